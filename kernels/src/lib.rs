@@ -1,0 +1,26 @@
+//! Tensors, gradients and the operations our networks need. Knows nothing about maps or models.
+//!
+//! Begin with [`Tensor`] and [`Tape`]; then [`ops`], where each operation is one file that holds
+//! its definition, its gradient and its tests.
+//!
+//! ```
+//! use crossfix_kernels::{Tape, Tensor, ops};
+//!
+//! let x = Tensor::new(vec![-1.0, 0.0, 2.0], &[3])?.with_gradient();
+//! let mut tape = Tape::training();
+//! let y = ops::relu(&mut tape, &x)?;
+//! let gradients = tape.backward_from(&y, Tensor::full(&[3], 1.0))?;
+//! assert_eq!(gradients.get(&x).unwrap().data(), [0.0, 0.0, 1.0]);
+//! # Ok::<(), crossfix_kernels::Error>(())
+//! ```
+
+mod error;
+pub mod ops;
+mod tape;
+mod tensor;
+#[doc(hidden)]
+pub mod testing;
+
+pub use error::{Error, Result};
+pub use tape::{Gradients, Tape};
+pub use tensor::{Tensor, TensorId};

@@ -1,0 +1,138 @@
+//! Backward closures, in the order the forward operations ran.
+//!
+//! An operation computes its output, then calls [`Tape::record`] with a closure that turns the
+//! gradient of the output into the gradients of its inputs. [`Tape::backward`] runs the closures
+//! in reverse and adds up what reaches each tensor. A tape is used for one step and dropped.
+
+use crate::error::{Error, Result};
+use crate::tensor::{Tensor, TensorId};
+use std::collections::HashMap;
+
+/// Turns the gradient of an output into the gradients of the inputs, in their order.
+/// `None` for an input that gets none.
+type Backward = Box<dyn FnOnce(&Tensor) -> Result<Vec<Option<Tensor>>> + Send>;
+
+struct Entry {
+    output: TensorId,
+    inputs: Vec<Option<TensorId>>,
+    backward: Backward,
+}
+
+/// Records how each tensor was made, so that gradients can flow back.
+pub struct Tape {
+    entries: Vec<Entry>,
+    recording: bool,
+}
+
+/// Gradients by tensor, as [`Tape::backward`] found them.
+#[derive(Debug, Default)]
+pub struct Gradients(HashMap<TensorId, Tensor>);
+
+impl Gradients {
+    /// The gradient of `tensor`; `None` when the loss does not depend on it.
+    pub fn get(&self, tensor: &Tensor) -> Option<&Tensor> {
+        self.0.get(&tensor.id())
+    }
+}
+
+impl Tape {
+    /// A tape that records, for training.
+    pub fn training() -> Self {
+        Self {
+            entries: Vec::new(),
+            recording: true,
+        }
+    }
+
+    /// A tape that records nothing, for inference: intermediate values are freed at once.
+    pub fn inference() -> Self {
+        Self {
+            entries: Vec::new(),
+            recording: false,
+        }
+    }
+
+    /// Whether operations need to keep what their backward pass uses.
+    pub fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// Whether a gradient will flow to any of `inputs`, so that saving for backward is worth it.
+    pub fn needs_gradient(&self, inputs: &[&Tensor]) -> bool {
+        self.recording && inputs.iter().any(|tensor| tensor.requires_gradient())
+    }
+
+    /// Notes that `output` was made from `inputs`; `backward` maps the output's gradient to one
+    /// gradient (or `None`) for each input. Does nothing when no input needs a gradient.
+    pub fn record<F>(&mut self, output: &mut Tensor, inputs: &[&Tensor], backward: F)
+    where
+        F: FnOnce(&Tensor) -> Result<Vec<Option<Tensor>>> + Send + 'static,
+    {
+        if !self.needs_gradient(inputs) {
+            return;
+        }
+        output.mark_requires_gradient();
+        let inputs = inputs
+            .iter()
+            .map(|tensor| tensor.requires_gradient().then(|| tensor.id()))
+            .collect();
+        self.entries.push(Entry {
+            output: output.id(),
+            inputs,
+            backward: Box::new(backward),
+        });
+    }
+
+    /// Gradients of the scalar `loss` for every tensor it depends on that kept one at the end:
+    /// the leaves made by [`Tensor::with_gradient`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `loss` is not one number, or a backward closure's own error.
+    pub fn backward(self, loss: &Tensor) -> Result<Gradients> {
+        if loss.len() != 1 {
+            return Err(Error::shape("backward", "loss", "one number", loss.shape()));
+        }
+        self.backward_from(loss, Tensor::full(loss.shape(), 1.0))
+    }
+
+    /// As [`Tape::backward`], starting from a given gradient of `output`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `gradient` and `output` differ in shape, or a closure's own error.
+    pub fn backward_from(self, output: &Tensor, gradient: Tensor) -> Result<Gradients> {
+        gradient.expect_shape("backward", "gradient of the output", output.shape())?;
+        let mut gradients = HashMap::from([(output.id(), gradient)]);
+        for entry in self.entries.into_iter().rev() {
+            // Nothing above used this output: its closure, and all it saved, is dropped here.
+            let Some(gradient) = gradients.remove(&entry.output) else {
+                continue;
+            };
+            for (input, gradient) in entry.inputs.into_iter().zip((entry.backward)(&gradient)?) {
+                if let (Some(input), Some(gradient)) = (input, gradient) {
+                    accumulate(&mut gradients, input, gradient)?;
+                }
+            }
+        }
+        Ok(Gradients(gradients))
+    }
+}
+
+fn accumulate(
+    gradients: &mut HashMap<TensorId, Tensor>,
+    id: TensorId,
+    gradient: Tensor,
+) -> Result<()> {
+    match gradients.remove(&id) {
+        None => gradients.insert(id, gradient),
+        Some(sum) => {
+            gradient.expect_shape("backward", "second gradient of one tensor", sum.shape())?;
+            let shape = sum.shape().to_vec();
+            let mut sum = sum.into_data();
+            for (sum, more) in sum.iter_mut().zip(gradient.data()) {
+                *sum += more;
+            }
+            gradients.insert(id, Tensor::from_parts(sum, &shape))
+        }
+    };
+    Ok(())
+}

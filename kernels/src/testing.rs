@@ -1,0 +1,121 @@
+//! What the tests of every operation share: seeded inputs, comparison with an explanation, and
+//! gradients checked against finite differences.
+
+use crate::error::Result;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+/// Deterministic values in (-1, 1), different for each seed; never exactly equal to each other,
+/// so that maxima have one winner.
+pub fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let mut state = seed
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(0x1234_5678_9abc_def1);
+    let data = (0..shape.iter().product::<usize>())
+        .map(|_| {
+            // splitmix64 (Steele, Lea, Flood 2014)
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+        })
+        .collect();
+    Tensor::from_parts(data, shape)
+}
+
+/// Panics, with index, expected, got and the largest difference, unless all elements agree to
+/// `tolerance` (absolute plus relative to the expected value).
+///
+/// # Panics
+/// When they do not agree.
+pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "lengths differ");
+    let mut worst = (0, 0.0f32);
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let difference = (got - expected).abs() / (1.0 + expected.abs());
+        // Negated so that NaN counts as different.
+        if !(difference <= worst.1) {
+            worst = (index, difference);
+        }
+    }
+    assert!(
+        worst.1 <= tolerance,
+        "element {}: expected {}, got {} (difference {:e}, tolerance {tolerance:e})",
+        worst.0,
+        expected[worst.0],
+        got[worst.0],
+        worst.1
+    );
+}
+
+/// Checks the gradient of `op` with respect to each of `inputs` against central differences.
+/// The output is bent through a weighted sine before summing, so that the incoming gradient
+/// differs from element to element. Up to 64 elements of each input are tried.
+///
+/// # Panics
+/// When a gradient is missing or differs by more than `tolerance`.
+pub fn check_gradient<F>(inputs: &[Tensor], tolerance: f32, op: F)
+where
+    F: Fn(&mut Tape, &[Tensor]) -> Result<Tensor>,
+{
+    let loss = |inputs: &[Tensor]| -> f64 {
+        let output = op(&mut Tape::inference(), inputs).expect("op runs");
+        output
+            .data()
+            .iter()
+            .enumerate()
+            .map(|(i, y)| weight(i) * (f64::from(*y) + phase(i)).sin())
+            .sum()
+    };
+    let leaves: Vec<Tensor> = inputs
+        .iter()
+        .map(|input| input.clone().with_gradient())
+        .collect();
+    let mut tape = Tape::training();
+    let output = op(&mut tape, &leaves).expect("op runs");
+    let bent = output
+        .data()
+        .iter()
+        .enumerate()
+        .map(|(i, y)| (weight(i) * (f64::from(*y) + phase(i)).cos()) as f32);
+    let gradient = Tensor::from_parts(bent.collect(), output.shape());
+    let gradients = tape
+        .backward_from(&output, gradient)
+        .expect("backward runs");
+    for (which, leaf) in leaves.iter().enumerate() {
+        let analytic = gradients
+            .get(leaf)
+            .unwrap_or_else(|| panic!("input {which} got no gradient"));
+        assert_eq!(
+            analytic.shape(),
+            leaf.shape(),
+            "gradient of input {which} has the wrong shape"
+        );
+        let stride = leaf.len().div_ceil(64).max(1);
+        for index in (0..leaf.len()).step_by(stride) {
+            let step = 2e-3 * leaf.data()[index].abs().max(1.0);
+            let moved = |by: f32| {
+                let mut data = leaf.data().to_vec();
+                data[index] += by;
+                let mut moved = inputs.to_vec();
+                moved[which] = Tensor::from_parts(data, leaf.shape());
+                loss(&moved)
+            };
+            let numeric = ((moved(step) - moved(-step)) / f64::from(2.0 * step)) as f32;
+            let got = analytic.data()[index];
+            assert!(
+                (got - numeric).abs() <= tolerance * (1.0 + numeric.abs()),
+                "gradient of input {which} at {index}: finite difference {numeric}, backward {got}"
+            );
+        }
+    }
+}
+
+fn weight(index: usize) -> f64 {
+    0.3 + 0.7 * ((index * 37 % 101) as f64 / 101.0)
+}
+
+fn phase(index: usize) -> f64 {
+    (index * 13 % 29) as f64 / 29.0
+}
