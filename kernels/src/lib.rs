@@ -15,6 +15,8 @@
 //! ```
 
 mod error;
+mod gemm;
+mod math;
 pub mod ops;
 mod tape;
 mod tensor;

@@ -148,19 +148,33 @@ impl Tensor {
     /// The four axes of an image batch `[N, C, H, W]`.
     ///
     /// # Errors
-    /// [`Error::Shape`], naming `op` and `what`, when there are not four axes.
+    /// [`Error::Shape`], naming `op` and `what`, when there are not four axes or one is empty.
     pub fn dims4(&self, op: &'static str, what: &'static str) -> Result<[usize; 4]> {
-        <[usize; 4]>::try_from(self.shape())
-            .map_err(|_| Error::shape(op, what, "[N, C, H, W]", self.shape()))
+        match <[usize; 4]>::try_from(self.shape()) {
+            Ok(dims) if !self.is_empty() => Ok(dims),
+            _ => Err(Error::shape(
+                op,
+                what,
+                "[N, C, H, W], none of them 0",
+                self.shape(),
+            )),
+        }
     }
 
     /// The two axes of a matrix.
     ///
     /// # Errors
-    /// [`Error::Shape`], naming `op` and `what`, when there are not two axes.
+    /// [`Error::Shape`], naming `op` and `what`, when there are not two axes or one is empty.
     pub fn dims2(&self, op: &'static str, what: &'static str) -> Result<[usize; 2]> {
-        <[usize; 2]>::try_from(self.shape())
-            .map_err(|_| Error::shape(op, what, "[rows, columns]", self.shape()))
+        match <[usize; 2]>::try_from(self.shape()) {
+            Ok(dims) if !self.is_empty() => Ok(dims),
+            _ => Err(Error::shape(
+                op,
+                what,
+                "[rows, columns], none of them 0",
+                self.shape(),
+            )),
+        }
     }
 
     /// Checks the whole shape.

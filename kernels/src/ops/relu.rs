@@ -1,30 +1,39 @@
 //! Rectifier: max(x, 0).
 
+use super::{activation, elementwise};
 use crate::error::Result;
+use crate::math::for_each_cpu;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-/// max(x, 0) for each element; any shape.
+/// max(x, 0) for each element; any shape. NaN stays NaN.
 ///
 /// # Errors
 /// None; the signature matches the other operations.
 pub fn relu(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let data = input.data().iter().map(|x| x.max(0.0)).collect();
-    let mut output = Tensor::from_parts(data, input.shape());
+    let mut output = elementwise::map(input, forward);
     let saved = tape.needs_gradient(&[input]).then(|| input.clone());
     tape.record(&mut output, &[input], move |gradient| {
         let input = saved.expect("saved whenever recorded");
-        let data = input
-            .data()
-            .iter()
-            .zip(gradient.data())
-            .map(|(x, g)| if *x > 0.0 { *g } else { 0.0 });
-        Ok(vec![Some(Tensor::from_parts(
-            data.collect(),
-            input.shape(),
-        ))])
+        Ok(vec![Some(elementwise::zip(&input, gradient, backward))])
     });
     Ok(output)
+}
+
+for_each_cpu! {
+    fn forward(input: &[f32], output: &mut [f32]) {
+        for (y, x) in output.iter_mut().zip(input) {
+            *y = activation::relu(*x);
+        }
+    }
+}
+
+for_each_cpu! {
+    fn backward(input: &[f32], gradient: &[f32], output: &mut [f32]) {
+        for ((d, x), g) in output.iter_mut().zip(input).zip(gradient) {
+            *d = g * activation::relu_slope(*x);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -34,11 +43,10 @@ mod tests {
 
     #[test]
     fn negative_values_become_zero() {
-        let x = Tensor::new(vec![-1.5, 0.0, 2.0], &[3]).unwrap();
-        assert_eq!(
-            relu(&mut Tape::inference(), &x).unwrap().data(),
-            [0.0, 0.0, 2.0]
-        );
+        let x = Tensor::new(vec![-1.5, 0.0, 2.0, f32::NAN], &[4]).unwrap();
+        let y = relu(&mut Tape::inference(), &x).unwrap();
+        assert_eq!(y.data()[..3], [0.0, 0.0, 2.0]);
+        assert!(y.data()[3].is_nan());
     }
 
     #[test]

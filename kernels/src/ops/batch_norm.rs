@@ -1,0 +1,511 @@
+//! Batch normalisation with the activation that follows it, in one pass over the image.
+//!
+//! Only the input is kept for the backward pass; what lies between is computed again.
+
+use super::activation::{self, Activation};
+use crate::error::{Error, Result};
+use crate::math::{LANES, for_each_cpu, sum, sum_lanes};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+const OP: &str = "batch_norm";
+
+/// Mean and variance of each channel, averaged over training steps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunningStatistics {
+    /// Mean of each channel.
+    pub mean: Vec<f32>,
+    /// Unbiased variance of each channel.
+    pub variance: Vec<f32>,
+}
+
+impl RunningStatistics {
+    /// Before the first step: mean 0, variance 1.
+    pub fn new(channels: usize) -> Self {
+        Self {
+            mean: vec![0.0; channels],
+            variance: vec![1.0; channels],
+        }
+    }
+}
+
+/// Whose statistics normalise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum BatchNormMode {
+    /// The batch's own, which also update the running ones.
+    Train {
+        /// Weight of this batch in the running statistics.
+        momentum: f32,
+    },
+    /// The running ones, unchanged. Gradients still flow to input, gamma and beta.
+    Frozen,
+}
+
+/// What one channel is normalised with.
+#[derive(Clone, Copy)]
+struct Channel {
+    mean: f32,
+    /// 1 / sqrt(variance + epsilon).
+    inverse_sigma: f32,
+    gamma: f32,
+    beta: f32,
+}
+
+/// activation((x - mean) / sqrt(variance + epsilon) · gamma + beta), channel by channel.
+///
+/// In training mode the variance that normalises is the biased one and the variance that enters
+/// `running` the unbiased one: new = (1 - momentum) · old + momentum · batch.
+///
+/// # Shapes
+/// `input` `[N, C, H, W]`, as is the result; `gamma`, `beta` and both of `running` `[C]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes do not fit; [`Error::Argument`] when training on one value
+/// per channel, which has no variance.
+///
+/// # Source
+/// Batch Normalization (Ioffe, Szegedy 2015), algorithm 1.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing"
+)]
+pub fn batch_norm(
+    tape: &mut Tape,
+    input: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running: &mut RunningStatistics,
+    mode: BatchNormMode,
+    epsilon: f32,
+    activation: Activation,
+) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
+    gamma.expect_shape(OP, "gamma", &[c])?;
+    beta.expect_shape(OP, "beta", &[c])?;
+    if running.mean.len() != c || running.variance.len() != c {
+        let got = [running.mean.len(), running.variance.len()];
+        return Err(Error::shape(OP, "running statistics", [c, c], got));
+    }
+    if let BatchNormMode::Train { momentum } = mode {
+        if n * h * w < 2 {
+            return Err(Error::argument(
+                OP,
+                format!(
+                    "one value per channel in {:?} has no variance; use a larger batch or freeze",
+                    input.shape()
+                ),
+            ));
+        }
+        let batch = batch_statistics(input.data(), [n, c, h * w]);
+        let unbiased = (n * h * w) as f32 / (n * h * w - 1) as f32;
+        for (running, batch) in running.mean.iter_mut().zip(&batch.mean) {
+            *running += momentum * (batch - *running);
+        }
+        for (running, batch) in running.variance.iter_mut().zip(&batch.variance) {
+            *running += momentum * (batch * unbiased - *running);
+        }
+        let channels = channels(&batch, gamma, beta, epsilon);
+        return Ok(normalise(
+            tape, input, gamma, beta, channels, true, activation,
+        ));
+    }
+    let channels = channels(running, gamma, beta, epsilon);
+    Ok(normalise(
+        tape, input, gamma, beta, channels, false, activation,
+    ))
+}
+
+fn channels(
+    statistics: &RunningStatistics,
+    gamma: &Tensor,
+    beta: &Tensor,
+    epsilon: f32,
+) -> Vec<Channel> {
+    let affine = gamma.data().iter().zip(beta.data());
+    let statistics = statistics.mean.iter().zip(&statistics.variance);
+    affine
+        .zip(statistics)
+        .map(|((gamma, beta), (mean, variance))| Channel {
+            mean: *mean,
+            inverse_sigma: 1.0 / (variance + epsilon).sqrt(),
+            gamma: *gamma,
+            beta: *beta,
+        })
+        .collect()
+}
+
+fn normalise(
+    tape: &mut Tape,
+    input: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    channels: Vec<Channel>,
+    own_statistics: bool,
+    activation: Activation,
+) -> Tensor {
+    let plane_len = input.shape()[2] * input.shape()[3];
+    let mut data = vec![0.0; input.len()];
+    planes_mut(&mut data, plane_len)
+        .zip(input.data().par_chunks_exact(plane_len))
+        .enumerate()
+        .for_each(|(plane, (output, input))| {
+            let channel = channels[plane % channels.len()];
+            match activation {
+                Activation::None => forward_plain(input, output, channel),
+                Activation::Silu => forward_silu(input, output, channel),
+                Activation::Relu => forward_relu(input, output, channel),
+            }
+        });
+    let mut output = Tensor::from_parts(data, input.shape());
+    let inputs = [input, gamma, beta];
+    let saved = tape.needs_gradient(&inputs).then(|| input.clone());
+    tape.record(&mut output, &inputs, move |gradient| {
+        let input = saved.expect("saved whenever recorded");
+        Ok(backward(
+            &input,
+            gradient,
+            &channels,
+            own_statistics,
+            activation,
+        ))
+    });
+    output
+}
+
+fn backward(
+    input: &Tensor,
+    gradient: &Tensor,
+    channels: &[Channel],
+    own_statistics: bool,
+    activation: Activation,
+) -> Vec<Option<Tensor>> {
+    let plane_len = input.shape()[2] * input.shape()[3];
+    let count = (input.len() / channels.len()) as f32;
+    // First the gradient before the activation, and its sums over each plane.
+    let mut data = vec![0.0; input.len()];
+    let plane_sums: Vec<[f32; 2]> = planes_mut(&mut data, plane_len)
+        .zip(input.data().par_chunks_exact(plane_len))
+        .zip(gradient.data().par_chunks_exact(plane_len))
+        .enumerate()
+        .map(|(plane, ((bent, input), gradient))| {
+            let channel = channels[plane % channels.len()];
+            match activation {
+                Activation::None => backward_plain(input, gradient, bent, channel),
+                Activation::Silu => backward_silu(input, gradient, bent, channel),
+                Activation::Relu => backward_relu(input, gradient, bent, channel),
+            }
+        })
+        .collect();
+    let mut beta_gradient = vec![0.0; channels.len()];
+    let mut gamma_gradient = vec![0.0; channels.len()];
+    for sample in plane_sums.chunks_exact(channels.len()) {
+        for (c, [plain, centred]) in sample.iter().enumerate() {
+            beta_gradient[c] += plain;
+            gamma_gradient[c] += centred * channels[c].inverse_sigma;
+        }
+    }
+    // Then the gradient of the input, in place.
+    planes_mut(&mut data, plane_len)
+        .zip(input.data().par_chunks_exact(plane_len))
+        .enumerate()
+        .for_each(|(plane, (gradient, input))| {
+            let c = plane % channels.len();
+            let Channel {
+                mean,
+                inverse_sigma,
+                gamma,
+                ..
+            } = channels[c];
+            let scale = gamma * inverse_sigma;
+            if own_statistics {
+                let shift = -scale * beta_gradient[c] / count;
+                let slope = -scale * inverse_sigma * gamma_gradient[c] / count;
+                through_statistics(gradient, input, scale, shift, mean, slope);
+            } else {
+                gradient.iter_mut().for_each(|value| *value *= scale);
+            }
+        });
+    let shape = [channels.len()];
+    vec![
+        Some(Tensor::from_parts(data, input.shape())),
+        Some(Tensor::from_parts(gamma_gradient, &shape)),
+        Some(Tensor::from_parts(beta_gradient, &shape)),
+    ]
+}
+
+/// Planes for the threads, small ones several at a time.
+fn planes_mut(
+    data: &mut [f32],
+    plane_len: usize,
+) -> impl IndexedParallelIterator<Item = &mut [f32]> {
+    data.par_chunks_exact_mut(plane_len)
+        .with_min_len((8 * 1024 / plane_len).max(1))
+}
+
+/// Mean and biased variance of each channel.
+fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStatistics {
+    let moments: Vec<[f32; 2]> = data
+        .par_chunks_exact(plane_len)
+        .with_min_len((8 * 1024 / plane_len).max(1))
+        .map(|plane| {
+            let mean = sum(plane) / plane_len as f32;
+            [mean, squared_distance(plane, mean)]
+        })
+        .collect();
+    let planes = (moments.len() / c) as f64;
+    let count = planes * plane_len as f64;
+    let mut statistics = RunningStatistics::new(c);
+    for channel in 0..c {
+        let of_channel = || {
+            let planes = moments[channel..].iter().step_by(c);
+            planes.map(|[mean, squares]| [f64::from(*mean), f64::from(*squares)])
+        };
+        let mean = of_channel().map(|[mean, _]| mean).sum::<f64>() / planes;
+        // Within the planes, plus between them (Chan, Golub, LeVeque 1979).
+        let squares: f64 = of_channel()
+            .map(|[of_plane, squares]| squares + plane_len as f64 * (of_plane - mean).powi(2))
+            .sum();
+        statistics.mean[channel] = mean as f32;
+        statistics.variance[channel] = (squares / count) as f32;
+    }
+    statistics
+}
+
+for_each_cpu! {
+    fn squared_distance(values: &[f32], from: f32) -> f32 {
+        let mut lanes = [0.0f32; LANES];
+        let chunks = values.chunks_exact(LANES);
+        let rest: f32 = chunks.remainder().iter().map(|value| (value - from) * (value - from)).sum();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = (value - from).mul_add(value - from, *lane);
+            }
+        }
+        sum_lanes(lanes) + rest
+    }
+}
+
+for_each_cpu! {
+    /// `gradient = scale · gradient + shift + (input - mean) · slope`.
+    fn through_statistics(gradient: &mut [f32], input: &[f32], scale: f32, shift: f32, mean: f32, slope: f32) {
+        for (value, x) in gradient.iter_mut().zip(input) {
+            *value = (x - mean).mul_add(slope, value.mul_add(scale, shift));
+        }
+    }
+}
+
+/// Forward and backward over one plane, for one activation.
+macro_rules! fused {
+    ($forward:ident, $backward:ident, $activation:path, $slope:path) => {
+        for_each_cpu! {
+            fn $forward(input: &[f32], output: &mut [f32], channel: Channel) {
+                let scale = channel.gamma * channel.inverse_sigma;
+                for (y, x) in output.iter_mut().zip(input) {
+                    *y = $activation((x - channel.mean).mul_add(scale, channel.beta));
+                }
+            }
+        }
+        for_each_cpu! {
+            /// Writes the gradient before the activation; returns its sum, and its sum weighted
+            /// by the distance from the mean.
+            fn $backward(input: &[f32], gradient: &[f32], bent: &mut [f32], channel: Channel) -> [f32; 2] {
+                let scale = channel.gamma * channel.inverse_sigma;
+                let (mut plain, mut centred) = ([0.0f32; LANES], [0.0f32; LANES]);
+                let chunks = bent.chunks_mut(LANES).zip(input.chunks(LANES)).zip(gradient.chunks(LANES));
+                for ((bent, input), gradient) in chunks {
+                    for (lane, ((bent, x), g)) in bent.iter_mut().zip(input).zip(gradient).enumerate() {
+                        let distance = x - channel.mean;
+                        *bent = g * $slope(distance.mul_add(scale, channel.beta));
+                        plain[lane] += *bent;
+                        centred[lane] = bent.mul_add(distance, centred[lane]);
+                    }
+                }
+                [sum_lanes(plain), sum_lanes(centred)]
+            }
+        }
+    };
+}
+
+fused!(
+    forward_plain,
+    backward_plain,
+    activation::plain,
+    activation::plain_slope
+);
+fused!(
+    forward_silu,
+    backward_silu,
+    activation::silu,
+    activation::silu_slope
+);
+fused!(
+    forward_relu,
+    backward_relu,
+    activation::relu,
+    activation::relu_slope
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_gradient, noise};
+
+    const TRAIN: BatchNormMode = BatchNormMode::Train { momentum: 0.1 };
+    const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Silu, Activation::Relu];
+
+    fn running() -> RunningStatistics {
+        RunningStatistics {
+            mean: vec![0.2, -0.1, 0.4],
+            variance: vec![0.5, 1.5, 0.9],
+        }
+    }
+
+    #[test]
+    fn training_worked_by_hand() {
+        // Channel values 1, 3, 5, 7: mean 4, biased variance 5, unbiased 20 / 3.
+        let x = Tensor::new(vec![1.0, 3.0, 5.0, 7.0], &[2, 1, 1, 2]).unwrap();
+        let gamma = Tensor::new(vec![2.0], &[1]).unwrap();
+        let beta = Tensor::new(vec![1.0], &[1]).unwrap();
+        let mut running = RunningStatistics::new(1);
+        let mut tape = Tape::inference();
+        let y = batch_norm(
+            &mut tape,
+            &x,
+            &gamma,
+            &beta,
+            &mut running,
+            TRAIN,
+            0.0,
+            Activation::None,
+        )
+        .unwrap();
+        let unit = 2.0 / 5.0f32.sqrt();
+        assert_close(
+            y.data(),
+            &[1.0 - 3.0 * unit, 1.0 - unit, 1.0 + unit, 1.0 + 3.0 * unit],
+            1e-6,
+        );
+        assert_close(&running.mean, &[0.4], 1e-6);
+        assert_close(&running.variance, &[0.9 + 2.0 / 3.0], 1e-6);
+    }
+
+    #[test]
+    fn frozen_uses_running_statistics_and_leaves_them() {
+        let x = Tensor::new(vec![1.0, 5.0], &[1, 1, 1, 2]).unwrap();
+        let one = Tensor::full(&[1], 1.0);
+        let mut running = RunningStatistics {
+            mean: vec![3.0],
+            variance: vec![3.0],
+        };
+        let before = running.clone();
+        let mut tape = Tape::inference();
+        let y = batch_norm(
+            &mut tape,
+            &x,
+            &one,
+            &one,
+            &mut running,
+            BatchNormMode::Frozen,
+            1.0,
+            Activation::Relu,
+        )
+        .unwrap();
+        assert_close(y.data(), &[0.0, 2.0], 1e-6);
+        assert_eq!(running, before);
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        for mode in [TRAIN, BatchNormMode::Frozen] {
+            for activation in ACTIVATIONS {
+                let inputs = [noise(&[2, 3, 4, 5], 1), noise(&[3], 2), noise(&[3], 3)];
+                check_gradient(&inputs, 8e-3, |tape, i| {
+                    batch_norm(
+                        tape,
+                        &i[0],
+                        &i[1],
+                        &i[2],
+                        &mut running(),
+                        mode,
+                        1e-3,
+                        activation,
+                    )
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_mean_does_not_cancel() {
+        let data = noise(&[4, 1, 8, 8], 1)
+            .data()
+            .iter()
+            .map(|v| v * 0.01 + 1000.0)
+            .collect();
+        let x = Tensor::new(data, &[4, 1, 8, 8]).unwrap();
+        let (gamma, beta) = (Tensor::full(&[1], 1.0), Tensor::zeros(&[1]));
+        let mut running = RunningStatistics::new(1);
+        let y = batch_norm(
+            &mut Tape::inference(),
+            &x,
+            &gamma,
+            &beta,
+            &mut running,
+            TRAIN,
+            0.0,
+            Activation::None,
+        )
+        .unwrap();
+        let variance = y.data().iter().map(|v| v * v).sum::<f32>() / y.len() as f32;
+        assert_close(&[variance], &[1.0], 0.01);
+    }
+
+    #[test]
+    fn nan_stays_visible() {
+        for activation in ACTIVATIONS {
+            let x = Tensor::new(vec![f32::NAN, 1.0], &[1, 1, 1, 2]).unwrap();
+            let one = Tensor::full(&[1], 1.0);
+            let mut running = RunningStatistics::new(1);
+            let mut tape = Tape::inference();
+            let y = batch_norm(
+                &mut tape,
+                &x,
+                &one,
+                &one,
+                &mut running,
+                BatchNormMode::Frozen,
+                1e-3,
+                activation,
+            );
+            assert!(y.unwrap().data()[0].is_nan());
+        }
+    }
+
+    #[test]
+    fn bad_inputs_are_refused() {
+        let mut tape = Tape::inference();
+        let (one, two) = (Tensor::full(&[1], 1.0), Tensor::full(&[2], 1.0));
+        let mut running = RunningStatistics::new(1);
+        let mut refused = |x: &Tensor, gamma: &Tensor| {
+            batch_norm(
+                &mut tape,
+                x,
+                gamma,
+                &one,
+                &mut running,
+                TRAIN,
+                1e-3,
+                Activation::None,
+            )
+            .unwrap_err()
+            .to_string()
+        };
+        assert_eq!(
+            refused(&noise(&[2, 1, 2, 2], 1), &two),
+            "batch_norm: gamma: expected [1], got [2]"
+        );
+        assert!(refused(&noise(&[1, 1, 1, 1], 1), &one).contains("no variance"));
+        assert!(refused(&Tensor::zeros(&[0, 1, 2, 2]), &one).contains("[0, 1, 2, 2]"));
+    }
+}

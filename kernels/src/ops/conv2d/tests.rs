@@ -1,0 +1,246 @@
+use super::*;
+use crate::error::Error;
+use crate::testing::{assert_close, check_gradient, noise};
+
+fn options(stride: usize, padding: [usize; 4], rows: Pad, columns: Pad, groups: usize) -> Conv2d {
+    Conv2d {
+        stride,
+        padding,
+        rows,
+        columns,
+        groups,
+    }
+}
+
+/// The definition, one multiplication at a time in f64.
+fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Conv2d) -> Vec<f32> {
+    let [batch, channels, height, width] = input.dims4("test", "input").unwrap();
+    let [outputs, per_group, kh, kw] = weight.dims4("test", "weight").unwrap();
+    let [top, bottom, left, right] = o.padding;
+    let source = |at: isize, length: usize, pad: Pad| -> Option<usize> {
+        let n = length as isize;
+        match pad {
+            _ if (0..n).contains(&at) => Some(at as usize),
+            Pad::Zero => None,
+            Pad::Circular => Some(at.rem_euclid(n) as usize),
+            Pad::Reflect if at < 0 => Some((-at) as usize),
+            Pad::Reflect => Some((2 * n - 2 - at) as usize),
+        }
+    };
+    let mut output = Vec::new();
+    for n in 0..batch {
+        for out in 0..outputs {
+            let group = out / (outputs / o.groups);
+            for y in 0..(height + top + bottom - kh) / o.stride + 1 {
+                for x in 0..(width + left + right - kw) / o.stride + 1 {
+                    let mut sum = bias.map_or(0.0, |b| f64::from(b.data()[out]));
+                    for (c, ky, kx) in (0..per_group).flat_map(|c| {
+                        (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (c, ky, kx)))
+                    }) {
+                        let row = (y * o.stride + ky) as isize - top as isize;
+                        let column = (x * o.stride + kx) as isize - left as isize;
+                        if let (Some(row), Some(column)) = (
+                            source(row, height, o.rows),
+                            source(column, width, o.columns),
+                        ) {
+                            let channel = group * per_group + c;
+                            let at = ((n * channels + channel) * height + row) * width + column;
+                            let tap = ((out * per_group + c) * kh + ky) * kw + kx;
+                            sum += f64::from(input.data()[at]) * f64::from(weight.data()[tap]);
+                        }
+                    }
+                    output.push(sum as f32);
+                }
+            }
+        }
+    }
+    output
+}
+
+/// (input, weight, options) that between them take every path.
+fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
+    use Pad::{Circular, Reflect, Zero};
+    vec![
+        (
+            [2, 3, 5, 7],
+            [4, 3, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
+        (
+            [2, 3, 6, 8],
+            [5, 3, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 3, 6, 8],
+            [5, 3, 3, 3],
+            options(2, [0, 1, 0, 1], Zero, Circular, 1),
+        ),
+        (
+            [2, 2, 6, 5],
+            [3, 2, 5, 3],
+            options(1, [2, 2, 1, 1], Reflect, Circular, 1),
+        ),
+        (
+            [1, 2, 4, 6],
+            [3, 2, 3, 3],
+            options(1, [1, 1, 2, 0], Circular, Reflect, 1),
+        ),
+        (
+            [2, 4, 5, 6],
+            [6, 2, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 2),
+        ),
+        (
+            [2, 4, 7, 19],
+            [4, 1, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 4),
+        ),
+        (
+            [2, 4, 6, 8],
+            [8, 1, 5, 5],
+            options(2, [1, 2, 1, 2], Zero, Circular, 4),
+        ),
+        (
+            [2, 5, 4, 6],
+            [7, 5, 1, 1],
+            options(1, [0; 4], Zero, Zero, 1),
+        ),
+        (
+            [2, 5, 5, 6],
+            [7, 5, 1, 1],
+            options(2, [0; 4], Zero, Zero, 1),
+        ),
+        (
+            [1, 3, 4, 40],
+            [2, 3, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
+        (
+            [1, 17, 9, 33],
+            [19, 17, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 2, 4, 5],
+            [3, 2, 4, 5],
+            options(3, [0; 4], Zero, Zero, 1),
+        ),
+    ]
+}
+
+#[test]
+fn three_by_three_worked_by_hand() {
+    let input = Tensor::new((1..=9).map(|v| v as f32).collect(), &[1, 1, 3, 3]).unwrap();
+    // Left neighbour plus ten times the pixel below.
+    let weight = Tensor::new(vec![0., 0., 0., 1., 0., 0., 0., 10., 0.], &[1, 1, 3, 3]).unwrap();
+    let bias = Tensor::new(vec![0.5], &[1]).unwrap();
+    let mut tape = Tape::inference();
+    let zero = options(1, [1; 4], Pad::Zero, Pad::Zero, 1);
+    let y = conv2d(&mut tape, &input, &weight, Some(&bias), &zero).unwrap();
+    let expected = [40.5, 51.5, 62.5, 70.5, 84.5, 95.5, 0.5, 7.5, 8.5];
+    assert_eq!(y.data(), expected);
+    let circular = options(1, [1; 4], Pad::Zero, Pad::Circular, 1);
+    let y = conv2d(&mut tape, &input, &weight, Some(&bias), &circular).unwrap();
+    let expected = [43.5, 51.5, 62.5, 76.5, 84.5, 95.5, 9.5, 7.5, 8.5];
+    assert_eq!(y.data(), expected);
+}
+
+#[test]
+fn every_path_agrees_with_the_definition() {
+    for (index, (input, weight, options)) in cases().into_iter().enumerate() {
+        let input = noise(&input, index as u64);
+        let weight = noise(&weight, 100 + index as u64);
+        let bias = noise(&weight.shape()[..1], 200 + index as u64);
+        let mut tape = Tape::inference();
+        for bias in [None, Some(&bias)] {
+            let y = conv2d(&mut tape, &input, &weight, bias, &options).unwrap();
+            let expected = by_definition(&input, &weight, bias, &options);
+            assert_close(y.data(), &expected, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn gradients_match_finite_differences() {
+    for (index, (input, weight, options)) in cases().into_iter().enumerate() {
+        let input = noise(&input, index as u64);
+        let weight = noise(&weight, 100 + index as u64);
+        let bias = noise(&weight.shape()[..1], 200 + index as u64);
+        check_gradient(&[input, weight, bias], 5e-3, |tape, inputs| {
+            conv2d(tape, &inputs[0], &inputs[1], Some(&inputs[2]), &options)
+        });
+    }
+}
+
+#[test]
+fn thread_count_does_not_change_a_bit() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+        pool.unwrap().install(|| {
+            let input = noise(&[5, 6, 16, 24], 1).with_gradient();
+            let weight = noise(&[7, 6, 3, 3], 2).with_gradient();
+            let bias = noise(&[7], 3).with_gradient();
+            let options = options(1, [1; 4], Pad::Zero, Pad::Circular, 1);
+            let mut tape = Tape::training();
+            let y = conv2d(&mut tape, &input, &weight, Some(&bias), &options).unwrap();
+            let seed = noise(y.shape(), 4);
+            let gradients = tape.backward_from(&y, seed).unwrap();
+            let mut bits = y.data().to_vec();
+            for leaf in [&input, &weight, &bias] {
+                bits.extend(gradients.get(leaf).unwrap().data());
+            }
+            bits
+        })
+    };
+    assert_eq!(run(1), run(3));
+}
+
+#[test]
+fn nan_stays_visible() {
+    let mut data = noise(&[1, 1, 4, 4], 1).into_data();
+    data[5] = f32::NAN;
+    let input = Tensor::new(data, &[1, 1, 4, 4]).unwrap();
+    let weight = noise(&[1, 1, 3, 3], 2);
+    let options = options(1, [1; 4], Pad::Zero, Pad::Zero, 1);
+    let y = conv2d(&mut Tape::inference(), &input, &weight, None, &options).unwrap();
+    assert!(y.data()[5].is_nan());
+    assert!(y.data()[15].is_finite());
+}
+
+#[test]
+fn bad_shapes_are_refused_with_both_shapes() {
+    let mut tape = Tape::inference();
+    let same = options(1, [1; 4], Pad::Zero, Pad::Zero, 1);
+    let input = noise(&[1, 3, 4, 4], 1);
+    let error = conv2d(&mut tape, &input, &noise(&[2, 4, 3, 3], 2), None, &same).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("conv2d") && message.contains("[2, 3, 3, 3]"),
+        "{message}"
+    );
+    assert!(message.contains("[2, 4, 3, 3]"), "{message}");
+
+    let weight = noise(&[2, 3, 3, 3], 2);
+    let empty = Tensor::zeros(&[0, 3, 4, 4]);
+    assert!(matches!(
+        conv2d(&mut tape, &empty, &weight, None, &same),
+        Err(Error::Shape { .. })
+    ));
+    let small = noise(&[1, 3, 1, 1], 1);
+    let valid = options(1, [0; 4], Pad::Zero, Pad::Zero, 1);
+    assert!(matches!(
+        conv2d(&mut tape, &small, &weight, None, &valid),
+        Err(Error::Shape { .. })
+    ));
+    for wrong in [
+        options(0, [1; 4], Pad::Zero, Pad::Zero, 1),
+        options(1, [1; 4], Pad::Zero, Pad::Zero, 2),
+        options(1, [1; 4], Pad::Zero, Pad::Zero, 0),
+        options(1, [4; 4], Pad::Reflect, Pad::Zero, 1),
+        options(1, [5; 4], Pad::Zero, Pad::Circular, 1),
+    ] {
+        let result = conv2d(&mut tape, &input, &weight, None, &wrong);
+        assert!(matches!(result, Err(Error::Argument { .. })), "{wrong:?}");
+    }
+}
