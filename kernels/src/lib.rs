@@ -18,6 +18,7 @@ mod error;
 mod gemm;
 mod math;
 pub mod ops;
+pub mod optim;
 mod tape;
 mod tensor;
 #[doc(hidden)]

@@ -1,0 +1,9 @@
+//! What moves parameters: Adam, how long its steps are, and how gradients are bounded.
+
+mod adam;
+mod clip;
+mod schedule;
+
+pub use adam::{Adam, AdamState, Moments, Parameter, StepReport};
+pub use clip::{clip_factor, global_norm};
+pub use schedule::{Decay, LearningRate};
