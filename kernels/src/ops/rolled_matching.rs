@@ -1,0 +1,368 @@
+//! Cosine similarity of a ground descriptor with every aerial cell, for every orientation: the
+//! heart of CCVPE. Turning the camera by one step rolls the descriptor by a fixed number of
+//! channels, so all orientations come from one descriptor.
+
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+const OP: &str = "rolled_matching";
+
+/// The cosine similarity of `ground` with a rolled window of the channels of `aerial`:
+///
+/// `output[r, y, x] = sum over j < n of ground[j] * window_r[j] / (|ground| * |window_r|)` with
+/// `window_r[j] = aerial[(j + window_offset + shifts[r]) mod C, y, x]`.
+///
+/// A shift counts channels and may be negative. `window_offset` is 0 for a panorama and for
+/// CCVPE's limited field of view; its Oxford variant takes the centre slice, `(C - n) / 2`.
+/// Where a norm is zero the score is 0 and no gradient flows. The published network has no such
+/// guard and would give NaN there; everywhere else the two agree.
+///
+/// # Shapes
+/// `aerial` `[N, C, H, W]`, `ground` `[N, n]` with `n <= C`, R shifts; returns `[N, R, H, W]`.
+///
+/// # Errors
+/// [`Error::Shape`] when `aerial` has not four axes, the batch sizes differ or the descriptor is
+/// empty or longer than C; [`Error::Argument`] when there are no shifts.
+///
+/// # Source
+/// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the rolling and matching module.
+pub fn rolled_matching(
+    tape: &mut Tape,
+    aerial: &Tensor,
+    ground: &Tensor,
+    shifts: &[isize],
+    window_offset: usize,
+) -> Result<Tensor> {
+    let plan = Plan::new(aerial, ground, shifts, window_offset)?;
+    let [n, _, h, w] = aerial.dims4(OP, "aerial")?;
+    let orientations = plan.starts.len();
+    let mut scores = vec![0.0; n * orientations * plan.pixels];
+    let mut inverse_norms = vec![0.0; n * plan.windows.len() * plan.pixels];
+    scores
+        .par_chunks_mut((orientations * plan.pixels).max(1))
+        .zip(inverse_norms.par_chunks_mut((plan.windows.len() * plan.pixels).max(1)))
+        .zip(
+            aerial
+                .data()
+                .par_chunks((plan.channels * plan.pixels).max(1)),
+        )
+        .zip(ground.data().par_chunks(plan.length))
+        .for_each(|(((scores, inverse_norms), aerial), ground)| {
+            plan.forward(scores, inverse_norms, aerial, ground);
+        });
+    let mut output = Tensor::from_parts(scores, &[n, orientations, h, w]);
+    let saved = tape
+        .needs_gradient(&[aerial, ground])
+        .then(|| (aerial.clone(), ground.clone(), output.clone()));
+    tape.record(&mut output, &[aerial, ground], move |gradient| {
+        let (aerial, ground, scores) = saved.expect("saved whenever recorded");
+        let mut aerial_gradient = vec![0.0; aerial.len()];
+        let mut ground_gradient = vec![0.0; ground.len()];
+        let pixels = plan.pixels;
+        aerial_gradient
+            .par_chunks_mut((plan.channels * pixels).max(1))
+            .zip(ground_gradient.par_chunks_mut(plan.length))
+            .zip(aerial.data().par_chunks((plan.channels * pixels).max(1)))
+            .zip(ground.data().par_chunks(plan.length))
+            .zip(scores.data().par_chunks((orientations * pixels).max(1)))
+            .zip(gradient.data().par_chunks((orientations * pixels).max(1)))
+            .zip(inverse_norms.par_chunks((plan.windows.len() * pixels).max(1)))
+            .for_each(
+                |((((((to_aerial, to_ground), aerial), ground), scores), gradient), norms)| {
+                    let given = Given {
+                        aerial,
+                        ground,
+                        scores,
+                        gradient,
+                        inverse_norms: norms,
+                    };
+                    plan.backward(to_aerial, to_ground, &given);
+                },
+            );
+        Ok(vec![
+            Some(Tensor::from_parts(aerial_gradient, aerial.shape())),
+            Some(Tensor::from_parts(ground_gradient, ground.shape())),
+        ])
+    });
+    Ok(output)
+}
+
+/// Which channels meet which descriptor entries; the same for all samples.
+struct Plan {
+    channels: usize,
+    /// Length of the descriptor and of the window.
+    length: usize,
+    pixels: usize,
+    /// First channel of the window of each orientation.
+    starts: Vec<usize>,
+    /// First channels of the windows whose norms differ: one when the window is the whole vector.
+    windows: Vec<usize>,
+    /// Index into `windows` for each orientation.
+    window_of: Vec<usize>,
+}
+
+/// What the backward pass of one sample reads.
+struct Given<'a> {
+    aerial: &'a [f32],
+    ground: &'a [f32],
+    scores: &'a [f32],
+    gradient: &'a [f32],
+    inverse_norms: &'a [f32],
+}
+
+impl Plan {
+    fn new(aerial: &Tensor, ground: &Tensor, shifts: &[isize], offset: usize) -> Result<Self> {
+        let [n, channels, h, w] = aerial.dims4(OP, "aerial")?;
+        let [samples, length] = ground.dims2(OP, "ground")?;
+        if samples != n || length == 0 || length > channels {
+            return Err(Error::shape(
+                OP,
+                "ground, one descriptor for each aerial sample and not longer than its channels",
+                format!("[{n}, 1..={channels}] for aerial {:?}", aerial.shape()),
+                ground.shape(),
+            ));
+        }
+        if shifts.is_empty() {
+            return Err(Error::argument(OP, "no shift is given"));
+        }
+        let start = |shift: &isize| {
+            (shift.rem_euclid(channels as isize) as usize + offset % channels) % channels
+        };
+        let starts: Vec<usize> = shifts.iter().map(start).collect();
+        let mut windows: Vec<usize> = Vec::new();
+        let mut window_of = Vec::new();
+        for start in &starts {
+            let start = if length == channels { 0 } else { *start };
+            let known = windows.iter().position(|window| *window == start);
+            window_of.push(known.unwrap_or(windows.len()));
+            if known.is_none() {
+                windows.push(start);
+            }
+        }
+        Ok(Self {
+            channels,
+            length,
+            pixels: h * w,
+            starts,
+            windows,
+            window_of,
+        })
+    }
+
+    fn forward(&self, scores: &mut [f32], inverse: &mut [f32], aerial: &[f32], ground: &[f32]) {
+        let pixels = self.pixels;
+        for (window, inverse) in self.windows.iter().zip(inverse.chunks_exact_mut(pixels)) {
+            for j in 0..self.length {
+                let row = self.row(aerial, window + j);
+                for (sum, x) in inverse.iter_mut().zip(row) {
+                    *sum += x * x;
+                }
+            }
+            for value in inverse.iter_mut() {
+                *value = inverse_root(f64::from(*value));
+            }
+        }
+        let inverse_ground = inverse_norm(ground);
+        let rows = scores.chunks_exact_mut(pixels);
+        for ((scores, start), window) in rows.zip(&self.starts).zip(&self.window_of) {
+            for (j, g) in ground.iter().enumerate() {
+                for (sum, x) in scores.iter_mut().zip(self.row(aerial, start + j)) {
+                    *sum += g * x;
+                }
+            }
+            let inverse = &inverse[window * pixels..][..pixels];
+            for (score, inverse) in scores.iter_mut().zip(inverse) {
+                *score *= inverse_ground * inverse;
+            }
+        }
+    }
+
+    /// With u the incoming gradient, s the score, a the window and g the descriptor:
+    /// `ds/da = g / (|g| |a|) - s a / |a|^2` and the same with a and g exchanged.
+    fn backward(&self, to_aerial: &mut [f32], to_ground: &mut [f32], given: &Given) {
+        let pixels = self.pixels;
+        let inverse_ground = inverse_norm(given.ground);
+        let mut score_sum = 0.0f64; // sum of u s, for the ground norm
+        let mut ground_sums = vec![0.0f64; self.length];
+        for (r, start) in self.starts.iter().enumerate() {
+            let at = r * pixels..(r + 1) * pixels;
+            let inverse = &given.inverse_norms[self.window_of[r] * pixels..][..pixels];
+            let (u, s) = (&given.gradient[at.clone()], &given.scores[at]);
+            score_sum += dot(u, s);
+            let scaled: Vec<f32> = u
+                .iter()
+                .zip(inverse)
+                .map(|(u, inverse)| u * inverse * inverse_ground)
+                .collect();
+            let pull: Vec<f32> = u
+                .iter()
+                .zip(s)
+                .zip(inverse)
+                .map(|((u, s), inverse)| u * s * inverse * inverse)
+                .collect();
+            for (j, g) in given.ground.iter().enumerate() {
+                let channel = (start + j) % self.channels;
+                let x = self.row(given.aerial, channel);
+                ground_sums[j] += dot(&scaled, x);
+                let to_aerial = &mut to_aerial[channel * pixels..][..pixels];
+                for (p, to_aerial) in to_aerial.iter_mut().enumerate() {
+                    *to_aerial += g * scaled[p] - pull[p] * x[p];
+                }
+            }
+        }
+        let pull = score_sum * f64::from(inverse_ground).powi(2);
+        for ((to_ground, sum), g) in to_ground.iter_mut().zip(ground_sums).zip(given.ground) {
+            *to_ground = (sum - pull * f64::from(*g)) as f32;
+        }
+    }
+
+    fn row<'a>(&self, aerial: &'a [f32], channel: usize) -> &'a [f32] {
+        &aerial[channel % self.channels * self.pixels..][..self.pixels]
+    }
+}
+
+/// 1 / sqrt(x), and 0 for 0: this is the guard for zero norms.
+fn inverse_root(squared: f64) -> f32 {
+    if squared > 0.0 {
+        (1.0 / squared.sqrt()) as f32
+    } else {
+        0.0
+    }
+}
+
+fn inverse_norm(vector: &[f32]) -> f32 {
+    inverse_root(vector.iter().map(|x| f64::from(*x).powi(2)).sum())
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_gradient, noise};
+
+    /// The definition, word for word, in f64.
+    fn definition(
+        aerial: &Tensor,
+        ground: &Tensor,
+        shifts: &[isize],
+        window_offset: usize,
+    ) -> Vec<f32> {
+        let [n, c, h, w] = aerial.dims4(OP, "aerial").unwrap();
+        let length = ground.shape()[1];
+        let mut scores = Vec::new();
+        for sample in 0..n {
+            let g = &ground.data()[sample * length..][..length];
+            for shift in shifts {
+                for pixel in 0..h * w {
+                    let (mut product, mut g2, mut x2) = (0.0, 0.0, 0.0);
+                    for (j, g) in g.iter().enumerate() {
+                        let channel =
+                            (j as isize + window_offset as isize + shift).rem_euclid(c as isize);
+                        let x = aerial.data()[(sample * c + channel as usize) * h * w + pixel];
+                        product += f64::from(*g) * f64::from(x);
+                        g2 += f64::from(*g).powi(2);
+                        x2 += f64::from(x).powi(2);
+                    }
+                    scores.push((product / (g2.sqrt() * x2.sqrt())) as f32);
+                }
+            }
+        }
+        scores
+    }
+
+    #[test]
+    fn a_descriptor_matches_itself_at_the_shift_that_turned_it() {
+        // One cell, four channels holding (1, 2, 2, 4); the descriptor is that rolled by one:
+        // entry j is channel j + 1. Norm 5.
+        let aerial = Tensor::new(vec![1.0, 2.0, 2.0, 4.0], &[1, 4, 1, 1]).unwrap();
+        let ground = Tensor::new(vec![2.0, 2.0, 4.0, 1.0], &[1, 4]).unwrap();
+        let shifts = [0, 1, 2, 3, -3];
+        let y = rolled_matching(&mut Tape::inference(), &aerial, &ground, &shifts, 0).unwrap();
+        // 2+4+8+4, 25, 4+8+4+2, 8+2+8+2, and -3 is 1 again
+        assert_close(
+            y.data(),
+            &[18.0 / 25.0, 1.0, 18.0 / 25.0, 20.0 / 25.0, 1.0],
+            1e-6,
+        );
+    }
+
+    #[test]
+    fn matches_the_definition_for_whole_and_partial_windows() {
+        for (c, length, offset) in [(16, 16, 0), (16, 8, 0), (16, 6, 5), (13, 7, 40)] {
+            let aerial = noise(&[2, c, 3, 7], 1);
+            let ground = noise(&[2, length], 2);
+            let shifts = [-20, -4, 0, 4, 8, 12, 17];
+            let y =
+                rolled_matching(&mut Tape::inference(), &aerial, &ground, &shifts, offset).unwrap();
+            assert_eq!(y.shape(), [2, 7, 3, 7]);
+            assert_close(
+                y.data(),
+                &definition(&aerial, &ground, &shifts, offset),
+                1e-6,
+            );
+        }
+    }
+
+    #[test]
+    fn gradient_matches_finite_differences() {
+        for (length, offset) in [(8, 0), (5, 0), (4, 2)] {
+            let inputs = [noise(&[2, 8, 2, 3], 1), noise(&[2, length], 2)];
+            check_gradient(&inputs, 3e-3, |tape, x| {
+                rolled_matching(tape, &x[0], &x[1], &[-2, 0, 2, 5], offset)
+            });
+        }
+    }
+
+    #[test]
+    fn zero_norms_give_zero_scores_and_no_gradient() {
+        // The first cell is zero; the second sample's descriptor is zero.
+        let aerial = Tensor::new(vec![0.0, 1.0, 0.0, 2.0, 1.0, 1.0, 1.0, 1.0], &[2, 2, 1, 2]);
+        let aerial = aerial.unwrap().with_gradient();
+        let ground = Tensor::new(vec![1.0, 1.0, 0.0, 0.0], &[2, 2])
+            .unwrap()
+            .with_gradient();
+        let mut tape = Tape::training();
+        let y = rolled_matching(&mut tape, &aerial, &ground, &[0, 1], 0).unwrap();
+        let score = 3.0 / 10.0f32.sqrt();
+        let zero = 0.0;
+        assert_close(
+            y.data(),
+            &[zero, score, zero, score, zero, zero, zero, zero],
+            1e-6,
+        );
+        let gradients = tape
+            .backward_from(&y, Tensor::full(y.shape(), 1.0))
+            .unwrap();
+        let to_aerial = gradients.get(&aerial).unwrap().data();
+        assert_eq!([to_aerial[0], to_aerial[2]], [0.0, 0.0]);
+        assert_eq!(to_aerial[4..], [0.0; 4]);
+        assert_eq!(gradients.get(&ground).unwrap().data()[2..], [0.0; 2]);
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        let aerial = Tensor::zeros(&[2, 8, 3, 3]);
+        let tape = &mut Tape::inference();
+        let mut refuse = |ground: &[usize]| {
+            rolled_matching(tape, &aerial, &Tensor::zeros(ground), &[0], 0)
+                .unwrap_err()
+                .to_string()
+        };
+        let message = refuse(&[2, 9]);
+        assert!(
+            message.contains("rolled_matching")
+                && message.contains("[2, 8, 3, 3]")
+                && message.contains("[2, 9]"),
+            "{message}"
+        );
+        refuse(&[1, 8]);
+        refuse(&[2, 0]);
+        let ground = Tensor::zeros(&[2, 8]);
+        assert!(rolled_matching(tape, &aerial, &ground, &[], 0).is_err());
+    }
+}

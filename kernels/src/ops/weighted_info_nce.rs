@@ -1,0 +1,162 @@
+//! `InfoNCE` weighted by a Gaussian target: the loss that pulls the right place and orientation up.
+
+use super::softmax::{log_sum_exp, sample_len};
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+use rayon::prelude::*;
+
+const OP: &str = "weighted_info_nce";
+
+/// The mean of `-log softmax(scores / temperature)` over all cells whose target is strictly above
+/// `threshold`, weighted by the target.
+///
+/// The softmax runs over all orientations and cells of one sample. The weighted sum and its
+/// normaliser run over the whole batch: one numerator, one denominator. A sample without a cell
+/// above the threshold adds nothing and gets a zero gradient. No gradient flows to `target`.
+///
+/// # Shapes
+/// `scores` and `target` `[N, ...]`, equal; returns a scalar.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes differ or a sample is empty, [`Error::Argument`] when
+/// `temperature` is not positive or no target in the batch is above `threshold`.
+///
+/// # Source
+/// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the matching loss; temperature 0.1
+/// and threshold 0.01 there, threshold 0 in the weakly-supervised adaptation built on it.
+pub fn weighted_info_nce(
+    tape: &mut Tape,
+    scores: &Tensor,
+    target: &Tensor,
+    temperature: f32,
+    threshold: f32,
+) -> Result<Tensor> {
+    let m = sample_len(OP, "scores", scores)?;
+    target.expect_shape(OP, "target", scores.shape())?;
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Error::argument(
+            OP,
+            format!("temperature {temperature} is not positive"),
+        ));
+    }
+    let samples: Vec<Sample> = scores
+        .data()
+        .par_chunks(m)
+        .zip(target.data().par_chunks(m))
+        .map(|(scores, target)| Sample::new(scores, target, temperature, threshold))
+        .collect();
+    let total: f64 = samples.iter().map(|sample| sample.weight).sum();
+    if !(total > 0.0 && total.is_finite()) {
+        return Err(Error::argument(
+            OP,
+            format!("targets above the threshold {threshold} sum to {total}: nothing to pull up"),
+        ));
+    }
+    let loss = samples.iter().map(|sample| sample.loss).sum::<f64>() / total;
+    let mut output = Tensor::scalar(loss as f32);
+    let saved = tape
+        .needs_gradient(&[scores])
+        .then(|| (scores.clone(), target.clone(), samples));
+    tape.record(&mut output, &[scores], move |gradient| {
+        let (scores, target, samples) = saved.expect("saved whenever recorded");
+        // d loss / d score = (weight of the sample * probability - target, if counted) / (tau * total)
+        let scale = (f64::from(gradient.item()?) / (total * f64::from(temperature))) as f32;
+        let mut data = vec![0.0; scores.len()];
+        data.par_chunks_mut(m)
+            .zip(scores.data().par_chunks(m))
+            .zip(target.data().par_chunks(m))
+            .zip(samples.par_iter())
+            .filter(|(_, sample)| sample.weight > 0.0)
+            .for_each(|(((result, scores), target), sample)| {
+                let weight = sample.weight as f32;
+                // Relative to a score near the largest, so that f32 keeps its digits.
+                let reference = (sample.log_sum * f64::from(temperature)) as f32;
+                let correction =
+                    (f64::from(reference) / f64::from(temperature) - sample.log_sum) as f32;
+                let inverse = 1.0 / temperature;
+                for ((result, score), p) in result.iter_mut().zip(scores).zip(target) {
+                    let probability = ((score - reference) * inverse + correction).exp();
+                    let counted = if *p > threshold { *p } else { 0.0 };
+                    *result = scale * (weight * probability - counted);
+                }
+            });
+        Ok(vec![Some(Tensor::from_parts(data, scores.shape()))])
+    });
+    Ok(output)
+}
+
+struct Sample {
+    /// log of the softmax's denominator.
+    log_sum: f64,
+    /// Sum of the targets that count.
+    weight: f64,
+    loss: f64,
+}
+
+impl Sample {
+    fn new(scores: &[f32], target: &[f32], temperature: f32, threshold: f32) -> Self {
+        let log_sum = log_sum_exp(scores, temperature);
+        let mut weight = 0.0;
+        let mut loss = 0.0;
+        for (score, p) in scores.iter().zip(target) {
+            if *p > threshold {
+                weight += f64::from(*p);
+                loss += f64::from(*p) * (log_sum - f64::from(*score) / f64::from(temperature));
+            }
+        }
+        Self {
+            log_sum,
+            weight,
+            loss,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_gradient, noise};
+
+    #[test]
+    fn batch_normaliser_worked_by_hand() {
+        // Temperature 1. Sample 1: probabilities 1/4, 3/4, targets 1 and 0.5, both count.
+        // Sample 2: probabilities 1/2, 1/2, targets 0.01 (not above) and 0.5.
+        let scores = Tensor::new(vec![0.0, 3.0f32.ln(), 2.0, 2.0], &[2, 2]).unwrap();
+        let target = Tensor::new(vec![1.0, 0.5, 0.01, 0.5], &[2, 2]).unwrap();
+        let loss = weighted_info_nce(&mut Tape::inference(), &scores, &target, 1.0, 0.01).unwrap();
+        let expected = (4.0f32.ln() + 0.5 * (4.0f32 / 3.0).ln() + 0.5 * 2.0f32.ln()) / 2.0;
+        assert_close(loss.data(), &[expected], 1e-6);
+    }
+
+    #[test]
+    fn gradient_matches_finite_differences() {
+        let target = noise(&[2, 3, 2, 2], 2);
+        check_gradient(&[noise(&[2, 3, 2, 2], 1)], 3e-3, |tape, x| {
+            weighted_info_nce(tape, &x[0], &target, 0.5, 0.01)
+        });
+    }
+
+    #[test]
+    fn a_sample_without_positives_gets_no_gradient() {
+        let scores = noise(&[2, 3], 1).with_gradient();
+        let target = Tensor::new(vec![0.0, 0.0, 0.0, 0.0, 1.0, 0.0], &[2, 3]).unwrap();
+        let mut tape = Tape::training();
+        let loss = weighted_info_nce(&mut tape, &scores, &target, 0.1, 0.01).unwrap();
+        let gradients = tape.backward(&loss).unwrap();
+        let gradient = gradients.get(&scores).unwrap().data();
+        assert_eq!(gradient[..3], [0.0; 3]);
+        assert!(gradient[4] < 0.0);
+    }
+
+    #[test]
+    fn no_positive_in_the_batch_is_refused() {
+        let scores = Tensor::zeros(&[1, 3]);
+        let target = Tensor::full(&[1, 3], 0.01);
+        let message = weighted_info_nce(&mut Tape::inference(), &scores, &target, 0.1, 0.01)
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("threshold 0.01"), "{message}");
+        assert!(weighted_info_nce(&mut Tape::inference(), &scores, &target, 0.0, 0.0).is_err());
+    }
+}
