@@ -13,6 +13,7 @@
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with
 //! `[0, 0]` the top-left corner of the image and pixel centres at `+0.5`, row 0 in the north.
 
+pub mod belief;
 pub mod camera;
 mod error;
 pub mod geodesy;
@@ -20,6 +21,7 @@ pub mod georeference;
 pub mod heatmap;
 pub mod image;
 
+pub use belief::{BeliefEstimate, Evidence, GridBelief, Step, smooth};
 pub use camera::{
     Camera, CameraModel, Equirectangular, Mount, Pinhole, PlumbBob, StripRemap, StripSpec,
 };
