@@ -3,6 +3,7 @@
 //! channels, so all orientations come from one descriptor.
 
 use crate::error::{Error, Result};
+use crate::gemm::{Strides, gemm};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
@@ -16,8 +17,9 @@ const OP: &str = "rolled_matching";
 ///
 /// A shift counts channels and may be negative. `window_offset` is 0 for a panorama and for
 /// CCVPE's limited field of view; its Oxford variant takes the centre slice, `(C - n) / 2`.
-/// Where a norm is zero the score is 0 and no gradient flows. The published network has no such
-/// guard and would give NaN there; everywhere else the two agree.
+/// Where a norm is zero (or so small that its square is zero in f32) the score is 0 and no
+/// gradient flows. The published network has no such guard and would give NaN there; everywhere
+/// else the two agree.
 ///
 /// # Shapes
 /// `aerial` `[N, C, H, W]`, `ground` `[N, n]` with `n <= C`, R shifts; returns `[N, R, H, W]`.
@@ -101,6 +103,8 @@ struct Plan {
     windows: Vec<usize>,
     /// Index into `windows` for each orientation.
     window_of: Vec<usize>,
+    /// `[windows, C]`, 1 inside the window; empty when the window is the whole vector.
+    masks: Vec<f32>,
 }
 
 /// What the backward pass of one sample reads.
@@ -127,6 +131,7 @@ impl Plan {
         if shifts.is_empty() {
             return Err(Error::argument(OP, "no shift is given"));
         }
+        let whole = length == channels;
         let start = |shift: &isize| {
             (shift.rem_euclid(channels as isize) as usize + offset % channels) % channels
         };
@@ -134,11 +139,17 @@ impl Plan {
         let mut windows: Vec<usize> = Vec::new();
         let mut window_of = Vec::new();
         for start in &starts {
-            let start = if length == channels { 0 } else { *start };
+            let start = if whole { 0 } else { *start };
             let known = windows.iter().position(|window| *window == start);
             window_of.push(known.unwrap_or(windows.len()));
             if known.is_none() {
                 windows.push(start);
+            }
+        }
+        let mut masks = vec![0.0; if whole { 0 } else { windows.len() * channels }];
+        for (mask, start) in masks.chunks_exact_mut(channels).zip(&windows) {
+            for j in 0..length {
+                mask[(start + j) % channels] = 1.0;
             }
         }
         Ok(Self {
@@ -148,30 +159,40 @@ impl Plan {
             starts,
             windows,
             window_of,
+            masks,
         })
     }
 
     fn forward(&self, scores: &mut [f32], inverse: &mut [f32], aerial: &[f32], ground: &[f32]) {
-        let pixels = self.pixels;
-        for (window, inverse) in self.windows.iter().zip(inverse.chunks_exact_mut(pixels)) {
-            for j in 0..self.length {
-                let row = self.row(aerial, window + j);
+        let (pixels, channels) = (self.pixels, self.channels);
+        if self.is_whole() {
+            for row in aerial.chunks_exact(pixels) {
                 for (sum, x) in inverse.iter_mut().zip(row) {
                     *sum += x * x;
                 }
             }
-            for value in inverse.iter_mut() {
-                *value = inverse_root(f64::from(*value));
-            }
+        } else {
+            let squares: Vec<f32> = aerial.iter().map(|x| x * x).collect();
+            gemm(
+                [self.windows.len(), pixels, channels],
+                inverse,
+                false,
+                (&self.masks, Strides::row_major(channels)),
+                (&squares, Strides::row_major(pixels)),
+            );
         }
+        for value in inverse.iter_mut() {
+            *value = inverse_root(*value);
+        }
+        gemm(
+            [self.starts.len(), pixels, channels],
+            scores,
+            false,
+            (&self.rolled(ground), Strides::row_major(channels)),
+            (aerial, Strides::row_major(pixels)),
+        );
         let inverse_ground = inverse_norm(ground);
-        let rows = scores.chunks_exact_mut(pixels);
-        for ((scores, start), window) in rows.zip(&self.starts).zip(&self.window_of) {
-            for (j, g) in ground.iter().enumerate() {
-                for (sum, x) in scores.iter_mut().zip(self.row(aerial, start + j)) {
-                    *sum += g * x;
-                }
-            }
+        for (scores, window) in scores.chunks_exact_mut(pixels).zip(&self.window_of) {
             let inverse = &inverse[window * pixels..][..pixels];
             for (score, inverse) in scores.iter_mut().zip(inverse) {
                 *score *= inverse_ground * inverse;
@@ -182,62 +203,104 @@ impl Plan {
     /// With u the incoming gradient, s the score, a the window and g the descriptor:
     /// `ds/da = g / (|g| |a|) - s a / |a|^2` and the same with a and g exchanged.
     fn backward(&self, to_aerial: &mut [f32], to_ground: &mut [f32], given: &Given) {
-        let pixels = self.pixels;
+        let (pixels, channels) = (self.pixels, self.channels);
+        let orientations = self.starts.len();
         let inverse_ground = inverse_norm(given.ground);
+        let mut scaled = vec![0.0; orientations * pixels]; // u / (|g| |a|)
+        let mut pull = vec![0.0; self.windows.len() * pixels]; // sum of u s / |a|^2
         let mut score_sum = 0.0f64; // sum of u s, for the ground norm
-        let mut ground_sums = vec![0.0f64; self.length];
-        for (r, start) in self.starts.iter().enumerate() {
-            let at = r * pixels..(r + 1) * pixels;
-            let inverse = &given.inverse_norms[self.window_of[r] * pixels..][..pixels];
-            let (u, s) = (&given.gradient[at.clone()], &given.scores[at]);
-            score_sum += dot(u, s);
-            let scaled: Vec<f32> = u
-                .iter()
-                .zip(inverse)
-                .map(|(u, inverse)| u * inverse * inverse_ground)
-                .collect();
-            let pull: Vec<f32> = u
-                .iter()
-                .zip(s)
-                .zip(inverse)
-                .map(|((u, s), inverse)| u * s * inverse * inverse)
-                .collect();
-            for (j, g) in given.ground.iter().enumerate() {
-                let channel = (start + j) % self.channels;
-                let x = self.row(given.aerial, channel);
-                ground_sums[j] += dot(&scaled, x);
-                let to_aerial = &mut to_aerial[channel * pixels..][..pixels];
-                for (p, to_aerial) in to_aerial.iter_mut().enumerate() {
-                    *to_aerial += g * scaled[p] - pull[p] * x[p];
-                }
+        for (r, scaled) in scaled.chunks_exact_mut(pixels).enumerate() {
+            let window = self.window_of[r] * pixels..(self.window_of[r] + 1) * pixels;
+            let inverse = &given.inverse_norms[window.clone()];
+            let pull = &mut pull[window];
+            let u = &given.gradient[r * pixels..][..pixels];
+            let s = &given.scores[r * pixels..][..pixels];
+            for p in 0..pixels {
+                let us = u[p] * s[p];
+                score_sum += f64::from(us);
+                scaled[p] = u[p] * inverse[p] * inverse_ground;
+                pull[p] += us * inverse[p] * inverse[p];
             }
         }
+
+        let rolled = self.rolled(given.ground);
+        gemm(
+            [channels, pixels, orientations],
+            to_aerial,
+            false,
+            (&rolled, Strides::transposed(channels)),
+            (&scaled, Strides::row_major(pixels)),
+        );
+        let mut spread = Vec::new();
+        if !self.is_whole() {
+            spread.resize(channels * pixels, 0.0);
+            gemm(
+                [channels, pixels, self.windows.len()],
+                &mut spread,
+                false,
+                (&self.masks, Strides::transposed(channels)),
+                (&pull, Strides::row_major(pixels)),
+            );
+        }
+        let rows = to_aerial.chunks_exact_mut(pixels);
+        for (channel, (to_aerial, x)) in rows.zip(given.aerial.chunks_exact(pixels)).enumerate() {
+            let pull = if self.is_whole() {
+                &pull[..]
+            } else {
+                &spread[channel * pixels..][..pixels]
+            };
+            for ((to_aerial, x), pull) in to_aerial.iter_mut().zip(x).zip(pull) {
+                *to_aerial -= pull * x;
+            }
+        }
+
+        let mut products = vec![0.0; orientations * channels];
+        gemm(
+            [orientations, channels, pixels],
+            &mut products,
+            false,
+            (&scaled, Strides::row_major(pixels)),
+            (given.aerial, Strides::transposed(pixels)),
+        );
         let pull = score_sum * f64::from(inverse_ground).powi(2);
-        for ((to_ground, sum), g) in to_ground.iter_mut().zip(ground_sums).zip(given.ground) {
+        for (j, (to_ground, g)) in to_ground.iter_mut().zip(given.ground).enumerate() {
+            let rows = products.chunks_exact(channels).zip(&self.starts);
+            let sum: f64 = rows
+                .map(|(row, start)| f64::from(row[(start + j) % channels]))
+                .sum();
             *to_ground = (sum - pull * f64::from(*g)) as f32;
         }
     }
 
-    fn row<'a>(&self, aerial: &'a [f32], channel: usize) -> &'a [f32] {
-        &aerial[channel % self.channels * self.pixels..][..self.pixels]
+    /// The descriptor as each orientation sees it, `[R, C]`: zero outside the window. The scores
+    /// of all orientations are then one matrix product with the aerial sample.
+    fn rolled(&self, ground: &[f32]) -> Vec<f32> {
+        let mut rolled = vec![0.0; self.starts.len() * self.channels];
+        for (row, start) in rolled.chunks_exact_mut(self.channels).zip(&self.starts) {
+            for (j, g) in ground.iter().enumerate() {
+                row[(start + j) % self.channels] = *g;
+            }
+        }
+        rolled
+    }
+
+    fn is_whole(&self) -> bool {
+        self.length == self.channels
     }
 }
 
 /// 1 / sqrt(x), and 0 for 0: this is the guard for zero norms.
-fn inverse_root(squared: f64) -> f32 {
-    if squared > 0.0 {
-        (1.0 / squared.sqrt()) as f32
-    } else {
+fn inverse_root(squared: f32) -> f32 {
+    if squared == 0.0 {
         0.0
+    } else {
+        1.0 / squared.sqrt()
     }
 }
 
 fn inverse_norm(vector: &[f32]) -> f32 {
-    inverse_root(vector.iter().map(|x| f64::from(*x).powi(2)).sum())
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum()
+    let squared: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
+    inverse_root(squared as f32)
 }
 
 #[cfg(test)]
@@ -364,5 +427,34 @@ mod tests {
         refuse(&[2, 0]);
         let ground = Tensor::zeros(&[2, 8]);
         assert!(rolled_matching(tape, &aerial, &ground, &[], 0).is_err());
+    }
+
+    #[test]
+    fn rolling_the_aerial_channels_moves_the_scores_by_one_orientation() {
+        let aerial = noise(&[1, 12, 2, 2], 1);
+        let ground = noise(&[1, 7], 2);
+        let mut rolled = aerial.data().to_vec();
+        rolled.rotate_left(3 * 4); // three channels of 2 x 2 cells
+        let rolled = Tensor::new(rolled, aerial.shape()).unwrap();
+        let tape = &mut Tape::inference();
+        let ahead = rolled_matching(tape, &aerial, &ground, &[3, 6, 9, 12], 0).unwrap();
+        let here = rolled_matching(tape, &rolled, &ground, &[0, 3, 6, 9], 0).unwrap();
+        assert_close(here.data(), ahead.data(), 1e-6);
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            pool.build().unwrap().install(|| {
+                let aerial = noise(&[3, 32, 9, 9], 1).with_gradient();
+                let ground = noise(&[3, 20], 2).with_gradient();
+                let mut tape = Tape::training();
+                let y = rolled_matching(&mut tape, &aerial, &ground, &[-4, 0, 4, 8], 3).unwrap();
+                let gradients = tape.backward_from(&y, noise(y.shape(), 3)).unwrap();
+                [&aerial, &ground].map(|leaf| gradients.get(leaf).unwrap().data().to_vec())
+            })
+        };
+        assert_eq!(run(1), run(4));
     }
 }
