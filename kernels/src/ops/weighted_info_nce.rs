@@ -159,4 +159,30 @@ mod tests {
         assert!(message.contains("threshold 0.01"), "{message}");
         assert!(weighted_info_nce(&mut Tape::inference(), &scores, &target, 0.0, 0.0).is_err());
     }
+
+    /// `testdata/info_nce.f32` holds scores, targets and gradient of two samples with 40 x 40
+    /// cells; its README says where they come from. Tolerances: the scores were rounded to f32
+    /// after the f64 run, which a temperature of 0.1 makes ten times larger.
+    #[test]
+    fn loss_and_gradient_agree_with_the_published_implementation() {
+        let numbers: Vec<f32> = include_bytes!("../../testdata/info_nce.f32")
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect();
+        let [scores, target, expected] = [0, 1, 2].map(|part| {
+            let len = 2 * 40 * 40;
+            let data = numbers[part * len..(part + 1) * len].to_vec();
+            Tensor::new(data, &[2, 1, 40, 40]).unwrap()
+        });
+        let scores = scores.with_gradient();
+        let mut tape = Tape::training();
+        let loss = weighted_info_nce(&mut tape, &scores, &target, 0.1, 0.01).unwrap();
+        assert_close(loss.data(), &[7.343_642_3], 2e-7);
+        let gradients = tape.backward(&loss).unwrap();
+        assert_close(
+            gradients.get(&scores).unwrap().data(),
+            expected.data(),
+            3e-7,
+        );
+    }
 }
