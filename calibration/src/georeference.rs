@@ -34,9 +34,9 @@ impl PatchSpec {
     }
 
     fn check(&self) -> Result<()> {
-        if self.size_px == 0 || self.size_px > 8192 {
+        if self.size_px == 0 || self.size_px > 4096 {
             return Err(Error::Patch(format!(
-                "{} pixels a side; need 1 to 8192",
+                "{} pixels a side; need 1 to 4096",
                 self.size_px
             )));
         }
@@ -87,7 +87,7 @@ impl PatchGeoreference {
             frame: LocalFrame::new(centre),
         };
         let half_m = spec.side_m() / 2.0;
-        // Comparing distances from the centre keeps a patch over the pole itself from passing.
+        // Half a diagonal is 1.42 half sides; a degree of latitude is shortest at the equator.
         let reach_deg = (1.5 * half_m / meridian_radius_m(0.0)).to_degrees();
         if centre.latitude_deg.abs() + reach_deg > MAX_LATITUDE_DEG {
             return Err(Error::BeyondMercator {
@@ -239,9 +239,9 @@ impl PatchGeoreference {
 
     /// The map pixels the patch needs, and the exact mapping at the nodes of a coarse grid.
     fn window(&self, zoom: u8, tile_px: usize) -> Result<Window> {
-        if zoom > MAX_ZOOM || tile_px == 0 || tile_px > 4096 {
+        if zoom > MAX_ZOOM || !(2..=4096).contains(&tile_px) {
             return Err(Error::Patch(format!(
-                "zoom {zoom} with {tile_px}-pixel tiles; need zoom 0 to {MAX_ZOOM} and 1 to 4096 pixels"
+                "zoom {zoom} with {tile_px}-pixel tiles; need zoom 0 to {MAX_ZOOM} and 2 to 4096 pixels"
             )));
         }
         let cells = self.spec.size_px.div_ceil(EXACT_EVERY_PX);
@@ -274,7 +274,7 @@ impl PatchGeoreference {
                 + 1
         };
         let (left, right) = (low(0), high(0));
-        let (top, bottom) = (low(1).clamp(0, world_px - 1), high(1).clamp(1, world_px));
+        let (top, bottom) = (low(1).clamp(0, world_px - 2), high(1).clamp(2, world_px));
         let (width, height) = ((right - left) as usize, (bottom - top) as usize);
         if width.saturating_mul(height) > MAX_MOSAIC_PX {
             return Err(Error::Patch(format!(
@@ -333,22 +333,30 @@ impl PatchGeoreference {
         let size = self.spec.size_px;
         let mut patch = RgbImage::black(size, size);
         let weight = 1.0 / (samples * samples) as f32;
-        for row in 0..size {
-            for col in 0..size {
-                let mut sum = [0.0f32; 3];
-                for i in 0..samples {
-                    for j in 0..samples {
-                        let at = |pixel: usize, k: usize| {
-                            pixel as f64 + (k as f64 + 0.5) / samples as f64
-                        };
-                        let [x, y] = window.map_pixel([at(col, j), at(row, i)]);
-                        add_bilinear(mosaic, x as f32, y as f32, &mut sum);
+        let mut sums = vec![0.0f32; size * 3];
+        // Where in its cell of nodes each sample of a row lies; the same for every row.
+        let across: Vec<f32> = (0..EXACT_EVERY_PX * samples)
+            .map(|k| (k as f32 + 0.5) / (EXACT_EVERY_PX * samples) as f32)
+            .collect();
+        for (row, line) in patch.data.chunks_exact_mut(size * 3).enumerate() {
+            sums.fill(0.0);
+            for i in 0..samples {
+                let nodes = window.nodes_at_row(row as f64 + (i as f64 + 0.5) / samples as f64);
+                for (ends, sums) in nodes.windows(2).zip(sums.chunks_mut(EXACT_EVERY_PX * 3)) {
+                    let [x, y] = ends[0].map(|v| v as f32);
+                    let [dx, dy] = [
+                        (ends[1][0] - ends[0][0]) as f32,
+                        (ends[1][1] - ends[0][1]) as f32,
+                    ];
+                    for (sum, at) in sums.chunks_exact_mut(3).zip(across.chunks_exact(samples)) {
+                        for t in at {
+                            add_bilinear(mosaic, x + dx * t, y + dy * t, sum);
+                        }
                     }
                 }
-                let out = &mut patch.data[(row * size + col) * 3..][..3];
-                for (o, s) in out.iter_mut().zip(sum) {
-                    *o = (s * weight + 0.5) as u8;
-                }
+            }
+            for (o, s) in line.iter_mut().zip(&sums) {
+                *o = (s * weight + 0.5) as u8;
             }
         }
         patch
@@ -391,49 +399,40 @@ impl Window {
         Ok(())
     }
 
-    /// Window pixel of a patch pixel, bilinear between the exact nodes.
-    fn map_pixel(&self, pixel: [f64; 2]) -> [f64; 2] {
-        let (u, v) = (
-            pixel[0] / EXACT_EVERY_PX as f64,
-            pixel[1] / EXACT_EVERY_PX as f64,
-        );
-        let (i, j) = (
-            (u as usize).min(self.cells - 1),
-            (v as usize).min(self.cells - 1),
-        );
-        let (fu, fv) = (u - i as f64, v - j as f64);
-        let at = j * (self.cells + 1) + i;
-        let (a, b) = (self.nodes[at], self.nodes[at + 1]);
-        let (c, d) = (
-            self.nodes[at + self.cells + 1],
-            self.nodes[at + self.cells + 2],
-        );
-        let mix = |k: usize| {
-            (a[k] * (1.0 - fu) + b[k] * fu) * (1.0 - fv) + (c[k] * (1.0 - fu) + d[k] * fu) * fv
-        };
-        [mix(0) - self.left as f64, mix(1) - self.top as f64]
+    /// Window pixels of the nodes' columns at a patch row, linear between the rows of nodes.
+    fn nodes_at_row(&self, row: f64) -> Vec<[f64; 2]> {
+        let v = row / EXACT_EVERY_PX as f64;
+        let j = (v as usize).min(self.cells - 1);
+        let f = v - j as f64;
+        let upper = &self.nodes[j * (self.cells + 1)..][..=self.cells];
+        let lower = &self.nodes[(j + 1) * (self.cells + 1)..][..=self.cells];
+        let corner = [self.left as f64, self.top as f64];
+        let mix = |a: &[f64; 2], b: &[f64; 2]| [0, 1].map(|k| a[k] + (b[k] - a[k]) * f - corner[k]);
+        upper.iter().zip(lower).map(|(a, b)| mix(a, b)).collect()
     }
 }
 
-/// Adds the bilinear colour at continuous `(x, y)`, edges repeated.
-fn add_bilinear(image: &RgbImage, x: f32, y: f32, sum: &mut [f32; 3]) {
-    let x = (x - 0.5).clamp(0.0, (image.width - 1) as f32);
-    let y = (y - 0.5).clamp(0.0, (image.height - 1) as f32);
+/// Adds the bilinear colour at continuous `(x, y)`, edges repeated; the image is at least 2 × 2.
+#[inline]
+fn add_bilinear(image: &RgbImage, x: f32, y: f32, sum: &mut [f32]) {
+    // A hair below the last centre, so that a right and a lower neighbour always exist.
+    let x = (x - 0.5).clamp(0.0, image.width as f32 - 1.001);
+    let y = (y - 0.5).clamp(0.0, image.height as f32 - 1.001);
     let (x0, y0) = (x as usize, y as usize);
     let (fx, fy) = (x - x0 as f32, y - y0 as f32);
-    let right = if x0 + 1 < image.width { 3 } else { 0 };
-    let below = if y0 + 1 < image.height {
-        image.width * 3
-    } else {
-        0
-    };
     let at = (y0 * image.width + x0) * 3;
-    let upper = &image.data[at..at + right + 3];
-    let lower = &image.data[at + below..at + below + right + 3];
-    for (k, s) in sum.iter_mut().enumerate() {
-        let top = f32::from(upper[k]) * (1.0 - fx) + f32::from(upper[k + right]) * fx;
-        let bottom = f32::from(lower[k]) * (1.0 - fx) + f32::from(lower[k + right]) * fx;
-        *s += top * (1.0 - fy) + bottom * fy;
+    let upper = &image.data[at..at + 6];
+    let lower = &image.data[at + image.width * 3..at + image.width * 3 + 6];
+    let [a, b, c, d] = [
+        (1.0 - fx) * (1.0 - fy),
+        fx * (1.0 - fy),
+        (1.0 - fx) * fy,
+        fx * fy,
+    ];
+    for k in 0..3 {
+        let [p, q] = [upper[k], upper[k + 3]].map(f32::from);
+        let [r, s] = [lower[k], lower[k + 3]].map(f32::from);
+        sum[k] += p * a + q * b + r * c + s * d;
     }
 }
 
@@ -662,7 +661,9 @@ mod tests {
             let patch = PatchGeoreference::exactly_at(place(lat, lon), SPEC).unwrap();
             let window = patch.window(18, 256).unwrap();
             let exact = patch.world_pixel([col, row], 18, 256);
-            let got = window.map_pixel([col, row]);
+            let nodes = window.nodes_at_row(row);
+            let (cell, t) = ((col / 16.0) as usize, (col / 16.0).fract());
+            let got = [0, 1].map(|k| nodes[cell][k] * (1.0 - t) + nodes[cell + 1][k] * t);
             let error = (got[0] + window.left as f64 - exact[0]).hypot(got[1] + window.top as f64 - exact[1]);
             prop_assert!(error < 0.01, "{error} px");
         }

@@ -12,6 +12,43 @@
 //!
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with
 //! `[0, 0]` the top-left corner of the image and pixel centres at `+0.5`, row 0 in the north.
+//!
+//! # From a coarse fix to a better one
+//!
+//! ```
+//! use std::sync::Arc;
+//! use crossfix_calibration::{
+//!     Enu, Geodetic, GridBelief, Heatmap, LocalFrame, PatchGeoreference, PatchSpec, RgbImage,
+//! };
+//! # fn main() -> crossfix_calibration::Result<()> {
+//! let frame = LocalFrame::new(Geodetic::new(52.0116, 4.3571, 0.0)?);
+//!
+//! // A GNSS fix, 5 m sigma, says where to cut the aerial patch ...
+//! let fix = Geodetic::new(52.01163, 4.35718, 0.0)?;
+//! let spec = PatchSpec { size_px: 128, metres_per_pixel: 0.5 };
+//! let patch = PatchGeoreference::centred_on(fix, spec, 0.5)?;
+//! let aerial = patch.render(18, 256, |_tile| Some(Arc::new(RgbImage::black(256, 256))))?;
+//! assert_eq!((aerial.width, aerial.height), (128, 128));
+//!
+//! // ... the network answers with a heatmap over it (3 m east and 2 m south of the patch's centre) ...
+//! let heatmap = Heatmap::gaussian(64, 1.0, [3.0, -2.0], 1.0)?;
+//!
+//! // ... and the belief weighs both.
+//! let fix_m = frame.enu_from_geodetic(fix).horizontal();
+//! let patch_m = frame.enu_from_geodetic(patch.centre()).horizontal();
+//! let mut belief = GridBelief::new(fix_m, 128, 0.5)?;
+//! belief.update_gnss(fix_m, [[25.0, 0.0], [0.0, 25.0]], 4.0)?;
+//! belief.update_heatmap(&heatmap, patch_m, 0.8, 0.05)?;
+//!
+//! let estimate = belief.estimate();
+//! let [east, north] = estimate.mean_m;
+//! assert!((east - patch_m[0] - 3.0).abs() < 0.5 && (north - patch_m[1] + 2.0).abs() < 0.5);
+//! assert_eq!(estimate.mode_count, 1);
+//! let published = frame.geodetic_from_enu(Enu::new(east, north, 0.0));
+//! assert!((published.latitude_deg - 52.01161).abs() < 1e-4);
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod belief;
 pub mod camera;
@@ -20,6 +57,7 @@ pub mod geodesy;
 pub mod georeference;
 pub mod heatmap;
 pub mod image;
+pub mod uncertainty;
 
 pub use belief::{BeliefEstimate, Evidence, GridBelief, Step, smooth};
 pub use camera::{

@@ -67,9 +67,9 @@ impl StripSpec {
     }
 
     fn check(&self) -> Result<()> {
-        if !(1..=8192).contains(&self.rows) || !(1..=8192).contains(&self.columns) {
+        if !(1..=1024).contains(&self.rows) || !(1..=4096).contains(&self.columns) {
             return Err(Error::Strip(format!(
-                "{}x{} pixels; each side must be 1 to 8192",
+                "{}x{} pixels; need at most 4096x1024 and no side zero",
                 self.columns, self.rows
             )));
         }
@@ -131,7 +131,13 @@ impl StripRemap {
         };
         let fineness = across.min(down) * strip.radians_per_pixel;
         let [width, height] = camera.image_size();
-        let reduction = (fineness.floor().max(1.0) as usize).min(width).min(height);
+        let most = (fineness.floor().max(1.0) as usize).min(width).min(height);
+        // A panorama must close without a seam, so its blocks divide the width.
+        let wraps = matches!(camera, Camera::Equirectangular(_));
+        let reduction = (1..=most)
+            .rev()
+            .find(|r| !wraps || width % r == 0)
+            .unwrap_or(1);
         // What block averaging leaves over, up to a factor of two, is averaged by samples.
         let left_over = across.max(down) * strip.radians_per_pixel / reduction as f64;
         let per_axis = if left_over > 1.1 {
