@@ -48,12 +48,14 @@ pub fn collapse_rows(
         let mut weight_gradient = vec![0.0f64; h];
         for sample in 0..n {
             for channel in 0..c {
-                for row in 0..h {
+                for (row, (sum, weight)) in
+                    weight_gradient.iter_mut().zip(weight.data()).enumerate()
+                {
                     let start = ((sample * c + channel) * h + row) * w;
                     for column in 0..w {
                         let g = gradient.data()[(sample * w + column) * c + channel];
-                        input_gradient[start + column] = weight.data()[row] * g;
-                        weight_gradient[row] += f64::from(input.data()[start + column] * g);
+                        input_gradient[start + column] = weight * g;
+                        *sum += f64::from(input.data()[start + column] * g);
                     }
                 }
             }

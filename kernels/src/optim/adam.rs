@@ -262,11 +262,11 @@ mod tests {
     fn ten_steps_agree_with_numpy() {
         let mut adam = Adam::default();
         let parameter = ten_steps(&mut adam);
-        let expected = [0.492_356_257, -1.004_846_017, 1.546_699_768, -0.392_294_375];
+        let expected = [0.492_356_26, -1.004_846, 1.546_699_8, -0.392_294_38];
         assert_close(parameter.value.data(), &expected, 1e-6);
         let moments = adam.state.moments[0].as_ref().unwrap();
         assert_eq!(moments.step, 10);
-        let first = [0.556_518_988, 1.327_974_748, 1.029_899_569, 0.041_381_06];
+        let first = [0.556_519, 1.327_974_8, 1.029_899_6, 0.041_381_06];
         assert_close(&moments.first, &first, 1e-6);
         let second = [6.690_670_5e-3, 3.838_613e-2, 4.916_979_2e-2, 3.841_762_5e-5];
         assert_close(&moments.second, &second, 1e-6);
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn ten_steps_with_weight_decay_agree_with_numpy() {
         let parameter = ten_steps(&mut Adam::new([0.9, 0.999], 1e-8, 0.1));
-        let expected = [0.491_912_725, -1.004_401_274, 1.543_043_411, -0.407_065_698];
+        let expected = [0.491_912_73, -1.004_401_3, 1.543_043_4, -0.407_065_7];
         assert_close(parameter.value.data(), &expected, 1e-6);
     }
 
@@ -336,8 +336,10 @@ mod tests {
     fn a_restored_state_continues_to_the_bit_and_a_foreign_one_is_refused() {
         let mut adam = Adam::default();
         ten_steps(&mut adam);
-        let mut restored = Adam::default();
-        restored.state = adam.state.clone();
+        let mut restored = Adam {
+            state: adam.state.clone(),
+            ..Adam::default()
+        };
         let go_on = |adam: &mut Adam| ten_steps(adam).value.into_data();
         assert_eq!(go_on(&mut adam), go_on(&mut restored));
 
