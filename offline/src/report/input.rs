@@ -1,0 +1,571 @@
+//! What a report is made of: plain data, serialisable, so that a run folder can keep it as
+//! `report-input.json` and the page can be made again without the run.
+
+use serde::{Deserialize, Serialize};
+
+use super::picture::Picture;
+
+/// Everything a report may show. `Default` is an empty report; fill in what there is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReportInput {
+    /// The page's title.
+    pub title: String,
+    /// One paragraph in words: what was done and what came of it, good or bad.
+    pub verdict: String,
+    /// A few large numbers under the verdict.
+    pub headlines: Vec<Headline>,
+    /// Tables of models against metrics.
+    pub summary: Vec<SummaryTable>,
+    /// Ground and aerial pictures with heatmaps.
+    pub pairs: Option<Pairs>,
+    /// Cumulative error curves, one figure per area.
+    pub error_curves: Vec<ErrorCurves>,
+    /// Errors at their places on the aerial overview.
+    pub error_map: Option<ErrorMap>,
+    /// One replayed drive.
+    pub drive: Option<Drive>,
+    /// Is the published covariance honest?
+    pub coverage: Option<Coverage>,
+    /// Errors of kept and dropped pseudo ground truth.
+    pub label_quality: Option<LabelQuality>,
+    /// Loss and validation error per epoch, one entry per trained model.
+    pub training: Vec<TrainingCurve>,
+    /// Any further tables (drive, export parity, timing).
+    pub tables: Vec<Table>,
+    /// What falls short, one sentence each; shown, not hidden.
+    pub notes: Vec<String>,
+    /// Commands that make this report again, one per line.
+    pub reproduce: Vec<String>,
+    /// Seed, date (given from outside; the report never asks the clock), hashes, versions.
+    pub provenance: Vec<ProvenanceRow>,
+}
+
+impl ReportInput {
+    /// The same report without its pictures, for a small `report-input.json`.
+    pub fn without_pictures(&self) -> Self {
+        let mut bare = self.clone();
+        for pair in bare.pairs.iter_mut().flat_map(|pairs| &mut pairs.pairs) {
+            pair.ground = None;
+            pair.aerial = None;
+            for model in &mut pair.models {
+                model.heatmap = None;
+            }
+        }
+        if let Some(map) = &mut bare.error_map {
+            map.map = None;
+        }
+        if let Some(drive) = &mut bare.drive {
+            drive.map = None;
+        }
+        bare
+    }
+}
+
+/// Who a number belongs to. The role picks colour and line style, the same on the whole page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// The model trained in the source area.
+    Teacher,
+    /// The auxiliary student, trained on one heatmap level to find outliers.
+    Auxiliary,
+    /// The adapted model.
+    Student,
+    /// Fine-tuned on true positions in the target area.
+    UpperBound,
+    /// The receiver alone.
+    Gnss,
+    /// The daemon's answer.
+    Fused,
+    /// The camera's answer without GNSS.
+    VisualOnly,
+    /// Where the vehicle was.
+    Truth,
+    /// Anything else, such as guessing the tile centre.
+    #[default]
+    Other,
+}
+
+/// One large number: `label` above, `value` large, `note` below.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Headline {
+    /// What it is, in a few words.
+    pub label: String,
+    /// The number with its unit, already formatted.
+    pub value: String,
+    /// What it is compared with.
+    pub note: String,
+    /// True for good news, false for bad, absent for neither.
+    pub good: Option<bool>,
+}
+
+/// A table of models against metrics. The first column is the one the others are compared with.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SummaryTable {
+    /// What was measured, where, on how many samples.
+    pub caption: String,
+    /// Column names with their roles, in the order of every row's values.
+    pub models: Vec<(String, Role)>,
+    /// The rows.
+    pub rows: Vec<SummaryRow>,
+}
+
+/// One metric of every model.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SummaryRow {
+    /// Area, such as "target test"; consecutive rows of one area are grouped.
+    pub area: String,
+    /// Metric, such as "mean position error".
+    pub metric: String,
+    /// Its unit, such as "m" or "°".
+    pub unit: String,
+    /// True when the heatmap was masked to the coarse prior, false when not, absent when it does
+    /// not matter.
+    pub masked: Option<bool>,
+    /// Whether more is better; errors leave this false.
+    pub higher_is_better: bool,
+    /// One value per model; absent when it was not measured.
+    pub values: Vec<Option<f64>>,
+}
+
+/// A plain table.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Table {
+    /// Heading.
+    pub title: String,
+    /// A sentence under the heading.
+    pub note: String,
+    /// Column names.
+    pub columns: Vec<String>,
+    /// Cells, already formatted.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// One line of where this came from.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProvenanceRow {
+    /// "seed", "date", "command", "teacher sha256" ...
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// Cumulative distribution of position error, several models in one figure.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorCurves {
+    /// Which area, masked or not.
+    pub caption: String,
+    /// The models.
+    pub models: Vec<ModelErrors>,
+    /// Right end of the axis; absent picks one from the errors, at most 20 m.
+    pub maximum_m: Option<f64>,
+}
+
+/// One model's position errors, one per sample, in any order. An error that is not finite counts
+/// as never reached.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelErrors {
+    /// The name to show.
+    pub name: String,
+    /// Colour and line style.
+    pub role: Role,
+    /// Errors in metres.
+    pub errors_m: Vec<f64>,
+}
+
+/// How a model learned. The vectors may differ in length; empty ones are left out.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingCurve {
+    /// The name to show.
+    pub name: String,
+    /// Colour and line style.
+    pub role: Role,
+    /// Mean training loss of each epoch, from epoch 1.
+    pub loss: Vec<f64>,
+    /// Mean position error on the validation area after each epoch, from epoch 1.
+    pub validation_error_m: Vec<f64>,
+}
+
+/// True errors of the pseudo ground truth that the outlier filter kept and dropped.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LabelQuality {
+    /// What decided between the two.
+    pub caption: String,
+    /// Errors of the labels that were kept.
+    pub kept_errors_m: Vec<f64>,
+    /// Errors of the labels that were dropped.
+    pub dropped_errors_m: Vec<f64>,
+}
+
+/// Pictures of pairs, and how they were chosen.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Pairs {
+    /// How these were chosen out of how many, so that nobody takes the best for the usual.
+    pub selection: String,
+    /// The pairs.
+    pub pairs: Vec<PairPicture>,
+}
+
+/// Why a pair is shown. [`select_pairs`] sorts a test set into these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairGroup {
+    /// Among those where the student gained most over the teacher.
+    BestGain,
+    /// Around the median change.
+    Typical,
+    /// Among those where the student lost most.
+    WorstRegression,
+    /// Chosen some other way; say how in [`Pairs::selection`].
+    #[default]
+    Other,
+}
+
+/// One ground image, its aerial patch, and what the models made of it.
+///
+/// Offsets are `[east, north]` in metres from the centre of the aerial patch.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairPicture {
+    /// The sample's id.
+    pub id: String,
+    /// Why it is shown.
+    pub group: PairGroup,
+    /// The ground strip as the network sees it.
+    pub ground: Option<Picture>,
+    /// The aerial patch, north up, square.
+    pub aerial: Option<Picture>,
+    /// Side of the aerial patch on the ground.
+    pub aerial_side_m: f64,
+    /// Where the camera was.
+    pub truth_offset_m: Option<[f64; 2]>,
+    /// The coarse fix.
+    pub coarse_offset_m: Option<[f64; 2]>,
+    /// Radius of the ring around the coarse fix; absent draws a small one.
+    pub coarse_radius_m: Option<f64>,
+    /// The models side by side, the teacher first.
+    pub models: Vec<PairModel>,
+}
+
+/// One model's answer for one pair.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PairModel {
+    /// The name to show.
+    pub name: String,
+    /// Colour of the dot.
+    pub role: Role,
+    /// [`Picture::heatmap_overlay`] of its heatmap, covering the whole aerial patch.
+    pub heatmap: Option<Picture>,
+    /// Where it says the camera was.
+    pub mode_offset_m: Option<[f64; 2]>,
+    /// Distance from there to the truth.
+    pub error_m: Option<f64>,
+}
+
+/// A north-up picture of the ground, tied to local east and north.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MapPicture {
+    /// The picture.
+    pub picture: Picture,
+    /// `[east, north]` of its top-left corner.
+    pub top_left_m: [f64; 2],
+    /// Ground size of one pixel of `picture` as stored (after any shrinking).
+    pub metres_per_pixel: f64,
+}
+
+/// Errors at their places.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorMap {
+    /// Which area and samples.
+    pub caption: String,
+    /// The aerial overview.
+    pub map: Option<MapPicture>,
+    /// One map per model, the teacher first.
+    pub models: Vec<ErrorMapModel>,
+    /// Error at which the colour saturates; absent picks the 95th percentile over all models.
+    pub colour_limit_m: Option<f64>,
+}
+
+/// One model's errors with their places.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ErrorMapModel {
+    /// The name to show.
+    pub name: String,
+    /// Its role.
+    pub role: Role,
+    /// The points.
+    pub points: Vec<ErrorPoint>,
+}
+
+/// One error at its place (the true position).
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ErrorPoint {
+    /// East of the local origin.
+    pub east_m: f64,
+    /// North of the local origin.
+    pub north_m: f64,
+    /// Position error.
+    pub error_m: f64,
+}
+
+/// One drive: truth, GNSS and what the daemon made of them.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drive {
+    /// Which drive.
+    pub caption: String,
+    /// The aerial overview; without it the tracks are drawn on plain ground.
+    pub map: Option<MapPicture>,
+    /// The tracks. Errors are measured against the one whose role is [`Role::Truth`].
+    pub tracks: Vec<Track>,
+}
+
+/// One track, its samples in order of time.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Track {
+    /// The name to show.
+    pub name: String,
+    /// Colour and line style.
+    pub role: Role,
+    /// The samples.
+    pub samples: Vec<TrackSample>,
+}
+
+/// One position of a track.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrackSample {
+    /// Seconds since the start of the drive.
+    pub time_s: f64,
+    /// East of the local origin.
+    pub east_m: f64,
+    /// North of the local origin.
+    pub north_m: f64,
+    /// Published horizontal covariance, east and north.
+    pub covariance_m2: Option<[[f64; 2]; 2]>,
+    /// What the daemon said about itself.
+    pub state: Option<TrackState>,
+}
+
+/// The daemon's state, as in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrackState {
+    /// GNSS and camera agree.
+    Ok,
+    /// One of them is missing.
+    Degraded,
+    /// Neither; dead reckoning within its limit.
+    Coasting,
+    /// No position worth publishing.
+    Lost,
+}
+
+/// Nominal against empirical coverage of the published covariance.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Coverage {
+    /// Of what.
+    pub caption: String,
+    /// One line per track or model.
+    pub series: Vec<CoverageSeries>,
+}
+
+/// One line of a coverage figure.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoverageSeries {
+    /// The name to show.
+    pub name: String,
+    /// Colour and line style.
+    pub role: Role,
+    /// How many positions were counted.
+    pub sample_count: usize,
+    /// The points, by rising nominal coverage.
+    pub points: Vec<CoveragePoint>,
+}
+
+/// One nominal probability and how often the truth really lay inside that region.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoveragePoint {
+    /// Nominal probability, 0 to 1.
+    pub nominal: f64,
+    /// Share of the truth inside, 0 to 1.
+    pub empirical: f64,
+}
+
+/// The nominal probabilities [`coverage_series`] looks at.
+const NOMINAL: [f64; 13] = [
+    0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99,
+];
+
+/// Coverage from squared Mahalanobis distances (`errorᵀ · covariance⁻¹ · error`), one per position.
+///
+/// Two-dimensional Gaussian: the region of probability p is where the squared distance is at most
+/// −2 ln(1 − p). A distance that is not finite counts as outside.
+pub fn coverage_series(
+    name: &str,
+    role: Role,
+    squared_mahalanobis_distances: &[f64],
+) -> CoverageSeries {
+    let count = squared_mahalanobis_distances.len();
+    let inside = |nominal: f64| {
+        let limit = -2.0 * (1.0 - nominal).ln();
+        let hits = squared_mahalanobis_distances.iter();
+        hits.filter(|&&distance| distance <= limit).count()
+    };
+    let points = NOMINAL.iter().map(|&nominal| CoveragePoint {
+        nominal,
+        empirical: inside(nominal) as f64 / count.max(1) as f64,
+    });
+    CoverageSeries {
+        name: name.to_owned(),
+        role,
+        sample_count: count,
+        points: if count == 0 {
+            Vec::new()
+        } else {
+            points.collect()
+        },
+    }
+}
+
+/// Radius of the circle around the estimate that holds 95 % of a Gaussian with this covariance.
+///
+/// `None` when the covariance is not finite, not symmetric enough to have one, or not positive.
+///
+/// # Source
+/// Write the error as `ρ (√a cos φ, √b sin φ)` with ρ Rayleigh and φ uniform (a, b the
+/// eigenvalues); then P(|error| ≤ R) is the mean over φ of `1 − exp(−R² / 2(a cos²φ + b sin²φ))`,
+/// solved for R by bisection.
+pub fn radius_95_m(covariance_m2: [[f64; 2]; 2]) -> Option<f64> {
+    let (a, b, _) = eigen(covariance_m2)?;
+    let inside = |radius: f64| {
+        let steps = 24;
+        let share = (0..steps).map(|step| {
+            let phi = (f64::from(step) + 0.5) / f64::from(steps) * std::f64::consts::FRAC_PI_2;
+            let variance = a * phi.cos().powi(2) + b * phi.sin().powi(2);
+            1.0 - (-radius * radius / (2.0 * variance)).exp()
+        });
+        share.sum::<f64>() / f64::from(steps)
+    };
+    let (mut low, mut high) = (0.0, 2.5 * a.sqrt());
+    for _ in 0..30 {
+        let middle = 0.5 * (low + high);
+        if inside(middle) < 0.95 {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    Some(high)
+}
+
+/// Larger and smaller eigenvalue, and the angle of the larger's axis counter-clockwise from east.
+pub(super) fn eigen([[ee, en], [ne, nn]]: [[f64; 2]; 2]) -> Option<(f64, f64, f64)> {
+    let cross = 0.5 * (en + ne);
+    let middle = 0.5 * (ee + nn);
+    let half = (0.5 * (ee - nn)).hypot(cross);
+    let (large, small) = (middle + half, middle - half);
+    let usable = large.is_finite() && large > 0.0 && small > 0.0 && large < 1e12;
+    usable.then(|| (large, small, 0.5 * (2.0 * cross).atan2(ee - nn)))
+}
+
+/// Chooses which samples to show: the best gains, the typical, and the worst regressions, about a
+/// third of `count` each, no sample twice.
+///
+/// `errors_m` is (teacher, student) per sample. "Typical" are those nearest to the median change,
+/// so the choice cannot be flattered. Returns indices with their groups, in the order to show.
+pub fn select_pairs(errors_m: &[(f64, f64)], count: usize) -> Vec<(usize, PairGroup)> {
+    let mut by_change: Vec<(usize, f64)> = errors_m
+        .iter()
+        .enumerate()
+        .map(|(index, (teacher, student))| (index, student - teacher))
+        .filter(|(_, change)| change.is_finite())
+        .collect();
+    by_change.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+    let total = by_change.len();
+    let side = count.min(total) / 3;
+    let typical = count.min(total) - 2 * side;
+    let middle_start = (total - typical) / 2;
+    let best = by_change[..side].iter().map(|p| (p.0, PairGroup::BestGain));
+    let middle = by_change[middle_start..middle_start + typical].iter();
+    let worst = by_change[total - side..].iter().rev();
+    best.chain(middle.map(|p| (p.0, PairGroup::Typical)))
+        .chain(worst.map(|p| (p.0, PairGroup::WorstRegression)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn radius_of_a_round_covariance_is_the_rayleigh_quantile() {
+        let radius = radius_95_m([[4.0, 0.0], [0.0, 4.0]]).unwrap();
+        assert!((radius - 2.0 * (-2.0 * 0.05_f64.ln()).sqrt()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn radius_of_a_needle_is_the_one_dimensional_quantile() {
+        let radius = radius_95_m([[1.0, 0.0], [0.0, 1e-6]]).unwrap();
+        assert!((radius - 1.96).abs() < 0.02, "{radius}");
+    }
+
+    #[test]
+    fn broken_covariances_have_no_radius() {
+        for bad in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
+            assert_eq!(radius_95_m([[bad, 0.0], [0.0, 1.0]]), None);
+        }
+        assert_eq!(radius_95_m([[1.0, 5.0], [5.0, 1.0]]), None);
+    }
+
+    #[test]
+    fn coverage_counts_what_lies_inside() {
+        // −2 ln(0.5) = 1.386, −2 ln(0.05) = 5.99
+        let series = coverage_series("fused", Role::Fused, &[1.0, 2.0, 5.0, f64::NAN]);
+        let at = |nominal: f64| {
+            let point = series
+                .points
+                .iter()
+                .find(|p| (p.nominal - nominal).abs() < 1e-9);
+            point.unwrap().empirical
+        };
+        assert!((at(0.5) - 0.25).abs() < 1e-9 && (at(0.95) - 0.75).abs() < 1e-9);
+        assert!(coverage_series("none", Role::Other, &[]).points.is_empty());
+    }
+
+    #[test]
+    fn selection_is_best_typical_worst_without_repeats() {
+        let errors: Vec<_> = (0..90).map(|i| (45.0, f64::from(i))).collect();
+        let chosen = select_pairs(&errors, 9);
+        let indices: Vec<_> = chosen.iter().map(|c| c.0).collect();
+        assert_eq!(indices, [0, 1, 2, 43, 44, 45, 89, 88, 87]);
+        for count in 0..7 {
+            let mut few: Vec<_> = select_pairs(&errors[..4], count);
+            assert_eq!(few.len(), count.min(4));
+            few.sort_by_key(|c| c.0);
+            few.dedup_by_key(|c| c.0);
+            assert_eq!(few.len(), count.min(4));
+        }
+        assert!(select_pairs(&[(f64::NAN, 1.0)], 3).is_empty());
+    }
+}

@@ -1,0 +1,71 @@
+//! The HTML report: one file that opens anywhere, prints, and needs nothing from the network.
+//!
+//! The caller fills a [`ReportInput`] with numbers and pictures; [`render`] turns it into text.
+//! Every part is optional, and a part that is absent leaves no trace. Nothing is measured here
+//! except what a figure needs (a median, a radius, a share), so the tables show the caller's
+//! numbers and no others.
+//!
+//! Files in the order data flows through them: [`input`](self::input) (what a report is made of),
+//! [`picture`](self::picture) (pixels to data URIs), `svg` (axes and lines), then one file per
+//! kind of section (`tables`, `curves`, `pairs`, `error_map`, `drive`), and `html` (the page).
+
+mod curves;
+mod drive;
+mod error_map;
+mod html;
+pub mod input;
+mod pairs;
+pub mod picture;
+mod svg;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod viewport;
+
+use std::path::Path;
+
+pub use input::{
+    Coverage, CoveragePoint, CoverageSeries, Drive, ErrorCurves, ErrorMap, ErrorMapModel,
+    ErrorPoint, Headline, LabelQuality, MapPicture, ModelErrors, PairGroup, PairModel, PairPicture,
+    Pairs, ProvenanceRow, ReportInput, Role, SummaryRow, SummaryTable, Table, Track, TrackSample,
+    TrackState, TrainingCurve, coverage_series, radius_95_m, select_pairs,
+};
+pub use picture::{Picture, PictureError};
+
+/// Renders the report as one HTML document.
+///
+/// Text is escaped, numbers that are not finite show as a dash, and pictures past the size budget
+/// are left out with a sentence saying so, which keeps the page under 6 MB.
+pub fn render(input: &ReportInput) -> String {
+    let mut page = html::Page::new(&input.title);
+    page.verdict(&input.verdict, &input.headlines);
+    tables::summary(&mut page, &input.summary);
+    pairs::section(&mut page, input.pairs.as_ref());
+    curves::error_curves(&mut page, &input.error_curves);
+    error_map::section(&mut page, input.error_map.as_ref());
+    drive::section(&mut page, input.drive.as_ref());
+    curves::coverage(&mut page, input.coverage.as_ref());
+    curves::label_quality(&mut page, input.label_quality.as_ref());
+    curves::training(&mut page, &input.training);
+    tables::extra(&mut page, &input.tables);
+    tables::explanations(&mut page, input);
+    tables::provenance(&mut page, &input.provenance, &input.reproduce);
+    page.finish()
+}
+
+/// Renders the report and writes it to `path`, replacing what was there only once it is complete.
+///
+/// # Errors
+/// Whatever the file system says, with the path in the message.
+pub fn write(path: &Path, input: &ReportInput) -> std::io::Result<()> {
+    let with_path = |error: std::io::Error| {
+        std::io::Error::new(
+            error.kind(),
+            format!("cannot write the report to {}: {error}", path.display()),
+        )
+    };
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, render(input)).map_err(with_path)?;
+    std::fs::rename(&partial, path).map_err(with_path)
+}
