@@ -1,4 +1,8 @@
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    expect(clippy::float_cmp, reason = "hand-worked cases are exact in binary")
+)]
 //! Where things are and how sure we are: pure functions, no I/O, no clock.
 //!
 //! The modules in the order data flows through them:

@@ -219,7 +219,9 @@ mod tests {
         }
         for line in &mut sums {
             let total: f64 = line.iter().sum();
-            line.iter_mut().for_each(|v| *v /= total);
+            for v in line.iter_mut() {
+                *v /= total;
+            }
         }
         sums
     }

@@ -76,6 +76,8 @@ impl GridBelief {
     /// multipath cannot drag the belief away against better evidence. Few `degrees_of_freedom` (3 to
     /// 5) mean heavy tails; infinity is the Gaussian.
     ///
+    /// A fix sharper than half a cell is widened to that: the grid cannot hold more.
+    ///
     /// Returns the log of the evidence as a density per m².
     ///
     /// # Errors
@@ -107,6 +109,9 @@ impl GridBelief {
             )));
         }
         let nu = degrees_of_freedom;
+        let lift = (0.25 * self.metres_per_cell * self.metres_per_cell - ee.min(nn)).max(0.0);
+        let (ee, nn) = (ee + lift, nn + lift);
+        let determinant = ee * nn - en * en;
         // Γ(ν/2 + 1) / (Γ(ν/2) ν π √|Σ|) is 1 / (2π √|Σ|) for every ν, the Gaussian's constant too.
         let constant = -(std::f64::consts::TAU * determinant.sqrt()).ln();
         self.update_with(|[east, north]| {
@@ -252,6 +257,22 @@ mod tests {
             .unwrap();
         let expected = -(std::f64::consts::TAU * 3.0).ln() - 0.5 / 3.0;
         assert!((evidence - expected).abs() < 1e-3, "{evidence} {expected}");
+    }
+
+    #[test]
+    fn a_centimetre_fix_lands_between_the_cells_it_names() {
+        let mut belief = flat();
+        let v = 1e-4;
+        let evidence = belief
+            .update_gnss([100.13, 50.2], [[v, 0.0], [0.0, v]], 4.0)
+            .unwrap();
+        let estimate = belief.estimate();
+        assert!(
+            (estimate.mean_m[0] - 100.13).abs() < 0.06 && (estimate.mean_m[1] - 50.2).abs() < 0.06,
+            "{estimate:?}"
+        );
+        // A flat belief of 32 m a side predicts any fix with 1/1024 per m².
+        assert!((evidence + 1024f64.ln()).abs() < 0.2, "{evidence}");
     }
 
     #[test]

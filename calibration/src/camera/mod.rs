@@ -169,7 +169,7 @@ mod tests {
                                                yaw in -180.0..180.0f64, pitch in -80.0..80.0f64, roll in -180.0..180.0f64) {
             let mount = Mount { yaw_left_deg: yaw, pitch_up_deg: pitch, roll_right_deg: roll };
             let bent = PlumbBob { k1: -0.12, k2: 0.02, p1: 0.001, p2: -0.002, k3: 0.0 };
-            let pinhole = Pinhole { width: 640, height: 400, fx: 300.0, fy: 310.0, cx: 330.0, cy: 190.0, distortion: None, mount: mount.clone() };
+            let pinhole = Pinhole { width: 640, height: 400, fx: 300.0, fy: 310.0, cx: 330.0, cy: 190.0, distortion: None, mount };
             for camera in [
                 Camera::Pinhole(Pinhole { distortion: Some(bent), ..pinhole.clone() }),
                 Camera::Pinhole(pinhole),

@@ -488,6 +488,33 @@ mod tests {
     }
 
     #[test]
+    fn rows_above_and_below_the_camera_are_black() {
+        let mount = Mount::default();
+        let camera = Camera::Equirectangular(Equirectangular {
+            width: 256,
+            height: 20,
+            top_elevation_deg: 14.0,
+            bottom_elevation_deg: -14.0,
+            mount,
+        });
+        let white = RgbImage {
+            width: 256,
+            height: 20,
+            data: vec![255; 256 * 20 * 3],
+        };
+        let remap = StripRemap::new(&camera, &StripSpec::panorama(), 0.4).unwrap();
+        let strip = remap.apply(&white).unwrap();
+        for row in 0..48 {
+            let elevation_deg = StripSpec::panorama()
+                .elevation_rad(row as f64 + 0.5)
+                .to_degrees();
+            let expected = if elevation_deg.abs() <= 14.0 { 255 } else { 0 };
+            assert_eq!(strip.pixel(77, row), [expected; 3], "row {row}");
+        }
+        assert!((remap.seen_fraction() - 20.0 / 48.0).abs() < 0.02);
+    }
+
+    #[test]
     fn front_strips_start_on_an_orientation_bin_near_the_view() {
         for i in -40..40 {
             let yaw_rad = f64::from(i) * 0.17;

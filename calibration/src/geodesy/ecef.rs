@@ -7,7 +7,14 @@ use super::wgs84::{ECCENTRICITY_SQUARED as E2, EQUATORIAL_RADIUS_M as A, prime_v
 
 /// Earth-centred, Earth-fixed metres: x through (0°, 0°), y through (0°, 90° E), z through the north pole.
 ///
-/// A different type from [`super::Enu`], so the two cannot be mixed:
+/// A different type from [`super::Enu`]: a frame turns one into the other, and they cannot be mixed.
+///
+/// ```
+/// use crossfix_calibration::{Ecef, Enu, Geodetic, LocalFrame};
+/// let frame = LocalFrame::new(Geodetic::new(52.0, 4.0, 0.0).unwrap());
+/// let sum = frame.enu_from_ecef(Ecef::new(3.9e6, 2.7e5, 5.0e6)) + Enu::new(1.0, 2.0, 3.0);
+/// let place = frame.geodetic_from_enu(sum);
+/// ```
 ///
 /// ```compile_fail
 /// use crossfix_calibration::{Ecef, Enu};

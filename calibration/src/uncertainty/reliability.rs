@@ -16,6 +16,7 @@ pub struct Reliability {
 
 /// Level of the truth in a heatmap: the mass of all cells more probable than the true one, plus half
 /// of those equally probable (the true cell itself included); 1 when the truth is outside.
+#[expect(clippy::float_cmp, reason = "cells tie only when their bits are equal")]
 pub fn heatmap_level(heatmap: &Heatmap, truth_offset_m: [f64; 2]) -> f64 {
     let Some([col, row]) = heatmap.cell_at(truth_offset_m) else {
         return 1.0;
