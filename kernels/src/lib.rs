@@ -19,6 +19,7 @@ mod gemm;
 mod math;
 pub mod ops;
 pub mod optim;
+mod scratch;
 mod tape;
 mod tensor;
 #[doc(hidden)]

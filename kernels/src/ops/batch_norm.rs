@@ -309,17 +309,30 @@ macro_rules! fused {
         for_each_cpu! {
             /// Writes the gradient before the activation; returns its sum, and its sum weighted
             /// by the distance from the mean.
-            fn $backward(input: &[f32], gradient: &[f32], bent: &mut [f32], channel: Channel) -> [f32; 2] {
+            fn $backward(
+                input: &[f32],
+                gradient: &[f32],
+                bent: &mut [f32],
+                channel: Channel,
+            ) -> [f32; 2] {
                 let scale = channel.gamma * channel.inverse_sigma;
+                let slope_at = |x: f32| $slope((x - channel.mean).mul_add(scale, channel.beta));
                 let (mut plain, mut centred) = ([0.0f32; LANES], [0.0f32; LANES]);
-                let chunks = bent.chunks_mut(LANES).zip(input.chunks(LANES)).zip(gradient.chunks(LANES));
-                for ((bent, input), gradient) in chunks {
-                    for (lane, ((bent, x), g)) in bent.iter_mut().zip(input).zip(gradient).enumerate() {
-                        let distance = x - channel.mean;
-                        *bent = g * $slope(distance.mul_add(scale, channel.beta));
-                        plain[lane] += *bent;
-                        centred[lane] = bent.mul_add(distance, centred[lane]);
+                let (bent, bent_rest) = bent.as_chunks_mut::<LANES>();
+                let (input, input_rest) = input.as_chunks::<LANES>();
+                let (gradient, gradient_rest) = gradient.as_chunks::<LANES>();
+                for ((bent, x), g) in bent.iter_mut().zip(input).zip(gradient) {
+                    for lane in 0..LANES {
+                        bent[lane] = g[lane] * slope_at(x[lane]);
+                        plain[lane] += bent[lane];
+                        centred[lane] = bent[lane].mul_add(x[lane] - channel.mean, centred[lane]);
                     }
+                }
+                let rest = bent_rest.iter_mut().zip(input_rest).zip(gradient_rest);
+                for (lane, ((bent, x), g)) in rest.enumerate() {
+                    *bent = g * slope_at(*x);
+                    plain[lane] += *bent;
+                    centred[lane] = bent.mul_add(x - channel.mean, centred[lane]);
                 }
                 [sum_lanes(plain), sum_lanes(centred)]
             }

@@ -1,19 +1,12 @@
 //! Transposed convolution that doubles an image: every pixel becomes a 2 × 2 square.
+//!
+//! It is the transpose of the 2 × 2 convolution with stride 2, so that one's gradients serve here
+//! with their roles exchanged.
 
+use super::conv2d::{self, Conv2d, Geometry, Pad};
 use crate::error::Result;
-use crate::gemm::{Strides, gemm};
-use crate::math::sum;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use rayon::prelude::*;
-
-#[derive(Clone, Copy)]
-struct Sizes {
-    channels: usize,
-    outputs: usize,
-    height: usize,
-    width: usize,
-}
 
 /// output(o, 2y + i, 2x + j) = bias(o) + Σ over c of input(c, y, x) · weight(c, o, i, j).
 ///
@@ -33,115 +26,41 @@ pub fn conv_transpose2x2(
     let [_, outputs, ..] = weight.dims4(OP, "weight")?;
     weight.expect_shape(OP, "weight for this input", &[channels, outputs, 2, 2])?;
     bias.expect_shape(OP, "bias", &[outputs])?;
-    let sizes = Sizes {
-        channels,
-        outputs,
-        height,
-        width,
-    };
-    let data = forward(sizes, batch, input.data(), weight.data(), bias.data());
-    let mut output = Tensor::from_parts(data, &[batch, outputs, 2 * height, 2 * width]);
+    let shape = [batch, outputs, 2 * height, 2 * width];
+    let halving = Geometry::of_shapes(
+        shape,
+        weight.dims4(OP, "weight")?,
+        &Conv2d {
+            stride: 2,
+            padding: [0; 4],
+            rows: Pad::Zero,
+            columns: Pad::Zero,
+            groups: 1,
+        },
+    )?;
+    let mut data = conv2d::input_gradient(&halving, weight.data(), input.data());
+    let planes = data.chunks_exact_mut(4 * height * width);
+    for (plane, bias) in planes.zip(bias.data().iter().cycle()) {
+        plane.iter_mut().for_each(|value| *value += bias);
+    }
+    let mut output = Tensor::from_parts(data, &shape);
     let inputs = [input, weight, bias];
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| (input.clone(), weight.clone()));
     tape.record(&mut output, &inputs, move |gradient| {
         let (input, weight) = saved.expect("saved whenever recorded");
-        let [input_gradient, weight_gradient, bias_gradient] =
-            backward(sizes, input.data(), weight.data(), gradient.data());
+        let gradient = gradient.data();
+        let of_input = conv2d::forward(&halving, gradient, weight.data(), None);
+        let of_weight = conv2d::weight_gradient(&halving, gradient, input.data());
+        let of_bias = conv2d::channel_sums(gradient, outputs, 4 * height * width);
         Ok(vec![
-            Some(Tensor::from_parts(input_gradient, input.shape())),
-            Some(Tensor::from_parts(weight_gradient, weight.shape())),
-            Some(Tensor::from_parts(bias_gradient, &[outputs])),
+            Some(Tensor::from_parts(of_input, input.shape())),
+            Some(Tensor::from_parts(of_weight, weight.shape())),
+            Some(Tensor::from_parts(of_bias, &[outputs])),
         ])
     });
     Ok(output)
-}
-
-fn forward(s: Sizes, batch: usize, input: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
-    let pixels = s.height * s.width;
-    let mut output = vec![0.0; batch * s.outputs * 4 * pixels];
-    output
-        .par_chunks_exact_mut(s.outputs * 4 * pixels)
-        .zip(input.par_chunks_exact(s.channels * pixels))
-        .for_each(|(output, image)| {
-            // [(output, i, j), pixel]
-            let mut quarters = vec![0.0; s.outputs * 4 * pixels];
-            gemm(
-                [s.outputs * 4, pixels, s.channels],
-                &mut quarters,
-                false,
-                (weight, Strides::transposed(s.outputs * 4)),
-                (image, Strides::row_major(pixels)),
-            );
-            let planes = output.chunks_exact_mut(4 * pixels).zip(bias);
-            for ((plane, bias), quarters) in planes.zip(quarters.chunks_exact(4 * pixels)) {
-                for (row, output) in plane.chunks_exact_mut(2 * s.width).enumerate() {
-                    let from = (row % 2 * 2 * s.height + row / 2) * s.width;
-                    let even = &quarters[from..][..s.width];
-                    let odd = &quarters[from + pixels..][..s.width];
-                    for (pair, (even, odd)) in output.chunks_exact_mut(2).zip(even.iter().zip(odd))
-                    {
-                        pair[0] = even + bias;
-                        pair[1] = odd + bias;
-                    }
-                }
-            }
-        });
-    output
-}
-
-/// Gradients of input, weight and bias.
-fn backward(s: Sizes, input: &[f32], weight: &[f32], gradient: &[f32]) -> [Vec<f32>; 3] {
-    let pixels = s.height * s.width;
-    let mut input_gradient = vec![0.0; input.len()];
-    // One partial sum for each sample, added in sample order: the same bits on any thread count.
-    let parts: Vec<(Vec<f32>, Vec<f32>)> = input_gradient
-        .par_chunks_exact_mut(s.channels * pixels)
-        .zip(input.par_chunks_exact(s.channels * pixels))
-        .zip(gradient.par_chunks_exact(s.outputs * 4 * pixels))
-        .map(|((input_gradient, image), gradient)| {
-            let mut quarters = vec![0.0; s.outputs * 4 * pixels];
-            let planes = gradient.chunks_exact(4 * pixels);
-            for (plane, quarters) in planes.zip(quarters.chunks_exact_mut(4 * pixels)) {
-                for (row, gradient) in plane.chunks_exact(2 * s.width).enumerate() {
-                    let to = (row % 2 * 2 * s.height + row / 2) * s.width;
-                    let (evens, odds) = quarters[to..].split_at_mut(pixels);
-                    let pairs = gradient.chunks_exact(2);
-                    for ((even, odd), pair) in evens.iter_mut().zip(odds).zip(pairs) {
-                        *even = pair[0];
-                        *odd = pair[1];
-                    }
-                }
-            }
-            gemm(
-                [s.channels, pixels, s.outputs * 4],
-                input_gradient,
-                false,
-                (weight, Strides::row_major(s.outputs * 4)),
-                (&quarters, Strides::row_major(pixels)),
-            );
-            let mut weight_part = vec![0.0; weight.len()];
-            gemm(
-                [s.channels, s.outputs * 4, pixels],
-                &mut weight_part,
-                false,
-                (image, Strides::row_major(pixels)),
-                (&quarters, Strides::transposed(pixels)),
-            );
-            (
-                weight_part,
-                gradient.chunks_exact(4 * pixels).map(sum).collect(),
-            )
-        })
-        .collect();
-    let mut weight_gradient = vec![0.0; weight.len()];
-    let mut bias_gradient = vec![0.0; s.outputs];
-    for (weight_part, bias_part) in &parts {
-        crate::math::add_assign(&mut weight_gradient, weight_part);
-        crate::math::add_assign(&mut bias_gradient, bias_part);
-    }
-    [input_gradient, weight_gradient, bias_gradient]
 }
 
 #[cfg(test)]

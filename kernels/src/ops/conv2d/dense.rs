@@ -1,22 +1,34 @@
-//! Convolution as a matrix product: im2col, then [`crate::gemm`].
+//! Convolution as a product of matrices: weights times im2col, of which only a panel of 64 pixels
+//! and 128 taps exists at a time, in the cache.
+//!
+//! Threads take one sample each. Sums over samples are added in sample order, so the number of
+//! threads does not change a bit.
 
 use super::geometry::Geometry;
-use crate::gemm::{Strides, gemm};
+use super::tile::{Lines, PANEL, ROWS, SPAN, correlate, panel_product};
+use crate::math::add_assign;
+use crate::scratch;
+use pulp::Arch;
 use rayon::prelude::*;
 
-/// Gradients of one convolution.
-pub(super) struct Found {
-    pub input: Option<Vec<f32>>,
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-}
+/// Taps of the kernel in one panel: 32 KiB.
+const DEPTH: usize = 128;
 
-pub(super) fn forward(
+pub(in crate::ops) fn forward(
     g: &Geometry,
     input: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
+    let (group_outputs, taps) = (g.outputs / g.groups, g.group_taps());
+    let blocks: Vec<_> = weight
+        .chunks_exact(group_outputs * taps)
+        .map(|weight| {
+            blocks_of(group_outputs, taps, |output, tap| {
+                weight[output * taps + tap]
+            })
+        })
+        .collect();
     let pixels = g.output_pixels();
     let mut output = vec![0.0; g.batch * g.outputs * pixels];
     output
@@ -28,139 +40,273 @@ pub(super) fn forward(
                     plane.fill(*bias);
                 }
             }
-            let columns = im2col(g, image);
-            for group in 0..g.groups {
-                let (outputs, taps) = (g.outputs / g.groups, group_taps(g));
-                gemm(
-                    [outputs, pixels, taps],
-                    &mut output[group * outputs * pixels..][..outputs * pixels],
-                    true,
-                    (&weight[group * outputs * taps..], Strides::row_major(taps)),
-                    (
-                        &columns[group * taps * pixels..],
-                        Strides::row_major(pixels),
-                    ),
-                );
-            }
+            convolve(g, image, &blocks, output);
         });
     output
 }
 
-pub(super) fn backward(
-    g: &Geometry,
-    input: &[f32],
-    weight: &[f32],
-    gradient: &[f32],
-    wants_input: bool,
-) -> Found {
-    let pixels = g.output_pixels();
-    let (outputs, taps) = (g.outputs / g.groups, group_taps(g));
-    // One partial sum for each sample, added in sample order: the same bits on any thread count.
-    let parts: Vec<(Vec<f32>, Vec<f32>, Vec<f32>)> = input
-        .par_chunks_exact(g.channels * g.pixels())
-        .zip(gradient.par_chunks_exact(g.outputs * pixels))
-        .map(|(image, gradient)| {
-            let columns = im2col(g, image);
-            let mut weight_part = vec![0.0; weight.len()];
-            for group in 0..g.groups {
-                gemm(
-                    [outputs, taps, pixels],
-                    &mut weight_part[group * outputs * taps..][..outputs * taps],
-                    false,
-                    (
-                        &gradient[group * outputs * pixels..],
-                        Strides::row_major(pixels),
-                    ),
-                    (
-                        &columns[group * taps * pixels..],
-                        Strides::transposed(pixels),
-                    ),
-                );
-            }
-            let bias_part = gradient
-                .chunks_exact(pixels)
-                .map(|plane| plane.iter().sum())
-                .collect();
-            let input_part = if wants_input {
-                let mut columns = columns;
-                for group in 0..g.groups {
-                    gemm(
-                        [taps, pixels, outputs],
-                        &mut columns[group * taps * pixels..][..taps * pixels],
-                        false,
-                        (&weight[group * outputs * taps..], Strides::transposed(taps)),
-                        (
-                            &gradient[group * outputs * pixels..],
-                            Strides::row_major(pixels),
-                        ),
-                    );
-                }
-                col2im(g, &columns)
-            } else {
-                Vec::new()
-            };
-            (input_part, weight_part, bias_part)
-        })
-        .collect();
-    let mut found = Found {
-        input: wants_input.then(|| Vec::with_capacity(input.len())),
-        weight: vec![0.0; weight.len()],
-        bias: vec![0.0; g.outputs],
+/// The gradient of the input: the transpose of [`forward`].
+pub(in crate::ops) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
+    let (group_outputs, taps) = (g.outputs / g.groups, g.group_taps());
+    let group_channels = g.channels / g.groups;
+    let kernel = g.kernel_height * g.kernel_width;
+    let groups = weight.chunks_exact(group_outputs * taps);
+    let transposed = g.transposed();
+    let blocks: Vec<_> = match &transposed {
+        // A convolution of the gradient with the kernel turned around.
+        Some(_) => groups
+            .map(|weight| {
+                blocks_of(group_channels, group_outputs * kernel, |channel, tap| {
+                    let (output, at) = (tap / kernel, kernel - 1 - tap % kernel);
+                    weight[output * taps + channel * kernel + at]
+                })
+            })
+            .collect(),
+        None => groups
+            .map(|weight| {
+                blocks_of(taps, group_outputs, |tap, output| {
+                    weight[output * taps + tap]
+                })
+            })
+            .collect(),
     };
-    for (input_part, weight_part, bias_part) in parts {
-        if let Some(input) = &mut found.input {
-            input.extend(input_part);
-        }
-        for (sum, part) in found.weight.iter_mut().zip(weight_part) {
-            *sum += part;
-        }
-        for (sum, part) in found.bias.iter_mut().zip(bias_part) {
-            *sum += part;
+    let mut found = vec![0.0; g.batch * g.channels * g.pixels()];
+    found
+        .par_chunks_exact_mut(g.channels * g.pixels())
+        .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
+        .for_each(|(found, gradient)| match &transposed {
+            Some(transposed) => convolve(transposed, gradient, &blocks, found),
+            None => scatter(g, gradient, &blocks, found),
+        });
+    found
+}
+
+/// The gradient of the weight.
+pub(in crate::ops) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
+    let parts: Vec<Vec<f32>> = input
+        .par_chunks_exact(g.channels * g.pixels())
+        .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
+        .map(|(image, gradient)| sample_weight_gradient(g, image, gradient))
+        .collect();
+    let mut sums = vec![0.0; g.outputs * g.group_taps()];
+    for part in parts {
+        add_assign(&mut sums, &part);
+    }
+    // From [output, kernel row, kernel column, channel] to [output, channel, row, column].
+    let (channels, kernel) = (g.channels / g.groups, g.kernel_height * g.kernel_width);
+    let mut found = Vec::with_capacity(sums.len());
+    for sums in sums.chunks_exact(channels * kernel) {
+        for channel in 0..channels {
+            found.extend(sums[channel..].iter().step_by(channels));
         }
     }
     found
 }
 
-fn group_taps(g: &Geometry) -> usize {
-    g.channels / g.groups * g.kernel_height * g.kernel_width
-}
-
-/// One row for each (channel, kernel row, kernel column), one column for each output pixel.
-fn im2col(g: &Geometry, image: &[f32]) -> Vec<f32> {
-    let mut padded = vec![0.0; g.channels * g.padded_pixels()];
-    g.pad(image, &mut padded);
-    let mut columns =
-        Vec::with_capacity(g.channels * g.kernel_height * g.kernel_width * g.output_pixels());
-    for_each_tap(g, |start| {
-        let row = padded[start..].iter().step_by(g.stride);
-        columns.extend(row.take(g.output_width));
-    });
-    columns
-}
-
-fn col2im(g: &Geometry, columns: &[f32]) -> Vec<f32> {
-    let mut padded = vec![0.0; g.channels * g.padded_pixels()];
-    let mut rows = columns.chunks_exact(g.output_width);
-    for_each_tap(g, |start| {
-        let row = rows.next().expect("one row for each tap and output row");
-        for (sum, value) in padded[start..].iter_mut().step_by(g.stride).zip(row) {
-            *sum += value;
+/// A matrix of `rows` × `depth` with four rows side by side; rows beyond the last are zero.
+fn blocks_of(rows: usize, depth: usize, element: impl Fn(usize, usize) -> f32) -> Vec<[f32; ROWS]> {
+    let mut blocks = Vec::with_capacity(rows.div_ceil(ROWS) * depth);
+    for first in (0..rows).step_by(ROWS) {
+        for k in 0..depth {
+            let mut block = [0.0; ROWS];
+            for (value, row) in block.iter_mut().zip(first..rows) {
+                *value = element(row, k);
+            }
+            blocks.push(block);
         }
-    });
-    let mut image = vec![0.0; g.channels * g.pixels()];
-    g.fold(&padded, &mut image);
-    image
+    }
+    blocks
 }
 
-/// Calls `row` with the offset in the padded image where each tap of each output row begins.
-fn for_each_tap(g: &Geometry, mut row: impl FnMut(usize)) {
-    for channel in 0..g.channels {
-        for ky in 0..g.kernel_height {
-            for kx in 0..g.kernel_width {
-                for y in 0..g.output_height {
-                    row(channel * g.padded_pixels() + (y * g.stride + ky) * g.padded_width() + kx);
+/// Adds the convolution of one image to `output`.
+fn convolve(g: &Geometry, image: &[f32], blocks: &[Vec<[f32; ROWS]>], output: &mut [f32]) {
+    let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
+    let taps = g.tap_offsets();
+    let padded_len = if g.is_padded() { g.padded_len() } else { 0 };
+    scratch::with([padded_len, DEPTH * PANEL], |[padded, panel]| {
+        let padded: &[f32] = if g.is_padded() {
+            g.pad(image, padded);
+            padded
+        } else {
+            image
+        };
+        let panel = panel.as_chunks_mut().0;
+        let images = padded.chunks_exact(padded.len() / g.groups);
+        let outputs = output.chunks_exact_mut(group_outputs * pixels);
+        for ((image, output), blocks) in images.zip(outputs).zip(blocks) {
+            for first_pixel in (0..pixels).step_by(PANEL) {
+                let runs = Runs::new(g, first_pixel);
+                for (index, taps_here) in taps.chunks(DEPTH).enumerate() {
+                    let panel = &mut panel[..taps_here.len()];
+                    runs.gather(image, taps_here, panel);
+                    panel_product(blocks, taps.len(), index * DEPTH, panel, |block, tile| {
+                        let rows = output[block * ROWS * pixels..].chunks_exact_mut(pixels);
+                        for (row, sums) in rows.zip(tile) {
+                            let row = &mut row[first_pixel..][..runs.valid];
+                            for (sum, value) in row.iter_mut().zip(sums) {
+                                *sum += value;
+                            }
+                        }
+                    });
                 }
             }
         }
+    });
+}
+
+/// Adds the gradient of one image, tap by tap, through the padded image.
+fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &mut [f32]) {
+    let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
+    let taps = g.tap_offsets();
+    scratch::with([g.padded_len(), DEPTH * PANEL], |[padded, panel]| {
+        padded.fill(0.0);
+        let panel = panel.as_chunks_mut().0;
+        let group_len = padded.len() / g.groups;
+        let images = padded.chunks_exact_mut(group_len);
+        let gradients = gradient.chunks_exact(group_outputs * pixels);
+        for ((image, gradient), blocks) in images.zip(gradients).zip(blocks) {
+            for first_pixel in (0..pixels).step_by(PANEL) {
+                let runs = Runs::new(g, first_pixel);
+                for first in (0..group_outputs).step_by(DEPTH) {
+                    let depth = DEPTH.min(group_outputs - first);
+                    let panel = &mut panel[..depth];
+                    let rows = gradient[first * pixels..].chunks_exact(pixels);
+                    for (panel, row) in panel.iter_mut().zip(rows) {
+                        let row = &row[first_pixel..][..runs.valid];
+                        panel[..runs.valid].copy_from_slice(row);
+                    }
+                    panel_product(blocks, group_outputs, first, panel, |block, tile| {
+                        for (tap, sums) in taps[block * ROWS..].iter().zip(tile) {
+                            runs.add(image, *tap, sums);
+                        }
+                    });
+                }
+            }
+        }
+        g.fold(padded, image);
+    });
+}
+
+/// Where the pixels of one panel lie in the padded image, in runs of neighbours.
+struct Runs {
+    length: usize,
+    starts: [usize; PANEL],
+    /// Pixels of the panel that exist; the last panel of an image may reach beyond it.
+    valid: usize,
+}
+
+impl Runs {
+    fn new(g: &Geometry, first_pixel: usize) -> Self {
+        // The longest power of two that never crosses the end of a row.
+        let length = 1 << g.output_width.trailing_zeros().min(4);
+        let valid = PANEL.min(g.output_pixels() - first_pixel);
+        // Beyond the image, any place will do.
+        let mut starts = [0; PANEL];
+        for (start, pixel) in starts.iter_mut().zip((first_pixel..).step_by(length)) {
+            if pixel < first_pixel + valid {
+                *start = g.pixel_offset(pixel);
+            }
+        }
+        Self {
+            length,
+            starts,
+            valid,
+        }
     }
+
+    /// One row of the panel for each tap.
+    fn gather(&self, image: &[f32], taps: &[usize], panel: &mut [[f32; PANEL]]) {
+        Arch::new().dispatch(|| match self.length {
+            16 => self.gather_runs::<16>(image, taps, panel),
+            8 => self.gather_runs::<8>(image, taps, panel),
+            4 => self.gather_runs::<4>(image, taps, panel),
+            2 => self.gather_runs::<2>(image, taps, panel),
+            _ => self.gather_runs::<1>(image, taps, panel),
+        });
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "must adopt the caller's instruction set"
+    )]
+    fn gather_runs<const N: usize>(
+        &self,
+        image: &[f32],
+        taps: &[usize],
+        panel: &mut [[f32; PANEL]],
+    ) {
+        for (row, tap) in panel.iter_mut().zip(taps) {
+            let image = &image[*tap..];
+            for (run, start) in row.as_chunks_mut::<N>().0.iter_mut().zip(&self.starts) {
+                run.copy_from_slice(&image[*start..start + N]);
+            }
+        }
+    }
+
+    /// The transpose of [`Runs::gather`], for one tap.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "must adopt the caller's instruction set"
+    )]
+    fn add(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
+        let image = &mut image[tap..];
+        let runs = sums[..self.valid].chunks_exact(self.length);
+        for (run, start) in runs.zip(&self.starts) {
+            for (value, sum) in image[*start..][..self.length].iter_mut().zip(run) {
+                *value += sum;
+            }
+        }
+    }
+}
+
+/// [output, kernel row, kernel column, channel of the group].
+fn sample_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32]) -> Vec<f32> {
+    let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
+    let channels = g.channels / g.groups;
+    let row_taps = g.kernel_width * channels;
+    let line = g.padded_width() * channels;
+    let mut found = vec![0.0; g.outputs * g.group_taps()];
+    let padded_len = g.padded_height() * line;
+    scratch::with([padded_len + SPAN], |[padded]| {
+        let groups = image
+            .chunks_exact(channels * g.pixels())
+            .zip(gradient.chunks_exact(group_outputs * pixels))
+            .zip(found.chunks_exact_mut(group_outputs * g.group_taps()));
+        for ((image, gradient), found) in groups {
+            g.pad_interleaved(image, &mut padded[..padded_len]);
+            for first in (0..group_outputs).step_by(ROWS) {
+                // Beyond the last output, repeat it; those sums are dropped below.
+                let factors = std::array::from_fn(|row| {
+                    let output = (first + row).min(group_outputs - 1);
+                    &gradient[output * pixels..][..pixels]
+                });
+                for ky in 0..g.kernel_height {
+                    for from in (0..row_taps).step_by(SPAN) {
+                        let width = SPAN.min(row_taps - from);
+                        let lines = Lines {
+                            count: g.output_height,
+                            pixels: g.output_width,
+                            line_step: g.stride * line,
+                            pixel_step: g.stride * channels,
+                        };
+                        let mut sums = [[0.0; SPAN]; ROWS];
+                        correlate(
+                            factors,
+                            &padded[ky * line + from..],
+                            lines,
+                            width,
+                            &mut sums,
+                        );
+                        for (output, sums) in (first..group_outputs).zip(&sums) {
+                            let at = (output * g.kernel_height + ky) * row_taps + from;
+                            found[at..at + width].copy_from_slice(&sums[..width]);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    found
 }

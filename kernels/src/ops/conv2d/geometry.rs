@@ -7,7 +7,7 @@ use crate::tensor::Tensor;
 const OP: &str = "conv2d";
 
 /// Everything about a convolution except the numbers.
-pub(super) struct Geometry {
+pub(in crate::ops) struct Geometry {
     pub batch: usize,
     pub channels: usize,
     pub height: usize,
@@ -24,6 +24,9 @@ pub(super) struct Geometry {
     /// The same for columns.
     columns: Vec<Option<usize>>,
     left: usize,
+    padding: [usize; 4],
+    /// Of rows and of columns.
+    pads: [Pad; 2],
 }
 
 impl Geometry {
@@ -33,8 +36,17 @@ impl Geometry {
         bias: Option<&Tensor>,
         options: &Conv2d,
     ) -> Result<Self> {
-        let [batch, channels, height, width] = input.dims4(OP, "input")?;
-        let [outputs, per_group, kernel_height, kernel_width] = weight.dims4(OP, "weight")?;
+        let weight = weight.dims4(OP, "weight")?;
+        if let Some(bias) = bias {
+            bias.expect_shape(OP, "bias", &weight[..1])?;
+        }
+        Self::of_shapes(input.dims4(OP, "input")?, weight, options)
+    }
+
+    /// For an input and a weight of these shapes.
+    pub fn of_shapes(input: [usize; 4], weight: [usize; 4], options: &Conv2d) -> Result<Self> {
+        let [batch, channels, height, width] = input;
+        let [outputs, per_group, kernel_height, kernel_width] = weight;
         let Conv2d { stride, groups, .. } = *options;
         if stride == 0 {
             return Err(Error::argument(OP, "stride 0 never moves; use 1 or more"));
@@ -52,11 +64,8 @@ impl Geometry {
                 OP,
                 "weight for this input and these groups",
                 [outputs, channels / groups, kernel_height, kernel_width],
-                weight.shape(),
+                weight,
             ));
-        }
-        if let Some(bias) = bias {
-            bias.expect_shape(OP, "bias", &[outputs])?;
         }
         let [top, bottom, left, right] = options.padding;
         let rows = padded_axis("rows", height, [top, bottom], options.rows)?;
@@ -84,6 +93,8 @@ impl Geometry {
             rows,
             columns,
             left,
+            padding: options.padding,
+            pads: [options.rows, options.columns],
         })
     }
 
@@ -114,55 +125,197 @@ impl Geometry {
         self.columns.len()
     }
 
-    pub fn padded_pixels(&self) -> usize {
-        self.rows.len() * self.columns.len()
+    /// Multiplications for one output pixel.
+    pub fn group_taps(&self) -> usize {
+        self.channels / self.groups * self.kernel_height * self.kernel_width
     }
 
+    /// Whether the padded image differs from the image.
     pub fn is_padded(&self) -> bool {
-        self.rows.len() != self.height || self.columns.len() != self.width
+        self.rows.len() != self.height || self.columns.len() != self.width || self.stride != 1
     }
 
-    /// Writes every channel of `image` with its padding around it.
+    /// Columns of the padded image that share a remainder modulo the stride.
+    fn phase_width(&self) -> usize {
+        self.columns.len().div_ceil(self.stride)
+    }
+
+    /// From one row of the padded image to the next.
+    fn row_step(&self) -> usize {
+        self.phase_width() * self.stride
+    }
+
+    /// From one channel of the padded image to the next.
+    pub fn plane_step(&self) -> usize {
+        self.rows.len() * self.row_step()
+    }
+
+    /// All channels of the padded image.
+    pub fn padded_len(&self) -> usize {
+        self.channels * self.plane_step()
+    }
+
+    /// Where the first output pixel finds each tap in the padded image of its group, in the
+    /// order of the weight: [channel, kernel row, kernel column].
+    pub fn tap_offsets(&self) -> Vec<usize> {
+        let mut offsets = Vec::with_capacity(self.group_taps());
+        for channel in 0..self.channels / self.groups {
+            for ky in 0..self.kernel_height {
+                for kx in 0..self.kernel_width {
+                    let column = kx % self.stride * self.phase_width() + kx / self.stride;
+                    offsets.push(channel * self.plane_step() + ky * self.row_step() + column);
+                }
+            }
+        }
+        offsets
+    }
+
+    /// How much further than the first output pixel this one looks.
+    pub fn pixel_offset(&self, pixel: usize) -> usize {
+        let (row, column) = (pixel / self.output_width, pixel % self.output_width);
+        row * self.stride * self.row_step() + column
+    }
+
+    /// The convolution that takes this one's output gradient to its input gradient, where the
+    /// transpose is itself a convolution: with stride 1, unless padding reflects, or wraps to
+    /// another length.
+    pub fn transposed(&self) -> Option<Self> {
+        let turn = |pad: Pad, [before, after]: [usize; 2], kernel: usize, length: usize| {
+            let before = (kernel - 1).checked_sub(before)?;
+            let after = (kernel - 1).checked_sub(after)?;
+            let fits = match pad {
+                Pad::Zero => true,
+                Pad::Circular => before + after == kernel - 1,
+                Pad::Reflect => before + after == 2 * (kernel - 1),
+            };
+            let pad = if pad == Pad::Reflect { Pad::Zero } else { pad };
+            let columns = fits.then(|| padded_axis("", length, [before, after], pad))?;
+            Some((columns.ok()?, before))
+        };
+        if self.stride != 1 {
+            return None;
+        }
+        let [top, bottom, left, right] = self.padding;
+        let (rows, _) = turn(
+            self.pads[0],
+            [top, bottom],
+            self.kernel_height,
+            self.output_height,
+        )?;
+        let (columns, left) = turn(
+            self.pads[1],
+            [left, right],
+            self.kernel_width,
+            self.output_width,
+        )?;
+        Some(Self {
+            channels: self.outputs,
+            height: self.output_height,
+            width: self.output_width,
+            outputs: self.channels,
+            output_height: self.height,
+            output_width: self.width,
+            rows,
+            columns,
+            left,
+            ..*self
+        })
+    }
+
+    /// Writes every channel of `image` with its padding around it. Within a row, the columns that
+    /// share a remainder modulo the stride lie together, so that taps read neighbours.
     pub fn pad(&self, image: &[f32], padded: &mut [f32]) {
+        let mut line = vec![0.0; self.columns.len()];
         let planes = image.chunks_exact(self.pixels());
-        for (plane, padded) in planes.zip(padded.chunks_exact_mut(self.padded_pixels())) {
-            let padded_rows = padded.chunks_exact_mut(self.padded_width());
+        for (plane, padded) in planes.zip(padded.chunks_exact_mut(self.plane_step())) {
+            let padded_rows = padded.chunks_exact_mut(self.row_step());
             for (padded_row, source) in padded_rows.zip(&self.rows) {
                 let Some(source) = source else {
                     padded_row.fill(0.0);
                     continue;
                 };
                 let row = &plane[source * self.width..][..self.width];
-                let (before, rest) = padded_row.split_at_mut(self.left);
-                let (middle, after) = rest.split_at_mut(self.width);
-                middle.copy_from_slice(row);
-                for (value, source) in before.iter_mut().zip(&self.columns) {
-                    *value = source.map_or(0.0, |column| row[column]);
+                if self.stride == 1 {
+                    self.pad_row(row, padded_row);
+                    continue;
                 }
-                let sources = &self.columns[self.left + self.width..];
-                for (value, source) in after.iter_mut().zip(sources) {
-                    *value = source.map_or(0.0, |column| row[column]);
+                self.pad_row(row, &mut line);
+                let phases = padded_row.chunks_exact_mut(self.phase_width());
+                for (phase, values) in phases.enumerate() {
+                    let line = line[phase..].iter().step_by(self.stride);
+                    for (value, from) in values.iter_mut().zip(line) {
+                        *value = *from;
+                    }
                 }
             }
         }
     }
 
+    fn pad_row(&self, row: &[f32], padded_row: &mut [f32]) {
+        padded_row[self.left..][..self.width].copy_from_slice(row);
+        for column in self.fringe() {
+            padded_row[column] = self.columns[column].map_or(0.0, |source| row[source]);
+        }
+    }
+
+    /// The padded columns to the left and right of the image.
+    fn fringe(&self) -> impl Iterator<Item = usize> {
+        (0..self.left).chain(self.left + self.width..self.columns.len())
+    }
+
     /// The transpose of [`Geometry::pad`]: adds every padded pixel to the pixel it showed.
     pub fn fold(&self, padded: &[f32], image: &mut [f32]) {
+        let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact_mut(self.pixels());
-        for (plane, padded) in planes.zip(padded.chunks_exact(self.padded_pixels())) {
-            let padded_rows = padded.chunks_exact(self.padded_width());
+        for (plane, padded) in planes.zip(padded.chunks_exact(self.plane_step())) {
+            let padded_rows = padded.chunks_exact(self.row_step());
             for (padded_row, source) in padded_rows.zip(&self.rows) {
                 let Some(source) = source else { continue };
+                let phases = padded_row.chunks_exact(self.phase_width());
+                for (phase, values) in phases.enumerate() {
+                    let line = line[phase..].iter_mut().step_by(self.stride);
+                    for (value, from) in line.zip(values) {
+                        *value = *from;
+                    }
+                }
                 let row = &mut plane[source * self.width..][..self.width];
-                let middle = &padded_row[self.left..];
-                for (sum, value) in row.iter_mut().zip(middle) {
+                for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
                     *sum += value;
                 }
-                for (column, (value, source)) in padded_row.iter().zip(&self.columns).enumerate() {
-                    let inside = (self.left..self.left + self.width).contains(&column);
-                    if let (false, Some(source)) = (inside, source) {
-                        row[*source] += value;
+                for column in self.fringe() {
+                    if let Some(source) = self.columns[column] {
+                        row[source] += line[column];
+                    }
+                }
+            }
+        }
+    }
+
+    /// As [`Geometry::pad`], but with the channels of a pixel side by side, for as many channels
+    /// as `image` has: [row, column, channel].
+    pub fn pad_interleaved(&self, image: &[f32], padded: &mut [f32]) {
+        let channels = image.len() / self.pixels();
+        let padded_rows = padded.chunks_exact_mut(self.columns.len() * channels);
+        for (padded_row, source) in padded_rows.zip(&self.rows) {
+            let Some(source) = source else {
+                padded_row.fill(0.0);
+                continue;
+            };
+            let middle = &mut padded_row[self.left * channels..][..self.width * channels];
+            for (channel, plane) in image.chunks_exact(self.pixels()).enumerate() {
+                let row = &plane[source * self.width..][..self.width];
+                let column = middle[channel..].iter_mut().step_by(channels);
+                for (value, from) in column.zip(row) {
+                    *value = *from;
+                }
+            }
+            for column in self.fringe() {
+                let pixel = column * channels..(column + 1) * channels;
+                match self.columns[column] {
+                    None => padded_row[pixel].fill(0.0),
+                    Some(source) => {
+                        let from = (self.left + source) * channels;
+                        padded_row.copy_within(from..from + channels, pixel.start);
                     }
                 }
             }

@@ -5,11 +5,14 @@ mod dense;
 mod geometry;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use geometry::Geometry;
+
+pub(super) use dense::{forward, input_gradient, weight_gradient};
+pub(super) use geometry::Geometry;
 
 /// What lies beyond the edge of an image along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -57,7 +60,7 @@ pub fn conv2d(
     options: &Conv2d,
 ) -> Result<Tensor> {
     let geometry = Geometry::new(input, weight, bias, options)?;
-    let data = dense::forward(
+    let data = forward(
         &geometry,
         input.data(),
         weight.data(),
@@ -73,24 +76,30 @@ pub fn conv2d(
     let with_bias = bias.is_some();
     tape.record(&mut output, &inputs, move |gradient| {
         let (input, weight) = saved.expect("saved whenever recorded");
-        let found = dense::backward(
-            &geometry,
-            input.data(),
-            weight.data(),
-            gradient.data(),
-            input.requires_gradient(),
-        );
+        let found = weight_gradient(&geometry, input.data(), gradient.data());
         let mut gradients = vec![
-            found
-                .input
-                .map(|data| Tensor::from_parts(data, input.shape())),
-            Some(Tensor::from_parts(found.weight, weight.shape())),
+            input.requires_gradient().then(|| {
+                let found = input_gradient(&geometry, weight.data(), gradient.data());
+                Tensor::from_parts(found, input.shape())
+            }),
+            Some(Tensor::from_parts(found, weight.shape())),
         ];
         if with_bias {
-            let outputs = found.bias.len();
-            gradients.push(Some(Tensor::from_parts(found.bias, &[outputs])));
+            let found = channel_sums(gradient.data(), geometry.outputs, geometry.output_pixels());
+            gradients.push(Some(Tensor::from_parts(found, &[geometry.outputs])));
         }
         Ok(gradients)
     });
     Ok(output)
+}
+
+/// Sum over samples and pixels of each channel: the gradient of a bias.
+pub(super) fn channel_sums(images: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; channels];
+    for image in images.chunks_exact(channels * pixels) {
+        for (sum, plane) in sums.iter_mut().zip(image.chunks_exact(pixels)) {
+            *sum += crate::math::sum(plane);
+        }
+    }
+    sums
 }

@@ -1,0 +1,43 @@
+//! Working memory that each thread keeps between calls: fresh pages cost more than the
+//! arithmetic that small images need.
+
+use std::cell::RefCell;
+
+thread_local! {
+    static KEPT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `work` with slices of the given lengths, whose content is whatever the last call left.
+/// A call within `work` gets memory of its own.
+pub(crate) fn with<const N: usize, R>(
+    lengths: [usize; N],
+    work: impl FnOnce([&mut [f32]; N]) -> R,
+) -> R {
+    let mut memory = KEPT.take();
+    let total = lengths.iter().sum();
+    if memory.len() < total {
+        memory.resize(total, 0.0);
+    }
+    let mut rest = memory.as_mut_slice();
+    let slices = lengths.map(|length| {
+        let (slice, after) = std::mem::take(&mut rest).split_at_mut(length);
+        rest = after;
+        slice
+    });
+    let result = work(slices);
+    KEPT.set(memory);
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn slices_have_their_lengths_and_nest() {
+        super::with([3, 0, 5], |[a, b, c]| {
+            assert_eq!((a.len(), b.len(), c.len()), (3, 0, 5));
+            a.fill(1.0);
+            super::with([4], |[inner]| inner.fill(2.0));
+            assert_eq!(a, [1.0; 3]);
+        });
+    }
+}
