@@ -14,7 +14,7 @@ use rayon::prelude::*;
 /// Taps of the kernel in one panel: 32 KiB.
 const DEPTH: usize = 128;
 
-pub(in crate::ops) fn forward(
+pub(super) fn forward(
     g: &Geometry,
     input: &[f32],
     weight: &[f32],
@@ -46,7 +46,7 @@ pub(in crate::ops) fn forward(
 }
 
 /// The gradient of the input: the transpose of [`forward`].
-pub(in crate::ops) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
+pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (group_outputs, taps) = (g.outputs / g.groups, g.group_taps());
     let group_channels = g.channels / g.groups;
     let kernel = g.kernel_height * g.kernel_width;
@@ -82,7 +82,7 @@ pub(in crate::ops) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f
 }
 
 /// The gradient of the weight.
-pub(in crate::ops) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
+pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     let parts: Vec<Vec<f32>> = input
         .par_chunks_exact(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
@@ -251,11 +251,28 @@ impl Runs {
         reason = "must adopt the caller's instruction set"
     )]
     fn add(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
+        match self.length {
+            16 => self.add_runs::<16>(image, tap, sums),
+            8 => self.add_runs::<8>(image, tap, sums),
+            4 => self.add_runs::<4>(image, tap, sums),
+            2 => self.add_runs::<2>(image, tap, sums),
+            _ => self.add_runs::<1>(image, tap, sums),
+        }
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "must adopt the caller's instruction set"
+    )]
+    fn add_runs<const N: usize>(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
         let image = &mut image[tap..];
-        let runs = sums[..self.valid].chunks_exact(self.length);
-        for (run, start) in runs.zip(&self.starts) {
-            for (value, sum) in image[*start..][..self.length].iter_mut().zip(run) {
-                *value += sum;
+        let runs = sums[..self.valid].as_chunks::<N>().0;
+        for (run, start) in runs.iter().zip(&self.starts) {
+            if let Some(values) = image[*start..].first_chunk_mut::<N>() {
+                for (value, sum) in values.iter_mut().zip(run) {
+                    *value += sum;
+                }
             }
         }
     }

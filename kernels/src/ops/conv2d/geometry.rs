@@ -225,7 +225,7 @@ impl Geometry {
     /// Writes every channel of `image` with its padding around it. Within a row, the columns that
     /// share a remainder modulo the stride lie together, so that taps read neighbours.
     pub fn pad(&self, image: &[f32], padded: &mut [f32]) {
-        let mut line = vec![0.0; self.columns.len()];
+        let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact(self.pixels());
         for (plane, padded) in planes.zip(padded.chunks_exact_mut(self.plane_step())) {
             let padded_rows = padded.chunks_exact_mut(self.row_step());
@@ -240,6 +240,15 @@ impl Geometry {
                     continue;
                 }
                 self.pad_row(row, &mut line);
+                if self.stride == 2 {
+                    let (even, odd) = padded_row.split_at_mut(self.phase_width());
+                    // An odd last column has no partner: its pair ends in a zero never read.
+                    let pairs = line.as_chunks::<2>().0.iter();
+                    for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
+                        [*even, *odd] = *pair;
+                    }
+                    continue;
+                }
                 let phases = padded_row.chunks_exact_mut(self.phase_width());
                 for (phase, values) in phases.enumerate() {
                     let line = line[phase..].iter().step_by(self.stride);
@@ -271,13 +280,7 @@ impl Geometry {
             let padded_rows = padded.chunks_exact(self.row_step());
             for (padded_row, source) in padded_rows.zip(&self.rows) {
                 let Some(source) = source else { continue };
-                let phases = padded_row.chunks_exact(self.phase_width());
-                for (phase, values) in phases.enumerate() {
-                    let line = line[phase..].iter_mut().step_by(self.stride);
-                    for (value, from) in line.zip(values) {
-                        *value = *from;
-                    }
-                }
+                self.join_phases(padded_row, &mut line);
                 let row = &mut plane[source * self.width..][..self.width];
                 for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
                     *sum += value;
@@ -285,6 +288,29 @@ impl Geometry {
                 for column in self.fringe() {
                     if let Some(source) = self.columns[column] {
                         row[source] += line[column];
+                    }
+                }
+            }
+        }
+    }
+
+    /// The columns of one padded row in their order.
+    fn join_phases(&self, padded_row: &[f32], line: &mut [f32]) {
+        match self.stride {
+            1 => line.copy_from_slice(padded_row),
+            2 => {
+                let (even, odd) = padded_row.split_at(self.phase_width());
+                let pairs = line.as_chunks_mut::<2>().0.iter_mut();
+                for (pair, (even, odd)) in pairs.zip(even.iter().zip(odd)) {
+                    *pair = [*even, *odd];
+                }
+            }
+            stride => {
+                let phases = padded_row.chunks_exact(self.phase_width());
+                for (phase, values) in phases.enumerate() {
+                    let line = line[phase..].iter_mut().step_by(stride);
+                    for (value, from) in line.zip(values) {
+                        *value = *from;
                     }
                 }
             }
@@ -302,10 +328,20 @@ impl Geometry {
                 continue;
             };
             let middle = &mut padded_row[self.left * channels..][..self.width * channels];
-            for (channel, plane) in image.chunks_exact(self.pixels()).enumerate() {
-                let row = &plane[source * self.width..][..self.width];
+            let row = |channel: usize| {
+                &image[channel * self.pixels() + source * self.width..][..self.width]
+            };
+            let together = channels - channels % 4;
+            for channel in (0..together).step_by(4) {
+                let [a, b, c, d] = [0, 1, 2, 3].map(|next| row(channel + next));
+                let values = a.iter().zip(b).zip(c).zip(d);
+                for (pixel, (((a, b), c), d)) in middle.chunks_exact_mut(channels).zip(values) {
+                    pixel[channel..channel + 4].copy_from_slice(&[*a, *b, *c, *d]);
+                }
+            }
+            for channel in together..channels {
                 let column = middle[channel..].iter_mut().step_by(channels);
-                for (value, from) in column.zip(row) {
+                for (value, from) in column.zip(row(channel)) {
                     *value = *from;
                 }
             }

@@ -2,6 +2,7 @@
 //! Ground panoramas wrap around in azimuth but not in elevation.
 
 mod dense;
+mod depthwise;
 mod geometry;
 #[cfg(test)]
 mod tests;
@@ -11,7 +12,6 @@ use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
-pub(super) use dense::{forward, input_gradient, weight_gradient};
 pub(super) use geometry::Geometry;
 
 /// What lies beyond the edge of an image along one axis.
@@ -91,6 +91,38 @@ pub fn conv2d(
         Ok(gradients)
     });
     Ok(output)
+}
+
+/// The convolution itself.
+pub(super) fn forward(
+    geometry: &Geometry,
+    input: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+) -> Vec<f32> {
+    if depthwise::fits(geometry) {
+        depthwise::forward(geometry, input, weight, bias)
+    } else {
+        dense::forward(geometry, input, weight, bias)
+    }
+}
+
+/// Its transpose, which takes the gradient of the output to that of the input.
+pub(super) fn input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
+    if depthwise::fits(geometry) {
+        depthwise::input_gradient(geometry, weight, gradient)
+    } else {
+        dense::input_gradient(geometry, weight, gradient)
+    }
+}
+
+/// The gradient of the weight.
+pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
+    if depthwise::fits(geometry) {
+        depthwise::weight_gradient(geometry, input, gradient)
+    } else {
+        dense::weight_gradient(geometry, input, gradient)
+    }
 }
 
 /// Sum over samples and pixels of each channel: the gradient of a bias.
