@@ -24,6 +24,11 @@ enum Layer {
 use Layer::{Conv, Norm, Up};
 
 fn main() -> Result<()> {
+    // On one of the worker threads, as training does, so that work is not handed over first.
+    rayon::join(time_network, || ()).0
+}
+
+fn time_network() -> Result<()> {
     let (zero, wrap) = (Pad::Zero, Pad::Circular);
     let encoder = |pad| {
         [

@@ -14,6 +14,7 @@
 //! # Ok::<(), crossfix_kernels::Error>(())
 //! ```
 
+mod buffer;
 mod error;
 mod gemm;
 mod math;

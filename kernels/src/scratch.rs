@@ -3,6 +3,9 @@
 
 use std::cell::RefCell;
 
+/// Elements in one cache line.
+const LINE: usize = 16;
+
 thread_local! {
     static KEPT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
@@ -14,15 +17,18 @@ pub(crate) fn with<const N: usize, R>(
     work: impl FnOnce([&mut [f32]; N]) -> R,
 ) -> R {
     let mut memory = KEPT.take();
-    let total = lengths.iter().sum();
+    let room = |length: usize| length.next_multiple_of(LINE);
+    let total = lengths.iter().map(|length| room(*length)).sum::<usize>() + LINE;
     if memory.len() < total {
         memory.resize(total, 0.0);
     }
-    let mut rest = memory.as_mut_slice();
+    // Begin each slice on a cache line; where the offset is unknown, anywhere will do.
+    let offset = memory.as_ptr().align_offset(LINE * size_of::<f32>());
+    let mut rest = &mut memory[if offset < LINE { offset } else { 0 }..];
     let slices = lengths.map(|length| {
-        let (slice, after) = std::mem::take(&mut rest).split_at_mut(length);
+        let (slice, after) = std::mem::take(&mut rest).split_at_mut(room(length));
         rest = after;
-        slice
+        &mut slice[..length]
     });
     let result = work(slices);
     KEPT.set(memory);

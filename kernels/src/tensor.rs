@@ -3,6 +3,7 @@
 //! Tensors are immutable once made and cheap to clone (the data is shared). What changes in
 //! training, the parameters, is replaced by the optimiser between steps.
 
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,7 @@ impl TensorId {
 pub struct Tensor {
     id: TensorId,
     shape: Arc<[usize]>,
-    data: Arc<Vec<f32>>,
+    data: Arc<Buffer>,
     requires_gradient: bool,
 }
 
@@ -58,7 +59,7 @@ impl Tensor {
         Self {
             id: TensorId::next(),
             shape: shape.into(),
-            data: Arc::new(data),
+            data: Arc::new(Buffer::new(data)),
             requires_gradient: false,
         }
     }
@@ -131,7 +132,7 @@ impl Tensor {
 
     /// The elements, copied only if another tensor shares them.
     pub fn into_data(self) -> Vec<f32> {
-        Arc::try_unwrap(self.data).unwrap_or_else(|shared| (*shared).clone())
+        Arc::try_unwrap(self.data).map_or_else(|shared| shared.to_vec(), Buffer::into_vec)
     }
 
     /// The only element of a one-element tensor.

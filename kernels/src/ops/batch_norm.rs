@@ -3,6 +3,7 @@
 //! Only the input is kept for the backward pass; what lies between is computed again.
 
 use super::activation::{self, Activation};
+use crate::buffer;
 use crate::error::{Error, Result};
 use crate::math::{LANES, for_each_cpu, sum, sum_lanes};
 use crate::tape::Tape;
@@ -145,7 +146,7 @@ fn normalise(
     activation: Activation,
 ) -> Tensor {
     let plane_len = input.shape()[2] * input.shape()[3];
-    let mut data = vec![0.0; input.len()];
+    let mut data = buffer::any(input.len());
     planes_mut(&mut data, plane_len)
         .zip(input.data().par_chunks_exact(plane_len))
         .enumerate()
@@ -183,7 +184,7 @@ fn backward(
     let plane_len = input.shape()[2] * input.shape()[3];
     let count = (input.len() / channels.len()) as f32;
     // First the gradient before the activation, and its sums over each plane.
-    let mut data = vec![0.0; input.len()];
+    let mut data = buffer::any(input.len());
     let plane_sums: Vec<[f32; 2]> = planes_mut(&mut data, plane_len)
         .zip(input.data().par_chunks_exact(plane_len))
         .zip(gradient.data().par_chunks_exact(plane_len))

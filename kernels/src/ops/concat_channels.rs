@@ -1,5 +1,6 @@
 //! Joins image batches along their channels: decoder features beside skip features.
 
+use crate::buffer;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -28,7 +29,7 @@ pub fn concat_channels(tape: &mut Tape, inputs: &[&Tensor]) -> Result<Tensor> {
         channels += here;
         spans.push(here * height * width);
     }
-    let mut data = Vec::with_capacity(batch * channels * height * width);
+    let mut data = buffer::empty(batch * channels * height * width);
     for sample in 0..batch {
         for (input, span) in inputs.iter().zip(&spans) {
             data.extend_from_slice(&input.data()[sample * span..][..*span]);
@@ -38,7 +39,7 @@ pub fn concat_channels(tape: &mut Tape, inputs: &[&Tensor]) -> Result<Tensor> {
     tape.record(&mut output, inputs, move |gradient| {
         let mut parts: Vec<Vec<f32>> = spans
             .iter()
-            .map(|span| Vec::with_capacity(batch * span))
+            .map(|span| buffer::empty(batch * span))
             .collect();
         let mut rest = gradient.data();
         for _ in 0..batch {

@@ -1,5 +1,6 @@
 //! What the element-by-element operations share: slices cut into pieces for the threads.
 
+use crate::buffer;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -8,7 +9,7 @@ const PIECE: usize = 16 * 1024;
 
 /// A tensor shaped like `input` whose pieces `function(input, output)` fills in.
 pub(crate) fn map(input: &Tensor, function: impl Fn(&[f32], &mut [f32]) + Sync) -> Tensor {
-    let mut output = vec![0.0; input.len()];
+    let mut output = buffer::any(input.len());
     output
         .par_chunks_mut(PIECE)
         .zip(input.data().par_chunks(PIECE))
@@ -22,7 +23,7 @@ pub(crate) fn zip(
     b: &Tensor,
     function: impl Fn(&[f32], &[f32], &mut [f32]) + Sync,
 ) -> Tensor {
-    let mut output = vec![0.0; a.len()];
+    let mut output = buffer::any(a.len());
     output
         .par_chunks_mut(PIECE)
         .zip(a.data().par_chunks(PIECE))

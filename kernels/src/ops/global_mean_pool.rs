@@ -1,5 +1,6 @@
 //! Mean of each channel over the whole image.
 
+use crate::buffer;
 use crate::error::Result;
 use crate::math::sum;
 use crate::tape::Tape;
@@ -19,7 +20,7 @@ pub fn global_mean_pool(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
     let data = planes.map(|plane| sum(plane) * share).collect();
     let mut output = Tensor::from_parts(data, &[n, c]);
     tape.record(&mut output, &[input], move |gradient| {
-        let mut data = Vec::with_capacity(n * c * h * w);
+        let mut data = buffer::empty(n * c * h * w);
         for gradient in gradient.data() {
             data.resize(data.len() + h * w, gradient * share);
         }

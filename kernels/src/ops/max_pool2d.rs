@@ -1,5 +1,6 @@
 //! Maximum over square windows that tile the image.
 
+use crate::buffer;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -51,7 +52,7 @@ pub fn max_pool2d(tape: &mut Tape, input: &Tensor, window: usize) -> Result<Tens
     }
     let mut output = Tensor::from_parts(data, &shape);
     tape.record(&mut output, &[input], move |gradient| {
-        let mut data = vec![0.0; n * c * h * w];
+        let mut data = buffer::zeros(n * c * h * w);
         for (winner, gradient) in winners.iter().zip(gradient.data()) {
             data[*winner] += gradient;
         }

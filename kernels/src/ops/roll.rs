@@ -1,5 +1,6 @@
 //! Rolls a tensor along one axis. Rolling a panorama's columns turns the camera.
 
+use crate::buffer;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -30,7 +31,7 @@ fn rolled(input: &Tensor, axis: usize, shift: isize) -> Tensor {
     let length = input.shape()[axis];
     let inner: usize = input.shape()[axis + 1..].iter().product();
     let from = (-shift).rem_euclid(length as isize) as usize * inner;
-    let mut output = Vec::with_capacity(input.len());
+    let mut output = buffer::empty(input.len());
     for span in input.data().chunks_exact(length * inner) {
         output.extend_from_slice(&span[from..]);
         output.extend_from_slice(&span[..from]);

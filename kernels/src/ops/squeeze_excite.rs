@@ -1,6 +1,7 @@
 //! Squeeze and excitation: each channel is weighted by what the whole image shows.
 
 use super::{global_mean_pool, linear, sigmoid, silu};
+use crate::buffer;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -66,7 +67,7 @@ fn multiply_channels(tape: &mut Tape, input: &Tensor, gate: &Tensor) -> Result<T
 }
 
 fn scaled_planes(image: &Tensor, factors: &Tensor, pixels: usize) -> Tensor {
-    let mut data = Vec::with_capacity(image.len());
+    let mut data = buffer::empty(image.len());
     for (plane, factor) in image.data().chunks_exact(pixels).zip(factors.data()) {
         data.extend(plane.iter().map(|value| value * factor));
     }

@@ -5,7 +5,8 @@
 //! threads does not change a bit.
 
 use super::geometry::Geometry;
-use super::tile::{Lines, PANEL, ROWS, SPAN, correlate, panel_product};
+use super::tile::{Lines, PANEL, ROWS, SPAN, Sink, Tile, UNIT, correlate, panel_product};
+use crate::buffer;
 use crate::math::add_assign;
 use crate::scratch;
 use pulp::Arch;
@@ -30,15 +31,13 @@ pub(super) fn forward(
         })
         .collect();
     let pixels = g.output_pixels();
-    let mut output = vec![0.0; g.batch * g.outputs * pixels];
+    let mut output = buffer::any(g.batch * g.outputs * pixels);
     output
         .par_chunks_exact_mut(g.outputs * pixels)
         .zip(input.par_chunks_exact(g.channels * g.pixels()))
         .for_each(|(output, image)| {
-            if let Some(bias) = bias {
-                for (plane, bias) in output.chunks_exact_mut(pixels).zip(bias) {
-                    plane.fill(*bias);
-                }
+            for (channel, plane) in output.chunks_exact_mut(pixels).enumerate() {
+                plane.fill(bias.map_or(0.0, |bias| bias[channel]));
             }
             convolve(g, image, &blocks, output);
         });
@@ -70,7 +69,7 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
             })
             .collect(),
     };
-    let mut found = vec![0.0; g.batch * g.channels * g.pixels()];
+    let mut found = buffer::zeros(g.batch * g.channels * g.pixels());
     found
         .par_chunks_exact_mut(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
@@ -88,18 +87,20 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
         .map(|(image, gradient)| sample_weight_gradient(g, image, gradient))
         .collect();
-    let mut sums = vec![0.0; g.outputs * g.group_taps()];
+    let mut sums = buffer::zeros(g.outputs * g.group_taps());
     for part in parts {
         add_assign(&mut sums, &part);
+        buffer::recycle(part);
     }
     // From [output, kernel row, kernel column, channel] to [output, channel, row, column].
     let (channels, kernel) = (g.channels / g.groups, g.kernel_height * g.kernel_width);
-    let mut found = Vec::with_capacity(sums.len());
+    let mut found = buffer::empty(sums.len());
     for sums in sums.chunks_exact(channels * kernel) {
         for channel in 0..channels {
             found.extend(sums[channel..].iter().step_by(channels));
         }
     }
+    buffer::recycle(sums);
     found
 }
 
@@ -139,15 +140,12 @@ fn convolve(g: &Geometry, image: &[f32], blocks: &[Vec<[f32; ROWS]>], output: &m
                 for (index, taps_here) in taps.chunks(DEPTH).enumerate() {
                     let panel = &mut panel[..taps_here.len()];
                     runs.gather(image, taps_here, panel);
-                    panel_product(blocks, taps.len(), index * DEPTH, panel, |block, tile| {
-                        let rows = output[block * ROWS * pixels..].chunks_exact_mut(pixels);
-                        for (row, sums) in rows.zip(tile) {
-                            let row = &mut row[first_pixel..][..runs.valid];
-                            for (sum, value) in row.iter_mut().zip(sums) {
-                                *sum += value;
-                            }
-                        }
-                    });
+                    let sink = AddRows {
+                        output: &mut output[first_pixel..],
+                        pixels,
+                        valid: runs.valid,
+                    };
+                    panel_product(blocks, taps.len(), index * DEPTH, panel, sink);
                 }
             }
         }
@@ -175,16 +173,60 @@ fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &
                         let row = &row[first_pixel..][..runs.valid];
                         panel[..runs.valid].copy_from_slice(row);
                     }
-                    panel_product(blocks, group_outputs, first, panel, |block, tile| {
-                        for (tap, sums) in taps[block * ROWS..].iter().zip(tile) {
-                            runs.add(image, *tap, sums);
-                        }
-                    });
+                    let sink = AddTaps {
+                        image: &mut *image,
+                        taps: &taps,
+                        runs: &runs,
+                    };
+                    panel_product(blocks, group_outputs, first, panel, sink);
                 }
             }
         }
         g.fold(padded, image);
     });
+}
+
+/// Adds the tiles of a panel to the rows of an output that they belong to.
+struct AddRows<'a> {
+    /// From the first pixel of the panel.
+    output: &'a mut [f32],
+    /// Of one row.
+    pixels: usize,
+    valid: usize,
+}
+
+impl Sink for AddRows<'_> {
+    #[inline(always)]
+    fn take(&mut self, block: usize, tile: &Tile) {
+        let rows = self.output[block * ROWS * self.pixels..].chunks_mut(self.pixels);
+        for (row, sums) in rows.zip(tile) {
+            if let (PANEL, Some(row)) = (self.valid, row.first_chunk_mut::<PANEL>()) {
+                for (sum, value) in row.iter_mut().zip(sums) {
+                    *sum += value;
+                }
+            } else {
+                for (sum, value) in row[..self.valid].iter_mut().zip(sums) {
+                    *sum += value;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the tiles of a panel to the places in a padded image that its taps look at.
+struct AddTaps<'a> {
+    image: &'a mut [f32],
+    taps: &'a [usize],
+    runs: &'a Runs,
+}
+
+impl Sink for AddTaps<'_> {
+    #[inline(always)]
+    fn take(&mut self, block: usize, tile: &Tile) {
+        for (tap, sums) in self.taps[block * ROWS..].iter().zip(tile) {
+            self.runs.add(self.image, *tap, sums);
+        }
+    }
 }
 
 /// Where the pixels of one panel lie in the padded image, in runs of neighbours.
@@ -283,8 +325,9 @@ fn sample_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32]) -> Vec<
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
     let channels = g.channels / g.groups;
     let row_taps = g.kernel_width * channels;
+    let span = balanced_span(row_taps);
     let line = g.padded_width() * channels;
-    let mut found = vec![0.0; g.outputs * g.group_taps()];
+    let mut found = buffer::any(g.outputs * g.group_taps());
     let padded_len = g.padded_height() * line;
     scratch::with([padded_len + SPAN], |[padded]| {
         let groups = image
@@ -300,8 +343,8 @@ fn sample_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32]) -> Vec<
                     &gradient[output * pixels..][..pixels]
                 });
                 for ky in 0..g.kernel_height {
-                    for from in (0..row_taps).step_by(SPAN) {
-                        let width = SPAN.min(row_taps - from);
+                    for from in (0..row_taps).step_by(span) {
+                        let width = span.min(row_taps - from);
                         let lines = Lines {
                             count: g.output_height,
                             pixels: g.output_width,
@@ -326,4 +369,9 @@ fn sample_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32]) -> Vec<
         }
     });
     found
+}
+
+/// Cuts `taps` into as few spans as possible, about equally long.
+fn balanced_span(taps: usize) -> usize {
+    taps.div_ceil(taps.div_ceil(SPAN)).next_multiple_of(UNIT)
 }

@@ -2,6 +2,7 @@
 //! times numbers. Threads and sums over samples as in [`super::dense`].
 
 use super::geometry::Geometry;
+use crate::buffer;
 use crate::math::{LANES, add_assign, for_each_cpu, sum_lanes};
 use crate::scratch;
 use rayon::prelude::*;
@@ -18,7 +19,7 @@ pub(super) fn forward(
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let (pixels, taps) = (g.output_pixels(), g.tap_offsets());
-    let mut output = vec![0.0; g.batch * g.outputs * pixels];
+    let mut output = buffer::any(g.batch * g.outputs * pixels);
     output
         .par_chunks_exact_mut(g.outputs * pixels)
         .zip(input.par_chunks_exact(g.channels * g.pixels()))
@@ -41,7 +42,7 @@ pub(super) fn forward(
 
 pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (pixels, taps) = (g.output_pixels(), g.tap_offsets());
-    let mut found = vec![0.0; g.batch * g.channels * g.pixels()];
+    let mut found = buffer::zeros(g.batch * g.channels * g.pixels());
     found
         .par_chunks_exact_mut(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * pixels))

@@ -12,19 +12,25 @@ pub(super) const PANEL: usize = 64;
 /// Columns the weight gradient handles at once, at most: five AVX-512 registers.
 pub(super) const SPAN: usize = 80;
 /// Columns that every machine handles at once.
-const UNIT: usize = 16;
+pub(super) const UNIT: usize = 16;
 
 /// Four rows of one panel.
 pub(super) type Tile = [[f32; PANEL]; ROWS];
 
-/// Calls `sink(block, tile)` with `tile[r][p] = Σₖ block[k][r] · panel[k][p]` for every block of
+/// What becomes of a finished tile. A trait, not a closure, so that it can be inlined into the
+/// loop and adopt its instruction set.
+pub(super) trait Sink {
+    fn take(&mut self, block: usize, tile: &Tile);
+}
+
+/// Calls `sink.take(block, tile)` with `tile[r][p] = Σₖ block[k][r] · panel[k][p]` for every block of
 /// `blocks`: `depth` rows of each, of which those from `first` meet the rows of `panel`.
 pub(super) fn panel_product(
     blocks: &[[f32; ROWS]],
     depth: usize,
     first: usize,
     panel: &[[f32; PANEL]],
-    sink: impl FnMut(usize, &Tile),
+    sink: impl Sink,
 ) {
     Arch::new().dispatch(PanelProduct {
         blocks,
@@ -43,7 +49,7 @@ struct PanelProduct<'a, F> {
     sink: F,
 }
 
-impl<F: FnMut(usize, &Tile)> WithSimd for PanelProduct<'_, F> {
+impl<F: Sink> WithSimd for PanelProduct<'_, F> {
     type Output = ();
 
     #[inline(always)]
@@ -65,7 +71,7 @@ impl<F: FnMut(usize, &Tile)> WithSimd for PanelProduct<'_, F> {
                     }
                 }
             }
-            (self.sink)(index, &tile);
+            self.sink.take(index, &tile);
         }
     }
 }
