@@ -61,6 +61,7 @@ pub mod geodesy;
 pub mod georeference;
 pub mod heatmap;
 pub mod image;
+mod mosaic;
 pub mod uncertainty;
 
 pub use belief::{BeliefEstimate, Evidence, GridBelief, Step, smooth};

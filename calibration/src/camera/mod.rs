@@ -7,6 +7,7 @@
 mod equirectangular;
 mod extrinsics;
 mod pinhole;
+mod remap;
 mod strip;
 
 use nalgebra::Vector3;
@@ -15,7 +16,8 @@ use serde::{Deserialize, Serialize};
 pub use equirectangular::Equirectangular;
 pub use extrinsics::Mount;
 pub use pinhole::{Pinhole, PlumbBob};
-pub use strip::{StripRemap, StripSpec};
+pub use remap::StripRemap;
+pub use strip::StripSpec;
 
 use crate::{Error, Result};
 
