@@ -6,6 +6,8 @@ use super::input::{Drive, Role, Track, TrackSample, TrackState, eigen, radius_95
 use super::svg::{LegendEntry, Plot, at, escape, legend, number, path, percent, role_class};
 use super::viewport::Viewport;
 
+/// Width of the time plot and the state bar: the whole page, where others take half.
+const WIDTH: f64 = 1100.0;
 /// Samples of one track that the page carries; a longer one is thinned evenly.
 const MOST_SAMPLES: usize = 2500;
 /// √(−2 ln 0.05): semi-axes of the 95 % ellipse per sigma.
@@ -201,7 +203,7 @@ fn errors_over_time(page: &mut Page, tracks: &[Shown], times: (f64, f64)) -> Str
         (0.0, top),
         ("time in the drive, s", "position error, m"),
     )
-    .height(260.0);
+    .size(WIDTH, 280.0);
     plot.area("r-fused", &band);
     for shown in &with_errors {
         let mut points = Vec::with_capacity(shown.samples.len());
@@ -267,8 +269,7 @@ fn state_bar(shown: &Shown, plot: &Plot, times: (f64, f64)) -> String {
         return String::new();
     }
     let mut svg = format!(
-        "<svg class=\"plot states\" viewBox=\"0 0 {} 34\" role=\"img\" aria-label=\"State over time\"><text class=\"tick\" x=\"45\" y=\"26\" text-anchor=\"end\">state</text>",
-        super::svg::WIDTH
+        "<svg class=\"plot states\" viewBox=\"0 0 {WIDTH} 34\" role=\"img\" aria-label=\"State over time\"><text class=\"tick\" x=\"59\" y=\"28\" text-anchor=\"end\">state</text>"
     );
     for (state, from, until) in runs {
         let level = STATES

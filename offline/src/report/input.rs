@@ -493,7 +493,8 @@ pub(super) fn eigen([[ee, en], [ne, nn]]: [[f64; 2]; 2]) -> Option<(f64, f64, f6
 /// third of `count` each, no sample twice.
 ///
 /// `errors_m` is (teacher, student) per sample. "Typical" are those nearest to the median change,
-/// so the choice cannot be flattered. Returns indices with their groups, in the order to show.
+/// so the choice cannot be flattered. Cards stand three in a row: a `count` of 9 or 18 leaves no
+/// gaps. Returns indices with their groups, in the order to show.
 pub fn select_pairs(errors_m: &[(f64, f64)], count: usize) -> Vec<(usize, PairGroup)> {
     let mut by_change: Vec<(usize, f64)> = errors_m
         .iter()

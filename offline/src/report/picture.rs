@@ -119,7 +119,7 @@ impl Picture {
                     0.0
                 };
                 let [red, green, blue] = heat_colour(level);
-                // Below 5 % of the height nothing is drawn: a veil over the street hides it.
+                // Below 4 % of the height (a level of 0.2) nothing is drawn: a veil over the street hides it.
                 let alpha = ((level - 0.2).max(0.0) / 0.8).powf(0.7) * 225.0;
                 [red, green, blue, alpha as u8]
             })

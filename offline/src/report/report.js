@@ -63,8 +63,9 @@ if (source) {
       if (track.state && track.state[i] !== null) parts.push(drive.states[track.state[i]]);
       if (stale) parts.push(`${(t - track.t[i]).toFixed(0)} s old`);
       if (parts.length === 0) return;
+      if (readout.hasChildNodes()) add(readout, "span", "  ·  ");
       add(readout, "b", track.name);
-      add(readout, "span", " " + parts.join(", ") + "    ");
+      add(readout, "span", " " + parts.join(", "));
     });
     if (cursor) {
       const left = Number(cursor.dataset.left), right = Number(cursor.dataset.right);

@@ -117,6 +117,7 @@ pub fn legend(entries: &[LegendEntry]) -> String {
 pub struct Plot {
     x: (f64, f64),
     y: (f64, f64),
+    width: f64,
     height: f64,
     labels: (String, String),
     percent_y: bool,
@@ -124,9 +125,9 @@ pub struct Plot {
     after: String,
 }
 
-/// Width of every plot in its own units; the page scales it.
-pub const WIDTH: f64 = 640.0;
-const LEFT: f64 = 52.0;
+/// Width of a plot in its own units unless [`Plot::size`] says otherwise; the page scales it.
+const WIDTH: f64 = 640.0;
+const LEFT: f64 = 66.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
@@ -142,6 +143,7 @@ impl Plot {
         Self {
             x: sound(x),
             y: sound(y),
+            width: WIDTH,
             height: 330.0,
             labels: (labels.0.to_owned(), labels.1.to_owned()),
             percent_y: false,
@@ -150,9 +152,9 @@ impl Plot {
         }
     }
 
-    /// Another height, in the plot's units.
-    pub fn height(mut self, height: f64) -> Self {
-        self.height = height;
+    /// Another size, in the plot's units.
+    pub fn size(mut self, width: f64, height: f64) -> Self {
+        (self.width, self.height) = (width, height);
         self
     }
 
@@ -164,7 +166,7 @@ impl Plot {
 
     /// Where `x` lies.
     pub fn place_x(&self, x: f64) -> f64 {
-        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (WIDTH - LEFT - RIGHT)
+        LEFT + (x - self.x.0) / (self.x.1 - self.x.0) * (self.width - LEFT - RIGHT)
     }
 
     /// Where `y` lies.
@@ -263,11 +265,11 @@ impl Plot {
             };
             axes.push_str(&format!(
                 "<path class=\"grid\" d=\"M{LEFT} {y}H{}\"/><text class=\"tick\" x=\"{}\" y=\"{y}\" dy=\".35em\" text-anchor=\"end\">{text}</text>",
-                WIDTH - RIGHT,
+                self.width - RIGHT,
                 LEFT - 7.0,
             ));
         }
-        for tick in ticks(self.x, 8) {
+        for tick in ticks(self.x, (self.width / 80.0) as usize) {
             let x = at(self.place_x(tick));
             axes.push_str(&format!(
                 "<path class=\"notch\" d=\"M{x} {bottom}v5\"/><text class=\"tick\" x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
@@ -279,21 +281,22 @@ impl Plot {
             "<path class=\"axis\" d=\"M{LEFT} {bottom}H{}\"/>\
              <text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\
              <text class=\"label\" transform=\"translate(13 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            WIDTH - RIGHT,
-            at(0.5 * (LEFT + WIDTH - RIGHT)),
+            self.width - RIGHT,
+            at(0.5 * (LEFT + self.width - RIGHT)),
             self.height - 8.0,
             escape(&self.labels.0),
             at(0.5 * (TOP + bottom)),
             escape(&self.labels.1)
         ));
         format!(
-            "<svg class=\"plot\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">\
+            "<svg class=\"plot\" viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">\
              <clipPath id=\"{clip}\"><rect x=\"{LEFT}\" y=\"{}\" width=\"{}\" height=\"{}\"/></clipPath>\
              {axes}<g clip-path=\"url(#{clip})\">{}</g>{}</svg>",
+            self.width,
             self.height,
             escape(description),
             TOP - 5.0,
-            WIDTH - LEFT - RIGHT + 5.0,
+            self.width - LEFT - RIGHT + 5.0,
             bottom - TOP + 10.0,
             self.body,
             self.after
@@ -369,10 +372,7 @@ mod tests {
     #[test]
     fn ticks_are_round_and_inside() {
         assert_eq!(ticks((0.0, 20.0), 8), [0.0, 5.0, 10.0, 15.0, 20.0]);
-        assert_eq!(
-            ticks((0.0, 1.0), 5),
-            [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]
-        );
+        assert_eq!(ticks((0.0, 1.0), 5), [0.0, 0.2, 0.4, 3.0 * 0.2, 0.8, 1.0]);
         assert!(ticks((0.0, f64::NAN), 5).is_empty());
         assert!(ticks((1.0, 1.0), 5).is_empty());
     }

@@ -86,11 +86,8 @@ fn summary_cell(row: &SummaryRow, column: usize) -> String {
 /// Plain tables.
 pub fn extra(page: &mut Page, tables: &[Table]) {
     let body = tables.iter().filter(|table| !table.rows.is_empty()).map(|table| {
-        let columns: String = table
-            .columns
-            .iter()
-            .map(|name| format!("<th scope=\"col\">{}</th>", escape(name)))
-            .collect();
+        let heading = |name: &String| format!("<th scope=\"col\">{}</th>", escape(name));
+            let columns: String = table.columns.iter().map(heading).collect();
         let row = |cells: &Vec<String>| {
             let cells = cells.iter().map(|cell| format!("<td>{}</td>", escape(cell)));
             format!("<tr>{}</tr>", cells.collect::<String>())
@@ -130,7 +127,7 @@ pub fn explanations(page: &mut Page, input: &ReportInput) {
             ("Position error", "Horizontal distance, in metres, from the estimated to the true camera position. Mean, median and p90 are over all samples of the area, without leaving any out."),
             ("Teacher, student", "The teacher learned with true positions in the source area. The student learned in the target area from the teacher's own filtered answers, never from a true position there."),
             ("Upper bound", "The same network fine-tuned with true positions in the target area: what adaptation without truth could reach at best."),
-            ("Masked", "The heatmap is set to zero outside the coarse fix's uncertainty before the most likely cell is taken. Masked is only ever compared with masked."),
+            ("Masked", "The heatmap is limited to where the coarse fix says the camera can be before the most likely cell is taken. Masked is only ever compared with masked."),
         ]);
     }
     if input.pairs.is_some() {

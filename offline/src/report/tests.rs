@@ -61,7 +61,9 @@ fn heatmap(seed: u64, sigma_m: f64) -> Heatmap {
         })
         .collect();
     let sum: f32 = cells.iter().sum();
-    cells.iter_mut().for_each(|cell| *cell /= sum);
+    for cell in &mut cells {
+        *cell /= sum;
+    }
     Heatmap::new(64, 1.0, cells).unwrap()
 }
 
@@ -228,8 +230,8 @@ fn everything() -> ReportInput {
             ],
         }],
         pairs: Some(Pairs {
-            selection: "Twelve of 400 target test pairs: four with the largest gain over the teacher, four around the median change, four with the largest loss. No other pairs were looked at.".into(),
-            pairs: (0..12).map(|i| pair(i, groups[i as usize / 4])).collect(),
+            selection: "Nine of 400 target test pairs: three with the largest gain over the teacher, three around the median change, three with the largest loss. No other pairs were looked at.".into(),
+            pairs: (0..9).map(|i| pair(i, groups[i as usize / 3])).collect(),
         }),
         error_curves: vec![
             ErrorCurves { caption: "Target test, masked".into(), models: model_errors(1.0).collect(), maximum_m: None },

@@ -16,8 +16,7 @@ pub struct Viewport {
 }
 
 impl Viewport {
-    /// The ground around `points` with some room, no wider than 2.2 and no taller than 1.2 times
-    /// the other side. `None` without a single finite point.
+    /// The ground around `points` with some room, between 1.5 and 2.4 times as wide as tall. `None` without a single finite point.
     pub fn around(points: impl Iterator<Item = [f64; 2]>) -> Option<Self> {
         let mut low = [f64::INFINITY; 2];
         let mut high = [f64::NEG_INFINITY; 2];
@@ -33,8 +32,8 @@ impl Viewport {
         let room = 12.0 + 0.04 * (high[0] - low[0]).max(high[1] - low[1]);
         let mut width = high[0] - low[0] + 2.0 * room;
         let mut height = high[1] - low[1] + 2.0 * room;
-        width = width.max(height / 1.2);
-        height = height.max(width / 2.2);
+        width = width.max(height * 1.5);
+        height = height.max(width / 2.4);
         Some(Self {
             west_m: 0.5 * (low[0] + high[0] - width),
             north_m: 0.5 * (low[1] + high[1] + height),
