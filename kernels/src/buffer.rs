@@ -9,16 +9,17 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Shorter arrays are left to the allocator.
 const SHORTEST: usize = 1024;
-/// Elements kept at most: 512 MiB.
-const MOST: usize = 128 << 20;
 
+/// Arrays of one length.
 #[derive(Default)]
-struct Pool {
-    by_length: HashMap<usize, Vec<Vec<f32>>>,
-    elements: usize,
+struct Shelf {
+    free: Vec<Vec<f32>>,
+    /// Taken from here and not yet back. What comes back beyond that was made elsewhere and is
+    /// freed, so a shelf never outgrows what was in use at once.
+    lent: usize,
 }
 
-static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
+static SHELVES: LazyLock<Mutex<HashMap<usize, Shelf>>> = LazyLock::new(Mutex::default);
 
 /// The elements of a tensor, recycled when dropped.
 #[derive(Debug)]
@@ -53,23 +54,26 @@ pub(crate) fn recycle(data: Vec<f32>) {
     if data.len() < SHORTEST {
         return;
     }
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if pool.elements + data.len() <= MOST {
-        pool.elements += data.len();
-        pool.by_length.entry(data.len()).or_default().push(data);
+    let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shelf) = shelves.get_mut(&data.len())
+        && shelf.lent > 0
+    {
+        shelf.lent -= 1;
+        shelf.free.push(data);
     }
 }
 
 /// Elements of any value, for an operation that overwrites them all.
 pub(crate) fn any(length: usize) -> Vec<f32> {
-    if length >= SHORTEST {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(data) = pool.by_length.get_mut(&length).and_then(Vec::pop) {
-            pool.elements -= length;
-            return data;
-        }
-    }
-    vec![0.0; length]
+    let free = if length < SHORTEST {
+        None
+    } else {
+        let mut shelves = SHELVES.lock().unwrap_or_else(PoisonError::into_inner);
+        let shelf = shelves.entry(length).or_default();
+        shelf.lent += 1;
+        shelf.free.pop()
+    };
+    free.unwrap_or_else(|| vec![0.0; length])
 }
 
 /// Elements that are all 0.
@@ -94,7 +98,9 @@ mod tests {
     fn memory_comes_back() {
         let length = 12_345; // used by no other test
         let place = {
-            let buffer = Buffer::new(vec![1.0; length]);
+            let mut data = any(length);
+            data.fill(1.0);
+            let buffer = Buffer::new(data);
             buffer.as_ptr()
         };
         let again = zeros(length);
@@ -105,11 +111,11 @@ mod tests {
     }
 
     #[test]
-    fn data_taken_out_is_not_recycled() {
+    fn memory_from_elsewhere_is_not_hoarded() {
         let length = 12_346;
-        let kept = Buffer::new(vec![1.0; length]).into_vec();
-        let another = any(length);
-        assert_ne!(another.as_ptr(), kept.as_ptr());
-        assert_eq!(kept[0], 1.0);
+        for _ in 0..3 {
+            drop(Buffer::new(vec![1.0; length]));
+        }
+        assert_eq!(any(length)[0], 0.0);
     }
 }

@@ -12,8 +12,8 @@ use crate::scratch;
 use pulp::Arch;
 use rayon::prelude::*;
 
-/// Taps of the kernel in one panel: 32 KiB.
-const DEPTH: usize = 128;
+/// Taps of the kernel in one panel, at most: 36 KiB.
+const DEPTH: usize = 144;
 
 pub(super) fn forward(
     g: &Geometry,
@@ -36,10 +36,7 @@ pub(super) fn forward(
         .par_chunks_exact_mut(g.outputs * pixels)
         .zip(input.par_chunks_exact(g.channels * g.pixels()))
         .for_each(|(output, image)| {
-            for (channel, plane) in output.chunks_exact_mut(pixels).enumerate() {
-                plane.fill(bias.map_or(0.0, |bias| bias[channel]));
-            }
-            convolve(g, image, &blocks, output);
+            convolve(g, image, &blocks, bias, output);
         });
     output
 }
@@ -69,13 +66,16 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
             })
             .collect(),
     };
-    let mut found = buffer::zeros(g.batch * g.channels * g.pixels());
+    let mut found = buffer::any(g.batch * g.channels * g.pixels());
     found
         .par_chunks_exact_mut(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
         .for_each(|(found, gradient)| match &transposed {
-            Some(transposed) => convolve(transposed, gradient, &blocks, found),
-            None => scatter(g, gradient, &blocks, found),
+            Some(transposed) => convolve(transposed, gradient, &blocks, None, found),
+            None => {
+                found.fill(0.0);
+                scatter(g, gradient, &blocks, found);
+            }
         });
     found
 }
@@ -119,8 +119,14 @@ fn blocks_of(rows: usize, depth: usize, element: impl Fn(usize, usize) -> f32) -
     blocks
 }
 
-/// Adds the convolution of one image to `output`.
-fn convolve(g: &Geometry, image: &[f32], blocks: &[Vec<[f32; ROWS]>], output: &mut [f32]) {
+/// Writes the convolution of one image.
+fn convolve(
+    g: &Geometry,
+    image: &[f32],
+    blocks: &[Vec<[f32; ROWS]>],
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+) {
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
     let taps = g.tap_offsets();
     let padded_len = if g.is_padded() { g.padded_len() } else { 0 };
@@ -134,18 +140,25 @@ fn convolve(g: &Geometry, image: &[f32], blocks: &[Vec<[f32; ROWS]>], output: &m
         let panel = panel.as_chunks_mut().0;
         let images = padded.chunks_exact(padded.len() / g.groups);
         let outputs = output.chunks_exact_mut(group_outputs * pixels);
-        for ((image, output), blocks) in images.zip(outputs).zip(blocks) {
+        let depth = taps.len().div_ceil(taps.len().div_ceil(DEPTH));
+        for (group, ((image, output), blocks)) in images.zip(outputs).zip(blocks).enumerate() {
+            let bias = bias.map(|bias| &bias[group * group_outputs..][..group_outputs]);
             for first_pixel in (0..pixels).step_by(PANEL) {
                 let runs = Runs::new(g, first_pixel);
-                for (index, taps_here) in taps.chunks(DEPTH).enumerate() {
+                for (index, taps_here) in taps.chunks(depth).enumerate() {
                     let panel = &mut panel[..taps_here.len()];
                     runs.gather(image, taps_here, panel);
-                    let sink = AddRows {
+                    let sink = FillRows {
                         output: &mut output[first_pixel..],
                         pixels,
                         valid: runs.valid,
+                        start: match (index, bias) {
+                            (0, None) => Start::Zero,
+                            (0, Some(bias)) => Start::Bias(bias),
+                            _ => Start::Sum,
+                        },
                     };
-                    panel_product(blocks, taps.len(), index * DEPTH, panel, sink);
+                    panel_product(blocks, taps.len(), index * depth, panel, sink);
                 }
             }
         }
@@ -186,27 +199,43 @@ fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &
     });
 }
 
-/// Adds the tiles of a panel to the rows of an output that they belong to.
-struct AddRows<'a> {
+/// Writes the tiles of a panel to the rows of an output that they belong to.
+struct FillRows<'a> {
     /// From the first pixel of the panel.
     output: &'a mut [f32],
     /// Of one row.
     pixels: usize,
     valid: usize,
+    start: Start<'a>,
 }
 
-impl Sink for AddRows<'_> {
+/// What a tile is added to.
+enum Start<'a> {
+    Zero,
+    /// One number for each row.
+    Bias(&'a [f32]),
+    /// What earlier taps left in the output.
+    Sum,
+}
+
+impl Sink for FillRows<'_> {
     #[inline(always)]
     fn take(&mut self, block: usize, tile: &Tile) {
         let rows = self.output[block * ROWS * self.pixels..].chunks_mut(self.pixels);
-        for (row, sums) in rows.zip(tile) {
-            if let (PANEL, Some(row)) = (self.valid, row.first_chunk_mut::<PANEL>()) {
-                for (sum, value) in row.iter_mut().zip(sums) {
-                    *sum += value;
+        for (index, (row, sums)) in rows.zip(tile).enumerate() {
+            let (row, sums) = (&mut row[..self.valid], &sums[..self.valid]);
+            match self.start {
+                Start::Zero => row.copy_from_slice(sums),
+                Start::Bias(bias) => {
+                    let bias = bias[block * ROWS + index];
+                    for (value, sum) in row.iter_mut().zip(sums) {
+                        *value = sum + bias;
+                    }
                 }
-            } else {
-                for (sum, value) in row[..self.valid].iter_mut().zip(sums) {
-                    *sum += value;
+                Start::Sum => {
+                    for (value, sum) in row.iter_mut().zip(sums) {
+                        *value += sum;
+                    }
                 }
             }
         }
