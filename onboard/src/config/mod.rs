@@ -1,0 +1,298 @@
+//! The config file as types: one TOML file, every field with its meaning, unit and default here.
+//!
+//! [`Config::load`] reads it, [`Config::check`] reports every problem at once. Relative paths are
+//! relative to the config file.
+
+mod core;
+mod sink;
+mod source;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crossfix_calibration::Camera;
+use serde::{Deserialize, Serialize};
+
+pub use self::core::{FusionConfig, ModelConfig, OdometryConfig, TilesConfig, TilesKind};
+pub use self::sink::{GpsdServerConfig, JsonlSinkConfig, McapSinkConfig, NmeaTcpConfig, SinkConfig};
+pub use self::source::{
+    EphConfidence, EpxConfidence, GpsdConfig, ImagesConfig, ImagesMode, McapSourceConfig, NmeaConfig, SourceConfig,
+};
+
+/// Everything `crossfixd` can be told.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Threads, queues and the rate of output.
+    pub daemon: DaemonConfig,
+    /// Odometry made from GNSS where nothing better is there.
+    pub odometry: OdometryConfig,
+    /// The grid belief and its gates.
+    pub fusion: FusionConfig,
+    /// The camera's model and mount; without it the one recorded in the log is taken, and without
+    /// that there is no visual position.
+    pub camera: Option<Camera>,
+    /// Aerial tiles; without them the output is GNSS and odometry, marked degraded.
+    pub tiles: Option<TilesConfig>,
+    /// The exported student; without it the output is GNSS and odometry, marked degraded.
+    pub model: Option<ModelConfig>,
+    /// Where events come from, one thread each.
+    pub source: Vec<SourceConfig>,
+    /// Where estimates go, one thread each.
+    pub sink: Vec<SinkConfig>,
+}
+
+/// Threads, queues and the rate of output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DaemonConfig {
+    /// Time between estimates when nothing arrives, seconds. Default 0.1.
+    pub tick_s: f64,
+    /// GNSS and odometry events that may wait for the core. Default 256.
+    pub event_queue: usize,
+    /// Frames that may wait for the core; the oldest is dropped and counted. Default 2.
+    pub frame_queue: usize,
+    /// Estimates that may wait for one sink; the oldest is dropped and counted. Default 256.
+    pub sink_queue: usize,
+    /// Says READY to systemd after this time even without any input, seconds. Default 10.
+    pub start_timeout_s: f64,
+    /// First wait before a failed source or sink is tried again, seconds; doubles up to
+    /// `retry_max_s`. Default 0.5.
+    pub retry_s: f64,
+    /// Longest wait between tries, seconds. Default 10.
+    pub retry_max_s: f64,
+}
+
+impl Default for DaemonConfig {
+    fn default() -> Self {
+        Self {
+            tick_s: 0.1,
+            event_queue: 256,
+            frame_queue: 2,
+            sink_queue: 256,
+            start_timeout_s: 10.0,
+            retry_s: 0.5,
+            retry_max_s: 10.0,
+        }
+    }
+}
+
+/// Why a config file could not be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be opened or is not text.
+    #[error("cannot read config {path:?}: {source}; give an existing file with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file is not the TOML we expect.
+    #[error("config {path:?} does not parse: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        message: String,
+    },
+}
+
+/// One thing [`Config::check`] found wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Path of the field, such as `source[0].address`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Collects problems while walking the config.
+#[derive(Debug, Default)]
+pub(crate) struct Checker {
+    prefix: String,
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    fn within(&mut self, prefix: impl Into<String>) -> &mut Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Adds a problem with `field` under the current prefix.
+    pub(crate) fn problem(&mut self, field: &str, message: impl Into<String>) {
+        let field = match (self.prefix.as_str(), field) {
+            ("", field) => field.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, field) => format!("{prefix}.{field}"),
+        };
+        self.problems.push(Problem { field, message: message.into() });
+    }
+
+    /// Wants a finite number in a closed range.
+    pub(crate) fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
+        if !(value.is_finite() && (low..=high).contains(&value)) {
+            self.problem(field, format!("is {value}; set it between {low} and {high}"));
+        }
+    }
+
+    /// Wants something to be there.
+    pub(crate) fn exists(&mut self, field: &str, path: &Path) {
+        if !path.exists() {
+            self.problem(field, format!("{path:?} does not exist"));
+        }
+    }
+
+    /// Wants `host:port`.
+    pub(crate) fn address(&mut self, field: &str, address: &str) {
+        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            self.problem(field, format!("{address:?} is not host:port, such as \"127.0.0.1:2947\""));
+        }
+    }
+}
+
+impl Config {
+    /// Reads a config file and makes its relative paths relative to the file's folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the file is missing, not UTF-8, not TOML or has fields we do not know.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let mut config =
+            Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })?;
+        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    /// Reads config text, with paths as they stand.
+    ///
+    /// # Errors
+    /// What the TOML parser said, with line and column where it knows them.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// The resolved config as TOML, for `--print-config` and for run records.
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("the config is made of tables, arrays and scalars")
+    }
+
+    /// Every problem at once; empty means ready to run.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut checker = Checker::default();
+        let daemon = &self.daemon;
+        let check = checker.within("daemon");
+        check.range("tick_s", daemon.tick_s, 0.01, 10.0);
+        check.range("event_queue", daemon.event_queue as f64, 1.0, 1e6);
+        check.range("frame_queue", daemon.frame_queue as f64, 1.0, 1e3);
+        check.range("sink_queue", daemon.sink_queue as f64, 1.0, 1e6);
+        check.range("start_timeout_s", daemon.start_timeout_s, 0.0, 3600.0);
+        check.range("retry_s", daemon.retry_s, 0.01, 3600.0);
+        check.range("retry_max_s", daemon.retry_max_s, daemon.retry_s, 3600.0);
+        self.odometry.check(checker.within("odometry"));
+        self.fusion.check(checker.within("fusion"));
+        if let Some(tiles) = &self.tiles {
+            tiles.check(checker.within("tiles"));
+        }
+        if let Some(model) = &self.model {
+            model.check(checker.within("model"));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        let feeds_nmea = self.sink.iter().any(|sink| matches!(sink, SinkConfig::NmeaTcp(_)));
+        for (index, source) in self.source.iter().enumerate() {
+            let check = checker.within(format!("source[{index}]"));
+            source.check(feeds_nmea, check);
+            if !names.insert(source.name()) {
+                check.problem("name", format!("{:?} is used twice; give each source its own name", source.name()));
+            }
+        }
+        for (index, sink) in self.sink.iter().enumerate() {
+            sink.check(checker.within(format!("sink[{index}]")));
+        }
+        checker.problems
+    }
+
+    /// Problems that only matter to `crossfixd run`, which needs something to listen to.
+    pub fn check_run(&self) -> Vec<Problem> {
+        let mut checker = Checker { prefix: String::new(), problems: self.check() };
+        if self.source.is_empty() {
+            checker.problem("source", "there is none; add a [[source]] table, such as kind = \"gpsd\"");
+        }
+        if self.sink.is_empty() {
+            checker.problem("sink", "there is none; add a [[sink]] table, such as kind = \"gpsd_server\"");
+        }
+        checker.problems
+    }
+
+    fn resolve_paths(&mut self, base: &Path) {
+        let resolve = |path: &mut PathBuf| {
+            if path.is_relative() && !path.as_os_str().is_empty() {
+                *path = base.join(&*path);
+            }
+        };
+        if let Some(tiles) = &mut self.tiles {
+            resolve(&mut tiles.path);
+        }
+        if let Some(model) = &mut self.model {
+            resolve(&mut model.path);
+        }
+        self.source.iter_mut().flat_map(SourceConfig::paths_mut).for_each(resolve);
+        self.sink.iter_mut().flat_map(SinkConfig::paths_mut).for_each(resolve);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../crossfixd.example.toml");
+
+    #[test]
+    fn the_shipped_example_parses_and_only_misses_its_files() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        let other: Vec<_> =
+            config.check_run().into_iter().filter(|problem| !problem.message.contains("does not exist")).collect();
+        assert!(other.is_empty(), "{other:?}");
+    }
+
+    #[test]
+    fn a_broken_config_reports_every_problem_at_once() {
+        let config = Config::parse(include_str!("../../tests/data/broken.toml")).unwrap();
+        let fields: Vec<_> = config.check_run().into_iter().map(|problem| problem.field).collect();
+        for field in ["daemon.tick_s", "source[0].address", "source[0].device", "source[1].name", "source[1]", "tiles.path", "sink[0].listen"] {
+            assert!(fields.iter().any(|found| found == field), "{field} is missing from {fields:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_refused_by_name() {
+        for text in ["speling = 1", "[daemon]\ntik_s = 1", "[[source]]\nkind = \"gpsd\"\nadress = \"x\"", "[[sink]]\nkind = \"pigeon\""] {
+            let message = Config::parse(text).unwrap_err();
+            assert!(message.contains("unknown"), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_print_config_prints_reads_back_the_same() {
+        let config = Config::parse(EXAMPLE).unwrap();
+        let again = Config::parse(&config.to_toml()).unwrap();
+        assert_eq!(config.to_toml(), again.to_toml());
+    }
+
+    #[test]
+    fn hostile_text_is_an_error_not_a_panic() {
+        for text in ["\u{0}", "[[[[", "source = 3", "source = [{}]", "[daemon]\ntick_s = \"x\"", &"[".repeat(100_000)] {
+            assert!(Config::parse(text).is_err());
+        }
+        let infinite = Config::parse("[daemon]\ntick_s = inf").unwrap();
+        assert_eq!(infinite.check()[0].field, "daemon.tick_s");
+    }
+}

@@ -1,0 +1,250 @@
+//! The whole vocabulary of the daemon: what sources say, what the core answers.
+//!
+//! Angles inside are yaw in radians counter-clockwise from east; degrees clockwise from north appear
+//! only where a receiver's own words are kept (`track_deg`). Times are UTC nanoseconds of the moment
+//! the thing was true, never of its arrival.
+
+use std::sync::Arc;
+
+use crossfix_calibration::{Geodetic, Heatmap};
+use serde::{Deserialize, Serialize};
+
+/// Something a source saw.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A position from a GNSS receiver.
+    Gnss(GnssFix),
+    /// A picture from the camera.
+    Frame(CameraFrame),
+    /// Speed, yaw rate and perhaps heading.
+    Odometry(OdometrySample),
+    /// A source came up or went down.
+    SourceState {
+        /// Name of the source, as in the config file.
+        source: String,
+        /// Whether it delivers now.
+        up: bool,
+        /// When it changed, in nanoseconds UTC.
+        time_ns: i64,
+    },
+}
+
+impl Event {
+    /// When the event was true, in nanoseconds UTC.
+    pub fn time_ns(&self) -> i64 {
+        match self {
+            Event::Gnss(fix) => fix.time_ns,
+            Event::Frame(frame) => frame.time_ns,
+            Event::Odometry(sample) => sample.time_ns,
+            Event::SourceState { time_ns, .. } => *time_ns,
+        }
+    }
+}
+
+/// One GNSS epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GnssFix {
+    /// Measurement epoch, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Where the receiver believes it is; the height is above the ellipsoid.
+    pub position: Geodetic,
+    /// Horizontal 1-sigma covariance in east and north, m².
+    pub covariance_m2: [[f64; 2]; 2],
+    /// 1-sigma error of the height, metres.
+    pub height_sigma_m: f64,
+    /// How the receiver's numbers became `covariance_m2`.
+    pub covariance_rule: CovarianceRule,
+    /// Speed over ground, m/s.
+    pub speed_mps: Option<f64>,
+    /// Course over ground, degrees clockwise from true north. Not the heading of a parked vehicle.
+    pub track_deg: Option<f64>,
+    /// Whether the height was solved for.
+    pub dimension: FixDimension,
+}
+
+/// Where a covariance came from, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CovarianceRule {
+    /// 1-sigma errors from a GST report of the same epoch.
+    Gst,
+    /// gpsd's `epx` and `epy`.
+    EpxEpy,
+    /// gpsd's `eph`.
+    Eph,
+    /// Horizontal dilution of precision times a configured range error.
+    Hdop,
+    /// The log carried it.
+    Recorded,
+    /// Nothing was reported; the configured default.
+    Default,
+}
+
+/// What the receiver solved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FixDimension {
+    /// Latitude and longitude only.
+    #[serde(rename = "2d")]
+    Two,
+    /// Latitude, longitude and height.
+    #[serde(rename = "3d")]
+    Three,
+}
+
+/// One encoded picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CameraFrame {
+    /// Middle of the exposure, nanoseconds UTC.
+    pub time_ns: i64,
+    /// The JPEG or PNG bytes.
+    pub image: Arc<[u8]>,
+    /// Name of the camera.
+    pub camera: String,
+}
+
+/// How the vehicle moved at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OdometrySample {
+    /// When it was measured, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Speed along the vehicle's forward axis, m/s.
+    pub forward_speed_mps: f64,
+    /// Yaw rate, rad/s counter-clockwise.
+    pub yaw_rate_rps: f64,
+    /// Absolute heading, where an INS, compass or the GNSS course gives one.
+    pub heading: Option<Heading>,
+    /// 1-sigma error of the speed, m/s.
+    pub speed_sigma_mps: f64,
+    /// 1-sigma error of the yaw rate, rad/s.
+    pub yaw_rate_sigma_rps: f64,
+}
+
+/// Which way the vehicle points.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Heading {
+    /// Radians counter-clockwise from east.
+    pub yaw_rad: f64,
+    /// 1-sigma error, radians.
+    pub sigma_rad: f64,
+}
+
+impl Heading {
+    /// From degrees clockwise from true north, as receivers and logs write it.
+    pub fn from_degrees(heading_deg: f64, sigma_deg: f64) -> Self {
+        Self { yaw_rad: yaw_rad_from_heading_deg(heading_deg), sigma_rad: sigma_deg.to_radians() }
+    }
+}
+
+/// Yaw in (-π, π] from a heading in degrees clockwise from true north.
+pub fn yaw_rad_from_heading_deg(heading_deg: f64) -> f64 {
+    wrap_rad(std::f64::consts::FRAC_PI_2 - heading_deg.to_radians())
+}
+
+/// Heading in [0, 360) degrees clockwise from true north, from a yaw.
+pub fn heading_deg_from_yaw_rad(yaw_rad: f64) -> f64 {
+    let heading_deg = (90.0 - yaw_rad.to_degrees()).rem_euclid(360.0);
+    if heading_deg >= 360.0 { 0.0 } else { heading_deg }
+}
+
+/// The same angle in (-π, π].
+pub fn wrap_rad(angle_rad: f64) -> f64 {
+    use std::f64::consts::{PI, TAU};
+    let wrapped = (angle_rad + PI).rem_euclid(TAU) - PI;
+    if wrapped <= -PI { PI } else { wrapped }
+}
+
+/// What one frame and one aerial patch say together.
+#[derive(Debug, Clone)]
+pub struct CrossViewFix {
+    /// Time of the frame, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Centre of the aerial patch.
+    pub centre: Geodetic,
+    /// Probability over the patch.
+    pub heatmap: Heatmap,
+    /// Yaw of the vehicle, where the network gave one.
+    pub yaw_rad: Option<f64>,
+    /// 1-sigma error of `yaw_rad`, radians.
+    pub yaw_sigma_rad: f64,
+}
+
+/// How much to trust the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Camera, aerial tiles and GNSS all contribute.
+    Ok,
+    /// Something is missing; the position rests on the rest (often GNSS alone).
+    Degraded,
+    /// Dead reckoning: no absolute measurement lately.
+    Coasting,
+    /// No position worth publishing.
+    Lost,
+}
+
+impl State {
+    /// The word used in every output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Degraded => "degraded",
+            State::Coasting => "coasting",
+            State::Lost => "lost",
+        }
+    }
+}
+
+/// Which evidence an estimate rests on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EstimateKind {
+    /// Everything, GNSS included.
+    Fused,
+    /// Camera and odometry only, for stacks that fuse the raw GNSS themselves.
+    VisualOnly,
+}
+
+/// Where the vehicle is, and how sure the core is of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// When it holds, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Best position; meaningless while `state` is [`State::Lost`].
+    pub position: Geodetic,
+    /// 1-sigma covariance in east and north of the whole posterior about `position`, m².
+    pub covariance_m2: [[f64; 2]; 2],
+    /// Height above the ellipsoid, metres.
+    pub height_m: f64,
+    /// Yaw, radians counter-clockwise from east.
+    pub yaw_rad: f64,
+    /// 1-sigma error of the yaw, radians.
+    pub yaw_sigma_rad: f64,
+    /// Forward speed, m/s.
+    pub speed_mps: f64,
+    /// Separate places the posterior still believes in.
+    pub mode_count: usize,
+    /// Radius that leaves at most the configured risk outside, metres.
+    pub protection_radius_m: f64,
+    /// How much to trust this.
+    pub state: State,
+    /// Grows at every discontinuity of the output.
+    pub reset_count: u32,
+    /// Which evidence it rests on.
+    pub kind: EstimateKind,
+    /// Why the state is what it is, in words.
+    pub reason: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headings_and_yaws_are_the_same_direction() {
+        for (heading_deg, yaw_deg) in [(0.0, 90.0), (90.0, 0.0), (180.0, -90.0), (270.0, 180.0)] {
+            let yaw_rad = yaw_rad_from_heading_deg(heading_deg);
+            assert!((yaw_rad.to_degrees() - yaw_deg).abs() < 1e-9, "{heading_deg}");
+            assert!((heading_deg_from_yaw_rad(yaw_rad) - heading_deg).abs() < 1e-9);
+        }
+    }
+}

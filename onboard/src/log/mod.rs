@@ -1,0 +1,117 @@
+//! Drive logs: MCAP files of JSON messages that Foxglove shows as they are.
+//!
+//! [`LogReader`] trusts nothing in the file and keeps what came before any damage; [`LogWriter`] writes
+//! in small checked chunks, so that little is lost when the power is. Truth is never in a log.
+
+mod message;
+mod reader;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+
+use crossfix_calibration::Camera;
+
+pub use self::reader::LogReader;
+pub use self::writer::LogWriter;
+use crate::event::{CameraFrame, Estimate, GnssFix, OdometrySample};
+
+/// Topics of a drive log.
+pub mod topic {
+    /// `foxglove.LocationFix`: what the receiver said.
+    pub const GNSS: &str = "/gnss/fix";
+    /// `foxglove.CompressedImage`: what the camera saw.
+    pub const IMAGE: &str = "/camera/image";
+    /// `crossfix.Camera`: the camera's model and mount.
+    pub const CALIBRATION: &str = "/camera/calibration";
+    /// `crossfix.Odometry`: how the vehicle moved.
+    pub const ODOMETRY: &str = "/odometry";
+    /// `foxglove.LocationFix`: where crossfixd thinks the vehicle is.
+    pub const FUSED: &str = "/crossfix/fused";
+    /// `foxglove.LocationFix`: the same without GNSS.
+    pub const VISUAL_ONLY: &str = "/crossfix/visual_only";
+    /// `crossfix.State`: how much to trust it, and why.
+    pub const STATE: &str = "/crossfix/state";
+}
+
+/// One message of a log, in the daemon's own words.
+#[derive(Debug, Clone)]
+pub enum Message {
+    /// From [`topic::GNSS`].
+    Gnss(GnssFix),
+    /// From [`topic::IMAGE`].
+    Frame(CameraFrame),
+    /// From [`topic::ODOMETRY`].
+    Odometry(OdometrySample),
+    /// From [`topic::CALIBRATION`].
+    Calibration(Camera),
+    /// From [`topic::FUSED`] or [`topic::VISUAL_ONLY`].
+    Estimate(Estimate),
+    /// Anything else, passed over by the daemon.
+    Other {
+        /// Its topic.
+        topic: String,
+        /// Log time, nanoseconds UTC.
+        time_ns: i64,
+        /// The bytes as they are.
+        data: Vec<u8>,
+    },
+}
+
+/// What can go wrong with a log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The file cannot be opened, read or written.
+    #[error("log {path:?}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file stops making sense; what came before has been delivered.
+    #[error(
+        "log {path:?} is damaged or cut off near byte {offset}, after {messages} good messages: {reason}; \
+         those are kept (`mcap recover` may find more)"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Bytes read until then.
+        offset: u64,
+        /// Messages delivered before.
+        messages: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// One message is not what its topic promises; reading goes on after it.
+    #[error("log {path:?}: message {number} on {topic}: {reason}; it is left out")]
+    BadMessage {
+        /// The file.
+        path: PathBuf,
+        /// Its topic.
+        topic: String,
+        /// Its place in the file, from 1.
+        number: u64,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file cannot be written on.
+    #[error("cannot write log {path:?}: {reason}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+impl LogError {
+    /// Whether nothing more comes after this error.
+    pub fn ends_the_log(&self) -> bool {
+        !matches!(self, LogError::BadMessage { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests;

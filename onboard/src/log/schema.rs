@@ -1,0 +1,85 @@
+//! JSON schemas of the messages, under the names that Foxglove knows.
+
+/// A schema and the topics' message type.
+pub struct Schema {
+    /// Name, such as `foxglove.LocationFix`.
+    pub name: &'static str,
+    /// JSON Schema text.
+    pub text: &'static str,
+}
+
+macro_rules! time {
+    () => {
+        r#""timestamp":{"type":"object","title":"time","properties":{"sec":{"type":"integer","minimum":0},"nsec":{"type":"integer","minimum":0,"maximum":999999999}}}"#
+    };
+}
+
+/// A position with covariance; `estimate` only where crossfixd wrote it.
+pub const LOCATION_FIX: Schema = Schema {
+    name: "foxglove.LocationFix",
+    text: concat!(
+        r#"{"title":"foxglove.LocationFix","type":"object","properties":{"#,
+        time!(),
+        r#","frame_id":{"type":"string"},"latitude":{"type":"number","description":"degrees, WGS 84"},"#,
+        r#""longitude":{"type":"number","description":"degrees, WGS 84"},"#,
+        r#""altitude":{"type":"number","description":"metres above the ellipsoid"},"#,
+        r#""position_covariance":{"type":"array","items":{"type":"number"},"minItems":9,"maxItems":9,"description":"east, north, up, row-major, m^2, 1 sigma"},"#,
+        r#""position_covariance_type":{"type":"integer","description":"0 unknown, 1 approximated, 2 diagonal known, 3 known"},"#,
+        r#""speed_mps":{"type":"number"},"track_deg":{"type":"number","description":"course over ground, clockwise from true north"},"#,
+        r#""covariance_rule":{"type":"string"},"dimension":{"type":"string"},"estimate":{"type":"object"}}}"#
+    ),
+};
+
+/// An encoded picture.
+pub const COMPRESSED_IMAGE: Schema = Schema {
+    name: "foxglove.CompressedImage",
+    text: concat!(
+        r#"{"title":"foxglove.CompressedImage","type":"object","properties":{"#,
+        time!(),
+        r#","frame_id":{"type":"string"},"data":{"type":"string","contentEncoding":"base64"},"format":{"type":"string","description":"jpeg or png"}}}"#
+    ),
+};
+
+/// The camera's model and mount, as crossfix-calibration reads it.
+pub const CAMERA: Schema = Schema {
+    name: "crossfix.Camera",
+    text: r#"{"title":"crossfix.Camera","type":"object","properties":{"kind":{"type":"string","description":"equirectangular or pinhole"}}}"#,
+};
+
+/// Speed, yaw rate and perhaps heading.
+pub const ODOMETRY: Schema = Schema {
+    name: "crossfix.Odometry",
+    text: concat!(
+        r#"{"title":"crossfix.Odometry","type":"object","properties":{"#,
+        time!(),
+        r#","forward_speed_mps":{"type":"number"},"yaw_rate_rps":{"type":"number","description":"counter-clockwise"},"#,
+        r#""heading_deg":{"type":"number","description":"clockwise from true north"},"heading_sigma_deg":{"type":"number"},"#,
+        r#""speed_sigma_mps":{"type":"number"},"yaw_rate_sigma_rps":{"type":"number"}}}"#
+    ),
+};
+
+/// How much to trust an estimate, and why.
+pub const STATE: Schema = Schema {
+    name: "crossfix.State",
+    text: concat!(
+        r#"{"title":"crossfix.State","type":"object","properties":{"#,
+        time!(),
+        r#","kind":{"type":"string","enum":["fused","visual_only"]},"#,
+        r#""state":{"type":"string","enum":["ok","degraded","coasting","lost"]},"reason":{"type":"string"},"#,
+        r#""heading_deg":{"type":["number","null"]},"heading_sigma_deg":{"type":["number","null"]},"speed_mps":{"type":["number","null"]},"#,
+        r#""mode_count":{"type":"integer"},"protection_radius_m":{"type":["number","null"]},"reset_count":{"type":"integer"}}}"#
+    ),
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_is_json_and_carries_its_name() {
+        for schema in [LOCATION_FIX, COMPRESSED_IMAGE, CAMERA, ODOMETRY, STATE] {
+            let value: serde_json::Value = serde_json::from_str(schema.text).unwrap();
+            assert_eq!(value["title"], schema.name);
+        }
+    }
+}
