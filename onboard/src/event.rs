@@ -131,7 +131,10 @@ pub struct Heading {
 impl Heading {
     /// From degrees clockwise from true north, as receivers and logs write it.
     pub fn from_degrees(heading_deg: f64, sigma_deg: f64) -> Self {
-        Self { yaw_rad: yaw_rad_from_heading_deg(heading_deg), sigma_rad: sigma_deg.to_radians() }
+        Self {
+            yaw_rad: yaw_rad_from_heading_deg(heading_deg),
+            sigma_rad: sigma_deg.to_radians(),
+        }
     }
 }
 
@@ -143,7 +146,11 @@ pub fn yaw_rad_from_heading_deg(heading_deg: f64) -> f64 {
 /// Heading in [0, 360) degrees clockwise from true north, from a yaw.
 pub fn heading_deg_from_yaw_rad(yaw_rad: f64) -> f64 {
     let heading_deg = (90.0 - yaw_rad.to_degrees()).rem_euclid(360.0);
-    if heading_deg >= 360.0 { 0.0 } else { heading_deg }
+    if heading_deg >= 360.0 {
+        0.0
+    } else {
+        heading_deg
+    }
 }
 
 /// The same angle in (-π, π].
@@ -243,7 +250,10 @@ mod tests {
     fn headings_and_yaws_are_the_same_direction() {
         for (heading_deg, yaw_deg) in [(0.0, 90.0), (90.0, 0.0), (180.0, -90.0), (270.0, 180.0)] {
             let yaw_rad = yaw_rad_from_heading_deg(heading_deg);
-            assert!((yaw_rad.to_degrees() - yaw_deg).abs() < 1e-9, "{heading_deg}");
+            assert!(
+                (yaw_rad.to_degrees() - yaw_deg).abs() < 1e-9,
+                "{heading_deg}"
+            );
             assert!((heading_deg_from_yaw_rad(yaw_rad) - heading_deg).abs() < 1e-9);
         }
     }

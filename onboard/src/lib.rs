@@ -9,6 +9,9 @@
 pub mod config;
 pub mod event;
 pub mod log;
+pub mod sink;
+pub mod source;
+mod utc;
 
 /// How the names of our own output devices begin; sources never read those back.
 pub const OUTPUT_DEVICE_PREFIX: &str = "crossfix://";

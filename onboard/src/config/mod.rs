@@ -13,10 +13,13 @@ use std::path::{Path, PathBuf};
 use crossfix_calibration::Camera;
 use serde::{Deserialize, Serialize};
 
-pub use self::core::{FusionConfig, ModelConfig, OdometryConfig, TilesConfig, TilesKind};
-pub use self::sink::{GpsdServerConfig, JsonlSinkConfig, McapSinkConfig, NmeaTcpConfig, SinkConfig};
+pub use self::core::{ModelConfig, OdometryConfig, TilesConfig};
+pub use self::sink::{
+    GpsdServerConfig, JsonlSinkConfig, McapSinkConfig, NmeaTcpConfig, SinkConfig,
+};
 pub use self::source::{
-    EphConfidence, EpxConfidence, GpsdConfig, ImagesConfig, ImagesMode, McapSourceConfig, NmeaConfig, SourceConfig,
+    EphConfidence, EpxConfidence, GpsdConfig, ImagesConfig, ImagesMode, McapSourceConfig,
+    NmeaConfig, SourceConfig,
 };
 
 /// Everything `crossfixd` can be told.
@@ -27,8 +30,6 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// Odometry made from GNSS where nothing better is there.
     pub odometry: OdometryConfig,
-    /// The grid belief and its gates.
-    pub fusion: FusionConfig,
     /// The camera's model and mount; without it the one recorded in the log is taken, and without
     /// that there is no visual position.
     pub camera: Option<Camera>,
@@ -133,13 +134,19 @@ impl Checker {
             (prefix, "") => prefix.to_owned(),
             (prefix, field) => format!("{prefix}.{field}"),
         };
-        self.problems.push(Problem { field, message: message.into() });
+        self.problems.push(Problem {
+            field,
+            message: message.into(),
+        });
     }
 
     /// Wants a finite number in a closed range.
     pub(crate) fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
         if !(value.is_finite() && (low..=high).contains(&value)) {
-            self.problem(field, format!("is {value}; set it between {low} and {high}"));
+            self.problem(
+                field,
+                format!("is {value}; set it between {low} and {high}"),
+            );
         }
     }
 
@@ -152,9 +159,15 @@ impl Checker {
 
     /// Wants `host:port`.
     pub(crate) fn address(&mut self, field: &str, address: &str) {
-        let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = address
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none() {
-            self.problem(field, format!("{address:?} is not host:port, such as \"127.0.0.1:2947\""));
+            self.problem(
+                field,
+                format!("{address:?} is not host:port, such as \"127.0.0.1:2947\""),
+            );
         }
     }
 }
@@ -165,9 +178,14 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when the file is missing, not UTF-8, not TOML or has fields we do not know.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        let mut config =
-            Self::parse(&text).map_err(|message| ConfigError::Parse { path: path.to_owned(), message })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut config = Self::parse(&text).map_err(|message| ConfigError::Parse {
+            path: path.to_owned(),
+            message,
+        })?;
         config.resolve_paths(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
@@ -198,7 +216,6 @@ impl Config {
         check.range("retry_s", daemon.retry_s, 0.01, 3600.0);
         check.range("retry_max_s", daemon.retry_max_s, daemon.retry_s, 3600.0);
         self.odometry.check(checker.within("odometry"));
-        self.fusion.check(checker.within("fusion"));
         if let Some(tiles) = &self.tiles {
             tiles.check(checker.within("tiles"));
         }
@@ -206,12 +223,21 @@ impl Config {
             model.check(checker.within("model"));
         }
         let mut names = std::collections::BTreeSet::new();
-        let feeds_nmea = self.sink.iter().any(|sink| matches!(sink, SinkConfig::NmeaTcp(_)));
+        let feeds_nmea = self
+            .sink
+            .iter()
+            .any(|sink| matches!(sink, SinkConfig::NmeaTcp(_)));
         for (index, source) in self.source.iter().enumerate() {
             let check = checker.within(format!("source[{index}]"));
             source.check(feeds_nmea, check);
             if !names.insert(source.name()) {
-                check.problem("name", format!("{:?} is used twice; give each source its own name", source.name()));
+                check.problem(
+                    "name",
+                    format!(
+                        "{:?} is used twice; give each source its own name",
+                        source.name()
+                    ),
+                );
             }
         }
         for (index, sink) in self.sink.iter().enumerate() {
@@ -222,12 +248,21 @@ impl Config {
 
     /// Problems that only matter to `crossfixd run`, which needs something to listen to.
     pub fn check_run(&self) -> Vec<Problem> {
-        let mut checker = Checker { prefix: String::new(), problems: self.check() };
+        let mut checker = Checker {
+            prefix: String::new(),
+            problems: self.check(),
+        };
         if self.source.is_empty() {
-            checker.problem("source", "there is none; add a [[source]] table, such as kind = \"gpsd\"");
+            checker.problem(
+                "source",
+                "there is none; add a [[source]] table, such as kind = \"gpsd\"",
+            );
         }
         if self.sink.is_empty() {
-            checker.problem("sink", "there is none; add a [[sink]] table, such as kind = \"gpsd_server\"");
+            checker.problem(
+                "sink",
+                "there is none; add a [[sink]] table, such as kind = \"gpsd_server\"",
+            );
         }
         checker.problems
     }
@@ -244,8 +279,14 @@ impl Config {
         if let Some(model) = &mut self.model {
             resolve(&mut model.path);
         }
-        self.source.iter_mut().flat_map(SourceConfig::paths_mut).for_each(resolve);
-        self.sink.iter_mut().flat_map(SinkConfig::paths_mut).for_each(resolve);
+        self.source
+            .iter_mut()
+            .flat_map(SourceConfig::paths_mut)
+            .for_each(resolve);
+        self.sink
+            .iter_mut()
+            .flat_map(SinkConfig::paths_mut)
+            .for_each(resolve);
     }
 }
 
@@ -258,23 +299,46 @@ mod tests {
     #[test]
     fn the_shipped_example_parses_and_only_misses_its_files() {
         let config = Config::parse(EXAMPLE).unwrap();
-        let other: Vec<_> =
-            config.check_run().into_iter().filter(|problem| !problem.message.contains("does not exist")).collect();
+        let other: Vec<_> = config
+            .check_run()
+            .into_iter()
+            .filter(|problem| !problem.message.contains("does not exist"))
+            .collect();
         assert!(other.is_empty(), "{other:?}");
     }
 
     #[test]
     fn a_broken_config_reports_every_problem_at_once() {
         let config = Config::parse(include_str!("../../tests/data/broken.toml")).unwrap();
-        let fields: Vec<_> = config.check_run().into_iter().map(|problem| problem.field).collect();
-        for field in ["daemon.tick_s", "source[0].address", "source[0].device", "source[1].name", "source[1]", "tiles.path", "sink[0].listen"] {
-            assert!(fields.iter().any(|found| found == field), "{field} is missing from {fields:?}");
+        let fields: Vec<_> = config
+            .check_run()
+            .into_iter()
+            .map(|problem| problem.field)
+            .collect();
+        for field in [
+            "daemon.tick_s",
+            "source[0].address",
+            "source[0].device",
+            "source[1].name",
+            "source[1]",
+            "tiles.path",
+            "sink[0].listen",
+        ] {
+            assert!(
+                fields.iter().any(|found| found == field),
+                "{field} is missing from {fields:?}"
+            );
         }
     }
 
     #[test]
     fn unknown_fields_are_refused_by_name() {
-        for text in ["speling = 1", "[daemon]\ntik_s = 1", "[[source]]\nkind = \"gpsd\"\nadress = \"x\"", "[[sink]]\nkind = \"pigeon\""] {
+        for text in [
+            "speling = 1",
+            "[daemon]\ntik_s = 1",
+            "[[source]]\nkind = \"gpsd\"\nadress = \"x\"",
+            "[[sink]]\nkind = \"pigeon\"",
+        ] {
             let message = Config::parse(text).unwrap_err();
             assert!(message.contains("unknown"), "{message}");
         }
@@ -289,7 +353,14 @@ mod tests {
 
     #[test]
     fn hostile_text_is_an_error_not_a_panic() {
-        for text in ["\u{0}", "[[[[", "source = 3", "source = [{}]", "[daemon]\ntick_s = \"x\"", &"[".repeat(100_000)] {
+        for text in [
+            "\u{0}",
+            "[[[[",
+            "source = 3",
+            "source = [{}]",
+            "[daemon]\ntick_s = \"x\"",
+            &"[".repeat(100_000),
+        ] {
             assert!(Config::parse(text).is_err());
         }
         let infinite = Config::parse("[daemon]\ntick_s = inf").unwrap();

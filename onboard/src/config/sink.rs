@@ -83,7 +83,10 @@ pub struct McapSinkConfig {
 
 impl Default for McapSinkConfig {
     fn default() -> Self {
-        Self { path: PathBuf::new(), flush_s: 5.0 }
+        Self {
+            path: PathBuf::new(),
+            flush_s: 5.0,
+        }
     }
 }
 
@@ -102,8 +105,18 @@ impl SinkConfig {
 
     pub(super) fn check(&self, check: &mut Checker) {
         match self {
-            SinkConfig::GpsdServer(GpsdServerConfig { listen, client_queue, max_clients, .. })
-            | SinkConfig::NmeaTcp(NmeaTcpConfig { listen, client_queue, max_clients, .. }) => {
+            SinkConfig::GpsdServer(GpsdServerConfig {
+                listen,
+                client_queue,
+                max_clients,
+                ..
+            })
+            | SinkConfig::NmeaTcp(NmeaTcpConfig {
+                listen,
+                client_queue,
+                max_clients,
+                ..
+            }) => {
                 check.address("listen", listen);
                 check.range("client_queue", *client_queue as f64, 1.0, 1e5);
                 check.range("max_clients", *max_clients as f64, 1.0, 1e4);
@@ -111,7 +124,9 @@ impl SinkConfig {
             SinkConfig::Mcap(config) => {
                 check.range("flush_s", config.flush_s, 0.1, 3600.0);
                 match config.path.parent() {
-                    _ if config.path.as_os_str().is_empty() => check.problem("path", "is missing; name the file to write"),
+                    _ if config.path.as_os_str().is_empty() => {
+                        check.problem("path", "is missing; name the file to write")
+                    }
                     Some(folder) if !folder.as_os_str().is_empty() => check.exists("path", folder),
                     _ => {}
                 }

@@ -140,7 +140,12 @@ pub struct ImagesConfig {
 
 impl Default for ImagesConfig {
     fn default() -> Self {
-        Self { name: "images".into(), folder: PathBuf::new(), index: None, mode: ImagesMode::Watch }
+        Self {
+            name: "images".into(),
+            folder: PathBuf::new(),
+            index: None,
+            mode: ImagesMode::Watch,
+        }
     }
 }
 
@@ -172,7 +177,13 @@ pub struct McapSourceConfig {
 
 impl Default for McapSourceConfig {
     fn default() -> Self {
-        Self { name: "mcap".into(), path: PathBuf::new(), gnss: true, camera: true, odometry: true }
+        Self {
+            name: "mcap".into(),
+            path: PathBuf::new(),
+            gnss: true,
+            camera: true,
+            odometry: true,
+        }
     }
 }
 
@@ -190,8 +201,12 @@ impl SourceConfig {
     pub(super) fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             SourceConfig::Gpsd(_) => vec![],
-            SourceConfig::Nmea(config) => config.serial.iter_mut().chain(&mut config.file).collect(),
-            SourceConfig::Images(config) => std::iter::once(&mut config.folder).chain(&mut config.index).collect(),
+            SourceConfig::Nmea(config) => {
+                config.serial.iter_mut().chain(&mut config.file).collect()
+            }
+            SourceConfig::Images(config) => std::iter::once(&mut config.folder)
+                .chain(&mut config.index)
+                .collect(),
             SourceConfig::Mcap(config) => vec![&mut config.path],
         }
     }
@@ -210,12 +225,20 @@ impl SourceConfig {
                          name the receiver's device, such as \"/dev/ttyUSB0\"",
                     );
                 }
-                if config.device.as_deref().is_some_and(|device| device.starts_with(crate::OUTPUT_DEVICE_PREFIX)) {
+                if config
+                    .device
+                    .as_deref()
+                    .is_some_and(|device| device.starts_with(crate::OUTPUT_DEVICE_PREFIX))
+                {
                     check.problem("device", "is our own output; name the receiver's device");
                 }
             }
             SourceConfig::Nmea(config) => {
-                let inputs = [config.serial.is_some(), config.tcp.is_some(), config.file.is_some()];
+                let inputs = [
+                    config.serial.is_some(),
+                    config.tcp.is_some(),
+                    config.file.is_some(),
+                ];
                 if inputs.iter().filter(|given| **given).count() != 1 {
                     check.problem("", "nmea needs exactly one of serial, tcp and file");
                 }

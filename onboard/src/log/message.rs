@@ -6,8 +6,8 @@ use crossfix_calibration::Geodetic;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State,
-    heading_deg_from_yaw_rad,
+    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading,
+    OdometrySample, State, heading_deg_from_yaw_rad,
 };
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
@@ -19,17 +19,28 @@ pub struct Timestamp {
 
 impl Timestamp {
     pub fn from_ns(time_ns: i64) -> Self {
-        Self { sec: time_ns.div_euclid(1_000_000_000), nsec: time_ns.rem_euclid(1_000_000_000) as u32 }
+        Self {
+            sec: time_ns.div_euclid(1_000_000_000),
+            nsec: time_ns.rem_euclid(1_000_000_000) as u32,
+        }
     }
 
     pub fn ns(self) -> Result<i64, String> {
         if self.nsec >= 1_000_000_000 {
-            return Err(format!("timestamp.nsec is {}; it counts less than a second", self.nsec));
+            return Err(format!(
+                "timestamp.nsec is {}; it counts less than a second",
+                self.nsec
+            ));
         }
         self.sec
             .checked_mul(1_000_000_000)
             .and_then(|ns| ns.checked_add(i64::from(self.nsec)))
-            .ok_or_else(|| format!("timestamp.sec is {}; that is beyond the year 2262", self.sec))
+            .ok_or_else(|| {
+                format!(
+                    "timestamp.sec is {}; that is beyond the year 2262",
+                    self.sec
+                )
+            })
     }
 }
 
@@ -132,7 +143,11 @@ impl LocationFix {
             time_ns: self.timestamp.ns()?,
             position: self.position()?,
             covariance_m2: checked_covariance([[ee, en], [ne, nn]])?,
-            height_sigma_m: if uu.is_finite() && uu > 0.0 { uu.sqrt() } else { f64::from(u16::MAX) },
+            height_sigma_m: if uu.is_finite() && uu > 0.0 {
+                uu.sqrt()
+            } else {
+                f64::from(u16::MAX)
+            },
             covariance_rule: self.covariance_rule.unwrap_or(CovarianceRule::Recorded),
             speed_mps: self.speed_mps.filter(|speed| speed.is_finite()),
             track_deg: self.track_deg.filter(|track| track.is_finite()),
@@ -160,8 +175,13 @@ impl LocationFix {
     pub fn into_estimate(self) -> Result<Estimate, String> {
         let position = self.position()?;
         let [ee, en, _, ne, nn, ..] = self.position_covariance;
-        let state = self.estimate.ok_or("the field `estimate` is missing; crossfixd did not write this")?;
-        let heading = Heading::from_degrees(state.heading_deg.unwrap_or(0.0), state.heading_sigma_deg.unwrap_or(180.0));
+        let state = self
+            .estimate
+            .ok_or("the field `estimate` is missing; crossfixd did not write this")?;
+        let heading = Heading::from_degrees(
+            state.heading_deg.unwrap_or(0.0),
+            state.heading_sigma_deg.unwrap_or(180.0),
+        );
         Ok(Estimate {
             time_ns: self.timestamp.ns()?,
             position,
@@ -180,7 +200,8 @@ impl LocationFix {
     }
 
     fn position(&self) -> Result<Geodetic, String> {
-        Geodetic::new(self.latitude, self.longitude, self.altitude).map_err(|error| error.to_string())
+        Geodetic::new(self.latitude, self.longitude, self.altitude)
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -203,7 +224,11 @@ impl StateMessage {
 
 impl CompressedImage {
     pub fn from_frame(frame: &CameraFrame) -> Self {
-        let format = if frame.image.starts_with(b"\x89PNG") { "png" } else { "jpeg" };
+        let format = if frame.image.starts_with(b"\x89PNG") {
+            "png"
+        } else {
+            "jpeg"
+        };
         Self {
             timestamp: Timestamp::from_ns(frame.time_ns),
             frame_id: frame.camera.clone(),
@@ -213,11 +238,17 @@ impl CompressedImage {
     }
 
     pub fn into_frame(self) -> Result<CameraFrame, String> {
-        let image = BASE64.decode(&self.data).map_err(|error| format!("data is not base64: {error}"))?;
+        let image = BASE64
+            .decode(&self.data)
+            .map_err(|error| format!("data is not base64: {error}"))?;
         if image.is_empty() {
             return Err("data is empty; it should hold a JPEG or PNG file".into());
         }
-        Ok(CameraFrame { time_ns: self.timestamp.ns()?, image: image.into(), camera: self.frame_id })
+        Ok(CameraFrame {
+            time_ns: self.timestamp.ns()?,
+            image: image.into(),
+            camera: self.frame_id,
+        })
     }
 }
 
@@ -227,7 +258,9 @@ impl Odometry {
             timestamp: Timestamp::from_ns(sample.time_ns),
             forward_speed_mps: sample.forward_speed_mps,
             yaw_rate_rps: sample.yaw_rate_rps,
-            heading_deg: sample.heading.map(|heading| heading_deg_from_yaw_rad(heading.yaw_rad)),
+            heading_deg: sample
+                .heading
+                .map(|heading| heading_deg_from_yaw_rad(heading.yaw_rad)),
             heading_sigma_deg: sample.heading.map(|heading| heading.sigma_rad.to_degrees()),
             speed_sigma_mps: Some(sample.speed_sigma_mps),
             yaw_rate_sigma_rps: Some(sample.yaw_rate_sigma_rps),
@@ -240,12 +273,21 @@ impl Odometry {
             forward_speed_mps: self.forward_speed_mps,
             yaw_rate_rps: self.yaw_rate_rps,
             heading: self.heading_deg.map(|heading_deg| {
-                Heading::from_degrees(heading_deg, self.heading_sigma_deg.unwrap_or(DEFAULT_HEADING_SIGMA_DEG))
+                Heading::from_degrees(
+                    heading_deg,
+                    self.heading_sigma_deg.unwrap_or(DEFAULT_HEADING_SIGMA_DEG),
+                )
             }),
             speed_sigma_mps: self.speed_sigma_mps.unwrap_or(DEFAULT_SPEED_SIGMA_MPS),
-            yaw_rate_sigma_rps: self.yaw_rate_sigma_rps.unwrap_or(DEFAULT_YAW_RATE_SIGMA_RPS),
+            yaw_rate_sigma_rps: self
+                .yaw_rate_sigma_rps
+                .unwrap_or(DEFAULT_YAW_RATE_SIGMA_RPS),
         };
-        let sigmas = [sample.speed_sigma_mps, sample.yaw_rate_sigma_rps, sample.heading.map_or(0.0, |h| h.sigma_rad)];
+        let sigmas = [
+            sample.speed_sigma_mps,
+            sample.yaw_rate_sigma_rps,
+            sample.heading.map_or(0.0, |h| h.sigma_rad),
+        ];
         if sigmas.iter().any(|sigma| *sigma < 0.0) {
             return Err("a sigma is negative; a standard deviation is not".into());
         }
@@ -261,13 +303,29 @@ impl Odometry {
 
 /// Row-major east, north, up, m².
 fn covariance9([[ee, en], [ne, nn]]: [[f64; 2]; 2], height_sigma_m: f64) -> [f64; 9] {
-    [ee, en, 0.0, ne, nn, 0.0, 0.0, 0.0, height_sigma_m * height_sigma_m]
+    [
+        ee,
+        en,
+        0.0,
+        ne,
+        nn,
+        0.0,
+        0.0,
+        0.0,
+        height_sigma_m * height_sigma_m,
+    ]
 }
 
 fn checked_covariance(covariance_m2: [[f64; 2]; 2]) -> Result<[[f64; 2]; 2], String> {
     let [[ee, en], [ne, nn]] = covariance_m2;
     let symmetric = (en - ne).abs() <= 1e-9 * (ee + nn).abs();
-    if !(ee.is_finite() && nn.is_finite() && ee > 0.0 && nn > 0.0 && symmetric && ee * nn - en * ne > 0.0) {
+    if !(ee.is_finite()
+        && nn.is_finite()
+        && ee > 0.0
+        && nn > 0.0
+        && symmetric
+        && ee * nn - en * ne > 0.0)
+    {
         return Err(format!(
             "position_covariance [[{ee}, {en}], [{ne}, {nn}]] is not symmetric and positive; write variances in m²"
         ));
@@ -294,7 +352,12 @@ mod tests {
 
     #[test]
     fn a_covariance_that_is_none_is_refused() {
-        for covariance in [[[1.0, 2.0], [2.0, 1.0]], [[0.0, 0.0], [0.0, 1.0]], [[1.0, 0.5], [-0.5, 1.0]], [[f64::NAN; 2]; 2]] {
+        for covariance in [
+            [[1.0, 2.0], [2.0, 1.0]],
+            [[0.0, 0.0], [0.0, 1.0]],
+            [[1.0, 0.5], [-0.5, 1.0]],
+            [[f64::NAN; 2]; 2],
+        ] {
             assert!(checked_covariance(covariance).is_err(), "{covariance:?}");
         }
     }

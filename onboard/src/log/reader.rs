@@ -37,7 +37,10 @@ impl LogReader<File> {
     /// # Errors
     /// [`LogError::Io`] when it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let input = File::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        let input = File::open(path).map_err(|source| LogError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self::new(input, path))
     }
 }
@@ -75,8 +78,16 @@ impl<R: Read> LogReader<R> {
 /// What one step through the file brought.
 enum Step {
     Need(usize),
-    Channel { id: u16, topic: String, encoding: String },
-    Message { channel: u16, log_time: u64, data: Vec<u8> },
+    Channel {
+        id: u16,
+        topic: String,
+        encoding: String,
+    },
+    Message {
+        channel: u16,
+        log_time: u64,
+        data: Vec<u8>,
+    },
     Nothing,
 }
 
@@ -95,7 +106,10 @@ impl<R: Read> Iterator for LogReader<R> {
             match step {
                 Err(error) => return Some(Err(self.damaged(error))),
                 Ok(Step::Nothing) => {}
-                Ok(Step::Need(bytes)) => match self.input.read(self.reader.insert(bytes.clamp(1, READ_LIMIT_BYTES))) {
+                Ok(Step::Need(bytes)) => match self
+                    .input
+                    .read(self.reader.insert(bytes.clamp(1, READ_LIMIT_BYTES)))
+                {
                     Ok(read) => {
                         self.offset += read as u64;
                         self.reader.notify_read(read);
@@ -103,22 +117,37 @@ impl<R: Read> Iterator for LogReader<R> {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(source) => {
                         self.done = true;
-                        return Some(Err(LogError::Io { path: self.path.clone(), source }));
+                        return Some(Err(LogError::Io {
+                            path: self.path.clone(),
+                            source,
+                        }));
                     }
                 },
-                Ok(Step::Channel { id, topic, encoding }) => {
+                Ok(Step::Channel {
+                    id,
+                    topic,
+                    encoding,
+                }) => {
                     self.channels.insert(id, (topic, encoding));
                 }
-                Ok(Step::Message { channel, log_time, data }) => {
+                Ok(Step::Message {
+                    channel,
+                    log_time,
+                    data,
+                }) => {
                     self.messages += 1;
                     let Some((topic, encoding)) = self.channels.get(&channel) else {
-                        return Some(Err(self.damaged(format!("a message is on channel {channel}, which is not declared"))));
+                        return Some(Err(self.damaged(format!(
+                            "a message is on channel {channel}, which is not declared"
+                        ))));
                     };
-                    return Some(decode(topic, encoding, log_time, data).map_err(|reason| LogError::BadMessage {
-                        path: self.path.clone(),
-                        topic: topic.clone(),
-                        number: self.messages,
-                        reason,
+                    return Some(decode(topic, encoding, log_time, data).map_err(|reason| {
+                        LogError::BadMessage {
+                            path: self.path.clone(),
+                            topic: topic.clone(),
+                            number: self.messages,
+                            reason,
+                        }
                     }));
                 }
             }
@@ -137,12 +166,16 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         return Ok(Step::Nothing);
     }
     Ok(match mcap::parse_record(opcode, data)? {
-        Record::Channel(channel) => {
-            Step::Channel { id: channel.id, topic: channel.topic, encoding: channel.message_encoding }
-        }
-        Record::Message { header, data } => {
-            Step::Message { channel: header.channel_id, log_time: header.log_time, data: data.into_owned() }
-        }
+        Record::Channel(channel) => Step::Channel {
+            id: channel.id,
+            topic: channel.topic,
+            encoding: channel.message_encoding,
+        },
+        Record::Message { header, data } => Step::Message {
+            channel: header.channel_id,
+            log_time: header.log_time,
+            data: data.into_owned(),
+        },
         _ => Step::Nothing,
     })
 }
@@ -150,7 +183,9 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
 fn decode(topic: &str, encoding: &str, log_time: u64, data: Vec<u8>) -> Result<Message, String> {
     fn json<'a, T: serde::Deserialize<'a>>(encoding: &str, data: &'a [u8]) -> Result<T, String> {
         if encoding != "json" {
-            return Err(format!("its encoding is {encoding:?}; only \"json\" is read here"));
+            return Err(format!(
+                "its encoding is {encoding:?}; only \"json\" is read here"
+            ));
         }
         serde_json::from_slice(data).map_err(|error| error.to_string())
     }
@@ -159,7 +194,13 @@ fn decode(topic: &str, encoding: &str, log_time: u64, data: Vec<u8>) -> Result<M
         topic::IMAGE => Message::Frame(json::<CompressedImage>(encoding, &data)?.into_frame()?),
         topic::ODOMETRY => Message::Odometry(json::<Odometry>(encoding, &data)?.into_sample()?),
         topic::CALIBRATION => Message::Calibration(json(encoding, &data)?),
-        topic::FUSED | topic::VISUAL_ONLY => Message::Estimate(json::<LocationFix>(encoding, &data)?.into_estimate()?),
-        _ => Message::Other { topic: topic.to_owned(), time_ns: i64::try_from(log_time).unwrap_or(i64::MAX), data },
+        topic::FUSED | topic::VISUAL_ONLY => {
+            Message::Estimate(json::<LocationFix>(encoding, &data)?.into_estimate()?)
+        }
+        _ => Message::Other {
+            topic: topic.to_owned(),
+            time_ns: i64::try_from(log_time).unwrap_or(i64::MAX),
+            data,
+        },
     })
 }

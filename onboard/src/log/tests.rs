@@ -7,7 +7,8 @@ use crossfix_calibration::Geodetic;
 
 use super::{LogError, LogReader, LogWriter, Message};
 use crate::event::{
-    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State,
+    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading,
+    OdometrySample, State,
 };
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -37,8 +38,14 @@ fn sample(index: i64) -> OdometrySample {
 }
 
 fn frame(index: i64) -> CameraFrame {
-    let bytes: Vec<u8> = (0..3000).map(|byte| (byte * 7 + index * 13) as u8).collect();
-    CameraFrame { time_ns: START_NS + index, image: bytes.into(), camera: "front".into() }
+    let bytes: Vec<u8> = (0..3000)
+        .map(|byte| (byte * 7 + index * 13) as u8)
+        .collect();
+    CameraFrame {
+        time_ns: START_NS + index,
+        image: bytes.into(),
+        camera: "front".into(),
+    }
 }
 
 fn estimate(index: i64, state: State) -> Estimate {
@@ -94,26 +101,50 @@ fn what_is_written_reads_back_the_same() {
     writer.write_gnss(&fix(0)).unwrap();
     writer.write_odometry(&sample(1)).unwrap();
     writer.write_frame(&frame(2)).unwrap();
-    writer.write_estimate(&estimate(3, State::Degraded)).unwrap();
+    writer
+        .write_estimate(&estimate(3, State::Degraded))
+        .unwrap();
     writer.write_estimate(&estimate(4, State::Lost)).unwrap();
     writer.finish().unwrap();
     let (messages, damage) = read(bytes.get_ref());
     assert!(damage.is_none(), "{damage:?}");
-    let [Message::Gnss(gnss), Message::Odometry(odometry), Message::Frame(picture), Message::Estimate(fused), states @ ..] =
-        &messages[..]
+    let [
+        Message::Gnss(gnss),
+        Message::Odometry(odometry),
+        Message::Frame(picture),
+        Message::Estimate(fused),
+        states @ ..,
+    ] = &messages[..]
     else {
         panic!("{messages:?}")
     };
     assert_eq!(*gnss, fix(0));
     let heading = odometry.heading.unwrap();
     assert!(heading.yaw_rad.abs() < 1e-12 && (heading.sigma_rad - 2f64.to_radians()).abs() < 1e-12);
-    assert_eq!(OdometrySample { heading: None, ..*odometry }, OdometrySample { heading: None, ..sample(1) });
+    assert_eq!(
+        OdometrySample {
+            heading: None,
+            ..*odometry
+        },
+        OdometrySample {
+            heading: None,
+            ..sample(1)
+        }
+    );
     assert_eq!(*picture, frame(2));
-    assert_eq!(fused.covariance_m2, estimate(3, State::Degraded).covariance_m2);
-    assert_eq!((fused.state, fused.reason.as_str(), fused.mode_count), (State::Degraded, "no camera", 2));
+    assert_eq!(
+        fused.covariance_m2,
+        estimate(3, State::Degraded).covariance_m2
+    );
+    assert_eq!(
+        (fused.state, fused.reason.as_str(), fused.mode_count),
+        (State::Degraded, "no camera", 2)
+    );
     // A lost estimate leaves its state in the log, and no position.
     assert_eq!(states.len(), 2);
-    assert!(states.iter().all(|message| matches!(message, Message::Other { topic, .. } if topic == "/crossfix/state")));
+    assert!(states.iter().all(
+        |message| matches!(message, Message::Other { topic, .. } if topic == "/crossfix/state")
+    ));
 }
 
 #[test]
@@ -124,7 +155,10 @@ fn a_log_cut_short_keeps_what_came_before() {
     let mut counts = Vec::new();
     for cut in (0..whole.len()).step_by(whole.len() / 97) {
         let (messages, damage) = read(&whole[..cut]);
-        assert!(matches!(damage, Some(LogError::Damaged { .. })), "cut at {cut}: {damage:?}");
+        assert!(
+            matches!(damage, Some(LogError::Damaged { .. })),
+            "cut at {cut}: {damage:?}"
+        );
         counts.push(messages.len());
     }
     assert!(counts.is_sorted(), "{counts:?}");
@@ -134,10 +168,16 @@ fn a_log_cut_short_keeps_what_came_before() {
 #[test]
 fn no_flipped_bit_aborts_and_none_in_a_chunk_goes_unnoticed() {
     let whole = log(30);
-    let reference: Vec<String> = read(&whole).0.iter().map(|message| format!("{message:?}")).collect();
+    let reference: Vec<String> = read(&whole)
+        .0
+        .iter()
+        .map(|message| format!("{message:?}"))
+        .collect();
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..200 {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let bit = (state >> 20) as usize % (whole.len() * 8);
         let mut broken = whole.clone();
         broken[bit / 8] ^= 1 << (bit % 8);
@@ -156,7 +196,10 @@ fn bytes_that_are_no_log_are_an_error() {
     for bytes in [&b""[..], b"not a log", magic, &huge_record, &[0; 100_000]] {
         let (messages, damage) = read(bytes);
         assert!(messages.is_empty());
-        assert!(matches!(damage, Some(LogError::Damaged { .. })), "{damage:?}");
+        assert!(
+            matches!(damage, Some(LogError::Damaged { .. })),
+            "{damage:?}"
+        );
     }
 }
 
@@ -164,17 +207,31 @@ fn bytes_that_are_no_log_are_an_error() {
 fn one_bad_message_is_named_and_the_rest_still_comes() {
     let mut bytes = Cursor::new(Vec::new());
     let mut writer = mcap::Writer::new(&mut bytes).unwrap();
-    let channel = writer.add_channel(0, super::topic::GNSS, "json", &Default::default()).unwrap();
+    let channel = writer
+        .add_channel(0, super::topic::GNSS, "json", &Default::default())
+        .unwrap();
     let good = serde_json::to_vec(&super::message::LocationFix::from_gnss(&fix(0))).unwrap();
-    for body in [&b"{"[..], b"{\"timestamp\":{\"sec\":1,\"nsec\":4000000000}}", &good] {
-        let header = mcap::records::MessageHeader { channel_id: channel, ..Default::default() };
+    for body in [
+        &b"{"[..],
+        b"{\"timestamp\":{\"sec\":1,\"nsec\":4000000000}}",
+        &good,
+    ] {
+        let header = mcap::records::MessageHeader {
+            channel_id: channel,
+            sequence: 0,
+            log_time: 1,
+            publish_time: 1,
+        };
         writer.write_to_known_channel(&header, body).unwrap();
     }
     writer.finish().unwrap();
     drop(writer);
-    let items: Vec<_> = LogReader::new(bytes.get_ref().as_slice(), Path::new("test.mcap")).collect();
+    let items: Vec<_> =
+        LogReader::new(bytes.get_ref().as_slice(), Path::new("test.mcap")).collect();
     assert_eq!(items.len(), 3);
-    assert!(matches!(&items[0], Err(LogError::BadMessage { number: 1, topic, .. }) if topic == "/gnss/fix"));
+    assert!(
+        matches!(&items[0], Err(LogError::BadMessage { number: 1, topic, .. }) if topic == "/gnss/fix")
+    );
     assert!(matches!(&items[1], Err(error) if !error.ends_the_log()));
     assert!(matches!(&items[2], Ok(Message::Gnss(_))));
 }

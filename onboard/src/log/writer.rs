@@ -31,8 +31,10 @@ impl LogWriter<BufWriter<File>> {
     /// # Errors
     /// [`LogError::Io`] when the file exists or cannot be made.
     pub fn create(path: &Path) -> Result<Self, LogError> {
-        let file =
-            File::create_new(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        let file = File::create_new(path).map_err(|source| LogError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::new(BufWriter::new(file), path)
     }
 
@@ -44,7 +46,10 @@ impl LogWriter<BufWriter<File>> {
         self.flush()?;
         // The writer keeps its stream to itself; the file's data is reached through its path.
         let synced = File::open(&self.path).and_then(|file| file.sync_data());
-        synced.map_err(|source| LogError::Io { path: self.path.clone(), source })
+        synced.map_err(|source| LogError::Io {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
@@ -59,8 +64,14 @@ impl<W: Write + Seek> LogWriter<W> {
             .library(concat!("crossfix ", env!("CARGO_PKG_VERSION")))
             .chunk_size(Some(CHUNK_BYTES))
             .compression_threads(0);
-        let writer = options.create(stream).map_err(|error| write_error(path, error))?;
-        Ok(Self { path: path.to_owned(), writer, channels: HashMap::new() })
+        let writer = options
+            .create(stream)
+            .map_err(|error| write_error(path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+            channels: HashMap::new(),
+        })
     }
 
     /// Writes a GNSS fix to [`topic::GNSS`].
@@ -68,7 +79,12 @@ impl<W: Write + Seek> LogWriter<W> {
     /// # Errors
     /// [`LogError::Write`] when the stream refuses or a number is not finite; so for all of these.
     pub fn write_gnss(&mut self, fix: &GnssFix) -> Result<(), LogError> {
-        self.write(topic::GNSS, &schema::LOCATION_FIX, fix.time_ns, &LocationFix::from_gnss(fix))
+        self.write(
+            topic::GNSS,
+            &schema::LOCATION_FIX,
+            fix.time_ns,
+            &LocationFix::from_gnss(fix),
+        )
     }
 
     /// Writes a picture to [`topic::IMAGE`].
@@ -76,7 +92,12 @@ impl<W: Write + Seek> LogWriter<W> {
     /// # Errors
     /// As [`LogWriter::write_gnss`].
     pub fn write_frame(&mut self, frame: &CameraFrame) -> Result<(), LogError> {
-        self.write(topic::IMAGE, &schema::COMPRESSED_IMAGE, frame.time_ns, &CompressedImage::from_frame(frame))
+        self.write(
+            topic::IMAGE,
+            &schema::COMPRESSED_IMAGE,
+            frame.time_ns,
+            &CompressedImage::from_frame(frame),
+        )
     }
 
     /// Writes the camera's model and mount to [`topic::CALIBRATION`].
@@ -92,7 +113,12 @@ impl<W: Write + Seek> LogWriter<W> {
     /// # Errors
     /// As [`LogWriter::write_gnss`].
     pub fn write_odometry(&mut self, sample: &OdometrySample) -> Result<(), LogError> {
-        self.write(topic::ODOMETRY, &schema::ODOMETRY, sample.time_ns, &Odometry::from_sample(sample))
+        self.write(
+            topic::ODOMETRY,
+            &schema::ODOMETRY,
+            sample.time_ns,
+            &Odometry::from_sample(sample),
+        )
     }
 
     /// Writes an estimate: its state always, its position unless it is lost.
@@ -105,9 +131,19 @@ impl<W: Write + Seek> LogWriter<W> {
             EstimateKind::VisualOnly => topic::VISUAL_ONLY,
         };
         if estimate.state != State::Lost {
-            self.write(topic, &schema::LOCATION_FIX, estimate.time_ns, &LocationFix::from_estimate(estimate))?;
+            self.write(
+                topic,
+                &schema::LOCATION_FIX,
+                estimate.time_ns,
+                &LocationFix::from_estimate(estimate),
+            )?;
         }
-        self.write(topic::STATE, &schema::STATE, estimate.time_ns, &StateMessage::from_estimate(estimate))
+        self.write(
+            topic::STATE,
+            &schema::STATE,
+            estimate.time_ns,
+            &StateMessage::from_estimate(estimate),
+        )
     }
 
     /// Closes the current chunk and hands it to the stream.
@@ -115,7 +151,9 @@ impl<W: Write + Seek> LogWriter<W> {
     /// # Errors
     /// [`LogError::Write`] when the stream refuses.
     pub fn flush(&mut self) -> Result<(), LogError> {
-        self.writer.flush().map_err(|error| write_error(&self.path, error))
+        self.writer
+            .flush()
+            .map_err(|error| write_error(&self.path, error))
     }
 
     /// Writes the index and the end of the file.
@@ -123,9 +161,13 @@ impl<W: Write + Seek> LogWriter<W> {
     /// # Errors
     /// [`LogError::Write`] when the stream refuses.
     pub fn finish(mut self) -> Result<(), LogError> {
-        self.writer.finish().map_err(|error| write_error(&self.path, error))?;
+        self.writer
+            .finish()
+            .map_err(|error| write_error(&self.path, error))?;
         let mut stream = self.writer.into_inner();
-        stream.flush().map_err(|error| write_error(&self.path, error))
+        stream
+            .flush()
+            .map_err(|error| write_error(&self.path, error))
     }
 
     fn write(
@@ -139,20 +181,35 @@ impl<W: Write + Seek> LogWriter<W> {
         let (id, sequence) = match self.channels.get_mut(topic) {
             Some(known) => known,
             None => {
-                let schema = self.writer.add_schema(schema.name, "jsonschema", schema.text.as_bytes()).map_err(fail)?;
-                let id = self.writer.add_channel(schema, topic, "json", &BTreeMap::new()).map_err(fail)?;
+                let schema = self
+                    .writer
+                    .add_schema(schema.name, "jsonschema", schema.text.as_bytes())
+                    .map_err(fail)?;
+                let id = self
+                    .writer
+                    .add_channel(schema, topic, "json", &BTreeMap::new())
+                    .map_err(fail)?;
                 self.channels.entry(topic).or_insert((id, 0))
             }
         };
         let data = serde_json::to_vec(body).map_err(|error| write_error(&self.path, error))?;
         let time = u64::try_from(time_ns).unwrap_or(0);
-        let header = MessageHeader { channel_id: *id, sequence: *sequence, log_time: time, publish_time: time };
+        let header = MessageHeader {
+            channel_id: *id,
+            sequence: *sequence,
+            log_time: time,
+            publish_time: time,
+        };
         *sequence = sequence.wrapping_add(1);
-        self.writer.write_to_known_channel(&header, &data).map_err(fail)
+        self.writer
+            .write_to_known_channel(&header, &data)
+            .map_err(fail)
     }
 }
 
 fn write_error(path: &Path, error: impl ToString) -> LogError {
-    LogError::Write { path: path.to_owned(), reason: error.to_string() }
+    LogError::Write {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    }
 }
-

@@ -1,0 +1,119 @@
+//! An MCAP log of estimates.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tracing::info;
+
+use super::{Sink, SinkError};
+use crate::config::McapSinkConfig;
+use crate::event::Estimate;
+use crate::log::LogWriter;
+
+/// Writes estimates to a file, and makes sure of them every few seconds.
+pub struct McapSink {
+    writer: LogWriter,
+    every: Duration,
+    synced: Instant,
+    dirty: bool,
+}
+
+impl McapSink {
+    /// Creates the file, under a free name.
+    pub fn open(config: &McapSinkConfig) -> Result<Self, SinkError> {
+        let path = free_path(&config.path);
+        let writer = LogWriter::create(&path)?;
+        info!(sink = "mcap", ?path, "recording");
+        Ok(Self {
+            writer,
+            every: Duration::from_secs_f64(config.flush_s),
+            synced: Instant::now(),
+            dirty: false,
+        })
+    }
+}
+
+impl Sink for McapSink {
+    fn publish(&mut self, estimate: &Estimate) -> Result<(), SinkError> {
+        self.writer.write_estimate(estimate)?;
+        self.dirty = true;
+        self.poll()
+    }
+
+    fn poll(&mut self) -> Result<(), SinkError> {
+        if self.dirty && self.synced.elapsed() >= self.every {
+            self.writer.sync()?;
+            self.synced = Instant::now();
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(self.writer.finish()?)
+    }
+}
+
+/// The path, or with a number added while files of that name exist.
+fn free_path(path: &Path) -> PathBuf {
+    let stem = path
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let extension = path.extension().map_or(String::new(), |extension| {
+        format!(".{}", extension.to_string_lossy())
+    });
+    std::iter::once(path.to_owned())
+        .chain((1..).map(|number| path.with_file_name(format!("{stem}-{number}{extension}"))))
+        .find(|path| !path.exists())
+        .expect("there are endless numbers")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::State;
+    use crate::log::{LogReader, Message};
+    use crate::sink::testing::estimate;
+
+    #[test]
+    fn an_old_recording_is_never_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = McapSinkConfig {
+            path: folder.path().join("out.mcap"),
+            flush_s: 0.1,
+        };
+        for _ in 0..2 {
+            let mut sink = Box::new(McapSink::open(&config).unwrap());
+            sink.publish(&estimate(State::Degraded)).unwrap();
+            sink.finish().unwrap();
+        }
+        for name in ["out.mcap", "out-1.mcap"] {
+            let messages: Vec<_> = LogReader::open(&folder.path().join(name))
+                .unwrap()
+                .map(Result::unwrap)
+                .collect();
+            assert!(
+                matches!(&messages[0], Message::Estimate(found) if found.state == State::Degraded)
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_synced_survives_a_crash() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = McapSinkConfig {
+            path: folder.path().join("out.mcap"),
+            flush_s: 0.1,
+        };
+        let mut sink = McapSink::open(&config).unwrap();
+        sink.publish(&estimate(State::Ok)).unwrap();
+        std::thread::sleep(Duration::from_millis(120));
+        sink.poll().unwrap();
+        std::mem::forget(sink);
+        let items: Vec<_> = LogReader::open(&config.path).unwrap().collect();
+        assert!(matches!(&items[0], Ok(Message::Estimate(_))));
+        assert!(items.last().unwrap().is_err());
+    }
+}
