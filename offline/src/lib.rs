@@ -1,2 +1,3 @@
 //! Placeholder.
+pub mod city;
 pub mod report;
