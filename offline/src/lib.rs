@@ -1,3 +1,17 @@
-//! Placeholder.
+//! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
+//!
+//! The modules in the order data flows through them: [`city`], [`dataset`], [`model`], [`loss`],
+//! [`train`], [`predict`], [`metrics`], [`evaluate`], [`report`]. Begin with [`model`] and
+//! [`train`].
+
 pub mod city;
+pub mod dataset;
+pub mod evaluate;
+pub mod loss;
+pub mod metrics;
+pub mod model;
+pub mod predict;
+pub mod progress;
 pub mod report;
+pub mod run;
+pub mod train;

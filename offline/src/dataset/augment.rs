@@ -1,0 +1,254 @@
+//! The same place seen another way: turned, mirrored, from a jittered heading, cut elsewhere.
+//!
+//! A view moves pixels and pose together. Applied in this order: the crop moves; both images are
+//! mirrored east–west; both turn clockwise by quarters; the ground image alone rolls.
+
+use crate::loss::PoseTarget;
+use crate::model::CcvpeSpec;
+use crossfix_calibration::RgbImage;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// Which views training draws.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augmentation {
+    /// Draw one of the eight symmetries of the square.
+    pub symmetries: bool,
+    /// Roll the ground image by up to this many degrees either way: the heading's error.
+    pub heading_jitter_deg: f64,
+    /// Move the crop of the aerial image by up to this many metres along each axis, as far as the
+    /// prepared image reaches.
+    pub crop_jitter_m: f64,
+}
+
+impl Default for Augmentation {
+    fn default() -> Self {
+        Self {
+            symmetries: true,
+            heading_jitter_deg: 6.0,
+            crop_jitter_m: 16.0,
+        }
+    }
+}
+
+impl Augmentation {
+    /// Images as they are.
+    pub fn none() -> Self {
+        Self {
+            symmetries: false,
+            heading_jitter_deg: 0.0,
+            crop_jitter_m: 0.0,
+        }
+    }
+}
+
+/// One way to see a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct View {
+    /// Mirrored east–west.
+    pub mirror: bool,
+    /// Quarter turns clockwise, 0 to 3.
+    pub quarter_turns: usize,
+    /// Columns that the ground image's content moves to the right.
+    pub roll_columns: isize,
+    /// Aerial pixels that the crop's centre moves by, (column, row).
+    pub crop_px: [isize; 2],
+}
+
+impl View {
+    /// Draws a view of an aerial image whose side is `aerial_side` pixels. The pose stays at
+    /// least a tenth of the side inside the crop where the image allows it.
+    pub fn draw(
+        rng: &mut impl Rng,
+        augmentation: &Augmentation,
+        spec: &CcvpeSpec,
+        aerial_side: usize,
+        target: &PoseTarget,
+    ) -> Self {
+        // Every draw is made, wanted or not, so that one switch does not change the others' draws.
+        let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
+        let crop = [rng.random_range(-1.0..=1.0f64), rng.random_range(-1.0..=1.0f64)];
+        let symmetry = if augmentation.symmetries { symmetry } else { 0 };
+        let column_deg = 360.0 / (spec.orientation_bins * spec.encoder.stride()) as f64;
+        let margin = (aerial_side.saturating_sub(spec.aerial_px) / 2) as f64;
+        let jitter = (augmentation.crop_jitter_m / spec.metres_per_pixel).min(margin);
+        let pixels_per_cell = spec.metres_per_cell() / spec.metres_per_pixel;
+        let pose = [target.column, target.row].map(|cells| cells * pixels_per_cell);
+        let border = 0.1 * spec.aerial_px as f64;
+        let crop_px = [0, 1].map(|axis| {
+            let low = (pose[axis] + border - spec.aerial_px as f64).max(-margin);
+            let high = (pose[axis] - border).min(margin);
+            let wanted = crop[axis] * jitter;
+            (if low <= high { wanted.clamp(low, high) } else { wanted }).round() as isize
+        });
+        Self {
+            mirror: symmetry >= 4,
+            quarter_turns: symmetry % 4,
+            roll_columns: (roll * augmentation.heading_jitter_deg / column_deg).round() as isize,
+            crop_px: if augmentation.crop_jitter_m > 0.0 { crop_px } else { [0, 0] },
+        }
+    }
+
+    /// The pose as this view shows it.
+    pub fn pose(&self, target: &PoseTarget, spec: &CcvpeSpec) -> PoseTarget {
+        let half = spec.heatmap_side() as f64 / 2.0;
+        let cells_per_pixel = spec.metres_per_pixel / spec.metres_per_cell();
+        let mut x = target.column - half - self.crop_px[0] as f64 * cells_per_pixel;
+        let mut y = target.row - half - self.crop_px[1] as f64 * cells_per_pixel;
+        let mut residual_rad = target.residual_rad;
+        if self.mirror {
+            x = -x;
+            residual_rad = -residual_rad;
+        }
+        for _ in 0..self.quarter_turns {
+            (x, y) = (-y, x);
+        }
+        let column_rad = spec.bin_rad() / spec.encoder.stride() as f64;
+        PoseTarget {
+            column: x + half,
+            row: y + half,
+            residual_rad: residual_rad + self.roll_columns as f64 * column_rad,
+        }
+    }
+
+    /// The bin of the ground image's left edge as this view shows it.
+    pub fn left_bin(&self, left_bin: usize, spec: &CcvpeSpec) -> usize {
+        let bins = spec.orientation_bins;
+        let width = spec.ground_feature_columns() % bins;
+        let mirrored = if self.mirror {
+            (2 * bins - left_bin % bins - width) % bins
+        } else {
+            left_bin
+        };
+        (mirrored + self.quarter_turns * bins / 4) % bins
+    }
+
+    /// Writes the ground image into `out`, `[3, rows, columns]`, values 0 to 255.
+    pub fn ground(&self, image: &RgbImage, spec: &CcvpeSpec, out: &mut [f32]) {
+        let columns = image.width;
+        let whole_circle = !spec.ground_left_bin;
+        let turn = if whole_circle { self.quarter_turns * columns / 4 } else { 0 };
+        let plane = image.height * columns;
+        for column in 0..columns {
+            let from = column as isize - self.roll_columns - turn as isize;
+            let from = if whole_circle {
+                from.rem_euclid(columns as isize)
+            } else {
+                from
+            };
+            let inside = (0..columns as isize).contains(&from);
+            let from = if self.mirror { columns as isize - 1 - from } else { from };
+            for row in 0..image.height {
+                for channel in 0..3 {
+                    out[channel * plane + row * columns + column] = if inside {
+                        f32::from(image.data[(row * columns + from as usize) * 3 + channel])
+                    } else {
+                        0.0
+                    };
+                }
+            }
+        }
+    }
+
+    /// Writes the aerial crop into `out`, `[3, side, side]`, values 0 to 255.
+    pub fn aerial(&self, image: &RgbImage, spec: &CcvpeSpec, out: &mut [f32]) {
+        let side = spec.aerial_px;
+        let margin = (image.width.saturating_sub(side) / 2) as isize;
+        let plane = side * side;
+        let last = image.width as isize - 1;
+        for row in 0..side {
+            for column in 0..side {
+                let (mut x, mut y) = (column, row);
+                for _ in 0..self.quarter_turns {
+                    (x, y) = (y, side - 1 - x);
+                }
+                if self.mirror {
+                    x = side - 1 - x;
+                }
+                let x = (x as isize + margin + self.crop_px[0]).clamp(0, last) as usize;
+                let y = (y as isize + margin + self.crop_px[1]).clamp(0, last) as usize;
+                for channel in 0..3 {
+                    out[channel * plane + row * side + column] =
+                        f32::from(image.data[(y * image.width + x) * 3 + channel]);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::preset;
+
+    fn target(column: f64, row: f64, residual_rad: f64) -> PoseTarget {
+        PoseTarget { column, row, residual_rad }
+    }
+
+    /// A black image with one white pixel.
+    fn dot(width: usize, height: usize, column: usize, row: usize) -> RgbImage {
+        let mut data = vec![0; width * height * 3];
+        data[(row * width + column) * 3] = 255;
+        RgbImage { width, height, data }
+    }
+
+    fn brightest(values: &[f32], columns: usize) -> (usize, usize) {
+        let index = values.iter().position(|v| *v == 255.0).expect("the dot is inside");
+        (index % columns, index / columns)
+    }
+
+    #[test]
+    fn aerial_pixels_and_pose_move_together_in_every_view() {
+        let spec = preset("compact").unwrap();
+        // The camera in the centre of aerial pixel (100, 31) of the crop, heatmap cell (50, 15).
+        let image = dot(160, 160, 100 + 16, 31 + 16);
+        let pose = target(50.25, 15.75, 0.0);
+        for symmetry in 0..8 {
+            let view = View {
+                mirror: symmetry >= 4,
+                quarter_turns: symmetry % 4,
+                roll_columns: 0,
+                crop_px: [7, -5],
+            };
+            let mut out = vec![0.0; 3 * 128 * 128];
+            view.aerial(&image, &spec, &mut out);
+            let (column, row) = brightest(&out, 128);
+            let moved = view.pose(&pose, &spec);
+            assert_eq!((moved.column, moved.row), ((column as f64 + 0.5) / 2.0, (row as f64 + 0.5) / 2.0));
+        }
+    }
+
+    #[test]
+    fn ground_turns_with_the_aerial_image() {
+        let spec = preset("compact").unwrap();
+        // Content due east (column 192) of an aerial image turned clockwise is due south (edge).
+        let image = dot(256, 48, 192, 3);
+        let mut out = vec![0.0; 3 * 48 * 256];
+        let turned = View { quarter_turns: 1, ..View::default() };
+        turned.ground(&image, &spec, &mut out);
+        assert_eq!(brightest(&out, 256), (0, 3));
+        // Mirrored, it is in the west.
+        let mirrored = View { mirror: true, ..View::default() };
+        mirrored.ground(&image, &spec, &mut out);
+        assert_eq!(brightest(&out, 256), (63, 3));
+    }
+
+    #[test]
+    fn rolling_right_is_a_counter_clockwise_residual() {
+        let spec = preset("compact").unwrap();
+        let view = View { roll_columns: 16, ..View::default() };
+        let pose = view.pose(&target(32.0, 32.0, 0.0), &spec);
+        assert!((pose.residual_rad - 22.5f64.to_radians()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn left_bins_of_a_front_view_turn_and_mirror() {
+        let spec = preset("compact-front").unwrap();
+        // Bins 5 to 10 are centred on north; mirrored they stay, turned they look east.
+        let view = |mirror, quarter_turns| View { mirror, quarter_turns, ..View::default() };
+        assert_eq!(view(true, 0).left_bin(5, &spec), 5);
+        assert_eq!(view(false, 1).left_bin(5, &spec), 9);
+        assert_eq!(view(true, 0).left_bin(9, &spec), 1);
+    }
+}

@@ -1,0 +1,157 @@
+//! From rows on disk to images a network eats: decode, align with north, cut the aerial patch.
+//!
+//! The remap and the patch are calibration's and the tile set is the daemon's, so training and
+//! driving see the same pixels.
+
+use super::pairs::{DatasetError, PairRow, PairsDataset};
+use super::Pair;
+use super::pose::{left_bin, strip_spec, yaw_from_heading};
+use crate::model::CcvpeSpec;
+use crate::progress;
+use crossfix_calibration::{Geodetic, PatchSpec, RgbImage, StripRemap};
+use crossfix_onboard::tiles::{TileError, TileStore};
+use rayon::prelude::*;
+use std::io::Cursor;
+
+/// Largest side of a picture that is decoded.
+const MOST_SIDE_PX: u32 = 16_384;
+/// Largest file of a picture.
+const MOST_IMAGE_BYTES: u64 = 64 << 20;
+
+/// How pairs are prepared.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Preparation {
+    /// Patch centres are rounded to this grid, as the daemon does.
+    pub patch_grid_m: f64,
+    /// Aerial metres beyond the network's on each side, for cutting elsewhere; pairs whose tiles
+    /// don't reach that far get none.
+    pub margin_m: f64,
+}
+
+impl Default for Preparation {
+    fn default() -> Self {
+        Self {
+            patch_grid_m: 8.0,
+            margin_m: 0.0,
+        }
+    }
+}
+
+/// Reads and prepares every row, on all cores, in the rows' order.
+///
+/// # Errors
+/// [`DatasetError`] naming the first pair whose picture or tiles cannot be used.
+pub fn prepare(
+    dataset: &PairsDataset,
+    spec: &CcvpeSpec,
+    preparation: &Preparation,
+) -> Result<Vec<Pair>, DatasetError> {
+    let rows = &dataset.rows;
+    let bar = progress::bar("prepare", rows.len() as u64);
+    // Each worker has a tile set of its own; neighbours in a drive share its tiles.
+    let share = rows.len().div_ceil(rayon::current_num_threads()).max(1);
+    let parts: Vec<Vec<Pair>> = rows
+        .par_chunks(share)
+        .map(|rows| {
+            let mut tiles = TileStore::open(dataset.tiles()).map_err(|error| {
+                let path = dataset.folder.join("dataset.toml").display().to_string();
+                DatasetError::Manifest {
+                    path,
+                    what: error.to_string(),
+                }
+            })?;
+            let prepared = rows.iter().map(|row| {
+                bar.inc(1);
+                one(dataset, row, spec, preparation, &mut tiles)
+            });
+            prepared.collect()
+        })
+        .collect::<Result<_, _>>()?;
+    bar.finish_and_clear();
+    Ok(parts.into_iter().flatten().collect())
+}
+
+fn one(
+    dataset: &PairsDataset,
+    row: &PairRow,
+    spec: &CcvpeSpec,
+    preparation: &Preparation,
+    tiles: &mut TileStore,
+) -> Result<Pair, DatasetError> {
+    let wrong = |what: String| DatasetError::Pair {
+        id: row.id.clone(),
+        what,
+    };
+    let picture = read_picture(dataset, row).map_err(wrong)?;
+    let yaw_rad = yaw_from_heading(row.heading_deg);
+    let strip = strip_spec(spec, yaw_rad);
+    let remap = StripRemap::new(&dataset.manifest.camera, &strip, yaw_rad);
+    let ground = remap
+        .and_then(|remap| remap.apply(&picture))
+        .map_err(|error| wrong(format!("{}: {error}", row.image)))?;
+    let coarse = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0)
+        .map_err(|error| wrong(error.to_string()))?;
+    let margin_px = (preparation.margin_m / spec.metres_per_pixel).round() as usize;
+    let mut patch = |margin_px: usize| {
+        let patch = PatchSpec {
+            size_px: spec.aerial_px + 2 * margin_px,
+            metres_per_pixel: spec.metres_per_pixel,
+        };
+        tiles.patch(coarse, patch, preparation.patch_grid_m)
+    };
+    let found = match patch(margin_px) {
+        Err(TileError::NotCovered { .. }) if margin_px > 0 => patch(0),
+        other => other,
+    };
+    let (georeference, aerial) = found.map_err(|error| wrong(error.to_string()))?;
+    let offset = georeference.frame().enu_from_geodetic(level_with(coarse, georeference.centre()));
+    Ok(Pair {
+        id: row.id.clone(),
+        drive: row.drive.clone(),
+        time_ns: row.time_ns,
+        ground,
+        left_bin: left_bin(spec, &strip),
+        aerial: RgbImage::clone(&aerial),
+        centre: georeference.centre(),
+        coarse_offset_m: [offset.east(), offset.north()],
+        coarse_covariance_m2: row.covariance_m2,
+        yaw_rad,
+    })
+}
+
+fn read_picture(dataset: &PairsDataset, row: &PairRow) -> Result<RgbImage, String> {
+    let path = dataset.folder.join(&row.image);
+    let say = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+    let bytes = std::fs::metadata(&path).map_err(|error| say(&error))?.len();
+    if bytes > MOST_IMAGE_BYTES {
+        return Err(say(&format!("{bytes} bytes; pictures have at most {MOST_IMAGE_BYTES}")));
+    }
+    let bytes = std::fs::read(&path).map_err(|error| say(&error))?;
+    let mut reader = image::ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(|error| say(&error))?;
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MOST_SIDE_PX);
+    limits.max_image_height = Some(MOST_SIDE_PX);
+    reader.limits(limits);
+    let picture = reader
+        .decode()
+        .map_err(|error| say(&format!("{error}; record it again as JPEG or PNG")))?
+        .into_rgb8();
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let expected = dataset.manifest.camera.image_size();
+    if [width, height] != expected {
+        return Err(say(&format!(
+            "{width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
+            expected[0], expected[1]
+        )));
+    }
+    RgbImage::from_data(width, height, picture.into_raw()).map_err(|error| say(&error))
+}
+
+fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {
+    Geodetic {
+        height_m: centre.height_m,
+        ..place
+    }
+}

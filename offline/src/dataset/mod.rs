@@ -1,0 +1,137 @@
+//! Pairs of ground and aerial images, and how they become batches.
+//!
+//! [`Pair`] carries no truth. True positions are in [`Truth`], read by another function from
+//! another file; adaptation is never given one.
+
+pub mod augment;
+pub mod pairs;
+pub mod pose;
+
+pub use augment::{Augmentation, View};
+
+pub use pairs::{PairsDataset, Truth};
+pub use pose::{TruePose, true_pose};
+
+use crate::loss::PoseTarget;
+use crate::model::{CcvpeSpec, Input, ModelError};
+use crossfix_calibration::{Geodetic, RgbImage};
+use crossfix_kernels::Tensor;
+use rayon::prelude::*;
+
+/// A ground image and its aerial image, ready for a network.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// Unique in its dataset.
+    pub id: String,
+    /// The drive it was recorded on.
+    pub drive: String,
+    /// When, nanoseconds UTC.
+    pub time_ns: i64,
+    /// North-aligned strip of the camera picture.
+    pub ground: RgbImage,
+    /// Bin of the strip's left edge, for networks that see part of the circle.
+    pub left_bin: usize,
+    /// Aerial image, north up; may be larger than the network's, for cutting elsewhere.
+    pub aerial: RgbImage,
+    /// Centre of the aerial image.
+    pub centre: Geodetic,
+    /// The coarse position, metres east and north of `centre`.
+    pub coarse_offset_m: [f64; 2],
+    /// Covariance of the coarse position, east and north.
+    pub coarse_covariance_m2: [[f64; 2]; 2],
+    /// Yaw that the strip was aligned with, radians counter-clockwise from east.
+    pub yaw_rad: f64,
+}
+
+/// A pair and where its label says the camera is.
+#[derive(Debug, Clone, Copy)]
+pub struct Example<'a> {
+    /// The images.
+    pub pair: &'a Pair,
+    /// The label: truth, or pseudo ground truth.
+    pub target: PoseTarget,
+}
+
+/// Examples as a network's input and its targets, each seen through its view.
+///
+/// # Errors
+/// [`ModelError::Input`] when an image has another size than the network's.
+pub fn batch(
+    examples: &[Example],
+    views: &[View],
+    spec: &CcvpeSpec,
+) -> Result<(Input, Vec<PoseTarget>), ModelError> {
+    let ground_len = 3 * spec.ground_rows * spec.ground_columns;
+    let aerial_len = 3 * spec.aerial_px * spec.aerial_px;
+    for example in examples {
+        check_size(example.pair, spec)?;
+    }
+    let mut ground = vec![0.0; examples.len() * ground_len];
+    let mut aerial = vec![0.0; examples.len() * aerial_len];
+    ground
+        .par_chunks_mut(ground_len)
+        .zip(aerial.par_chunks_mut(aerial_len))
+        .zip(examples.par_iter().zip(views))
+        .for_each(|((ground, aerial), (example, view))| {
+            view.ground(&example.pair.ground, spec, ground);
+            view.aerial(&example.pair.aerial, spec, aerial);
+        });
+    let seen = examples.iter().zip(views);
+    let targets = seen.clone().map(|(example, view)| view.pose(&example.target, spec));
+    let left_bins = seen.map(|(example, view)| view.left_bin(example.pair.left_bin, spec));
+    let n = examples.len();
+    let input = Input {
+        ground: Tensor::new(ground, &[n, 3, spec.ground_rows, spec.ground_columns])?,
+        aerial: Tensor::new(aerial, &[n, 3, spec.aerial_px, spec.aerial_px])?,
+        ground_left_bin: if spec.ground_left_bin {
+            left_bins.collect()
+        } else {
+            Vec::new()
+        },
+    };
+    Ok((input, targets.collect()))
+}
+
+/// Pairs as they are, for inference.
+///
+/// # Errors
+/// As [`batch`].
+pub fn plain_batch(pairs: &[&Pair], spec: &CcvpeSpec) -> Result<Input, ModelError> {
+    let nowhere = PoseTarget {
+        column: 0.0,
+        row: 0.0,
+        residual_rad: 0.0,
+    };
+    let examples: Vec<Example> = pairs
+        .iter()
+        .map(|pair| Example { pair, target: nowhere })
+        .collect();
+    let views = vec![View::default(); examples.len()];
+    Ok(batch(&examples, &views, spec)?.0)
+}
+
+fn check_size(pair: &Pair, spec: &CcvpeSpec) -> Result<(), ModelError> {
+    let (ground, aerial) = (&pair.ground, &pair.aerial);
+    let fits = ground.width == spec.ground_columns
+        && ground.height == spec.ground_rows
+        && ground.data.len() == ground.width * ground.height * 3
+        && aerial.width == aerial.height
+        && aerial.width >= spec.aerial_px
+        && (aerial.width - spec.aerial_px).is_multiple_of(2)
+        && aerial.data.len() == aerial.width * aerial.height * 3;
+    if fits {
+        return Ok(());
+    }
+    Err(ModelError::Input(format!(
+        "pair {}: ground {}×{} and aerial {}×{} do not fit {:?} ({}×{}, at least {side}×{side})",
+        pair.id,
+        ground.width,
+        ground.height,
+        aerial.width,
+        aerial.height,
+        spec.preset,
+        spec.ground_columns,
+        spec.ground_rows,
+        side = spec.aerial_px,
+    )))
+}

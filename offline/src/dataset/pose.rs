@@ -1,0 +1,111 @@
+//! Where a camera is: in metres, in heatmap cells, and how its strip lies on the circle.
+
+use super::Pair;
+use super::pairs::Truth;
+use crate::loss::PoseTarget;
+use crate::model::CcvpeSpec;
+use crossfix_calibration::{Geodetic, LocalFrame, StripSpec};
+use std::f64::consts::{PI, TAU};
+
+/// Where a pair's camera really was, relative to its prepared images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TruePose {
+    /// Metres east and north of the aerial image's centre.
+    pub offset_m: [f64; 2],
+    /// True yaw.
+    pub yaw_rad: f64,
+    /// True yaw minus [`Pair::yaw_rad`], in (-π, π].
+    pub residual_rad: f64,
+}
+
+impl TruePose {
+    /// The pose in heatmap cells.
+    pub fn target(&self, spec: &CcvpeSpec) -> PoseTarget {
+        let [column, row] = cell_from_offset(self.offset_m, spec);
+        PoseTarget {
+            column,
+            row,
+            residual_rad: self.residual_rad,
+        }
+    }
+}
+
+/// Metres east and north of the patch centre to heatmap (column, row).
+pub fn cell_from_offset([east, north]: [f64; 2], spec: &CcvpeSpec) -> [f64; 2] {
+    let half = spec.heatmap_side() as f64 / 2.0;
+    let cell = spec.metres_per_cell();
+    [half + east / cell, half - north / cell]
+}
+
+/// Heatmap (column, row) to metres east and north of the patch centre.
+pub fn offset_from_cell([column, row]: [f64; 2], spec: &CcvpeSpec) -> [f64; 2] {
+    let half = spec.heatmap_side() as f64 / 2.0;
+    let cell = spec.metres_per_cell();
+    [(column - half) * cell, (half - row) * cell]
+}
+
+/// The strip a network eats from a vehicle with this yaw.
+pub fn strip_spec(spec: &CcvpeSpec, yaw_rad: f64) -> StripSpec {
+    let strip = if spec.ground_left_bin {
+        StripSpec::front(spec.ground_columns, yaw_rad)
+    } else {
+        StripSpec::panorama()
+    };
+    StripSpec {
+        rows: spec.ground_rows,
+        columns: spec.ground_columns,
+        ..strip
+    }
+}
+
+/// The bin, clockwise from south, on which the strip's left edge lies.
+pub fn left_bin(spec: &CcvpeSpec, strip: &StripSpec) -> usize {
+    let bins = spec.orientation_bins;
+    let bin = ((strip.left_azimuth_rad + PI) / spec.bin_rad()).round();
+    (bin as isize).rem_euclid(bins as isize) as usize
+}
+
+/// Heading in degrees clockwise from north to yaw in radians counter-clockwise from east.
+pub fn yaw_from_heading(heading_deg: f64) -> f64 {
+    (90.0 - heading_deg).to_radians()
+}
+
+/// An angle in (-π, π].
+pub fn wrap_rad(angle: f64) -> f64 {
+    PI - (PI - angle).rem_euclid(TAU)
+}
+
+/// Where the pair's camera really was, if the truth knows the pair.
+pub fn true_pose(pair: &Pair, truth: &Truth) -> Option<TruePose> {
+    let row = truth.get(&pair.id)?;
+    let place = Geodetic::new(row.latitude_deg, row.longitude_deg, pair.centre.height_m).ok()?;
+    let offset = LocalFrame::new(pair.centre).enu_from_geodetic(place);
+    let yaw_rad = yaw_from_heading(row.heading_deg);
+    Some(TruePose {
+        offset_m: [offset.east(), offset.north()],
+        yaw_rad,
+        residual_rad: wrap_rad(yaw_rad - pair.yaw_rad),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::preset;
+
+    #[test]
+    fn angles_wrap_into_half_open_interval() {
+        assert!((wrap_rad(3.0 * PI) - PI).abs() < 1e-12);
+        assert!((wrap_rad(-PI) - PI).abs() < 1e-12);
+        assert!((wrap_rad(-0.1) + 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_vehicle_heading_north_sees_bins_five_to_ten() {
+        let spec = preset("compact-front").unwrap();
+        let strip = strip_spec(&spec, yaw_from_heading(0.0));
+        assert_eq!(left_bin(&spec, &strip), 5);
+        let strip = strip_spec(&spec, yaw_from_heading(90.0));
+        assert_eq!(left_bin(&spec, &strip), 9);
+    }
+}

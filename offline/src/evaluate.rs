@@ -1,0 +1,120 @@
+//! One model, one area, one table.
+
+use crate::dataset::pose::wrap_rad;
+use crate::dataset::{Pair, Truth, true_pose};
+use crate::metrics::{PositionError, Summary, YawSummary};
+use crate::predict::PairPrediction;
+use serde::{Deserialize, Serialize};
+
+/// What `crossfix evaluate` measures.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mode of the heatmap.
+    pub unmasked: Summary,
+    /// Mode of the heatmap within the 99 % ellipse of the coarse position.
+    pub masked: Summary,
+    /// Mode of each matching level, coarsest first.
+    pub levels: Vec<Summary>,
+    /// Yaw at the mode, if the model says one.
+    pub yaw: Option<YawSummary>,
+    /// Guessing the patch centre.
+    pub guess_centre: Summary,
+    /// Taking the coarse position.
+    pub coarse: Summary,
+    /// Share of modes outside the coarse position's 99 % ellipse.
+    pub outside_prior: f64,
+    /// Pairs left out: without truth, or with the truth outside the patch.
+    pub left_out: usize,
+}
+
+/// Compares predictions with the truth.
+pub fn evaluate(pairs: &[&Pair], predictions: &[PairPrediction], truth: &Truth) -> Evaluation {
+    let mut errors = Errors::default();
+    let mut left_out = 0;
+    for (pair, prediction) in pairs.iter().zip(predictions) {
+        let Some(pose) = true_pose(pair, truth) else {
+            left_out += 1;
+            continue;
+        };
+        let error = |estimate_m| PositionError::new(estimate_m, pose.offset_m, pose.yaw_rad);
+        errors.unmasked.push(error(prediction.mode_m));
+        errors.masked.push(error(prediction.masked_mode_m));
+        errors.centre.push(error([0.0, 0.0]));
+        errors.coarse.push(error(pair.coarse_offset_m));
+        errors.outside += usize::from(prediction.mode_m != prediction.masked_mode_m);
+        errors.levels.resize(prediction.level_modes_m.len(), Vec::new());
+        for (level, mode) in errors.levels.iter_mut().zip(&prediction.level_modes_m) {
+            level.push(error(*mode));
+        }
+        if let Some(residual) = prediction.residual_rad {
+            errors.yaw.push(wrap_rad(residual - pose.residual_rad));
+            errors.given_yaw.push(pose.residual_rad);
+        }
+    }
+    let yaw = !errors.yaw.is_empty();
+    Evaluation {
+        unmasked: Summary::of(&errors.unmasked),
+        masked: Summary::of(&errors.masked),
+        levels: errors.levels.iter().map(|level| Summary::of(level)).collect(),
+        yaw: yaw.then(|| YawSummary::of(&errors.yaw, &errors.given_yaw)),
+        guess_centre: Summary::of(&errors.centre),
+        coarse: Summary::of(&errors.coarse),
+        outside_prior: errors.outside as f64 / errors.unmasked.len().max(1) as f64,
+        left_out,
+    }
+}
+
+#[derive(Default)]
+struct Errors {
+    unmasked: Vec<PositionError>,
+    masked: Vec<PositionError>,
+    levels: Vec<Vec<PositionError>>,
+    centre: Vec<PositionError>,
+    coarse: Vec<PositionError>,
+    yaw: Vec<f64>,
+    given_yaw: Vec<f64>,
+    outside: usize,
+}
+
+impl Evaluation {
+    /// The table that people read.
+    pub fn table(&self) -> String {
+        let mut rows = vec![
+            ("guess the centre".to_string(), &self.guess_centre),
+            ("coarse position".into(), &self.coarse),
+            ("heatmap".into(), &self.unmasked),
+            ("heatmap in prior".into(), &self.masked),
+        ];
+        for (k, level) in self.levels.iter().enumerate() {
+            rows.push((format!("level {}", k + 1), level));
+        }
+        let mut text = format!(
+            "{:<17} {:>6} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6}\n",
+            "metres", "count", "mean", "median", "p90", "along", "across", "<1 m", "<5 m"
+        );
+        for (name, s) in rows {
+            text += &format!(
+                "{name:<17} {:>6} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>7.2} {:>5.0}% {:>5.0}%\n",
+                s.count,
+                s.mean_m,
+                s.median_m,
+                s.p90_m,
+                s.along_mean_m,
+                s.across_mean_m,
+                s.recall_1m * 100.0,
+                s.recall_5m * 100.0,
+            );
+        }
+        if let Some(yaw) = &self.yaw {
+            text += &format!(
+                "yaw: mean {:.2}°, median {:.2}°; the heading given: mean {:.2}°\n",
+                yaw.mean_deg, yaw.median_deg, yaw.given_mean_deg
+            );
+        }
+        text += &format!("{:.1} % of the modes lie outside the prior", self.outside_prior * 100.0);
+        if self.left_out > 0 {
+            text += &format!("; {} pairs without truth were left out", self.left_out);
+        }
+        text + "\n"
+    }
+}

@@ -1,0 +1,253 @@
+//! Losses and their targets.
+//!
+//! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023), section III; the
+//! Gaussian pseudo ground truth of Adapting Fine-Grained Cross-View Localization (2024) is the
+//! same function of another position.
+
+use crate::model::{CcvpeSpec, ModelError, Prediction};
+use crossfix_kernels::{Tape, Tensor, ops};
+use serde::{Deserialize, Serialize};
+
+/// Where a camera is in its aerial image, and how its ground image was turned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PoseTarget {
+    /// Column in heatmap cells from the left edge; cell centres at +0.5.
+    pub column: f64,
+    /// Row in heatmap cells from the top (north) edge.
+    pub row: f64,
+    /// True yaw minus the yaw the ground image was aligned with, radians, counter-clockwise.
+    pub residual_rad: f64,
+}
+
+/// Which terms a loss has, and their constants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Weight of the mean of the levels' InfoNCE.
+    pub info_nce: f32,
+    /// Weight of the heatmap's cross entropy; 0 leaves it out.
+    pub heatmap: f32,
+    /// Weight of the orientation field; 0 leaves it out.
+    pub orientation: f32,
+    /// Levels supervised, coarsest first; `None` is all.
+    pub levels: Option<usize>,
+    /// Softmax temperature of the scores.
+    pub temperature: f32,
+    /// Target entries at or below this are not positives.
+    pub threshold: f32,
+    /// Sigma of the Gaussian target, metres.
+    pub sigma_m: f64,
+    /// Whether the first level's InfoNCE runs over all orientation bins or over those searched.
+    pub all_bins_at_first_level: bool,
+}
+
+impl Default for LossConfig {
+    /// The compact network's supervised loss: the published ratio of InfoNCE to cross entropy is
+    /// 10,000; the sum is divided by it here, which Adam does not notice.
+    fn default() -> Self {
+        Self {
+            info_nce: 1.0,
+            heatmap: 1.0,
+            orientation: 0.1,
+            levels: None,
+            temperature: 0.1,
+            threshold: 0.01,
+            sigma_m: 1.0,
+            all_bins_at_first_level: true,
+        }
+    }
+}
+
+/// A loss and the values it was made of.
+#[derive(Debug)]
+pub struct Loss {
+    /// What is minimised.
+    pub total: Tensor,
+    /// InfoNCE of each supervised level.
+    pub info_nce: Vec<f32>,
+    /// Cross entropy of the heatmap.
+    pub heatmap: Option<f32>,
+    /// Orientation loss.
+    pub orientation: Option<f32>,
+}
+
+/// exp(-d² / 2σ²) at the cell centres, row-major; peak at most 1.
+///
+/// # Units
+/// `side` and `sigma_cells` in heatmap cells.
+pub fn gaussian(side: usize, target: &PoseTarget, sigma_cells: f64) -> Vec<f32> {
+    let along = |centre: f64| -> Vec<f64> {
+        (0..side)
+            .map(|i| (i as f64 + 0.5 - centre) / sigma_cells)
+            .map(|d| (-0.5 * d * d).exp())
+            .collect()
+    };
+    let (columns, rows) = (along(target.column), along(target.row));
+    let cells = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c) as f32));
+    cells.collect()
+}
+
+/// Largest value of each `side / grid` square of a map; the target of a coarse level.
+pub fn max_pool(map: &[f32], side: usize, grid: usize) -> Vec<f32> {
+    let window = side / grid;
+    let mut pooled = vec![0.0f32; grid * grid];
+    for (row, line) in map.chunks_exact(side).enumerate() {
+        for (column, value) in line.iter().enumerate() {
+            let cell = &mut pooled[(row / window).min(grid - 1) * grid + (column / window).min(grid - 1)];
+            *cell = cell.max(*value);
+        }
+    }
+    pooled
+}
+
+/// Shares of an angle among orientation bins: for the two nearest, the channel and its weight.
+///
+/// Bins run backwards: with n bins of width w, q = ⌊θ/w⌋ and r the rest, channel (n−q) mod n gets
+/// 1−r and channel (n−q−1) mod n gets r.
+pub fn orientation_shares(angle_rad: f64, bins: usize) -> [(usize, f32); 2] {
+    let width = std::f64::consts::TAU / bins as f64;
+    let angle = angle_rad.rem_euclid(std::f64::consts::TAU);
+    let lower = (angle / width).floor();
+    let rest = angle / width - lower;
+    let lower = lower as usize % bins;
+    [
+        ((bins - lower) % bins, (1.0 - rest) as f32),
+        ((2 * bins - lower - 1) % bins, rest as f32),
+    ]
+}
+
+/// Target of the score stack of one level: the pooled Gaussian, shared among `bins`.
+pub fn level_target(pooled: &[f32], residual_rad: f64, bins: &[isize], all_bins: usize) -> Vec<f32> {
+    let shares = orientation_shares(residual_rad, all_bins);
+    let mut stack = Vec::with_capacity(bins.len() * pooled.len());
+    for bin in bins {
+        let channel = bin.rem_euclid(all_bins as isize) as usize;
+        let weight: f32 = shares.iter().filter(|(c, _)| *c == channel).map(|(_, w)| w).sum();
+        stack.extend(pooled.iter().map(|value| weight * value));
+    }
+    stack
+}
+
+/// The loss of `prediction` for a batch whose poses are `targets`.
+///
+/// # Errors
+/// [`ModelError`] when the prediction lacks a part that `config` weighs, or shapes disagree.
+pub fn loss(
+    tape: &mut Tape,
+    spec: &CcvpeSpec,
+    prediction: &Prediction,
+    targets: &[PoseTarget],
+    config: &LossConfig,
+) -> Result<Loss, ModelError> {
+    let side = spec.heatmap_side();
+    let n = targets.len();
+    let sigma_cells = config.sigma_m / spec.metres_per_cell();
+    let maps: Vec<Vec<f32>> = targets.iter().map(|t| gaussian(side, t, sigma_cells)).collect();
+
+    let supervised = config.levels.unwrap_or(spec.levels.len()).min(prediction.levels.len());
+    let mut terms = Vec::new();
+    let mut info_nce = Vec::new();
+    for k in 0..supervised {
+        let mut stack = prediction.levels[k].clone();
+        let mut bins = spec.stack_bins(k);
+        if k == 0 && !config.all_bins_at_first_level && spec.orientation_prior.is_some() {
+            stack = ops::select_channels(tape, &stack, &spec.searched_channels())?;
+            bins = spec.searched_bins();
+        }
+        let entries = stack.len() / n.max(1);
+        let scores = ops::reshape(tape, &stack, &[n, entries])?;
+        let mut target = Vec::with_capacity(stack.len());
+        for (map, pose) in maps.iter().zip(targets) {
+            let pooled = max_pool(map, side, spec.levels[k].grid);
+            target.extend(level_target(&pooled, pose.residual_rad, &bins, spec.orientation_bins));
+        }
+        let target = Tensor::new(target, &[n, entries])?;
+        let term = ops::weighted_info_nce(tape, &scores, &target, config.temperature, config.threshold)?;
+        info_nce.push(term.item()?);
+        terms.push(ops::scale(tape, &term, config.info_nce / supervised as f32)?);
+    }
+    let mut heatmap = None;
+    if config.heatmap > 0.0 {
+        let logits = part(prediction.logits.as_ref(), "heatmap")?;
+        let target = Tensor::new(maps.concat(), &[n, side * side])?;
+        let term = ops::heatmap_cross_entropy(tape, logits, &target)?;
+        heatmap = Some(term.item()?);
+        terms.push(ops::scale(tape, &term, config.heatmap)?);
+    }
+    let mut orientation = None;
+    if config.orientation > 0.0 {
+        let field = part(prediction.orientation.as_ref(), "orientation")?;
+        let weight = Tensor::new(maps.concat(), &[n, 1, side, side])?;
+        let directions = targets
+            .iter()
+            .flat_map(|t| [t.residual_rad.cos() as f32, t.residual_rad.sin() as f32]);
+        let directions = Tensor::new(directions.collect(), &[n, 2])?;
+        let term = ops::orientation_loss(tape, field, &weight, &directions)?;
+        orientation = Some(term.item()?);
+        terms.push(ops::scale(tape, &term, config.orientation)?);
+    }
+    let mut terms = terms.into_iter();
+    let mut total = terms
+        .next()
+        .ok_or_else(|| ModelError::Input("a loss without any term; give one a weight".into()))?;
+    for term in terms {
+        total = ops::add(tape, &total, &term)?;
+    }
+    Ok(Loss {
+        total,
+        info_nce,
+        heatmap,
+        orientation,
+    })
+}
+
+fn part<'a>(tensor: Option<&'a Tensor>, what: &str) -> Result<&'a Tensor, ModelError> {
+    tensor.ok_or_else(|| ModelError::Input(format!("the pass ended before the {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT_CENTRE: PoseTarget = PoseTarget {
+        column: 4.5,
+        row: 2.5,
+        residual_rad: 0.0,
+    };
+
+    #[test]
+    fn gaussian_peaks_at_the_cell_that_holds_the_camera() {
+        let map = gaussian(8, &AT_CENTRE, 1.0);
+        assert_eq!(map[2 * 8 + 4], 1.0);
+        assert!((map[2 * 8 + 5] - (-0.5f32).exp()).abs() < 1e-7);
+        assert!((map[3 * 8 + 5] - (-1.0f32).exp()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn coarse_targets_keep_the_peak() {
+        let map = gaussian(8, &AT_CENTRE, 1.0);
+        let pooled = max_pool(&map, 8, 4);
+        assert_eq!(pooled[4 + 2], 1.0);
+        assert!((pooled[4 + 1] - (-0.5f32).exp()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn orientation_is_shared_by_the_two_nearest_bins_backwards() {
+        let degrees = f64::to_radians;
+        // The published rule with n = 16: 22.5° is the whole of channel 15.
+        assert_eq!(orientation_shares(degrees(22.5), 16)[0], (15, 1.0));
+        let [(a, wa), (b, wb)] = orientation_shares(degrees(5.625), 16);
+        assert_eq!((a, b), (0, 15));
+        assert!((wa - 0.75).abs() < 1e-6 && (wb - 0.25).abs() < 1e-6);
+        let [(a, wa), (b, wb)] = orientation_shares(degrees(-5.625), 16);
+        assert_eq!((a, b), (1, 0));
+        assert!((wa - 0.25).abs() < 1e-6 && (wb - 0.75).abs() < 1e-6);
+    }
+
+    #[test]
+    fn level_targets_hold_only_the_searched_bins() {
+        let target = level_target(&[1.0, 0.5], 5.625f64.to_radians(), &[-1, 0, 1], 16);
+        let expected = [0.25, 0.125, 0.75, 0.375, 0.0, 0.0];
+        crossfix_kernels::testing::assert_close(&target, &expected, 1e-6);
+    }
+}

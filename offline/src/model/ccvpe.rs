@@ -1,0 +1,312 @@
+//! CCVPE: matching of a rolled ground descriptor with aerial descriptors, coarse to fine.
+//!
+//! One implementation for every size; [`CcvpeSpec`] says which.
+//!
+//! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023).
+
+use super::layers::{Border, Conv, Encoder, Pass, Step};
+use super::parameters::{Builder, ParameterId, Parameters};
+use super::spec::CcvpeSpec;
+use super::{CrossViewModel, Extent, ForwardOptions, Input, ModelError, Prediction, normalise};
+use crossfix_kernels::ops::{self, Conv2d, Pad};
+use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
+
+/// Guards a division by a zero norm in the decoder's inputs.
+pub(crate) const L2_EPSILON: f32 = 1e-12;
+
+/// One ground head: a 1×1 convolution, then a weighted sum over feature rows.
+#[derive(Debug, Clone)]
+pub(crate) struct GroundHead {
+    pub conv: Conv,
+    pub rows: [ParameterId; 2],
+}
+
+/// The network: its table, where each layer's numbers are, and the numbers.
+#[derive(Debug, Clone)]
+pub struct Ccvpe {
+    spec: CcvpeSpec,
+    pub(crate) ground_encoder: Encoder,
+    pub(crate) aerial_encoder: Encoder,
+    pub(crate) ground_heads: Vec<GroundHead>,
+    pub(crate) aerial_head: [ParameterId; 2],
+    pub(crate) location: Vec<Step>,
+    pub(crate) orientation: Vec<Step>,
+    parameters: Parameters,
+}
+
+impl Ccvpe {
+    /// Builds the network of `spec` with starting values drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`ModelError::Spec`] with everything that is wrong with the table.
+    pub fn new(spec: CcvpeSpec, seed: u64) -> Result<Self, ModelError> {
+        let problems = spec.problems();
+        if !problems.is_empty() {
+            return Err(ModelError::Spec(problems.join("; ")));
+        }
+        let mut builder = Builder::new(seed);
+        let ground_border = Border::new(super::spec::Padding::Zero, spec.ground_wraps);
+        let aerial_border = Border::new(spec.padding, false);
+        let ground_encoder = builder.encoder("grd_efficientnet", &spec.encoder, ground_border);
+        let aerial_encoder = builder.encoder("sat_efficientnet", &spec.encoder, aerial_border);
+        let features = spec.encoder.channels();
+        let rows = spec.ground_feature_rows();
+        let ground_heads = (1..)
+            .zip(&spec.levels)
+            .map(|(k, level)| {
+                let name = format!("grd_feature_to_descriptor{k}");
+                let width = level.ground_channels;
+                GroundHead {
+                    conv: Conv {
+                        weight: builder.weight(
+                            format!("{name}.0.weight"),
+                            &[width, features, 1, 1],
+                            2 * features,
+                        ),
+                        bias: Some(builder.constant(format!("{name}.0.bias"), width, 0.0)),
+                        options: pointwise(),
+                    },
+                    rows: [
+                        builder.weight(format!("{name}.2.weight"), &[rows], rows),
+                        builder.constant(format!("{name}.2.bias"), 1, 0.0),
+                    ],
+                }
+            })
+            .collect();
+        let inputs = features * spec.descriptor_cell * spec.descriptor_cell;
+        let width = spec.levels[0].aerial_channels;
+        let aerial_head = [
+            builder.weight(
+                "sat_feature_to_descriptors.1.weight".into(),
+                &[width, inputs],
+                2 * inputs,
+            ),
+            builder.constant("sat_feature_to_descriptors.1.bias".into(), width, 0.0),
+        ];
+        let skip_channels =
+            |skip: Option<usize>| skip.map_or(0, |block| spec.encoder.blocks[block].channels);
+        let names = |k: usize| spec.levels.len() - k;
+        let mut location = Vec::new();
+        for (k, step) in spec.location.iter().enumerate() {
+            let inputs = 1 + spec.levels[k].aerial_channels;
+            let (up, conv) = (format!("deconv{}", names(k)), format!("conv{}", names(k)));
+            let skip = skip_channels(step.skip);
+            location.push(builder.step([&up, &conv], inputs, step, skip, aerial_border));
+        }
+        let mut orientation = Vec::new();
+        let mut inputs = spec.orientation_bins + width;
+        for (k, step) in spec.orientation.iter().enumerate() {
+            let up = format!("deconv{}_ori", names(k));
+            let conv = format!("conv{}_ori", names(k));
+            let skip = skip_channels(step.skip);
+            orientation.push(builder.step([&up, &conv], inputs, step, skip, aerial_border));
+            inputs = step.out;
+        }
+        Ok(Self {
+            spec,
+            ground_encoder,
+            aerial_encoder,
+            ground_heads,
+            aerial_head,
+            location,
+            orientation,
+            parameters: builder.finish(),
+        })
+    }
+
+    /// The table this network was built from.
+    pub fn spec(&self) -> &CcvpeSpec {
+        &self.spec
+    }
+
+    fn descriptors(&self, pass: &mut Pass, features: &Tensor, k: usize) -> KernelResult<Tensor> {
+        let head = &self.ground_heads[k];
+        let x = head.conv.forward(pass, features)?;
+        let [rows, bias] = head.rows.map(|id| pass.parameters.value(id));
+        ops::collapse_rows(pass.tape, &x, rows, bias)
+    }
+
+    /// Descriptor map of the first level, `[N, C_1, grid, grid]`.
+    fn descriptor_map(&self, pass: &mut Pass, features: &Tensor) -> KernelResult<Tensor> {
+        let cell = self.spec.descriptor_cell;
+        let [weight, bias] = self.aerial_head.map(|id| pass.parameters.value(id));
+        let shape = [weight.shape()[0], features.shape()[1], cell, cell];
+        let weight = ops::reshape(pass.tape, weight, &shape)?;
+        let options = Conv2d {
+            stride: cell,
+            ..pointwise()
+        };
+        ops::conv2d(pass.tape, features, &weight, Some(bias), &options)
+    }
+
+    /// Scores of level `k` for the bins of [`CcvpeSpec::stack_bins`].
+    fn stack(
+        &self,
+        tape: &mut Tape,
+        aerial: &Tensor,
+        ground: &Tensor,
+        k: usize,
+        left_bins: &[usize],
+    ) -> KernelResult<Tensor> {
+        let shift = self.spec.levels[k].shift as isize;
+        let bins = self.spec.stack_bins(k);
+        if !self.spec.ground_left_bin {
+            let shifts: Vec<isize> = bins.iter().map(|bin| bin * shift).collect();
+            return ops::rolled_matching(tape, aerial, ground, &shifts, 0);
+        }
+        // Each sample's window starts at a bin of its own, so all bins are scored and each sample
+        // reads the ones that are north-aligned for it.
+        let all = self.spec.orientation_bins as isize;
+        let shifts: Vec<isize> = (0..all).map(|bin| bin * shift).collect();
+        let scores = ops::rolled_matching(tape, aerial, ground, &shifts, 0)?;
+        let channels: Vec<Vec<usize>> = left_bins
+            .iter()
+            .map(|left| {
+                bins.iter()
+                    .map(|bin| (bin + *left as isize).rem_euclid(all) as usize)
+                    .collect()
+            })
+            .collect();
+        super::gather::gather_channels(tape, &scores, &channels)
+    }
+}
+
+pub(super) fn pointwise() -> Conv2d {
+    Conv2d {
+        stride: 1,
+        padding: [0; 4],
+        rows: Pad::Zero,
+        columns: Pad::Zero,
+        groups: 1,
+    }
+}
+
+impl CrossViewModel for Ccvpe {
+    fn spec(&self) -> &CcvpeSpec {
+        &self.spec
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    fn forward(
+        &mut self,
+        tape: &mut Tape,
+        input: &Input,
+        options: ForwardOptions,
+    ) -> Result<Prediction, ModelError> {
+        input.check(&self.spec)?;
+        let ground = normalise(&input.ground)?;
+        let aerial = normalise(&input.aerial)?;
+        let extent = options.extent;
+        // Taken out for the pass, so that layers and numbers can be borrowed side by side.
+        let mut parameters = std::mem::take(&mut self.parameters);
+        let mut pass = Pass {
+            tape,
+            parameters: &mut parameters,
+            batch_norm: options.batch_norm,
+            drop_connect: options.drop_connect,
+        };
+        let result = self.run(&mut pass, &ground, &aerial, &input.ground_left_bin, extent);
+        self.parameters = parameters;
+        Ok(result?)
+    }
+
+    fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
+        Box::new(self.clone())
+    }
+}
+
+impl Ccvpe {
+    fn run(
+        &self,
+        pass: &mut Pass,
+        ground: &Tensor,
+        aerial: &Tensor,
+        left_bins: &[usize],
+        extent: Extent,
+    ) -> KernelResult<Prediction> {
+        let (ground, _) = self.ground_encoder.forward(pass, ground)?;
+        let (aerial, skips) = self.aerial_encoder.forward(pass, aerial)?;
+        let first = self.descriptor_map(pass, &aerial)?;
+        let searched = self.spec.searched_channels();
+        let wanted = match extent {
+            Extent::Levels(levels) => levels.clamp(1, self.spec.levels.len()),
+            Extent::Location | Extent::Everything => self.spec.levels.len(),
+        };
+        let mut levels = Vec::with_capacity(wanted);
+        let mut x = first.clone();
+        for k in 0..wanted {
+            let descriptor = self.descriptors(pass, &ground, k)?;
+            let stack = self.stack(pass.tape, &x, &descriptor, k, left_bins)?;
+            levels.push(stack.clone());
+            if k + 1 == wanted && matches!(extent, Extent::Levels(_)) {
+                break;
+            }
+            let allowed = if k == 0 && self.spec.orientation_prior.is_some() {
+                ops::select_channels(pass.tape, &stack, &searched)?
+            } else {
+                stack
+            };
+            let matching = ops::max_channels(pass.tape, &allowed)?;
+            let unit = ops::l2_normalise(pass.tape, &x, L2_EPSILON)?;
+            let joined = ops::concat_channels(pass.tape, &[&matching, &unit])?;
+            x = self.location[k].forward(pass, &joined, &skips)?;
+        }
+        let mut logits = None;
+        let mut orientation = None;
+        if !matches!(extent, Extent::Levels(_)) {
+            let side = self.spec.heatmap_side();
+            logits = Some(ops::reshape(pass.tape, &x, &[x.shape()[0], side * side])?);
+        }
+        if matches!(extent, Extent::Everything) {
+            let unit = ops::l2_normalise(pass.tape, &first, L2_EPSILON)?;
+            let mut y = ops::concat_channels(pass.tape, &[&levels[0], &unit])?;
+            for step in &self.orientation {
+                y = step.forward(pass, &y, &skips)?;
+            }
+            orientation = Some(ops::l2_normalise(pass.tape, &y, L2_EPSILON)?);
+        }
+        Ok(Prediction {
+            levels,
+            logits,
+            orientation,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::presets::preset;
+    use super::*;
+
+    #[test]
+    fn published_vigor_network_has_the_published_number_of_parameters() {
+        let model = Ccvpe::new(preset("ccvpe-vigor").unwrap(), 0).unwrap();
+        // 57,396,803 in the state dict, less the two unused classifiers.
+        assert_eq!(model.parameters.count(), 57_396_803 - 2_562_000);
+    }
+
+    #[test]
+    fn published_kitti_network_has_the_published_number_of_parameters() {
+        let model = Ccvpe::new(preset("ccvpe-kitti").unwrap(), 0).unwrap();
+        assert_eq!(model.parameters.count(), 57_854_657);
+    }
+
+    #[test]
+    fn compact_networks_are_small() {
+        for name in ["compact", "compact-front"] {
+            let model = Ccvpe::new(preset(name).unwrap(), 0).unwrap();
+            assert!(
+                (300_000..500_000).contains(&model.parameters.count()),
+                "{name}: {}",
+                model.parameters.count()
+            );
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Networks that match a ground image with an aerial one.
+//!
+//! [`CrossViewModel`] is what training, adaptation and evaluation know; [`Ccvpe`] is the network
+//! behind it. Begin with [`spec`] and [`presets`], then [`ccvpe`].
+
+pub mod ccvpe;
+mod gather;
+pub(crate) mod layers;
+pub mod parameters;
+pub mod presets;
+pub mod spec;
+pub mod weights;
+
+pub use ccvpe::Ccvpe;
+pub use parameters::Parameters;
+pub use presets::{PRESETS, preset};
+pub use spec::CcvpeSpec;
+
+use crossfix_kernels::ops::{self, BatchNormMode};
+use crossfix_kernels::{Tape, Tensor};
+use rand_chacha::ChaCha8Rng;
+
+/// Mean of RGB in [0, 1] that inputs are normalised with (ImageNet).
+pub const PIXEL_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// Standard deviation of RGB in [0, 1] that inputs are normalised with (ImageNet).
+pub const PIXEL_SIGMA: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// Why a network cannot be built, loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// The table does not describe a network.
+    #[error("the network table cannot be built: {0}")]
+    Spec(String),
+    /// A weights file is damaged, or belongs to another network.
+    #[error("{path}: {what}")]
+    Weights {
+        /// The file.
+        path: String,
+        /// What is wrong and what to do.
+        what: String,
+    },
+    /// The images don't fit the network.
+    #[error("{0}")]
+    Input(String),
+    /// An operation refused its input.
+    #[error(transparent)]
+    Kernel(#[from] crossfix_kernels::Error),
+}
+
+/// A batch of image pairs, pixel values 0 to 255.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// `[N, 3, rows, columns]`.
+    pub ground: Tensor,
+    /// `[N, 3, side, side]`, north up.
+    pub aerial: Tensor,
+    /// For networks that see part of the circle: the bin, clockwise from the one that begins at
+    /// south (azimuth -180°), on which each ground image's left edge lies. Empty otherwise.
+    pub ground_left_bin: Vec<usize>,
+}
+
+impl Input {
+    /// Samples in the batch.
+    pub fn len(&self) -> usize {
+        self.ground.shape().first().copied().unwrap_or(0)
+    }
+
+    /// Whether the batch is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+        let ground = [self.len(), 3, spec.ground_rows, spec.ground_columns];
+        let aerial = [self.len(), 3, spec.aerial_px, spec.aerial_px];
+        self.ground.expect_shape("forward", "ground images", &ground)?;
+        self.aerial.expect_shape("forward", "aerial images", &aerial)?;
+        let bins = if spec.ground_left_bin { self.len() } else { 0 };
+        if self.ground_left_bin.len() == bins {
+            Ok(())
+        } else {
+            Err(ModelError::Input(format!(
+                "{}: {} left bins for {} samples, {bins} needed",
+                spec.preset,
+                self.ground_left_bin.len(),
+                self.len()
+            )))
+        }
+    }
+}
+
+/// How much of the network runs. What later parts alone need is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// The score stacks of this many coarsest levels.
+    Levels(usize),
+    /// All levels and the heatmap.
+    Location,
+    /// All levels, the heatmap and the orientation field.
+    Everything,
+}
+
+/// How a forward pass runs.
+pub struct ForwardOptions<'a> {
+    /// Batch statistics, or the running ones.
+    pub batch_norm: BatchNormMode,
+    /// Draws for stochastic depth, in training of networks that have it.
+    pub drop_connect: Option<&'a mut ChaCha8Rng>,
+    /// How much runs.
+    pub extent: Extent,
+}
+
+impl ForwardOptions<'_> {
+    /// Running statistics, no stochastic depth.
+    pub fn evaluation(extent: Extent) -> Self {
+        Self {
+            batch_norm: BatchNormMode::Frozen,
+            drop_connect: None,
+            extent,
+        }
+    }
+}
+
+/// What a network says about a batch.
+#[derive(Debug, Clone)]
+pub struct Prediction {
+    /// Score stacks `[N, bins, grid, grid]`, coarsest first, higher is better. The first holds all
+    /// orientation bins, the others those searched ([`CcvpeSpec::stack_bins`]).
+    pub levels: Vec<Tensor>,
+    /// Heatmap logits `[N, side * side]`, row-major, row 0 north.
+    pub logits: Option<Tensor>,
+    /// Unit vectors `[N, 2, side, side]`: cosine and sine of the yaw residual, true yaw minus the
+    /// yaw the ground image was aligned with, counter-clockwise positive.
+    pub orientation: Option<Tensor>,
+}
+
+impl Prediction {
+    /// Heatmaps `[N, side * side]`: softmax of the logits.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when the pass stopped before the logits.
+    pub fn heatmaps(&self) -> Result<Tensor, ModelError> {
+        let logits = self
+            .logits
+            .as_ref()
+            .ok_or_else(|| ModelError::Input("the pass ended before the heatmap".into()))?;
+        Ok(ops::softmax(&mut Tape::inference(), logits)?)
+    }
+}
+
+/// A network that matches ground and aerial images, as training and adaptation see it.
+pub trait CrossViewModel: Send {
+    /// Its table.
+    fn spec(&self) -> &CcvpeSpec;
+
+    /// Its numbers.
+    fn parameters(&self) -> &Parameters;
+
+    /// Its numbers, to change.
+    fn parameters_mut(&mut self) -> &mut Parameters;
+
+    /// Runs a batch.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images don't fit.
+    fn forward(
+        &mut self,
+        tape: &mut Tape,
+        input: &Input,
+        options: ForwardOptions,
+    ) -> Result<Prediction, ModelError>;
+
+    /// A copy with its own numbers.
+    fn boxed_clone(&self) -> Box<dyn CrossViewModel>;
+}
+
+/// (pixel / 255 - mean) / sigma for each channel of `[N, 3, H, W]`. No gradient flows to images.
+fn normalise(images: &Tensor) -> Result<Tensor, crossfix_kernels::Error> {
+    let [_, channels, rows, columns] = images.dims4("normalise", "images")?;
+    let mut data = images.data().to_vec();
+    for (index, plane) in data.chunks_exact_mut((rows * columns).max(1)).enumerate() {
+        let (scale, offset) = pixel_affine(index % channels.max(1));
+        for value in plane {
+            *value = *value * scale + offset;
+        }
+    }
+    Tensor::new(data, images.shape())
+}
+
+/// Scale and offset that normalise channel `channel` of 0..255 pixels.
+pub fn pixel_affine(channel: usize) -> (f32, f32) {
+    let (mean, sigma) = (PIXEL_MEAN[channel % 3], PIXEL_SIGMA[channel % 3]);
+    (1.0 / (255.0 * sigma), -mean / sigma)
+}

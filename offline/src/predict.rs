@@ -1,0 +1,183 @@
+//! What a network says about pairs, in metres. Knows no truth.
+
+use crate::dataset::pose::offset_from_cell;
+use crate::dataset::{Pair, plain_batch};
+use crate::model::{CrossViewModel, Extent, ForwardOptions, ModelError, Prediction};
+use crate::progress;
+use crossfix_kernels::{Tape, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Squared Mahalanobis distance that holds 99 % of a two-dimensional Gaussian.
+pub const PRIOR_MAHALANOBIS_SQUARED: f64 = 9.210_340_371_976_184;
+
+/// What a network says about one pair; offsets are metres east and north of the patch centre.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairPrediction {
+    /// Mode of the heatmap: the centre of its largest cell, first in row-major order.
+    pub mode_m: [f64; 2],
+    /// Heatmap cell (column, row) of the mode.
+    pub mode_cell: [usize; 2],
+    /// Mode of the heatmap within the 99 % ellipse of the coarse position; the mode itself when
+    /// the ellipse misses the patch.
+    pub masked_mode_m: [f64; 2],
+    /// Heatmap cell (column, row) of the masked mode.
+    pub masked_mode_cell: [usize; 2],
+    /// Probability of the largest cell.
+    pub peak: f64,
+    /// Entropy of the heatmap, nats.
+    pub entropy: f64,
+    /// Mode of each matching level, coarsest first, over the searched orientations.
+    pub level_modes_m: Vec<[f64; 2]>,
+    /// Yaw residual at the mode, radians counter-clockwise.
+    pub residual_rad: Option<f64>,
+    /// Yaw residual at the masked mode.
+    pub masked_residual_rad: Option<f64>,
+    /// The heatmap, row-major, where it was asked for.
+    #[serde(skip)]
+    pub heatmap: Option<Vec<f32>>,
+}
+
+/// Runs a network over pairs in evaluation mode.
+///
+/// # Errors
+/// [`ModelError`] when a pair does not fit the network.
+pub fn predict(
+    model: &mut dyn CrossViewModel,
+    pairs: &[&Pair],
+    keep_heatmaps: bool,
+) -> Result<Vec<PairPrediction>, ModelError> {
+    const BATCH: usize = 16;
+    let bar = progress::bar("predict", pairs.len() as u64);
+    let mut all = Vec::with_capacity(pairs.len());
+    for pairs in pairs.chunks(BATCH) {
+        let input = plain_batch(pairs, model.spec())?;
+        let options = ForwardOptions::evaluation(Extent::Everything);
+        let prediction = model.forward(&mut Tape::inference(), &input, options)?;
+        let heatmaps = prediction.heatmaps()?;
+        for (index, pair) in pairs.iter().enumerate() {
+            all.push(one(model, &prediction, &heatmaps, index, pair, keep_heatmaps));
+        }
+        bar.inc(pairs.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+fn one(
+    model: &dyn CrossViewModel,
+    prediction: &Prediction,
+    heatmaps: &Tensor,
+    index: usize,
+    pair: &Pair,
+    keep_heatmap: bool,
+) -> PairPrediction {
+    let spec = model.spec();
+    let side = spec.heatmap_side();
+    let cells = side * side;
+    let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
+    let place = |cell: usize| [cell % side, cell / side];
+    let offset = |cell: [usize; 2]| offset_from_cell(cell.map(|c| c as f64 + 0.5), spec);
+    let allowed = |cell: usize| {
+        let [east, north] = offset(place(cell));
+        let from_coarse = [east - pair.coarse_offset_m[0], north - pair.coarse_offset_m[1]];
+        within_prior(from_coarse, pair.coarse_covariance_m2)
+    };
+    let mode = arg_max(heatmap, |_| true).unwrap_or(0);
+    let masked = arg_max(heatmap, allowed).unwrap_or(mode);
+    let field = prediction.orientation.as_ref();
+    let residual_at = |cell: usize| {
+        let field = &field?.data()[index * 2 * cells..(index + 1) * 2 * cells];
+        Some(f64::from(field[cells + cell]).atan2(f64::from(field[cell])))
+    };
+    let entropy = heatmap
+        .iter()
+        .filter(|p| **p > 0.0)
+        .map(|p| -f64::from(*p) * f64::from(*p).ln());
+    let searched = spec.searched_channels();
+    let level_modes_m = prediction.levels.iter().enumerate().map(|(k, stack)| {
+        let channels: Vec<usize> = if k == 0 && spec.orientation_prior.is_some() {
+            searched.clone()
+        } else {
+            (0..stack.shape()[1]).collect()
+        };
+        level_mode(stack, index, &channels, spec.aerial_px as f64 * spec.metres_per_pixel)
+    });
+    PairPrediction {
+        mode_m: offset(place(mode)),
+        mode_cell: place(mode),
+        masked_mode_m: offset(place(masked)),
+        masked_mode_cell: place(masked),
+        peak: f64::from(heatmap[mode]),
+        entropy: entropy.sum(),
+        level_modes_m: level_modes_m.collect(),
+        residual_rad: residual_at(mode),
+        masked_residual_rad: residual_at(masked),
+        heatmap: keep_heatmap.then(|| heatmap.to_vec()),
+    }
+}
+
+/// Whether a place lies within the 99 % ellipse of the coarse position.
+pub fn within_prior([east, north]: [f64; 2], covariance_m2: [[f64; 2]; 2]) -> bool {
+    let [[ee, en], [_, nn]] = covariance_m2;
+    let determinant = ee * nn - en * en;
+    let squared = nn * east * east - 2.0 * en * east * north + ee * north * north;
+    squared <= PRIOR_MAHALANOBIS_SQUARED * determinant
+}
+
+/// First largest value among those allowed.
+pub fn arg_max(values: &[f32], allowed: impl Fn(usize) -> bool) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for (index, value) in values.iter().enumerate() {
+        if best.is_none_or(|best| *value > values[best]) && allowed(index) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+fn level_mode(stack: &Tensor, sample: usize, channels: &[usize], side_m: f64) -> [f64; 2] {
+    let [_, all, grid, _] = <[usize; 4]>::try_from(stack.shape()).unwrap_or([1; 4]);
+    let plane = grid * grid;
+    let mut best = (f32::NEG_INFINITY, 0);
+    for channel in channels {
+        let from = (sample * all + channel) * plane;
+        for (cell, score) in stack.data()[from..from + plane].iter().enumerate() {
+            if *score > best.0 {
+                best = (*score, cell);
+            }
+        }
+    }
+    let cell_m = side_m / grid as f64;
+    let column = (best.1 % grid) as f64 + 0.5;
+    let row = (best.1 / grid) as f64 + 0.5;
+    [column * cell_m - side_m / 2.0, side_m / 2.0 - row * cell_m]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_of_equal_largest_values_wins() {
+        assert_eq!(arg_max(&[0.0, 2.0, 2.0, 1.0], |_| true), Some(1));
+        assert_eq!(arg_max(&[0.0, 2.0, 2.0, 1.0], |i| i != 1), Some(2));
+        assert_eq!(arg_max(&[1.0], |_| false), None);
+    }
+
+    #[test]
+    fn the_prior_ellipse_is_three_sigma_wide() {
+        let covariance = [[4.0, 0.0], [0.0, 1.0]];
+        assert!(within_prior([6.0, 0.0], covariance));
+        assert!(!within_prior([0.0, 6.0], covariance));
+        assert!(!within_prior([6.2, 0.0], covariance));
+    }
+
+    #[test]
+    fn level_modes_are_cell_centres_in_metres() {
+        let mut scores = vec![0.0; 2 * 2 * 4];
+        scores[8 + 4 + 1] = 1.0; // sample 1, channel 1, row 0, column 1
+        let stack = Tensor::new(scores, &[2, 2, 2, 2]).unwrap();
+        assert_eq!(level_mode(&stack, 1, &[0, 1], 64.0), [16.0, 16.0]);
+        assert_eq!(level_mode(&stack, 1, &[0], 64.0), [-16.0, 16.0]);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a long run leaves behind: `run.json`, a loss curve, checkpoints, and hashes of its inputs.
+
+use crate::model::weights::write_whole;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The folder that a run writes into.
+#[derive(Debug, Clone)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create(path: &Path) -> std::io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        Ok(Self { path: path.into() })
+    }
+
+    /// Path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a JSON file, whole or not at all.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> std::io::Result<()> {
+        let mut text = serde_json::to_string_pretty(value)?;
+        text.push('\n');
+        write_whole(&self.file(name), text.as_bytes())
+    }
+
+    /// Appends one JSON line; curves are read while they grow.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn append_line(&self, name: &str, value: &Value) -> std::io::Result<()> {
+        let file = std::fs::OpenOptions::new().create(true).append(true).open(self.file(name));
+        writeln!(file?, "{value}")
+    }
+
+    /// Removes a file that an earlier run left, if there is one.
+    pub fn forget(&self, name: &str) {
+        // Absent is what we want; a file that cannot be removed shows at the next write.
+        let _ = std::fs::remove_file(self.file(name));
+    }
+}
+
+/// Set by the first TERM or INT; long loops look at it between steps.
+#[derive(Debug, Clone, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Catches INT and TERM: the first asks to stop, the second ends the process.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn on_signals() -> std::io::Result<Self> {
+        let flag = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
+            signal_hook::flag::register(signal, flag.clone())?;
+        }
+        Ok(Self(flag))
+    }
+
+    /// Asks to stop.
+    pub fn ask(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether somebody asked.
+    pub fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// SHA-256 of a file, lower-case hexadecimal.
+///
+/// # Errors
+/// The operating system's.
+pub fn sha256_file(path: &Path) -> std::io::Result<String> {
+    let mut file = std::fs::File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hexadecimal(&hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// SHA-256 of the JSON text of a value.
+pub fn sha256_json(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    hexadecimal(&Sha256::digest(text))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+}
+
+/// What every run says about the program that made it.
+pub fn producer() -> Value {
+    json!({
+        "program": "crossfix",
+        "version": env!("CARGO_PKG_VERSION"),
+        "command": std::env::args().collect::<Vec<_>>(),
+    })
+}

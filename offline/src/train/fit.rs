@@ -1,0 +1,285 @@
+//! One screen: draw a batch, forward, loss, backward, step; write down how it went.
+
+use super::{BatchNormKind, Checkpoint, FitConfig, TrainError};
+use crate::dataset::{Example, View, batch};
+use crate::loss::{Loss, loss};
+use crate::model::{CrossViewModel, ForwardOptions, ModelError};
+use crate::progress;
+use crate::run::{Interrupt, RunFolder, sha256_json};
+use crossfix_kernels::optim::Adam;
+use crossfix_kernels::{Error as KernelError, Tape, ops::BatchNormMode};
+use rand::seq::SliceRandom;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use std::time::Instant;
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Fitted {
+    /// Steps done, of how many.
+    pub steps: u64,
+    /// Steps of the whole run.
+    pub total_steps: u64,
+    /// Total loss of each step of this call.
+    pub losses: Vec<f32>,
+    /// Seconds this call took.
+    pub seconds: f64,
+    /// Stopped early on request; the checkpoint continues it.
+    pub interrupted: bool,
+}
+
+/// Trains `model` on `examples`, writing `NAME.checkpoint.safetensors` and `NAME.curve.jsonl` into
+/// `folder` (nothing without one). With `resume`, goes on where the checkpoint of the same
+/// settings, seed and examples stopped; the result has the same bits as an uninterrupted run.
+///
+/// # Errors
+/// [`TrainError`]; on a loss that is not finite the checkpoint holds the last good state.
+#[expect(clippy::too_many_arguments, reason = "a run has that many independent parts")]
+pub fn fit(
+    name: &'static str,
+    model: &mut dyn CrossViewModel,
+    examples: &[Example],
+    config: &FitConfig,
+    seed: u64,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Result<Fitted, TrainError> {
+    config.check()?;
+    if examples.is_empty() {
+        return Err(TrainError::Settings("no example to train on".into()));
+    }
+    let total = config.total_steps(examples.len());
+    let run_sha256 = fingerprint(name, model, examples, config, seed);
+    let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
+    let curve = format!("{name}.curve.jsonl");
+    let mut adam = Adam::default();
+    adam.clip_norm = config.clip_norm;
+    let mut step = 0;
+    match (&path, resume) {
+        (Some(path), true) if path.exists() => {
+            step = Checkpoint::load(path, &run_sha256, model, &mut adam)?.step;
+        }
+        _ => folder.into_iter().for_each(|folder| folder.forget(&curve)),
+    }
+    let save = |step, model: &dyn CrossViewModel, adam: &Adam| match &path {
+        None => Ok(()),
+        Some(path) => Checkpoint {
+            step,
+            run_sha256: run_sha256.clone(),
+        }
+        .save(path, model, adam),
+    };
+    let schedule = config.schedule();
+    let bar = progress::bar(name, total);
+    bar.set_position(step);
+    let start = Instant::now();
+    let mut losses = Vec::new();
+    let mut order = Order::new(seed, examples.len());
+    while step < total && !interrupt.asked() {
+        let rate = schedule.at(step, total);
+        let drawn = draw(&mut order, examples, config, model, seed, step);
+        let result = one_step(model, &mut adam, &drawn, config, rate, seed, step);
+        let (loss, total_loss, norm) = match result {
+            Ok(done) => done,
+            Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => {
+                save(step, model, &adam)?;
+                bar.abandon();
+                return Err(TrainError::NotFinite {
+                    step,
+                    what,
+                    checkpoint: path.map_or("memory".into(), |path| path.display().to_string()),
+                });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        losses.push(total_loss);
+        step += 1;
+        bar.set_position(step);
+        if step.is_multiple_of(10) || step == total {
+            bar.set_message(format!("loss {total_loss:.3}"));
+            if let Some(folder) = folder {
+                let line = json!({
+                    "step": step, "loss": total_loss, "info_nce": loss.info_nce,
+                    "heatmap": loss.heatmap, "orientation": loss.orientation,
+                    "learning_rate": rate, "gradient_norm": norm,
+                });
+                folder.append_line(&curve, &line).map_err(|error| TrainError::Write {
+                    path: folder.file(&curve).display().to_string(),
+                    error,
+                })?;
+            }
+        }
+        if step.is_multiple_of(config.checkpoint_every) {
+            save(step, model, &adam)?;
+        }
+    }
+    save(step, model, &adam)?;
+    bar.finish_and_clear();
+    Ok(Fitted {
+        steps: step,
+        total_steps: total,
+        losses,
+        seconds: start.elapsed().as_secs_f64(),
+        interrupted: step < total,
+    })
+}
+
+/// Settings, seed and examples: what must be equal for a checkpoint to fit.
+fn fingerprint(
+    name: &str,
+    model: &dyn CrossViewModel,
+    examples: &[Example],
+    config: &FitConfig,
+    seed: u64,
+) -> String {
+    let config = FitConfig {
+        checkpoint_every: 1,
+        ..config.clone()
+    };
+    let labels: Vec<_> = examples
+        .iter()
+        .map(|e| (&e.pair.id, e.target.column, e.target.row, e.target.residual_rad))
+        .collect();
+    sha256_json(&(name, model.spec(), config, seed, labels))
+}
+
+/// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
+struct Order {
+    seed: u64,
+    epoch: Option<u64>,
+    shuffled: Vec<usize>,
+}
+
+impl Order {
+    fn new(seed: u64, examples: usize) -> Self {
+        Self {
+            seed,
+            epoch: None,
+            shuffled: (0..examples).collect(),
+        }
+    }
+
+    fn at(&mut self, place: u64) -> usize {
+        let n = self.shuffled.len() as u64;
+        let epoch = place / n;
+        if self.epoch != Some(epoch) {
+            self.shuffled = (0..n as usize).collect();
+            self.shuffled.shuffle(&mut generator(self.seed, 0x0e90c, epoch));
+            self.epoch = Some(epoch);
+        }
+        self.shuffled[(place % n) as usize]
+    }
+}
+
+/// A generator for one purpose at one time, so that nothing depends on what was drawn before.
+fn generator(seed: u64, purpose: u64, time: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(purpose);
+    rng.set_word_pos(u128::from(time) << 16);
+    rng
+}
+
+struct Drawn<'a> {
+    examples: Vec<Example<'a>>,
+    views: Vec<View>,
+}
+
+fn draw<'a>(
+    order: &mut Order,
+    examples: &[Example<'a>],
+    config: &FitConfig,
+    model: &dyn CrossViewModel,
+    seed: u64,
+    step: u64,
+) -> Drawn<'a> {
+    let mut rng = generator(seed, 1, step);
+    let first = step * config.batch as u64;
+    let places = first..first + config.batch as u64;
+    let examples: Vec<Example> = places.map(|place| examples[order.at(place)]).collect();
+    let views = examples
+        .iter()
+        .map(|example| {
+            let side = example.pair.aerial.width;
+            let augmentation = &config.augmentation;
+            View::draw(&mut rng, augmentation, model.spec(), side, &example.target)
+        })
+        .collect();
+    Drawn { examples, views }
+}
+
+fn one_step(
+    model: &mut dyn CrossViewModel,
+    adam: &mut Adam,
+    drawn: &Drawn,
+    config: &FitConfig,
+    rate: f64,
+    seed: u64,
+    step: u64,
+) -> Result<(Loss, f32, f64), ModelError> {
+    let spec = model.spec().clone();
+    let (input, targets) = batch(&drawn.examples, &drawn.views, &spec)?;
+    let mut drop_connect = generator(seed, 2, step);
+    let mut tape = Tape::training();
+    let statistics = model.parameters().all_statistics().to_vec();
+    let options = ForwardOptions {
+        batch_norm: match config.batch_norm {
+            BatchNormKind::Train => BatchNormMode::Train {
+                momentum: config.batch_norm_momentum,
+            },
+            BatchNormKind::Frozen => BatchNormMode::Frozen,
+        },
+        drop_connect: config.drop_connect.then_some(&mut drop_connect),
+        extent: config.extent(&spec),
+    };
+    // A step that fails leaves the state before it: the running statistics are put back.
+    let attempt = || {
+        let prediction = model.forward(&mut tape, &input, options)?;
+        let loss = loss(&mut tape, &spec, &prediction, &targets, &config.loss)?;
+        let value = loss.total.item()?;
+        if !value.is_finite() {
+            return Err(ModelError::Kernel(KernelError::NotFinite {
+                op: "loss",
+                what: format!("the loss ({value})"),
+            }));
+        }
+        let gradients = std::mem::replace(&mut tape, Tape::inference()).backward(&loss.total)?;
+        let report = adam.step(model.parameters_mut().all_mut(), &gradients, rate)?;
+        Ok((loss, value, report.gradient_norm))
+    };
+    let result = attempt();
+    if result.is_err() {
+        model.parameters_mut().all_statistics_mut().clone_from_slice(&statistics);
+    }
+    result
+}
+
+/// Draws one number for each of several purposes: kept apart by construction.
+#[cfg(test)]
+fn first_draw(seed: u64, purpose: u64, time: u64) -> u64 {
+    rand::Rng::random(&mut generator(seed, purpose, time))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_epoch_visits_every_example_once() {
+        let mut order = Order::new(3, 5);
+        for epoch in 0..3u64 {
+            let mut seen: Vec<usize> = (0..5).map(|place| order.at(epoch * 5 + place)).collect();
+            seen.sort_unstable();
+            assert_eq!(seen, [0, 1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn generators_differ_by_purpose_time_and_seed() {
+        let draws = [(0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)].map(|(s, p, t)| first_draw(s, p, t));
+        for (i, a) in draws.iter().enumerate() {
+            assert!(draws[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The supervised loop, and what adaptation shares with it.
+
+mod checkpoint;
+mod fit;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use checkpoint::Checkpoint;
+pub use fit::{Fitted, fit};
+
+use crate::dataset::Augmentation;
+use crate::loss::LossConfig;
+use crate::model::{CcvpeSpec, Extent, ModelError};
+use crossfix_kernels::optim::{Decay, LearningRate};
+use serde::{Deserialize, Serialize};
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The network or an operation failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A loss or gradient is NaN or infinite.
+    #[error("step {step}: {what} is not finite; the last good state is in {checkpoint}; lower learning_rate, or set clip_norm")]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// What was not finite.
+        what: String,
+        /// Where the state before it is.
+        checkpoint: String,
+    },
+    /// Nothing to learn from, or settings without meaning.
+    #[error("{0}")]
+    Settings(String),
+    /// A file of the run cannot be written.
+    #[error("cannot write {path}: {error}; free space or choose another --out, then --resume")]
+    Write {
+        /// The file.
+        path: String,
+        /// The operating system's reason.
+        error: std::io::Error,
+    },
+    /// A checkpoint belongs to another run.
+    #[error("{path} cannot be resumed: {what}")]
+    Resume {
+        /// The checkpoint.
+        path: String,
+        /// What disagrees.
+        what: String,
+    },
+}
+
+/// Everything that fixes a training run but its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FitConfig {
+    /// Samples in a step.
+    pub batch: usize,
+    /// Passes over the examples; `steps` wins.
+    pub epochs: f64,
+    /// Steps, if given.
+    pub steps: Option<u64>,
+    /// Adam's learning rate.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub decay: DecayKind,
+    /// Steps over which it first rises.
+    pub warm_up_steps: u64,
+    /// Gradients longer than this are shortened.
+    pub clip_norm: Option<f64>,
+    /// Batch statistics in training, or the running ones kept as they are.
+    pub batch_norm: BatchNormKind,
+    /// Weight of a batch in the running statistics.
+    pub batch_norm_momentum: f32,
+    /// Stochastic depth, in networks that have it.
+    pub drop_connect: bool,
+    /// The views drawn.
+    pub augmentation: Augmentation,
+    /// The loss.
+    pub loss: LossConfig,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+/// How the learning rate falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DecayKind {
+    /// It does not.
+    Constant,
+    /// Along a line to zero.
+    LinearToZero,
+    /// Along half a cosine to zero.
+    Cosine,
+}
+
+/// Whose statistics normalise in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNormKind {
+    /// The batch's.
+    Train,
+    /// The running ones, unchanged.
+    Frozen,
+}
+
+impl Default for FitConfig {
+    /// Supervised training of a compact network.
+    fn default() -> Self {
+        Self {
+            batch: 8,
+            epochs: 4.0,
+            steps: None,
+            learning_rate: 2e-3,
+            decay: DecayKind::Cosine,
+            warm_up_steps: 50,
+            clip_norm: None,
+            batch_norm: BatchNormKind::Train,
+            batch_norm_momentum: 0.02,
+            drop_connect: true,
+            augmentation: Augmentation::default(),
+            loss: LossConfig::default(),
+            checkpoint_every: 500,
+        }
+    }
+}
+
+impl FitConfig {
+    /// The published supervised settings, for networks of published size.
+    pub fn published() -> Self {
+        Self {
+            epochs: 15.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::Constant,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.01,
+            augmentation: Augmentation {
+                symmetries: false,
+                heading_jitter_deg: 180.0,
+                crop_jitter_m: 0.0,
+            },
+            loss: LossConfig {
+                info_nce: 1e4,
+                heatmap: 1.0,
+                orientation: 10.0,
+                sigma_m: 4.0 * 0.14,
+                ..LossConfig::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Steps of a run over `examples`.
+    pub fn total_steps(&self, examples: usize) -> u64 {
+        let epoch = examples as f64 / self.batch.max(1) as f64;
+        self.steps.unwrap_or((self.epochs * epoch).ceil() as u64)
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> LearningRate {
+        LearningRate {
+            base: self.learning_rate,
+            warm_up_steps: self.warm_up_steps,
+            decay: match self.decay {
+                DecayKind::Constant => Decay::Constant,
+                DecayKind::LinearToZero => Decay::LinearToZero,
+                DecayKind::Cosine => Decay::Cosine,
+            },
+        }
+    }
+
+    /// How much of a network the loss needs; the rest is not computed.
+    pub fn extent(&self, spec: &CcvpeSpec) -> Extent {
+        if self.loss.orientation > 0.0 {
+            Extent::Everything
+        } else if self.loss.heatmap > 0.0 {
+            Extent::Location
+        } else {
+            Extent::Levels(self.loss.levels.unwrap_or(spec.levels.len()))
+        }
+    }
+
+    /// Refuses settings without meaning.
+    ///
+    /// # Errors
+    /// [`TrainError::Settings`] naming the setting and its range.
+    pub fn check(&self) -> Result<(), TrainError> {
+        let rules = [
+            ((1..=4096).contains(&self.batch), "batch must be 1 to 4096"),
+            (
+                self.epochs.is_finite() && self.epochs > 0.0 && self.epochs < 1e6,
+                "epochs must be above 0 and below a million",
+            ),
+            (
+                self.learning_rate.is_finite() && self.learning_rate > 0.0 && self.learning_rate < 10.0,
+                "learning_rate must be above 0 and below 10",
+            ),
+            (
+                self.clip_norm.is_none_or(|norm| norm > 0.0),
+                "clip_norm must be above 0",
+            ),
+            (
+                (0.0..=1.0).contains(&self.batch_norm_momentum),
+                "batch_norm_momentum must be 0 to 1",
+            ),
+            (
+                self.loss.temperature > 0.0 && self.loss.sigma_m > 0.0,
+                "loss.temperature and loss.sigma_m must be above 0",
+            ),
+            (
+                self.loss.levels.is_none_or(|levels| levels > 0),
+                "loss.levels must be at least 1",
+            ),
+            (self.checkpoint_every > 0, "checkpoint_every must be above 0"),
+        ];
+        match rules.iter().find(|(good, _)| !good) {
+            None => Ok(()),
+            Some((_, rule)) => Err(TrainError::Settings((*rule).into())),
+        }
+    }
+}

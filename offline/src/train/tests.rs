@@ -1,0 +1,178 @@
+use super::*;
+use crate::dataset::{Example, Pair};
+use crate::loss::PoseTarget;
+use crate::model::{Ccvpe, CrossViewModel, preset, weights::arrays_of};
+use crate::run::{Interrupt, RunFolder};
+use crossfix_calibration::{Geodetic, RgbImage};
+
+/// Pairs of noise: nothing to understand, enough to remember.
+pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTarget)> {
+    let spec = preset(preset_name).unwrap();
+    let mut state = 1u32;
+    let mut byte = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    let mut image = |width: usize, height: usize| RgbImage {
+        width,
+        height,
+        data: (0..width * height * 3).map(|_| byte()).collect(),
+    };
+    (0..count)
+        .map(|index| {
+            let pair = Pair {
+                id: format!("noise-{index}"),
+                drive: "noise".into(),
+                time_ns: index as i64,
+                ground: image(spec.ground_columns, spec.ground_rows),
+                left_bin: index % spec.orientation_bins,
+                aerial: image(spec.aerial_px, spec.aerial_px),
+                centre: Geodetic::new(52.0, 4.3, 0.0).unwrap(),
+                coarse_offset_m: [0.0, 0.0],
+                coarse_covariance_m2: [[100.0, 0.0], [0.0, 100.0]],
+                yaw_rad: 0.0,
+            };
+            let target = PoseTarget {
+                column: 20.5 + 5.0 * (index % 5) as f64,
+                row: 12.5 + 7.0 * (index % 6) as f64,
+                residual_rad: 0.0,
+            };
+            (pair, target)
+        })
+        .collect()
+}
+
+fn settings(steps: u64) -> FitConfig {
+    FitConfig {
+        steps: Some(steps),
+        augmentation: Augmentation::none(),
+        checkpoint_every: 4,
+        ..FitConfig::default()
+    }
+}
+
+fn examples(pairs: &[(Pair, PoseTarget)]) -> Vec<Example<'_>> {
+    pairs
+        .iter()
+        .map(|(pair, target)| Example {
+            pair,
+            target: *target,
+        })
+        .collect()
+}
+
+fn train(
+    model: &mut Ccvpe,
+    pairs: &[(Pair, PoseTarget)],
+    config: &FitConfig,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Fitted {
+    let examples = examples(pairs);
+    fit("train", model, &examples, config, 5, folder, resume, interrupt).unwrap()
+}
+
+#[test]
+fn one_batch_can_be_learned_by_heart() {
+    for name in ["compact", "compact-front"] {
+        let pairs = noise_pairs(4, name);
+        let mut model = Ccvpe::new(preset(name).unwrap(), 1).unwrap();
+        let config = FitConfig {
+            batch: 4,
+            ..settings(60)
+        };
+        let fitted = train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+        let (first, last) = (fitted.losses[0], fitted.losses[59]);
+        eprintln!("{name}: {:.1} ms a sample, loss {first} to {last}", fitted.seconds * 1e3 / 240.0);
+        assert!(last < 0.4 * first, "{name}: loss {first} became {last}");
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_bits_for_ten_steps() {
+    let pairs = noise_pairs(6, "compact");
+    let config = FitConfig {
+        batch: 2,
+        augmentation: Augmentation::default(),
+        ..settings(10)
+    };
+    let run = || {
+        let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+        let fitted = train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+        (fitted.losses, arrays_of(&model))
+    };
+    let (first, second) = (run(), run());
+    assert_eq!(first.0.len(), 10);
+    assert!(first == second);
+}
+
+#[test]
+fn an_interrupted_run_resumes_to_the_same_bits() {
+    let pairs = noise_pairs(6, "compact");
+    let whole_folder = tempfile::tempdir().unwrap();
+    let whole = RunFolder::create(whole_folder.path()).unwrap();
+    let config = FitConfig { batch: 2, ..settings(6) };
+    let mut uninterrupted = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    train(&mut uninterrupted, &pairs, &config, Some(&whole), false, &Interrupt::default());
+
+    // The checkpoint of step 4 is what an interrupt there leaves.
+    let part_folder = tempfile::tempdir().unwrap();
+    let part = RunFolder::create(part_folder.path()).unwrap();
+    let mut interrupted = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let asked = Interrupt::default();
+    asked.ask();
+    let stopped = train(&mut interrupted, &pairs, &config, Some(&part), false, &asked);
+    assert!(stopped.interrupted && stopped.steps == 0);
+    let mut resumed = Ccvpe::new(preset("compact").unwrap(), 99).unwrap();
+    let fitted = train(&mut resumed, &pairs, &config, Some(&part), true, &Interrupt::default());
+    assert!(!fitted.interrupted);
+    assert!(arrays_of(&resumed) == arrays_of(&uninterrupted));
+}
+
+#[test]
+fn a_checkpoint_of_other_settings_is_refused() {
+    let pairs = noise_pairs(2, "compact");
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let config = FitConfig { batch: 2, ..settings(1) };
+    train(&mut model, &pairs, &config, Some(&folder), false, &Interrupt::default());
+    let other = FitConfig { learning_rate: 1e-5, ..config };
+    let result = fit("train", &mut model, &examples(&pairs), &other, 5, Some(&folder), true, &Interrupt::default());
+    assert!(result.unwrap_err().to_string().contains("settings, seed or dataset changed"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_keeps_the_last_good_state() {
+    let pairs = noise_pairs(2, "compact");
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let before = arrays_of(&model);
+    let mut config = FitConfig { batch: 2, ..settings(3) };
+    config.loss.info_nce = f32::INFINITY;
+    let result = fit("train", &mut model, &examples(&pairs), &config, 5, Some(&folder), false, &Interrupt::default());
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("not finite") && message.contains("checkpoint"), "{message}");
+    assert!(arrays_of(&model) == before);
+    assert!(folder.file("train.checkpoint.safetensors").exists());
+}
+
+#[test]
+fn levels_beyond_the_supervised_ones_stay_untouched() {
+    let pairs = noise_pairs(4, "compact");
+    let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let before = arrays_of(&model);
+    let mut config = FitConfig { batch: 4, batch_norm: BatchNormKind::Frozen, ..settings(2) };
+    config.loss.levels = Some(2);
+    config.loss.heatmap = 0.0;
+    config.loss.orientation = 0.0;
+    train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+    let after = arrays_of(&model);
+    let changed = |name: &str| before[name] != after[name];
+    assert!(changed("deconv3.weight") && changed("conv3.0.weight"));
+    assert!(!changed("deconv2.weight") && !changed("deconv1_ori.weight") && !changed("conv1.2.weight"));
+    assert!(!changed("sat_efficientnet._blocks.0._bn.running_mean"));
+    assert_eq!(model.spec().levels.len(), 3);
+}
