@@ -17,7 +17,7 @@ const REPEATS: usize = 10;
 enum Layer {
     /// 3 × 3: output channels, stride, columns that wrap around.
     Conv(usize, usize, Pad),
-    /// Batch normalisation and SiLU.
+    /// Batch normalisation and `SiLU`.
     Norm,
     /// Doubling transposed convolution: output channels.
     Up(usize),

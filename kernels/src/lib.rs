@@ -14,6 +14,15 @@
 //! # Ok::<(), crossfix_kernels::Error>(())
 //! ```
 
+#![allow(
+    clippy::inline_always,
+    reason = "what inner loops call must adopt their instruction set"
+)]
+#![cfg_attr(
+    test,
+    allow(clippy::float_cmp, reason = "tests compare values that are exact")
+)]
+
 mod buffer;
 mod error;
 mod gemm;

@@ -23,15 +23,11 @@ pub(crate) use for_each_cpu;
 /// Cody & Waite range reduction to |r| ≤ ln 2 / 2 and the Taylor polynomial to r⁷ / 7!, whose
 /// remainder there is below 1e-8.
 #[inline(always)]
-#[expect(
-    clippy::inline_always,
-    reason = "must adopt the caller's instruction set"
-)]
 pub(crate) fn exp(x: f32) -> f32 {
     // Adding 1.5 · 2²³ rounds to an integer that sits in the low mantissa bits.
     const ROUND: f32 = 12_582_912.0;
     // ln 2 in two parts; the first has so few bits that multiplying it by n is exact.
-    const LN_2_HIGH: f32 = 0.693_359_375;
+    const LN_2_HIGH: f32 = 355.0 / 512.0;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
     // Comparisons, not min and max: those would turn NaN into the bound.
     let x = if x > 88.0 { 88.0 } else { x };
@@ -63,10 +59,6 @@ pub(crate) fn exp(x: f32) -> f32 {
 
 /// 1 / (1 + e⁻ˣ).
 #[inline(always)]
-#[expect(
-    clippy::inline_always,
-    reason = "must adopt the caller's instruction set"
-)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
@@ -76,10 +68,6 @@ pub(crate) const LANES: usize = 16;
 
 /// Adds the lanes pairwise, always in the same order.
 #[inline(always)]
-#[expect(
-    clippy::inline_always,
-    reason = "must adopt the caller's instruction set"
-)]
 pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;
     while width > 0 {

@@ -34,8 +34,8 @@ pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
     let mut worst = (0, 0.0f32);
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         let difference = (got - expected).abs() / (1.0 + expected.abs());
-        // Negated so that NaN counts as different.
-        if !(difference <= worst.1) {
+        // NaN is worse than any number, and stays the worst.
+        if difference > worst.1 || (difference.is_nan() && !worst.1.is_nan()) {
             worst = (index, difference);
         }
     }
@@ -118,4 +118,13 @@ fn weight(index: usize) -> f64 {
 
 fn phase(index: usize) -> f64 {
     (index * 13 % 29) as f64 / 29.0
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[should_panic(expected = "element 1")]
+    fn nan_is_close_to_nothing() {
+        super::assert_close(&[1.0, f32::NAN, 1.0], &[1.0, 1.0, 1.0], 1e-3);
+    }
 }

@@ -41,7 +41,9 @@ pub fn conv_transpose2x2(
     let mut data = conv2d::input_gradient(&halving, weight.data(), input.data());
     let planes = data.chunks_exact_mut(4 * height * width);
     for (plane, bias) in planes.zip(bias.data().iter().cycle()) {
-        plane.iter_mut().for_each(|value| *value += bias);
+        for value in plane {
+            *value += bias;
+        }
     }
     let mut output = Tensor::from_parts(data, &shape);
     let inputs = [input, weight, bias];

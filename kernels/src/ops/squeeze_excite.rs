@@ -16,7 +16,7 @@ use crate::tensor::Tensor;
 /// [`Error::Shape`] when the shapes do not fit.
 ///
 /// # Source
-/// Squeeze-and-Excitation Networks (Hu et al. 2018), with the SiLU of `EfficientNet`.
+/// Squeeze-and-Excitation Networks (Hu et al. 2018), with the `SiLU` of `EfficientNet`.
 pub fn squeeze_excite(
     tape: &mut Tape,
     input: &Tensor,

@@ -4,6 +4,7 @@
 mod dense;
 mod depthwise;
 mod geometry;
+mod panel;
 #[cfg(test)]
 mod tests;
 mod tile;

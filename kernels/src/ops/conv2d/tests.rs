@@ -31,8 +31,8 @@ fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Con
     for n in 0..batch {
         for out in 0..outputs {
             let group = out / (outputs / o.groups);
-            for y in 0..(height + top + bottom - kh) / o.stride + 1 {
-                for x in 0..(width + left + right - kw) / o.stride + 1 {
+            for y in 0..=(height + top + bottom - kh) / o.stride {
+                for x in 0..=(width + left + right - kw) / o.stride {
                     let mut sum = bias.map_or(0.0, |b| f64::from(b.data()[out]));
                     for (c, ky, kx) in (0..per_group).flat_map(|c| {
                         (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (c, ky, kx)))
@@ -61,6 +61,17 @@ fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Con
 fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
     use Pad::{Circular, Reflect, Zero};
     vec![
+        // More taps or outputs than one panel is deep, rows that do not fill one.
+        (
+            [1, 2, 5, 5],
+            [150, 2, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
+        (
+            [1, 2, 4, 24],
+            [3, 2, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
         (
             [2, 3, 5, 7],
             [4, 3, 3, 3],

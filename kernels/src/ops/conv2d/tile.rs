@@ -77,10 +77,6 @@ impl<F: Sink> WithSimd for PanelProduct<'_, F> {
 }
 
 #[inline(always)]
-#[expect(
-    clippy::inline_always,
-    reason = "must adopt the caller's instruction set"
-)]
 fn columns<S: Simd, const N: usize>(
     simd: S,
     block: &[[f32; ROWS]],
@@ -162,10 +158,6 @@ impl WithSimd for Correlate<'_> {
 
 impl Correlate<'_> {
     #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "must adopt the caller's instruction set"
-    )]
     fn span<S: Simd, const N: usize>(&mut self, simd: S, from: usize) {
         let width = N * S::F32_LANES;
         let lines = self.lines;

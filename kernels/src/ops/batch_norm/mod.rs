@@ -2,13 +2,17 @@
 //!
 //! Only the input is kept for the backward pass; what lies between is computed again.
 
-use super::activation::{self, Activation};
+mod planes;
+
+use super::activation::Activation;
 use crate::buffer;
 use crate::error::{Error, Result};
-use crate::math::{LANES, for_each_cpu, sum, sum_lanes};
+use crate::math::sum;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+
+use planes::Channel;
 
 const OP: &str = "batch_norm";
 
@@ -41,16 +45,6 @@ pub enum BatchNormMode {
     },
     /// The running ones, unchanged. Gradients still flow to input, gamma and beta.
     Frozen,
-}
-
-/// What one channel is normalised with.
-#[derive(Clone, Copy)]
-struct Channel {
-    mean: f32,
-    /// 1 / sqrt(variance + epsilon).
-    inverse_sigma: f32,
-    gamma: f32,
-    beta: f32,
 }
 
 /// activation((x - mean) / sqrt(variance + epsilon) · gamma + beta), channel by channel.
@@ -153,9 +147,9 @@ fn normalise(
         .for_each(|(plane, (output, input))| {
             let channel = channels[plane % channels.len()];
             match activation {
-                Activation::None => forward_plain(input, output, channel),
-                Activation::Silu => forward_silu(input, output, channel),
-                Activation::Relu => forward_relu(input, output, channel),
+                Activation::None => planes::forward_plain(input, output, channel),
+                Activation::Silu => planes::forward_silu(input, output, channel),
+                Activation::Relu => planes::forward_relu(input, output, channel),
             }
         });
     let mut output = Tensor::from_parts(data, input.shape());
@@ -192,9 +186,9 @@ fn backward(
         .map(|(plane, ((bent, input), gradient))| {
             let channel = channels[plane % channels.len()];
             match activation {
-                Activation::None => backward_plain(input, gradient, bent, channel),
-                Activation::Silu => backward_silu(input, gradient, bent, channel),
-                Activation::Relu => backward_relu(input, gradient, bent, channel),
+                Activation::None => planes::backward_plain(input, gradient, bent, channel),
+                Activation::Silu => planes::backward_silu(input, gradient, bent, channel),
+                Activation::Relu => planes::backward_relu(input, gradient, bent, channel),
             }
         })
         .collect();
@@ -222,9 +216,11 @@ fn backward(
             if own_statistics {
                 let shift = -scale * beta_gradient[c] / count;
                 let slope = -scale * inverse_sigma * gamma_gradient[c] / count;
-                through_statistics(gradient, input, scale, shift, mean, slope);
+                planes::through_statistics(gradient, input, scale, shift, mean, slope);
             } else {
-                gradient.iter_mut().for_each(|value| *value *= scale);
+                for value in gradient {
+                    *value *= scale;
+                }
             }
         });
     let shape = [channels.len()];
@@ -251,7 +247,7 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
         .with_min_len((8 * 1024 / plane_len).max(1))
         .map(|plane| {
             let mean = sum(plane) / plane_len as f32;
-            [mean, squared_distance(plane, mean)]
+            [mean, planes::squared_distance(plane, mean)]
         })
         .collect();
     let planes = (moments.len() / c) as f64;
@@ -272,93 +268,6 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
     }
     statistics
 }
-
-for_each_cpu! {
-    fn squared_distance(values: &[f32], from: f32) -> f32 {
-        let mut lanes = [0.0f32; LANES];
-        let chunks = values.chunks_exact(LANES);
-        let rest: f32 = chunks.remainder().iter().map(|value| (value - from) * (value - from)).sum();
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                *lane = (value - from).mul_add(value - from, *lane);
-            }
-        }
-        sum_lanes(lanes) + rest
-    }
-}
-
-for_each_cpu! {
-    /// `gradient = scale · gradient + shift + (input - mean) · slope`.
-    fn through_statistics(gradient: &mut [f32], input: &[f32], scale: f32, shift: f32, mean: f32, slope: f32) {
-        for (value, x) in gradient.iter_mut().zip(input) {
-            *value = (x - mean).mul_add(slope, value.mul_add(scale, shift));
-        }
-    }
-}
-
-/// Forward and backward over one plane, for one activation.
-macro_rules! fused {
-    ($forward:ident, $backward:ident, $activation:path, $slope:path) => {
-        for_each_cpu! {
-            fn $forward(input: &[f32], output: &mut [f32], channel: Channel) {
-                let scale = channel.gamma * channel.inverse_sigma;
-                for (y, x) in output.iter_mut().zip(input) {
-                    *y = $activation((x - channel.mean).mul_add(scale, channel.beta));
-                }
-            }
-        }
-        for_each_cpu! {
-            /// Writes the gradient before the activation; returns its sum, and its sum weighted
-            /// by the distance from the mean.
-            fn $backward(
-                input: &[f32],
-                gradient: &[f32],
-                bent: &mut [f32],
-                channel: Channel,
-            ) -> [f32; 2] {
-                let scale = channel.gamma * channel.inverse_sigma;
-                let slope_at = |x: f32| $slope((x - channel.mean).mul_add(scale, channel.beta));
-                let (mut plain, mut centred) = ([0.0f32; LANES], [0.0f32; LANES]);
-                let (bent, bent_rest) = bent.as_chunks_mut::<LANES>();
-                let (input, input_rest) = input.as_chunks::<LANES>();
-                let (gradient, gradient_rest) = gradient.as_chunks::<LANES>();
-                for ((bent, x), g) in bent.iter_mut().zip(input).zip(gradient) {
-                    for lane in 0..LANES {
-                        bent[lane] = g[lane] * slope_at(x[lane]);
-                        plain[lane] += bent[lane];
-                        centred[lane] = bent[lane].mul_add(x[lane] - channel.mean, centred[lane]);
-                    }
-                }
-                let rest = bent_rest.iter_mut().zip(input_rest).zip(gradient_rest);
-                for (lane, ((bent, x), g)) in rest.enumerate() {
-                    *bent = g * slope_at(*x);
-                    plain[lane] += *bent;
-                    centred[lane] = bent.mul_add(x - channel.mean, centred[lane]);
-                }
-                [sum_lanes(plain), sum_lanes(centred)]
-            }
-        }
-    };
-}
-
-fused!(
-    forward_plain,
-    backward_plain,
-    activation::plain,
-    activation::plain_slope
-);
-fused!(
-    forward_silu,
-    backward_silu,
-    activation::silu,
-    activation::silu_slope
-);
-fused!(
-    forward_relu,
-    backward_relu,
-    activation::relu,
-    activation::relu_slope
-);
 
 #[cfg(test)]
 mod tests {
