@@ -1,6 +1,6 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`dataset`], [`model`], [`loss`],
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`], [`model`], [`loss`],
 //! [`train`], [`predict`], [`metrics`], [`evaluate`], [`report`]. Begin with [`model`] and
 //! [`train`].
 
@@ -14,4 +14,5 @@ pub mod predict;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod simulate;
 pub mod train;

@@ -57,28 +57,39 @@ fn render_tile(placed: &PlacedDistrict, id: TileId, exposure: &Exposure) -> RgbI
         grid_point(local.map(|metres| metres as f32))
     };
     let corners = [corner(0, 0), corner(1, 0), corner(0, 1), corner(1, 1)];
-    let aerial = &placed.district.aerial.data;
-    let last = (SIDE_CELLS - 1) as f32;
-    let pixels = (0..TILE_PX * TILE_PX).map(|index| {
-        let (column, row) = (index % TILE_PX, index / TILE_PX);
-        let mut sum = [0_u32; 3];
-        for sample in 0..SAMPLES * SAMPLES {
-            let part = |whole: usize, part: usize| {
-                (whole as f32 + (part as f32 + 0.5) / SAMPLES as f32) / TILE_PX as f32
-            };
-            let (s, t) = (part(column, sample % SAMPLES), part(row, sample / SAMPLES));
-            let at: [usize; 2] = std::array::from_fn(|i| {
-                let upper = corners[0][i] + s * (corners[1][i] - corners[0][i]);
-                let lower = corners[2][i] + s * (corners[3][i] - corners[2][i]);
-                (upper + t * (lower - upper)).clamp(0.0, last) as usize
-            });
-            let start = 3 * (at[1] * SIDE_CELLS + at[0]);
-            for (sum, channel) in sum.iter_mut().zip(&aerial[start..start + 3]) {
-                *sum += u32::from(*channel);
-            }
-        }
-        sum.map(|total| total as f32 / (SAMPLES * SAMPLES) as f32)
-    });
+    let sums = sample(&placed.district.aerial, &corners);
+    let pixels = sums
+        .into_iter()
+        .map(|sum| sum.map(|total| f32::from(total) / (SAMPLES * SAMPLES) as f32));
     let salt = (u64::from(id.x) << 32) | u64::from(id.y);
     exposure.develop(TILE_PX, TILE_PX, pixels, salt)
+}
+
+/// Sums of the samples of each tile pixel, the tile's corners given as (column, row) of the raster.
+fn sample(aerial: &RgbImage, corners: &[[f32; 2]; 4]) -> Vec<[u16; 3]> {
+    const LINES: usize = TILE_PX * SAMPLES;
+    let last = (SIDE_CELLS - 1) as f32;
+    let mut sums = vec![[0_u16; 3]; TILE_PX * TILE_PX];
+    for line in 0..LINES {
+        let down = (line as f32 + 0.5) / LINES as f32;
+        let at = |right: usize, axis: usize| {
+            let (upper, lower) = (corners[right][axis], corners[right + 2][axis]);
+            upper + down * (lower - upper)
+        };
+        let start = [at(0, 0), at(0, 1)];
+        let step = [0, 1].map(|axis| (at(1, axis) - start[axis]) / LINES as f32);
+        let row = line / SAMPLES * TILE_PX;
+        for (column, sum) in sums[row..row + TILE_PX].iter_mut().enumerate() {
+            for part in 0..SAMPLES {
+                let along = (column * SAMPLES + part) as f32 + 0.5;
+                let [x, y] =
+                    [0, 1].map(|axis| (start[axis] + along * step[axis]).clamp(0.0, last) as usize);
+                let cell = 3 * (y * SIDE_CELLS + x);
+                for (sum, channel) in sum.iter_mut().zip(&aerial.data[cell..cell + 3]) {
+                    *sum += u16::from(*channel);
+                }
+            }
+        }
+    }
+    sums
 }

@@ -6,6 +6,7 @@
 pub mod augment;
 pub mod pairs;
 pub mod pose;
+pub mod write;
 
 pub use augment::{Augmentation, View};
 

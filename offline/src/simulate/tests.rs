@@ -1,0 +1,123 @@
+use super::*;
+use crate::city::gnss::MAX_OFFSET_M;
+use crate::dataset::pairs::{PairsDataset, Truth};
+use crossfix_calibration::LocalFrame;
+use sha2::{Digest, Sha256};
+use std::fs;
+
+fn area(name: AreaName) -> Area {
+    build_area(AreaConfig {
+        area: name,
+        seed: 31,
+        gap: Gap::default(),
+    })
+}
+
+fn write(name: AreaName, contents: Contents, camera: CameraKind) -> (tempfile::TempDir, Written) {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = PairsPlan {
+        part: Part::Test,
+        districts: 1,
+        contents,
+        camera,
+    };
+    let written = write_pairs(&area(name), &plan, folder.path(), &ProgressBar::hidden()).unwrap();
+    (folder, written)
+}
+
+const DRIVE: Contents = Contents::Drives {
+    drives: 1,
+    length_m: 160.0,
+    spacing_m: 4.5,
+    logs: 1,
+};
+
+fn digest(folder: &Path, hash: &mut Sha256) {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
+    paths.sort();
+    for path in paths {
+        if path.is_dir() {
+            digest(&path, hash);
+        } else {
+            hash.update(path.file_name().unwrap().to_string_lossy().as_bytes());
+            hash.update(fs::read(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_same_plan_writes_the_same_files() {
+    let hash = |folder: &Path| {
+        let mut hash = Sha256::new();
+        digest(folder, &mut hash);
+        hash.finalize()
+    };
+    let (a, written) = write(AreaName::Target, DRIVE, CameraKind::Panorama);
+    let (b, _) = write(AreaName::Target, DRIVE, CameraKind::Panorama);
+    assert_eq!(hash(a.path()), hash(b.path()));
+    assert!(written.pairs > 30 && written.tiles > 36, "{written:?}");
+}
+
+#[test]
+fn the_reader_takes_what_the_writer_wrote() {
+    let (folder, written) = write(
+        AreaName::Source,
+        Contents::Random { pairs: 12 },
+        CameraKind::Front,
+    );
+    let dataset = PairsDataset::open(folder.path()).unwrap();
+    assert_eq!(dataset.rows.len(), written.pairs);
+    let truth = Truth::open(folder.path()).unwrap();
+    for row in &dataset.rows {
+        let place = truth.get(&row.id).unwrap();
+        let coarse = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).unwrap();
+        let true_place = Geodetic::new(place.latitude_deg, place.longitude_deg, 0.0).unwrap();
+        let offset = LocalFrame::new(coarse).enu_from_geodetic(true_place);
+        assert!(offset.east().abs() < MAX_OFFSET_M + 0.01, "{offset:?}");
+        assert!(offset.north().abs() < MAX_OFFSET_M + 0.01, "{offset:?}");
+        let picture = image::open(folder.path().join(&row.image)).unwrap();
+        let [width, height] = dataset.manifest.camera.image_size();
+        assert_eq!(
+            (picture.width() as usize, picture.height() as usize),
+            (width, height)
+        );
+    }
+    let again = PairsWriter::create(folder.path())
+        .err()
+        .expect("a folder in use is refused");
+    assert!(again.to_string().contains("not empty"), "{again}");
+}
+
+#[test]
+fn a_log_replays_what_was_simulated_and_holds_no_truth() {
+    use crossfix_onboard::log::{LogReader, Message};
+    let (folder, written) = write(AreaName::Target, DRIVE, CameraKind::Panorama);
+    let path = &written.logs[0];
+    let (mut fixes, mut frames, mut odometry, mut last) = (0, 0, 0, i64::MIN);
+    for message in LogReader::open(path).unwrap() {
+        match message.unwrap() {
+            Message::Gnss(fix) => {
+                assert!(fix.time_ns >= last);
+                last = fix.time_ns;
+                fixes += 1;
+            }
+            Message::Frame(frame) => {
+                assert_eq!(image::load_from_memory(&frame.image).unwrap().width(), 256);
+                frames += 1;
+            }
+            Message::Odometry(_) => odometry += 1,
+            Message::Calibration(camera) => assert_eq!(camera, calibration(CameraKind::Panorama)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let truth = fs::read_to_string(path.with_extension("truth.jsonl")).unwrap();
+    assert_eq!(truth.lines().count(), odometry);
+    assert!(
+        fixes * 10 <= odometry + 10 && frames * 5 >= odometry,
+        "{fixes} {frames} {odometry}"
+    );
+    assert!(folder.path().join("truth.jsonl").is_file());
+}
