@@ -8,9 +8,12 @@
 
 pub mod config;
 pub mod event;
+pub mod image_decode;
 pub mod log;
+mod lru;
 pub mod sink;
 pub mod source;
+pub mod tiles;
 mod utc;
 
 /// How the names of our own output devices begin; sources never read those back.

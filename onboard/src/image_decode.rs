@@ -1,0 +1,104 @@
+//! Decodes JPEG and PNG under limits, so that a hostile picture costs an error and nothing more.
+
+use std::io::Cursor;
+
+use crossfix_calibration::RgbImage;
+use image::{ImageFormat, ImageReader, Limits};
+
+/// Why bytes are not a usable picture.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageDecodeError {
+    /// Neither JPEG nor PNG, judged by the first bytes.
+    #[error("is neither JPEG nor PNG ({0} bytes beginning {1})")]
+    UnknownFormat(usize, String),
+    /// Damaged, truncated or larger than allowed.
+    #[error("is not a readable {0} within {1} × {1} px: {2}")]
+    Unreadable(&'static str, usize, String),
+}
+
+/// The picture in `bytes`, at most `largest_side_px` wide and high. The format is taken from the
+/// bytes; names and labels around them lie often enough.
+///
+/// # Errors
+/// [`ImageDecodeError`] for anything but a whole JPEG or PNG within the limits.
+pub fn decode_rgb(bytes: &[u8], largest_side_px: usize) -> Result<RgbImage, ImageDecodeError> {
+    let (format, name) = if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
+        (ImageFormat::Jpeg, "JPEG")
+    } else if bytes.starts_with(b"\x89PNG") {
+        (ImageFormat::Png, "PNG")
+    } else {
+        let beginning = bytes
+            .iter()
+            .take(8)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        return Err(ImageDecodeError::UnknownFormat(bytes.len(), beginning));
+    };
+    let fail = |problem: String| ImageDecodeError::Unreadable(name, largest_side_px, problem);
+    let side = u32::try_from(largest_side_px).unwrap_or(u32::MAX);
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(side);
+    limits.max_image_height = Some(side);
+    // Sixteen-bit RGBA twice over is the most that a decoder within these sides can need.
+    limits.max_alloc = Some(u64::from(side) * u64::from(side) * 16 + (1 << 20));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let picture = reader
+        .decode()
+        .map_err(|e| fail(e.to_string()))?
+        .into_rgb8();
+    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    if width == 0 || height == 0 {
+        return Err(fail("it has no pixels".into()));
+    }
+    Ok(RgbImage {
+        width,
+        height,
+        data: picture.into_raw(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let picture =
+            image::RgbImage::from_fn(40, 20, |x, y| image::Rgb([x as u8 * 6, y as u8 * 12, 128]));
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn both_formats_decode_to_rgb() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let picture = decode_rgb(&encoded(format), 64).unwrap();
+            assert_eq!(
+                (picture.width, picture.height, picture.data.len()),
+                (40, 20, 2400)
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_larger_than_allowed_is_refused() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let message = decode_rgb(&encoded(format), 39).unwrap_err().to_string();
+            assert!(message.contains("39 × 39"), "{message}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_pictures_never_panic(at in 2usize..5000, value: u8, keep in 0usize..5000) {
+            for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+                let mut bytes = encoded(format);
+                let at = at % bytes.len();
+                bytes[at] = value;
+                bytes.truncate(keep.max(1).min(bytes.len()));
+                let _ = decode_rgb(&bytes, 64);
+            }
+        }
+    }
+}
