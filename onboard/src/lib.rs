@@ -6,11 +6,13 @@
 //! [`pipeline`] owns the threads, the bounded channels and the clock.
 #![forbid(unsafe_code)]
 
+pub mod card;
 pub mod config;
 pub mod event;
 pub mod image_decode;
 pub mod log;
 mod lru;
+pub mod matcher;
 pub mod sink;
 pub mod source;
 pub mod tiles;

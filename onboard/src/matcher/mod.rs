@@ -1,0 +1,99 @@
+//! Ground strip and aerial patch to heatmap, through the exported student.
+
+mod onnx;
+#[cfg(test)]
+pub(crate) mod tiny;
+mod tract;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
+
+use crate::card::{CardError, StudentCard};
+
+pub use tract::TractMatcher;
+
+/// Something that compares a ground strip with an aerial patch.
+pub trait Matcher: Send {
+    /// What it eats and what its answers mean.
+    fn card(&self) -> &StudentCard;
+
+    /// Where in `patch` the strip was taken.
+    ///
+    /// `strip` is north-aligned with the heading at hand; `key` names the patch, so that what depends
+    /// on it alone is computed once.
+    ///
+    /// # Errors
+    /// [`MatchError::Input`] for pictures of other sizes than the card's, [`MatchError::Run`] when the
+    /// network fails or answers with something that is no heatmap.
+    fn match_frame(
+        &mut self,
+        strip: &RgbImage,
+        key: PatchKey,
+        patch: &RgbImage,
+    ) -> Result<MatchResult, MatchError>;
+}
+
+/// What the network says about one strip and one patch.
+#[derive(Debug, Clone)]
+pub struct MatchResult {
+    /// Probability over the patch, north up.
+    pub heatmap: Heatmap,
+    /// True yaw minus the yaw that the strip was aligned with, radians counter-clockwise, around the
+    /// heatmap's mode.
+    pub yaw_residual_rad: Option<f64>,
+    /// Where the time went. Only for people: nothing downstream may depend on it.
+    pub timings: MatchTimings,
+}
+
+/// Wall-clock time of one [`Matcher::match_frame`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MatchTimings {
+    /// Aerial part; zero when its features came from the cache.
+    pub aerial: Duration,
+    /// Ground part, matching and decoders.
+    pub ground_and_matching: Duration,
+}
+
+/// Why a student cannot be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum MatchError {
+    /// The file cannot be read.
+    #[error("student \"{}\" cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The bytes are not an ONNX model that we run.
+    #[error("student \"{name}\" {problem}; export it again with `crossfix export`")]
+    Model {
+        /// File name, for people.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The card is missing or wrong.
+    #[error("student \"{name}\": {source}")]
+    Card {
+        /// File name, for people.
+        name: String,
+        /// What is wrong with the card.
+        source: CardError,
+    },
+    /// A picture of the wrong size.
+    #[error("the {what} picture has {actual:?} px, and the student eats {expected:?}")]
+    Input {
+        /// `ground` or `aerial`.
+        what: &'static str,
+        /// Width and height that came.
+        actual: [usize; 2],
+        /// Width and height of the card.
+        expected: [usize; 2],
+    },
+    /// The network failed on this input.
+    #[error("the student failed: {0}")]
+    Run(String),
+}

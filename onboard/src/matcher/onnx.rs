@@ -1,0 +1,408 @@
+//! Checks an exported student and cuts its graph at the aerial features.
+//!
+//! Cutting the ONNX graph itself, before any engine sees it, keeps the two halves ordinary models:
+//! what the aerial half gives is exactly what the other half takes.
+
+use std::collections::{HashMap, HashSet};
+
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    tensor_proto::DataType,
+    tensor_shape_proto::{Dimension, dimension},
+    type_proto,
+};
+use tract_onnx::prelude::Framework;
+
+use super::MatchError;
+use crate::card::{CARD_KEY, StudentCard};
+
+const MOST_NODES: usize = 20_000;
+const MOST_ELEMENTS: i64 = 1 << 28;
+
+/// The operators a student may use: those our exporter writes and their close relatives. No control
+/// flow, no randomness, nothing that makes big tensors out of small numbers.
+const OPERATORS: &[&str] = &[
+    "Abs",
+    "Add",
+    "AveragePool",
+    "BatchNormalization",
+    "Cast",
+    "Clip",
+    "Concat",
+    "Constant",
+    "Conv",
+    "ConvTranspose",
+    "Cos",
+    "Div",
+    "Exp",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "HardSigmoid",
+    "HardSwish",
+    "Identity",
+    "LpNormalization",
+    "LogSoftmax",
+    "Log",
+    "MatMul",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Mul",
+    "Neg",
+    "Pad",
+    "Pow",
+    "Reciprocal",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Relu",
+    "Reshape",
+    "Resize",
+    "Shape",
+    "Sigmoid",
+    "Sin",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Sqrt",
+    "Squeeze",
+    "Sub",
+    "Tanh",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// A checked student, still whole.
+#[derive(Debug)]
+pub(super) struct Student {
+    pub(super) card: StudentCard,
+    model: ModelProto,
+}
+
+impl Student {
+    /// Reads and checks the bytes of `student.onnx`; `name` is for messages.
+    pub(super) fn parse(bytes: &[u8], name: &str) -> Result<Self, MatchError> {
+        let fail = |problem: String| MatchError::Model {
+            name: name.to_owned(),
+            problem,
+        };
+        if bytes.is_empty() {
+            return Err(fail("is empty".into()));
+        }
+        let mut reader = bytes;
+        let model = tract_onnx::onnx()
+            .proto_model_for_read(&mut reader)
+            .map_err(|e| {
+                fail(format!(
+                    "is not an ONNX file, or is truncated ({})",
+                    e.root_cause()
+                ))
+            })?;
+        let Some(card) = model
+            .metadata_props
+            .iter()
+            .find(|entry| entry.key == CARD_KEY)
+        else {
+            return Err(fail(format!("has no card (`{CARD_KEY}` in its metadata)")));
+        };
+        let card = StudentCard::from_json(&card.value).map_err(|source| MatchError::Card {
+            name: name.to_owned(),
+            source,
+        })?;
+        let student = Self { card, model };
+        student.check().map_err(fail)?;
+        Ok(student)
+    }
+
+    /// The part from `aerial` to the aerial features of the card.
+    pub(super) fn aerial_part(&self) -> Result<ModelProto, String> {
+        self.part(
+            vec![value("aerial", &self.aerial_shape())],
+            &self.card.aerial_features,
+        )
+    }
+
+    /// The part from `ground` and the aerial features, whose shapes are given in the card's order, to
+    /// `heatmap` and `orientation`.
+    pub(super) fn ground_part(&self, feature_shapes: &[Vec<usize>]) -> Result<ModelProto, String> {
+        let mut inputs = vec![value("ground", &self.ground_shape())];
+        for (name, shape) in self.card.aerial_features.iter().zip(feature_shapes) {
+            inputs.push(value(name, shape));
+        }
+        self.part(inputs, &["heatmap".to_owned(), "orientation".to_owned()])
+    }
+
+    fn ground_shape(&self) -> [usize; 4] {
+        [1, 3, self.card.ground.rows, self.card.ground.columns]
+    }
+
+    fn aerial_shape(&self) -> [usize; 4] {
+        [1, 3, self.card.aerial.size_px, self.card.aerial.size_px]
+    }
+
+    fn graph(&self) -> Result<&GraphProto, String> {
+        self.model
+            .graph
+            .as_ref()
+            .ok_or_else(|| "has no graph".to_owned())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let graph = self.graph()?;
+        if graph.node.len() > MOST_NODES {
+            return Err(format!(
+                "has {} nodes, more than {MOST_NODES}",
+                graph.node.len()
+            ));
+        }
+        if !self.model.functions.is_empty() || !graph.sparse_initializer.is_empty() {
+            return Err("has local functions or sparse weights, which are not run".into());
+        }
+        let mut known = HashSet::new();
+        for weight in &graph.initializer {
+            check_tensor(weight)?;
+            if !known.insert(weight.name.as_str()) {
+                return Err(format!("has two weights called `{}`", weight.name));
+            }
+        }
+        let inputs: Vec<&ValueInfoProto> = graph
+            .input
+            .iter()
+            .filter(|input| !known.contains(input.name.as_str()))
+            .collect();
+        for (name, shape) in [
+            ("ground", self.ground_shape()),
+            ("aerial", self.aerial_shape()),
+        ] {
+            let Some(input) = inputs.iter().find(|input| input.name == name) else {
+                return Err(format!("has no input `{name}`"));
+            };
+            if announced(input) != Some(shape.map(|side| side as i64).to_vec()) {
+                return Err(format!(
+                    "has an input `{name}` that is not float {shape:?} as its card says"
+                ));
+            }
+        }
+        if inputs.len() != 2 {
+            return Err(format!(
+                "has {} inputs; a student has `ground` and `aerial`",
+                inputs.len()
+            ));
+        }
+        known.extend(["ground", "aerial"]);
+        // ONNX wants nodes in the order they run, which also rules out cycles.
+        for node in &graph.node {
+            check_node(node)?;
+            for input in node.input.iter().filter(|input| !input.is_empty()) {
+                if !known.contains(input.as_str()) {
+                    return Err(format!("uses `{input}` before anything made it"));
+                }
+            }
+            for output in node.output.iter().filter(|output| !output.is_empty()) {
+                if !known.insert(output) {
+                    return Err(format!("makes `{output}` twice"));
+                }
+            }
+        }
+        let card = &self.card;
+        for name in card.aerial_features.iter().chain(&card.ground_descriptors) {
+            if !known.contains(name.as_str()) {
+                return Err(format!("has no value `{name}`, which its card lists"));
+            }
+        }
+        for name in ["heatmap", "orientation"] {
+            if !graph.output.iter().any(|output| output.name == name) || !known.contains(name) {
+                return Err(format!("has no output `{name}`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The smallest model that makes `outputs` out of `inputs`.
+    fn part(&self, inputs: Vec<ValueInfoProto>, outputs: &[String]) -> Result<ModelProto, String> {
+        let graph = self.graph()?;
+        let makers: HashMap<&str, usize> = graph
+            .node
+            .iter()
+            .enumerate()
+            .flat_map(|(i, node)| node.output.iter().map(move |output| (output.as_str(), i)))
+            .collect();
+        let weights: HashMap<&str, &TensorProto> = graph
+            .initializer
+            .iter()
+            .map(|weight| (weight.name.as_str(), weight))
+            .collect();
+        let given: HashSet<&str> = inputs.iter().map(|input| input.name.as_str()).collect();
+        let mut nodes = HashSet::new();
+        let mut used = HashSet::new();
+        let mut wanted: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        while let Some(name) = wanted.pop() {
+            if name.is_empty() || given.contains(name) || !used.insert(name) {
+                continue;
+            }
+            if let Some(&maker) = makers.get(name) {
+                nodes.insert(maker);
+                wanted.extend(graph.node[maker].input.iter().map(String::as_str));
+            } else if !weights.contains_key(name) {
+                return Err(format!(
+                    "needs `{name}` to make {outputs:?}, and its card's aerial_features don't cut that"
+                ));
+            }
+        }
+        let part = GraphProto {
+            name: graph.name.clone(),
+            node: kept(&graph.node, |i, _| nodes.contains(&i)),
+            initializer: kept(&graph.initializer, |_, weight| {
+                used.contains(weight.name.as_str())
+            }),
+            input: inputs,
+            output: outputs
+                .iter()
+                .map(|name| value_of_any_shape(name))
+                .collect(),
+            ..GraphProto::default()
+        };
+        Ok(ModelProto {
+            ir_version: self.model.ir_version,
+            opset_import: self.model.opset_import.clone(),
+            graph: Some(part),
+            ..ModelProto::default()
+        })
+    }
+}
+
+fn kept<T: Clone>(items: &[T], keep: impl Fn(usize, &T) -> bool) -> Vec<T> {
+    items
+        .iter()
+        .enumerate()
+        .filter(|(i, item)| keep(*i, item))
+        .map(|(_, item)| item.clone())
+        .collect()
+}
+
+fn check_node(node: &NodeProto) -> Result<(), String> {
+    if !node.domain.is_empty() && node.domain != "ai.onnx" {
+        return Err(format!(
+            "uses operators of `{}`, which are not run",
+            node.domain
+        ));
+    }
+    if !OPERATORS.contains(&node.op_type.as_str()) {
+        return Err(format!(
+            "uses the operator `{}`, which students don't need",
+            node.op_type
+        ));
+    }
+    for attribute in &node.attribute {
+        if attribute.g.is_some() || !attribute.graphs.is_empty() {
+            return Err(format!(
+                "has a graph inside the attribute `{}`",
+                attribute.name
+            ));
+        }
+        for tensor in attribute.t.iter().chain(&attribute.tensors) {
+            check_tensor(tensor)?;
+        }
+    }
+    Ok(())
+}
+
+/// That the data is here, and as much of it as the dimensions say.
+fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
+    let name = &tensor.name;
+    if !tensor.external_data.is_empty() || tensor.data_location.unwrap_or(0) != 0 {
+        return Err(format!(
+            "keeps `{name}` in another file; a student is one file"
+        ));
+    }
+    let elements = tensor.dims.iter().try_fold(1i64, |product, &side| {
+        (side >= 0)
+            .then(|| product.checked_mul(side))
+            .flatten()
+            .filter(|n| *n <= MOST_ELEMENTS)
+    });
+    let Some(elements) = elements.map(|n| n as usize) else {
+        return Err(format!(
+            "has a weight `{name}` of impossible size {:?}",
+            tensor.dims
+        ));
+    };
+    let (bytes_each, typed) = match DataType::try_from(tensor.data_type) {
+        Ok(DataType::Float) => (4, tensor.float_data.len()),
+        Ok(DataType::Int64) => (8, tensor.int64_data.len()),
+        Ok(DataType::Int32) => (4, tensor.int32_data.len()),
+        Ok(DataType::Bool) => (1, tensor.int32_data.len()),
+        _ => {
+            return Err(format!(
+                "has a weight `{name}` of type {}",
+                tensor.data_type
+            ));
+        }
+    };
+    let found = if tensor.raw_data.is_empty() {
+        typed
+    } else {
+        tensor.raw_data.len() / bytes_each
+    };
+    if found != elements || tensor.raw_data.len() % bytes_each != 0 {
+        return Err(format!(
+            "has a weight `{name}` of {:?} with {found} values in it",
+            tensor.dims
+        ));
+    }
+    Ok(())
+}
+
+/// The shape of a float tensor, if it is one with numbers for sides.
+fn announced(input: &ValueInfoProto) -> Option<Vec<i64>> {
+    let Some(type_proto::Value::TensorType(tensor)) = &input.r#type.as_ref()?.value else {
+        return None;
+    };
+    if tensor.elem_type != DataType::Float as i32 {
+        return None;
+    }
+    let side = |dimension: &Dimension| match dimension.value {
+        Some(dimension::Value::DimValue(side)) => Some(side),
+        _ => None,
+    };
+    tensor.shape.as_ref()?.dim.iter().map(side).collect()
+}
+
+/// A float value of this shape.
+pub(super) fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
+    let dim = shape
+        .iter()
+        .map(|&side| Dimension {
+            value: Some(dimension::Value::DimValue(side as i64)),
+            ..Dimension::default()
+        })
+        .collect();
+    value_with(name, Some(TensorShapeProto { dim }))
+}
+
+fn value_of_any_shape(name: &str) -> ValueInfoProto {
+    value_with(name, None)
+}
+
+fn value_with(name: &str, shape: Option<TensorShapeProto>) -> ValueInfoProto {
+    let tensor = type_proto::Tensor {
+        elem_type: DataType::Float as i32,
+        shape,
+    };
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
+        ..ValueInfoProto::default()
+    }
+}

@@ -1,0 +1,457 @@
+//! Runs the exported student with tract, in two halves.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
+use tract_onnx::pb::ModelProto;
+use tract_onnx::prelude::*;
+
+use super::onnx::Student;
+use super::{MatchError, MatchResult, MatchTimings, Matcher};
+use crate::card::{OrientationConvention, StudentCard};
+use crate::lru::Lru;
+
+/// Largest student that is read, in bytes.
+const LARGEST_MODEL: u64 = 1 << 30;
+/// Aerial features kept, in bytes.
+const FEATURE_BYTES: usize = 16 << 20;
+/// How far the sum of a heatmap may be from 1 before it is called broken.
+const SUM_TOLERANCE: f64 = 1e-2;
+
+type Features = Arc<Vec<Tensor>>;
+
+/// An exported student in tract: the aerial half, remembered per patch, and the rest.
+///
+/// Batch 1, f32, on the calling thread.
+pub struct TractMatcher {
+    card: StudentCard,
+    aerial: Arc<TypedRunnableModel>,
+    ground: Arc<TypedRunnableModel>,
+    features: Lru<PatchKey, Features>,
+}
+
+impl fmt::Debug for TractMatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TractMatcher")
+            .field("card", &self.card)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TractMatcher {
+    /// Loads `student.onnx`, checks it against its own card, and cuts it at the aerial features.
+    ///
+    /// # Errors
+    /// [`MatchError`] saying what is wrong with the file.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, MatchError> {
+        let path = path.as_ref();
+        let fail = |source| MatchError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let length = std::fs::metadata(path).map_err(fail)?.len();
+        if length > LARGEST_MODEL {
+            return Err(fail(std::io::Error::other(format!(
+                "it has {length} bytes, more than {LARGEST_MODEL}"
+            ))));
+        }
+        let bytes = std::fs::read(path).map_err(fail)?;
+        Self::from_bytes(&bytes, &path.display().to_string())
+    }
+
+    /// The same from bytes in memory; `name` is for messages.
+    ///
+    /// # Errors
+    /// [`MatchError`] saying what is wrong with the bytes.
+    pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, MatchError> {
+        let student = Student::parse(bytes, name)?;
+        let fail = |problem: String| MatchError::Model {
+            name: name.to_owned(),
+            problem,
+        };
+        let aerial = runnable(&student.aerial_part().map_err(fail)?).map_err(fail)?;
+        let shapes = output_shapes(&aerial).map_err(fail)?;
+        let ground = runnable(&student.ground_part(&shapes).map_err(fail)?).map_err(fail)?;
+        let side = student.card.heatmap.side;
+        let expected = [vec![1, side, side], vec![1, 2, side, side]];
+        for ((name, expected), actual) in ["heatmap", "orientation"]
+            .iter()
+            .zip(expected)
+            .zip(output_shapes(&ground).map_err(fail)?)
+        {
+            if actual != expected {
+                return Err(fail(format!(
+                    "answers `{name}` as {actual:?}, and its card means {expected:?}"
+                )));
+            }
+        }
+        Ok(Self {
+            card: student.card,
+            aerial,
+            ground,
+            features: Lru::new(FEATURE_BYTES),
+        })
+    }
+
+    fn features(&mut self, key: PatchKey, patch: &RgbImage) -> Result<Features, MatchError> {
+        if let Some(features) = self.features.get(&key) {
+            return Ok(features);
+        }
+        let outputs = run(&self.aerial, tvec!(planar(patch)?.into()))?;
+        let features: Vec<Tensor> = outputs.into_iter().map(TValue::into_tensor).collect();
+        let weight = features
+            .iter()
+            .map(|feature| feature.len() * size_of::<f32>())
+            .sum();
+        let features = Arc::new(features);
+        self.features.insert(key, features.clone(), weight);
+        Ok(features)
+    }
+}
+
+impl Matcher for TractMatcher {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn match_frame(
+        &mut self,
+        strip: &RgbImage,
+        key: PatchKey,
+        patch: &RgbImage,
+    ) -> Result<MatchResult, MatchError> {
+        let size_px = self.card.aerial.size_px;
+        check_size(
+            "ground",
+            strip,
+            [self.card.ground.columns, self.card.ground.rows],
+        )?;
+        check_size("aerial", patch, [size_px, size_px])?;
+        let start = Instant::now();
+        let features = self.features(key, patch)?;
+        let aerial = start.elapsed();
+        let mut inputs = tvec!(planar(strip)?.into());
+        inputs.extend(features.iter().map(|feature| feature.clone().into_tvalue()));
+        let outputs = run(&self.ground, inputs)?;
+        let timings = MatchTimings {
+            aerial,
+            ground_and_matching: start.elapsed() - aerial,
+        };
+        let heatmap = heatmap(floats(&outputs[0])?, &self.card)?;
+        let yaw_residual_rad = match self.card.orientation {
+            OrientationConvention::YawResidual => yaw_residual(floats(&outputs[1])?, &heatmap),
+            OrientationConvention::None => None,
+        };
+        Ok(MatchResult {
+            heatmap,
+            yaw_residual_rad,
+            timings,
+        })
+    }
+}
+
+/// Optimises a model and makes it ready to run. tract answers some malformed models with a panic,
+/// which becomes an error here.
+fn runnable(model: &ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
+    let built = quietly(|| -> TractResult<_> {
+        let inference = tract_onnx::onnx()
+            .with_ignore_value_info(true)
+            .parse(model, None)?;
+        if !inference.unresolved_inputs.is_empty() {
+            anyhow::bail!("unresolved inputs {:?}", inference.unresolved_inputs);
+        }
+        inference.model.into_optimized()?.into_runnable()
+    });
+    match built {
+        Ok(Ok(model)) => Ok(model),
+        Ok(Err(e)) => Err(format!("cannot be built ({e:#})")),
+        Err(panic) => Err(format!("cannot be built ({panic})")),
+    }
+}
+
+fn run(model: &Arc<TypedRunnableModel>, inputs: TVec<TValue>) -> Result<TVec<TValue>, MatchError> {
+    match quietly(|| model.run(inputs)) {
+        Ok(Ok(outputs)) => Ok(outputs),
+        Ok(Err(e)) => Err(MatchError::Run(format!("{e:#}"))),
+        Err(panic) => Err(MatchError::Run(panic)),
+    }
+}
+
+/// Runs `work`, turning a panic into its words.
+fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let words = payload
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        format!("tract panicked: {}", words.unwrap_or_default())
+    })
+}
+
+fn output_shapes(model: &Arc<TypedRunnableModel>) -> Result<Vec<Vec<usize>>, String> {
+    let model = model.model();
+    model
+        .outputs
+        .iter()
+        .map(|outlet| {
+            let fact = model.outlet_fact(*outlet).map_err(|e| e.to_string())?;
+            if fact.datum_type != f32::datum_type() {
+                return Err(format!(
+                    "answers {:?}, and a student answers f32",
+                    fact.datum_type
+                ));
+            }
+            let shape = fact.shape.as_concrete().map(<[usize]>::to_vec);
+            shape.ok_or_else(|| {
+                format!(
+                    "answers a shape that depends on its input ({:?})",
+                    fact.shape
+                )
+            })
+        })
+        .collect()
+}
+
+fn check_size(
+    what: &'static str,
+    image: &RgbImage,
+    expected: [usize; 2],
+) -> Result<(), MatchError> {
+    let actual = [image.width, image.height];
+    if actual != expected || image.data.len() != 3 * actual[0] * actual[1] {
+        return Err(MatchError::Input {
+            what,
+            actual,
+            expected,
+        });
+    }
+    Ok(())
+}
+
+/// Interleaved bytes to `[1, 3, H, W]` floats from 0 to 255.
+fn planar(image: &RgbImage) -> Result<Tensor, MatchError> {
+    let pixels = image.width * image.height;
+    let mut planes = vec![0f32; 3 * pixels];
+    for (i, pixel) in image.data.chunks_exact(3).enumerate() {
+        for (channel, &value) in pixel.iter().enumerate() {
+            planes[channel * pixels + i] = f32::from(value);
+        }
+    }
+    Tensor::from_shape(&[1, 3, image.height, image.width], &planes)
+        .map_err(|e| MatchError::Run(e.to_string()))
+}
+
+fn floats(value: &TValue) -> Result<&[f32], MatchError> {
+    value
+        .try_as_plain_ram()
+        .and_then(|plain| plain.as_slice::<f32>())
+        .map_err(|e| MatchError::Run(e.to_string()))
+}
+
+/// Renormalised in f64, since the graph sums 4096 f32.
+fn heatmap(probabilities: &[f32], card: &StudentCard) -> Result<Heatmap, MatchError> {
+    let sum: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
+    if (sum - 1.0).abs() > SUM_TOLERANCE || probabilities.iter().any(|p| *p < 0.0) {
+        return Err(MatchError::Run(format!(
+            "its heatmap sums to {sum}, not to 1"
+        )));
+    }
+    let probabilities = probabilities
+        .iter()
+        .map(|&p| (f64::from(p) / sum) as f32)
+        .collect();
+    Heatmap::new(
+        card.heatmap.side,
+        card.heatmap.metres_per_cell,
+        probabilities,
+    )
+    .map_err(|e| MatchError::Run(e.to_string()))
+}
+
+/// The angle of the mean (cosine, sine) over the mode and its neighbours, weighted by probability.
+fn yaw_residual(orientation: &[f32], heatmap: &Heatmap) -> Option<f64> {
+    let side = heatmap.side();
+    let [col, row] = heatmap.mode().cell;
+    let (mut cosine, mut sine) = (0.0, 0.0);
+    for r in row.saturating_sub(1)..(row + 2).min(side) {
+        for c in col.saturating_sub(1)..(col + 2).min(side) {
+            let weight = f64::from(heatmap.probabilities()[r * side + c]);
+            cosine += weight * f64::from(orientation[r * side + c]);
+            sine += weight * f64::from(orientation[side * side + r * side + c]);
+        }
+    }
+    let angle = sine.atan2(cosine);
+    (cosine.hypot(sine) > 0.0 && angle.is_finite()).then_some(angle)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::matcher::tiny::{Tiny, encode, key};
+
+    fn picture(width: usize, height: usize, value: impl Fn(usize, usize, usize) -> u8) -> RgbImage {
+        let mut image = RgbImage::black(width, height);
+        for (i, byte) in image.data.iter_mut().enumerate() {
+            let pixel = i / 3;
+            *byte = value(pixel % width, pixel / width, i % 3);
+        }
+        image
+    }
+
+    /// A patch that is bright in one cell, in the red channel.
+    fn patch(col: usize, row: usize) -> RgbImage {
+        picture(8, 8, |c, r, channel| {
+            if (c, r, channel) == (col, row, 0) {
+                200
+            } else {
+                10
+            }
+        })
+    }
+
+    fn strip() -> RgbImage {
+        picture(8, 4, |_, _, _| 100)
+    }
+
+    #[test]
+    fn the_two_halves_together_are_the_whole_graph() {
+        let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
+        let result = matcher.match_frame(&strip(), key(0), &patch(5, 2)).unwrap();
+        assert_eq!(result.heatmap.mode().cell, [5, 2]);
+        // Logits are aerial red × mean ground / 1000: 20 at the mode and 1 in the other 63 cells.
+        let expected = 1.0 / (1.0 + 63.0 * (-19f64).exp());
+        assert!((f64::from(result.heatmap.mode().probability) - expected).abs() < 1e-6);
+        // The tiny student answers cos = 0.3 and sin = 0.4 everywhere.
+        assert!((result.yaw_residual_rad.unwrap() - 0.4f64.atan2(0.3)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn aerial_features_are_computed_once_per_patch() {
+        let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
+        let first = matcher.match_frame(&strip(), key(0), &patch(5, 2)).unwrap();
+        // Another picture under the same key is not looked at.
+        let cached = matcher.match_frame(&strip(), key(0), &patch(1, 1)).unwrap();
+        assert_eq!(first.heatmap, cached.heatmap);
+        let other = matcher.match_frame(&strip(), key(1), &patch(1, 1)).unwrap();
+        assert_eq!(other.heatmap.mode().cell, [1, 1]);
+    }
+
+    #[test]
+    fn pictures_of_other_sizes_are_refused_with_both_sizes() {
+        let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
+        let error = matcher
+            .match_frame(&patch(0, 0), key(0), &patch(0, 0))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("ground") && error.contains("[8, 8]") && error.contains("[8, 4]"),
+            "{error}"
+        );
+        let mut short = strip();
+        short.data.pop();
+        assert!(matcher.match_frame(&short, key(0), &patch(0, 0)).is_err());
+    }
+
+    #[test]
+    fn students_that_lie_are_refused_by_name() {
+        let refuse = |spoil: fn(&mut Tiny)| {
+            let mut tiny = Tiny::default();
+            spoil(&mut tiny);
+            TractMatcher::from_bytes(&encode(&tiny), "tiny.onnx")
+                .unwrap_err()
+                .to_string()
+        };
+        let cases: [(fn(&mut Tiny), &str); 10] = [
+            (|t| t.model.metadata_props.clear(), "no card"),
+            (|t| t.model.metadata_props[0].value = "{}".into(), "card"),
+            (|t| t.model.graph = None, "no graph"),
+            (
+                |t| t.card.ground.rows = 5,
+                "`ground` that is not float [1, 3, 5, 8]",
+            ),
+            (
+                |t| t.card.aerial_features = vec!["elsewhere".into()],
+                "`elsewhere`",
+            ),
+            (
+                |t| t.card.aerial_features = vec!["ground_mean".into()],
+                "needs `",
+            ),
+            (
+                |t| {
+                    t.graph().output.remove(0);
+                },
+                "no output `heatmap`",
+            ),
+            (
+                |t| t.graph().node[0].op_type = "Loop".into(),
+                "operator `Loop`",
+            ),
+            (
+                |t| t.graph().initializer[0].dims[0] = 1 << 40,
+                "impossible size",
+            ),
+            (
+                |t| {
+                    t.graph().initializer[0].raw_data.pop();
+                },
+                "values in it",
+            ),
+        ];
+        for (spoil, expected) in cases {
+            let message = refuse(spoil);
+            assert!(
+                message.contains(expected) && message.contains("tiny.onnx"),
+                "{message}"
+            );
+        }
+        let reordered = refuse(|t| t.graph().node.reverse());
+        assert!(reordered.contains("before anything made it"), "{reordered}");
+        let external = refuse(|t| t.graph().initializer[0].data_location = Some(1));
+        assert!(external.contains("another file"), "{external}");
+        let resized = refuse(|t| {
+            t.card.heatmap = crate::card::HeatmapOutput {
+                side: 4,
+                metres_per_cell: 16.0,
+            };
+        });
+        assert!(
+            resized.contains("answers `heatmap` as [1, 8, 8]"),
+            "{resized}"
+        );
+    }
+
+    #[test]
+    fn missing_files_and_garbage_are_errors() {
+        let missing = TractMatcher::load("/nowhere/student.onnx")
+            .unwrap_err()
+            .to_string();
+        assert!(missing.contains("/nowhere/student.onnx"), "{missing}");
+        for bytes in [&b""[..], b"not a model", &[0xff; 300], &[0; 300]] {
+            assert!(TractMatcher::from_bytes(bytes, "x").is_err());
+        }
+        let whole = encode(&Tiny::default());
+        for length in (0..whole.len()).step_by(7) {
+            assert!(
+                TractMatcher::from_bytes(&whole[..length], "x").is_err(),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn flipped_bytes_are_errors_or_another_model_but_never_a_panic() {
+        let whole = encode(&Tiny::default());
+        for at in (0..whole.len()).step_by(3) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x55;
+            if let Ok(mut matcher) = TractMatcher::from_bytes(&bytes, "x") {
+                let _ = matcher.match_frame(&strip(), key(0), &patch(0, 0));
+            }
+        }
+    }
+}
