@@ -9,6 +9,7 @@
 pub mod card;
 pub mod config;
 pub mod event;
+pub mod fusion;
 pub mod image_decode;
 pub mod log;
 mod lru;

@@ -1,0 +1,390 @@
+//! A small Kalman filter over motion and GNSS: position, yaw, the odometry's errors and the
+//! receiver's slow error.
+//!
+//! It never sees a heatmap, so its position can be multiplied with the visual belief without counting
+//! anything twice. It also integrates a dead-reckoned *track*, the frame in which the belief lives:
+//! position = track + offset, and the offset barely moves.
+//!
+//! # Why sixty fixes don't count as sixty
+//! The correlated share of a receiver's variance is the state `bias`, a first-order Gauss–Markov
+//! process with the correlation time of the config. Fixes within that time agree about the same wrong
+//! place, and the filter knows: standing still, its variance never falls much below that share.
+
+use nalgebra::{Matrix2, SMatrix, SVector, Vector2};
+
+use super::config::FusionConfig;
+use crate::event::wrap_rad;
+
+const EAST: usize = 0;
+const NORTH: usize = 1;
+const YAW: usize = 2;
+/// True speed over reported speed, minus 1.
+const SCALE: usize = 3;
+/// Reported yaw rate minus true one, rad/s.
+const GYRO_BIAS: usize = 4;
+const BIAS_EAST: usize = 5;
+const BIAS_NORTH: usize = 6;
+
+const STATES: usize = 7;
+type Covariance = SMatrix<f64, STATES, STATES>;
+
+/// Random walk of the speed scale, per √s.
+const SCALE_WALK: f64 = 3e-4;
+/// Random walk of the gyro bias, rad/s per √s.
+const GYRO_BIAS_WALK: f64 = 2e-5;
+/// Squared Mahalanobis distance from which a measurement is doubted.
+const DOUBT: f64 = 6.0;
+/// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
+const CONTRADICTION: f64 = 18.4;
+
+/// How the vehicle moves, held until the next word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Motion {
+    pub(crate) speed_mps: f64,
+    pub(crate) yaw_rate_rps: f64,
+    pub(crate) speed_sigma_mps: f64,
+    pub(crate) yaw_rate_sigma_rps: f64,
+}
+
+/// The filter's state.
+#[derive(Debug, Clone)]
+pub(crate) struct Navigator {
+    state: SVector<f64, STATES>,
+    covariance: Covariance,
+    /// Dead-reckoned place, never corrected.
+    track_m: [f64; 2],
+    /// Metres driven, forwards or backwards.
+    pub(crate) driven_m: f64,
+    /// Variance that the track has gathered against a straight ruler, per axis, m².
+    pub(crate) track_variance_m2: f64,
+    yaw_known: bool,
+    bias_variance_m2: [f64; 2],
+}
+
+impl Navigator {
+    /// Starts at a fix. The yaw is not known yet.
+    pub(crate) fn new(
+        position_m: [f64; 2],
+        fix_covariance_m2: Matrix2<f64>,
+        config: &FusionConfig,
+    ) -> Self {
+        let share = config.gnss_correlated_share;
+        let mut covariance = Covariance::zeros();
+        for (row, bias_row) in [(EAST, BIAS_EAST), (NORTH, BIAS_NORTH)] {
+            for (column, bias_column) in [(EAST, BIAS_EAST), (NORTH, BIAS_NORTH)] {
+                let value = fix_covariance_m2[(row, column)];
+                covariance[(row, column)] = value;
+                // position = fix − bias − noise
+                covariance[(bias_row, bias_column)] = share * value;
+                covariance[(row, bias_column)] = -share * value;
+                covariance[(bias_row, column)] = -share * value;
+            }
+        }
+        covariance[(YAW, YAW)] = std::f64::consts::PI.powi(2) / 3.0;
+        covariance[(SCALE, SCALE)] = config.speed_scale_sigma.powi(2);
+        covariance[(GYRO_BIAS, GYRO_BIAS)] = config.gyro_bias_sigma_rps.powi(2);
+        let mut state = SVector::zeros();
+        state[EAST] = position_m[0];
+        state[NORTH] = position_m[1];
+        Self {
+            state,
+            covariance,
+            track_m: position_m,
+            driven_m: 0.0,
+            track_variance_m2: 0.0,
+            yaw_known: false,
+            bias_variance_m2: [
+                share * fix_covariance_m2[(0, 0)],
+                share * fix_covariance_m2[(1, 1)],
+            ],
+        }
+    }
+
+    pub(crate) fn track_m(&self) -> [f64; 2] {
+        self.track_m
+    }
+
+    /// Position minus track.
+    pub(crate) fn offset_m(&self) -> [f64; 2] {
+        [
+            self.state[EAST] - self.track_m[0],
+            self.state[NORTH] - self.track_m[1],
+        ]
+    }
+
+    pub(crate) fn position_covariance_m2(&self) -> Matrix2<f64> {
+        self.covariance.fixed_view::<2, 2>(EAST, EAST).into_owned()
+    }
+
+    pub(crate) fn yaw_rad(&self) -> f64 {
+        self.state[YAW]
+    }
+
+    pub(crate) fn yaw_sigma_rad(&self) -> f64 {
+        self.covariance[(YAW, YAW)].sqrt()
+    }
+
+    pub(crate) fn yaw_known(&self) -> bool {
+        self.yaw_known
+    }
+
+    pub(crate) fn speed_scale(&self) -> f64 {
+        1.0 + self.state[SCALE]
+    }
+
+    /// Moves everything by `shift_m`: the local frame got another origin.
+    pub(crate) fn shift(&mut self, shift_m: [f64; 2]) {
+        for axis in 0..2 {
+            self.state[axis] += shift_m[axis];
+            self.track_m[axis] += shift_m[axis];
+        }
+    }
+
+    /// Starts over at a fix, keeping what is known about yaw and odometry.
+    pub(crate) fn relocate(
+        &mut self,
+        position_m: [f64; 2],
+        fix_covariance_m2: Matrix2<f64>,
+        config: &FusionConfig,
+    ) {
+        let before = self.clone();
+        *self = Self::new(position_m, fix_covariance_m2, config);
+        for row in [YAW, SCALE, GYRO_BIAS] {
+            self.state[row] = before.state[row];
+            for column in [YAW, SCALE, GYRO_BIAS] {
+                self.covariance[(row, column)] = before.covariance[(row, column)];
+            }
+        }
+        self.track_m = before.track_m;
+        self.driven_m = before.driven_m;
+        self.track_variance_m2 = before.track_variance_m2;
+        self.yaw_known = before.yaw_known;
+    }
+
+    /// Moves on by `dt_s` seconds.
+    pub(crate) fn predict(&mut self, dt_s: f64, motion: Motion, config: &FusionConfig) {
+        let rate = motion.yaw_rate_rps - self.state[GYRO_BIAS];
+        let yaw_mid = self.state[YAW] + 0.5 * rate * dt_s;
+        let forward_m = motion.speed_mps * self.speed_scale() * dt_s;
+        let distance_m = forward_m.abs();
+        let mut transition = Covariance::identity();
+        let mut noise = SVector::<f64, STATES>::zeros();
+        // An error of the speed lasts about a second, then it is another one.
+        let mut position_noise_m2 =
+            config.odometry_noise_m2_per_m * distance_m + motion.speed_sigma_mps.powi(2) * dt_s;
+        if self.yaw_known {
+            let (sine, cosine) = yaw_mid.sin_cos();
+            let step = [forward_m * cosine, forward_m * sine];
+            for axis in 0..2 {
+                self.state[axis] += step[axis];
+                self.track_m[axis] += step[axis];
+            }
+            transition[(EAST, YAW)] = -step[1];
+            transition[(NORTH, YAW)] = step[0];
+            transition[(EAST, SCALE)] = motion.speed_mps * dt_s * cosine;
+            transition[(NORTH, SCALE)] = motion.speed_mps * dt_s * sine;
+            let drift = self.covariance[(YAW, YAW)] + self.covariance[(SCALE, SCALE)];
+            self.track_variance_m2 +=
+                position_noise_m2 + 0.5 * drift.min(1.0) * distance_m * config.drift_memory_m;
+        } else {
+            // Somewhere on a circle; a second of it counts as one error.
+            position_noise_m2 += 0.5 * motion.speed_mps.powi(2) * dt_s;
+            self.track_variance_m2 += position_noise_m2;
+        }
+        self.driven_m += distance_m;
+        self.state[YAW] = wrap_rad(self.state[YAW] + rate * dt_s);
+        transition[(YAW, GYRO_BIAS)] = -dt_s;
+        let keep = (-dt_s / config.gnss_correlation_s).exp();
+        noise[EAST] = position_noise_m2;
+        noise[NORTH] = position_noise_m2;
+        noise[YAW] = motion.yaw_rate_sigma_rps.powi(2) * dt_s;
+        noise[SCALE] = SCALE_WALK.powi(2) * dt_s;
+        noise[GYRO_BIAS] = GYRO_BIAS_WALK.powi(2) * dt_s;
+        for (axis, bias) in [BIAS_EAST, BIAS_NORTH].into_iter().enumerate() {
+            self.state[bias] *= keep;
+            transition[(bias, bias)] = keep;
+            noise[bias] = self.bias_variance_m2[axis] * (1.0 - keep * keep);
+        }
+        self.covariance = transition * self.covariance * transition.transpose()
+            + Covariance::from_diagonal(&noise);
+    }
+
+    /// A fix that was true when the track was `track_then_m`. Returns whether it contradicts what was
+    /// known; a contradicting fix is weighed down, not ignored.
+    pub(crate) fn update_position(
+        &mut self,
+        fix_m: [f64; 2],
+        fix_covariance_m2: Matrix2<f64>,
+        track_then_m: [f64; 2],
+        config: &FusionConfig,
+    ) -> bool {
+        let share = config.gnss_correlated_share;
+        self.bias_variance_m2 = [
+            share * fix_covariance_m2[(0, 0)],
+            share * fix_covariance_m2[(1, 1)],
+        ];
+        let moved = [
+            self.track_m[0] - track_then_m[0],
+            self.track_m[1] - track_then_m[1],
+        ];
+        let residual = Vector2::new(
+            fix_m[0] + moved[0] - self.state[EAST] - self.state[BIAS_EAST],
+            fix_m[1] + moved[1] - self.state[NORTH] - self.state[BIAS_NORTH],
+        );
+        let mut observation = SMatrix::<f64, 2, STATES>::zeros();
+        observation[(0, EAST)] = 1.0;
+        observation[(0, BIAS_EAST)] = 1.0;
+        observation[(1, NORTH)] = 1.0;
+        observation[(1, BIAS_NORTH)] = 1.0;
+        let noise = fix_covariance_m2 * (1.0 - share);
+        let spread = observation * self.covariance * observation.transpose() + noise;
+        // Without the bias the same residual would be judged against the whole stated error.
+        let Some(inverse) = spread.try_inverse() else {
+            return true;
+        };
+        let distance = (residual.transpose() * inverse * residual)[0];
+        // Student-t: a residual this far out speaks of an error this much larger.
+        let doubt = (distance / DOUBT).max(1.0);
+        self.correct(observation, residual, noise + spread * (doubt - 1.0));
+        distance > CONTRADICTION
+    }
+
+    /// A direction of travel or a heading, given as its difference from the yaw at its time.
+    pub(crate) fn update_yaw(&mut self, measured_rad: f64, yaw_then_rad: f64, sigma_rad: f64) {
+        let residual = wrap_rad(measured_rad - yaw_then_rad);
+        if !self.yaw_known {
+            self.state[YAW] = wrap_rad(self.state[YAW] + residual);
+            for other in 0..STATES {
+                self.covariance[(YAW, other)] = 0.0;
+                self.covariance[(other, YAW)] = 0.0;
+            }
+            self.covariance[(YAW, YAW)] = sigma_rad.powi(2);
+            self.yaw_known = true;
+            return;
+        }
+        self.update_scalar(YAW, residual, sigma_rad);
+    }
+
+    /// True speed over reported speed, minus 1, as another sensor sees it.
+    pub(crate) fn update_scale(&mut self, measured: f64, sigma: f64) {
+        self.update_scalar(SCALE, measured - self.state[SCALE], sigma);
+    }
+
+    fn update_scalar(&mut self, index: usize, residual: f64, sigma: f64) {
+        let mut observation = SMatrix::<f64, 1, STATES>::zeros();
+        observation[(0, index)] = 1.0;
+        let noise = sigma.powi(2);
+        let spread = self.covariance[(index, index)] + noise;
+        let doubt = (residual.powi(2) / spread / DOUBT).max(1.0);
+        let noise = SMatrix::<f64, 1, 1>::new(noise + spread * (doubt - 1.0));
+        self.correct(observation, SMatrix::<f64, 1, 1>::new(residual), noise);
+    }
+
+    fn correct<const M: usize>(
+        &mut self,
+        observation: SMatrix<f64, M, STATES>,
+        residual: SMatrix<f64, M, 1>,
+        noise: SMatrix<f64, M, M>,
+    ) {
+        let spread = observation * self.covariance * observation.transpose() + noise;
+        let Some(inverse) = spread.try_inverse() else {
+            return;
+        };
+        let gain = self.covariance * observation.transpose() * inverse;
+        self.state += gain * residual;
+        self.state[YAW] = wrap_rad(self.state[YAW]);
+        // Joseph's form stays symmetric and positive whatever the rounding.
+        let rest = Covariance::identity() - gain * observation;
+        self.covariance =
+            rest * self.covariance * rest.transpose() + gain * noise * gain.transpose();
+        self.covariance = (self.covariance + self.covariance.transpose()) * 0.5;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn still() -> Motion {
+        Motion {
+            speed_mps: 0.0,
+            yaw_rate_rps: 0.0,
+            speed_sigma_mps: 0.0,
+            yaw_rate_sigma_rps: 0.01,
+        }
+    }
+
+    fn driving() -> Motion {
+        Motion {
+            speed_mps: 10.0,
+            speed_sigma_mps: 0.05,
+            ..still()
+        }
+    }
+
+    #[test]
+    fn sixty_fixes_in_a_minute_are_not_sixty_measurements() {
+        let config = FusionConfig::default();
+        let covariance = Matrix2::identity() * 16.0;
+        let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
+        for _ in 0..60 {
+            navigator.predict(1.0, still(), &config);
+            navigator.update_position([0.0, 0.0], covariance, navigator.track_m(), &config);
+        }
+        let variance = navigator.position_covariance_m2()[(0, 0)];
+        // Independent fixes would leave 16/61 = 0.26 m²; a minute is one and a half correlation times.
+        assert!((6.0..14.0).contains(&variance), "{variance}");
+    }
+
+    #[test]
+    fn driving_straight_by_good_odometry_follows_the_fixes_and_learns_the_speed_scale() {
+        let config = FusionConfig::default();
+        let covariance = Matrix2::identity();
+        let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
+        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        for second in 1..=60 {
+            for _ in 0..10 {
+                navigator.predict(0.1, driving(), &config);
+            }
+            let fix = [f64::from(second) * 10.2, 0.0];
+            assert!(!navigator.update_position(fix, covariance, navigator.track_m(), &config));
+        }
+        assert!(
+            (navigator.speed_scale() - 1.02).abs() < 0.004,
+            "{}",
+            navigator.speed_scale()
+        );
+        let east = navigator.offset_m()[0] + navigator.track_m()[0];
+        assert!((east - 612.0).abs() < 0.5, "{east}");
+    }
+
+    #[test]
+    fn a_far_fix_contradicts_and_moves_little() {
+        let config = FusionConfig::default();
+        let covariance = Matrix2::identity();
+        let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
+        navigator.predict(1.0, still(), &config);
+        assert!(navigator.update_position([700.0, 0.0], covariance, [0.0, 0.0], &config));
+        assert!(
+            navigator.offset_m()[0].abs() < 30.0,
+            "{:?}",
+            navigator.offset_m()
+        );
+    }
+
+    #[test]
+    fn a_late_fix_is_carried_forward_along_the_track() {
+        let config = FusionConfig::default();
+        let covariance = Matrix2::identity() * 4.0;
+        let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
+        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        let then = navigator.track_m();
+        for _ in 0..10 {
+            navigator.predict(0.1, driving(), &config);
+        }
+        let before = navigator.offset_m();
+        navigator.update_position([0.0, 0.0], covariance, then, &config);
+        let after = navigator.offset_m();
+        assert!((after[0] - before[0]).abs() < 1e-9, "{before:?} {after:?}");
+    }
+}

@@ -1,0 +1,162 @@
+//! How much to trust the output, in one word and a sentence.
+
+use super::config::FusionConfig;
+use crate::event::{EstimateKind, State};
+
+/// What contributes at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Health {
+    pub(crate) gnss: bool,
+    pub(crate) odometry: bool,
+    pub(crate) heading: bool,
+    pub(crate) visual: bool,
+    /// Something that the caller knows to be missing, in its words.
+    pub(crate) missing: Option<String>,
+}
+
+impl Health {
+    /// The state and the reason for one output.
+    pub(crate) fn judge(
+        &self,
+        kind: EstimateKind,
+        sigma_m: f64,
+        mode_count: usize,
+        config: &FusionConfig,
+    ) -> (State, String) {
+        if sigma_m > config.lost_sigma_m || !sigma_m.is_finite() {
+            return (
+                State::Lost,
+                format!("the error has grown to {sigma_m:.0} m"),
+            );
+        }
+        let fused = kind == EstimateKind::Fused;
+        let mut reasons = Vec::new();
+        if !self.visual {
+            reasons.push(match &self.missing {
+                Some(missing) => format!("no aerial matching: {missing}"),
+                None => "no recent aerial matching".to_owned(),
+            });
+        }
+        if fused && !self.gnss {
+            reasons.push("no recent GNSS fix".to_owned());
+        }
+        if !self.odometry {
+            reasons.push("no recent odometry".to_owned());
+        }
+        if !self.heading {
+            reasons.push("no heading yet".to_owned());
+        }
+        if mode_count > 1 {
+            reasons.push(format!("{mode_count} places are possible"));
+        }
+        let absolute = self.visual || (fused && self.gnss);
+        let state = match (absolute, reasons.is_empty()) {
+            (false, _) => State::Coasting,
+            (true, false) => State::Degraded,
+            (true, true) => State::Ok,
+        };
+        (state, reasons.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn well() -> Health {
+        Health {
+            gnss: true,
+            odometry: true,
+            heading: true,
+            visual: true,
+            missing: None,
+        }
+    }
+
+    fn judge(health: &Health, kind: EstimateKind, sigma_m: f64, modes: usize) -> (State, String) {
+        health.judge(kind, sigma_m, modes, &FusionConfig::default())
+    }
+
+    #[test]
+    fn each_missing_source_has_its_state_and_reason() {
+        use EstimateKind::{Fused, VisualOnly};
+        let cases = [
+            (well(), Fused, 1.0, 1, State::Ok, ""),
+            (
+                Health {
+                    visual: false,
+                    ..well()
+                },
+                Fused,
+                1.0,
+                1,
+                State::Degraded,
+                "no recent aerial",
+            ),
+            (
+                Health {
+                    gnss: false,
+                    ..well()
+                },
+                Fused,
+                1.0,
+                1,
+                State::Degraded,
+                "no recent GNSS",
+            ),
+            (
+                Health {
+                    gnss: false,
+                    ..well()
+                },
+                VisualOnly,
+                1.0,
+                1,
+                State::Ok,
+                "",
+            ),
+            (
+                Health {
+                    odometry: false,
+                    ..well()
+                },
+                Fused,
+                1.0,
+                1,
+                State::Degraded,
+                "odometry",
+            ),
+            (well(), Fused, 1.0, 2, State::Degraded, "2 places"),
+            (
+                Health {
+                    gnss: false,
+                    visual: false,
+                    ..well()
+                },
+                Fused,
+                9.0,
+                1,
+                State::Coasting,
+                "GNSS",
+            ),
+            (
+                Health {
+                    visual: false,
+                    ..well()
+                },
+                VisualOnly,
+                9.0,
+                1,
+                State::Coasting,
+                "aerial",
+            ),
+            (well(), Fused, 80.0, 1, State::Lost, "80 m"),
+            (well(), Fused, f64::NAN, 1, State::Lost, "NaN"),
+        ];
+        for (health, kind, sigma_m, modes, state, reason) in cases {
+            let (got, why) = judge(&health, kind, sigma_m, modes);
+            assert_eq!(got, state, "{health:?}");
+            assert!(why.contains(reason), "{why}");
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! What the camera and the aerial pictures say: a grid belief over the offset between the
+//! dead-reckoned track and the ground.
+//!
+//! The belief starts knowing nothing, so it holds heatmaps and odometry only; GNSS decides where its
+//! window lies and nothing else. Driving on merely blurs it, and a late heatmap needs no more than
+//! the track at its own time.
+
+use crossfix_calibration::belief::{BeliefEstimate, GridBelief};
+use crossfix_calibration::{Error, Heatmap};
+use nalgebra::Matrix2;
+
+use super::config::FusionConfig;
+
+/// Blur is worth applying from this share of a cell on.
+const BLUR_CELLS: f64 = 0.3;
+
+/// The visual belief and when it was last fed.
+#[derive(Debug, Clone)]
+pub(crate) struct VisualBelief {
+    grid: GridBelief,
+    /// Track variance that the grid already contains.
+    blurred_m2: f64,
+    /// Heatmaps taken in since the start.
+    pub(crate) updates: u64,
+}
+
+impl VisualBelief {
+    /// Knows nothing within a window around `offset_m`.
+    pub(crate) fn new(
+        offset_m: [f64; 2],
+        track_variance_m2: f64,
+        config: &FusionConfig,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            grid: GridBelief::new(offset_m, config.window_cells, config.metres_per_cell)?,
+            blurred_m2: track_variance_m2,
+            updates: 0,
+        })
+    }
+
+    /// Takes in a heatmap whose patch centre, minus the track at the frame's time, is `centre_m`.
+    pub(crate) fn update(
+        &mut self,
+        heatmap: &Heatmap,
+        centre_m: [f64; 2],
+        track_variance_m2: f64,
+        config: &FusionConfig,
+    ) -> Result<(), Error> {
+        self.blur(track_variance_m2, config)?;
+        self.forget(config.visual_forgetting)?;
+        self.grid.update_heatmap(
+            heatmap,
+            centre_m,
+            config.visual_exponent,
+            config.visual_outlier_share,
+        )?;
+        self.updates += 1;
+        Ok(())
+    }
+
+    /// Keeps the window around `offset_m`, where the fused position is.
+    pub(crate) fn follow(
+        &mut self,
+        offset_m: [f64; 2],
+        config: &FusionConfig,
+    ) -> Result<(), Error> {
+        let centre = self.grid.centre();
+        let side_m = config.metres_per_cell * config.window_cells as f64;
+        let away = (offset_m[0] - centre[0])
+            .abs()
+            .max((offset_m[1] - centre[1]).abs());
+        if away < side_m / 6.0 {
+            return Ok(());
+        }
+        if self.grid.recentre(offset_m).is_err() {
+            *self = Self::new(offset_m, self.blurred_m2, config)?;
+        }
+        Ok(())
+    }
+
+    /// The visual belief alone, and the variance it has yet to be blurred by.
+    pub(crate) fn estimate(&self, track_variance_m2: f64) -> (BeliefEstimate, f64) {
+        (
+            self.grid.estimate(),
+            (track_variance_m2 - self.blurred_m2).max(0.0),
+        )
+    }
+
+    /// The visual belief times the filtered GNSS position, and the variance yet to be blurred by.
+    pub(crate) fn with_gnss(
+        &mut self,
+        offset_m: [f64; 2],
+        covariance_m2: Matrix2<f64>,
+        track_variance_m2: f64,
+        config: &FusionConfig,
+    ) -> Result<(BeliefEstimate, f64), Error> {
+        self.blur(track_variance_m2, config)?;
+        let mut product = self.grid.clone();
+        let Some(inverse) = covariance_m2.try_inverse() else {
+            return Err(Error::Belief("the GNSS covariance is singular".into()));
+        };
+        let side_m = config.metres_per_cell * config.window_cells as f64;
+        let outlier = config.gnss_outlier_share / (side_m * side_m);
+        let peak = (1.0 - config.gnss_outlier_share)
+            / (std::f64::consts::TAU * covariance_m2.determinant().sqrt());
+        let [ee, en, nn] = [inverse[(0, 0)], inverse[(0, 1)], inverse[(1, 1)]];
+        product.update_with(|[east, north]| {
+            let (e, n) = (east - offset_m[0], north - offset_m[1]);
+            let squared = ee * e * e + 2.0 * en * e * n + nn * n * n;
+            f64::from(
+                ((peak * f64::from((-0.5 * squared as f32).exp())) + outlier).max(1e-30) as f32,
+            )
+            .ln()
+        })?;
+        Ok((
+            product.estimate(),
+            (track_variance_m2 - self.blurred_m2).max(0.0),
+        ))
+    }
+
+    /// Blurs by the variance gathered since, once it matters.
+    fn blur(&mut self, track_variance_m2: f64, config: &FusionConfig) -> Result<(), Error> {
+        let sigma_m = (track_variance_m2 - self.blurred_m2).max(0.0).sqrt();
+        if sigma_m >= BLUR_CELLS * config.metres_per_cell {
+            // The window is far wider than any such step, so what leaves it is what `forget` returns.
+            self.grid.predict([0.0, 0.0], sigma_m)?;
+            self.blurred_m2 = track_variance_m2;
+        }
+        Ok(())
+    }
+
+    /// Spreads a share of the mass evenly over the window.
+    fn forget(&mut self, share: f64) -> Result<(), Error> {
+        if share <= 0.0 {
+            return Ok(());
+        }
+        let log = self.grid.log_probabilities();
+        let even = share / log.len() as f64;
+        let lift: Vec<f32> = log
+            .iter()
+            .map(|l| ((1.0 - share) as f32 + (even as f32) * (-l).exp()).ln())
+            .collect();
+        let cells = self.grid.cells();
+        let (shape, mut fallback) = (self.grid.clone(), 0);
+        self.grid.update_with(|point| {
+            let at = shape
+                .cell_at(point)
+                .map_or(fallback, |[col, row]| row * cells + col);
+            fallback = at;
+            f64::from(lift[at])
+        })?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heatmap(offset_m: [f64; 2]) -> Heatmap {
+        Heatmap::gaussian(64, 1.0, offset_m, 1.5).unwrap()
+    }
+
+    fn fed(count: usize, at: [f64; 2]) -> VisualBelief {
+        let config = FusionConfig::default();
+        let mut belief = VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap();
+        for _ in 0..count {
+            belief
+                .update(&heatmap(at), [0.0, 0.0], 0.0, &config)
+                .unwrap();
+        }
+        belief
+    }
+
+    #[test]
+    fn heatmaps_sharpen_the_belief_around_their_place() {
+        let (estimate, _) = fed(4, [6.0, -3.0]).estimate(0.0);
+        assert!((estimate.mean_m[0] - 6.0).abs() < 0.3, "{estimate:?}");
+        assert!((estimate.mean_m[1] + 3.0).abs() < 0.3, "{estimate:?}");
+        assert_eq!(estimate.mode_count, 1);
+    }
+
+    #[test]
+    fn a_wrong_belief_is_overturned_as_fast_as_it_was_built() {
+        let config = FusionConfig::default();
+        let mut belief = fed(30, [20.0, 0.0]);
+        for _ in 0..6 {
+            belief
+                .update(&heatmap([-10.0, 0.0]), [0.0, 0.0], 0.0, &config)
+                .unwrap();
+        }
+        let (estimate, _) = belief.estimate(0.0);
+        assert!((estimate.mode_m[0] + 10.0).abs() < 0.5, "{estimate:?}");
+    }
+
+    #[test]
+    fn gnss_chooses_between_two_places_that_look_alike_and_leaves_no_trace() {
+        let config = FusionConfig::default();
+        let mut belief = VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap();
+        let mut both: Vec<f32> = heatmap([-12.0, 0.0]).probabilities().to_vec();
+        for (sum, other) in both.iter_mut().zip(heatmap([12.0, 0.0]).probabilities()) {
+            *sum = (*sum + other) / 2.0;
+        }
+        let both = Heatmap::new(64, 1.0, both).unwrap();
+        for _ in 0..4 {
+            belief.update(&both, [0.0, 0.0], 0.0, &config).unwrap();
+        }
+        let before = belief.estimate(0.0).0;
+        assert_eq!(before.mode_count, 2);
+        let covariance = Matrix2::identity() * 25.0;
+        let (fused, _) = belief
+            .with_gnss([9.0, 0.0], covariance, 0.0, &config)
+            .unwrap();
+        assert!((fused.mode_m[0] - 12.0).abs() < 0.5, "{fused:?}");
+        assert_eq!(belief.estimate(0.0).0, before);
+    }
+}
