@@ -8,6 +8,7 @@
 
 pub mod card;
 pub mod config;
+pub mod core;
 pub mod event;
 pub mod fusion;
 pub mod image_decode;

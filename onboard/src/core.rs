@@ -1,0 +1,331 @@
+//! Align, patch, match, fuse: events in, estimates out.
+//!
+//! The core opens nothing (the tile store it was given reads tiles) and never asks for the clock, so a
+//! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
+//! used is counted, and the estimates say what is missing.
+
+use std::f64::consts::{PI, TAU};
+
+use crossfix_calibration::{Camera, PatchSpec, StripRemap, StripSpec};
+
+use crate::card::StudentCard;
+use crate::event::{CameraFrame, CrossViewFix, Estimate, Event, wrap_rad};
+use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
+use crate::image_decode::decode_rgb;
+use crate::matcher::{MatchTimings, Matcher};
+use crate::tiles::TileStore;
+
+/// Largest camera picture, pixels a side.
+const LARGEST_FRAME_PX: usize = 8192;
+/// Estimates between measurements come at most this often, nanoseconds (10 Hz, give or take jitter).
+const OUTPUT_SPACING_NS: i64 = 95_000_000;
+/// A time this far from the others is doubted, nanoseconds.
+const TIME_JUMP_NS: i64 = 10_000_000_000;
+/// Events in a row with doubted times before they are believed and everything starts over.
+const TIME_JUMP_EVENTS: usize = 5;
+
+/// What became of the events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CoreCounters {
+    /// Fixes used.
+    pub fixes: u64,
+    /// Fixes that were invalid or too late.
+    pub fixes_unused: u64,
+    /// Odometry samples used.
+    pub odometry: u64,
+    /// Odometry samples that were invalid.
+    pub odometry_unused: u64,
+    /// Frames that became heatmaps.
+    pub frames: u64,
+    /// Frames passed over because the vehicle had hardly moved.
+    pub frames_near: u64,
+    /// Frames that could not be used: late, corrupt, no tile, no heading.
+    pub frames_unused: u64,
+    /// Events whose times were doubted.
+    pub times_doubted: u64,
+    /// Times that everything started over.
+    pub restarts: u64,
+}
+
+/// The core of the daemon.
+pub struct Core {
+    fusion: Fusion,
+    camera: Option<Camera>,
+    tiles: Option<TileStore>,
+    matcher: Option<Box<dyn Matcher>>,
+    /// What keeps the camera from contributing, in words.
+    missing: Option<String>,
+    last_output_ns: i64,
+    doubted_in_a_row: usize,
+    counters: CoreCounters,
+    timings: MatchTimings,
+    last_match: Option<CrossViewFix>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    /// A core that has heard nothing yet. Without camera, tiles or matcher it goes on with the rest.
+    pub fn new(
+        config: FusionConfig,
+        camera: Option<Camera>,
+        tiles: Option<TileStore>,
+        matcher: Option<Box<dyn Matcher>>,
+    ) -> Self {
+        let georef_sigma_m = tiles
+            .as_ref()
+            .map_or(0.0, |tiles| tiles.manifest().georef_sigma_m);
+        let mut core = Self {
+            fusion: Fusion::new(config, georef_sigma_m),
+            camera,
+            tiles,
+            matcher,
+            missing: None,
+            last_output_ns: i64::MIN,
+            doubted_in_a_row: 0,
+            counters: CoreCounters::default(),
+            timings: MatchTimings::default(),
+            last_match: None,
+        };
+        core.missing = core.absent();
+        core
+    }
+
+    /// Uses another camera calibration from now on.
+    pub fn set_camera(&mut self, camera: Camera) {
+        self.camera = Some(camera);
+        self.missing = self.absent();
+    }
+
+    /// Uses another student from now on.
+    pub fn set_matcher(&mut self, matcher: Box<dyn Matcher>) {
+        self.matcher = Some(matcher);
+        self.missing = self.absent();
+    }
+
+    /// What became of the events so far.
+    pub fn counters(&self) -> CoreCounters {
+        self.counters
+    }
+
+    /// How long the last match took; for people, nothing depends on it.
+    pub fn timings(&self) -> MatchTimings {
+        self.timings
+    }
+
+    /// The last heatmap, for pages and logs.
+    pub fn last_match(&self) -> Option<&CrossViewFix> {
+        self.last_match.as_ref()
+    }
+
+    /// Takes in one event. After a fix or a heatmap, and at 10 Hz with odometry, there are estimates.
+    pub fn handle(&mut self, event: Event) -> Vec<Estimate> {
+        if let Event::SourceState { source, up, .. } = &event {
+            tracing::info!(source = source.as_str(), up, "source changed");
+            return Vec::new();
+        }
+        if !self.believes(event.time_ns()) {
+            return Vec::new();
+        }
+        let due = match event {
+            Event::Gnss(fix) => {
+                let used = self.fusion.on_gnss(&fix);
+                count(
+                    used,
+                    &mut self.counters.fixes,
+                    &mut self.counters.fixes_unused,
+                )
+            }
+            Event::Odometry(sample) => {
+                let used = self.fusion.on_odometry(&sample);
+                count(
+                    used,
+                    &mut self.counters.odometry,
+                    &mut self.counters.odometry_unused,
+                ) && self.output_is_due()
+            }
+            Event::Frame(frame) => self.frame(&frame),
+            Event::SourceState { .. } => false,
+        };
+        if due { self.estimates() } else { Vec::new() }
+    }
+
+    /// Time has passed: dead-reckons to `time_ns`, so that silence shows in the estimates.
+    pub fn tick(&mut self, time_ns: i64) -> Vec<Estimate> {
+        let plausible = self.fusion.now_ns().is_some_and(|now_ns| {
+            time_ns > now_ns && time_ns.saturating_sub(now_ns) < 6 * TIME_JUMP_NS
+        });
+        if !plausible {
+            return Vec::new();
+        }
+        self.fusion.advance(time_ns);
+        if self.output_is_due() {
+            self.estimates()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn estimates(&mut self) -> Vec<Estimate> {
+        self.last_output_ns = self.fusion.now_ns().unwrap_or(i64::MIN);
+        self.fusion.estimates(self.missing.as_deref())
+    }
+
+    fn output_is_due(&self) -> bool {
+        let now_ns = self.fusion.now_ns().unwrap_or(i64::MIN);
+        now_ns >= self.last_output_ns.saturating_add(OUTPUT_SPACING_NS)
+    }
+
+    /// Whether an event's time fits the others. One wrong stamp is passed over; several in a row mean
+    /// that the clock was set or a log started over, and then so does everything here.
+    fn believes(&mut self, time_ns: i64) -> bool {
+        let Some(now_ns) = self.fusion.now_ns() else {
+            return true;
+        };
+        if time_ns.saturating_sub(now_ns).saturating_abs() <= TIME_JUMP_NS {
+            self.doubted_in_a_row = 0;
+            return true;
+        }
+        self.counters.times_doubted += 1;
+        self.doubted_in_a_row += 1;
+        if self.doubted_in_a_row < TIME_JUMP_EVENTS {
+            return false;
+        }
+        tracing::warn!(time_ns, now_ns, "time jumped; starting over");
+        self.doubted_in_a_row = 0;
+        self.counters.restarts += 1;
+        self.fusion.restart();
+        self.last_output_ns = i64::MIN;
+        true
+    }
+
+    fn frame(&mut self, frame: &CameraFrame) -> bool {
+        self.fusion.advance(frame.time_ns);
+        let result = self
+            .fusion
+            .wants_frame(frame.time_ns)
+            .map_err(|unused| (unused == Unused::TooNear, unused.to_string()))
+            .and_then(|pose| {
+                self.matched(frame, pose)
+                    .map_err(|problem| (false, problem))
+            })
+            .and_then(|fix| {
+                self.fusion
+                    .on_visual(&fix)
+                    .map_err(|unused| (false, unused.to_string()))?;
+                Ok(fix)
+            });
+        match result {
+            Ok(fix) => {
+                self.counters.frames += 1;
+                self.missing = None;
+                self.last_match = Some(fix);
+                true
+            }
+            Err((true, _)) => {
+                self.counters.frames_near += 1;
+                false
+            }
+            Err((false, problem)) => {
+                self.counters.frames_unused += 1;
+                tracing::debug!(problem, time_ns = frame.time_ns, "frame not used");
+                self.missing = Some(problem);
+                false
+            }
+        }
+    }
+
+    /// Align, patch, match.
+    fn matched(&mut self, frame: &CameraFrame, pose: Pose) -> Result<CrossViewFix, String> {
+        if let Some(absent) = self.absent() {
+            return Err(absent);
+        }
+        let (Some(camera), Some(tiles), Some(matcher)) =
+            (&self.camera, &mut self.tiles, &mut self.matcher)
+        else {
+            return Err("not set up".to_owned());
+        };
+        let config = self.fusion.config();
+        let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
+            .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
+        let strip = strip_spec(matcher.card(), pose.yaw_rad);
+        let strip = StripRemap::new(camera, &strip, pose.yaw_rad)
+            .and_then(|remap| remap.apply(&picture))
+            .map_err(|e| e.to_string())?;
+        let spec = PatchSpec {
+            size_px: matcher.card().aerial.size_px,
+            metres_per_pixel: matcher.card().aerial.metres_per_pixel,
+        };
+        let (georeference, patch) = tiles
+            .patch(pose.position, spec, config.patch_grid_m)
+            .map_err(|e| e.to_string())?;
+        let result = matcher
+            .match_frame(&strip, georeference.key(), &patch)
+            .map_err(|e| e.to_string())?;
+        self.timings = result.timings;
+        let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
+        Ok(CrossViewFix {
+            time_ns: frame.time_ns,
+            centre: georeference.centre(),
+            heatmap: result.heatmap,
+            yaw_rad: result
+                .yaw_residual_rad
+                .filter(|_| sigma_rad > 0.0)
+                .map(|residual| wrap_rad(pose.yaw_rad + residual)),
+            yaw_sigma_rad: sigma_rad,
+        })
+    }
+
+    /// Which part of the camera's path was never given.
+    fn absent(&self) -> Option<String> {
+        let absent = if self.matcher.is_none() {
+            "no student"
+        } else if self.tiles.is_none() {
+            "no aerial tiles"
+        } else if self.camera.is_none() {
+            "no camera calibration"
+        } else {
+            return None;
+        };
+        Some(absent.to_owned())
+    }
+}
+
+/// The strip that the student eats, for a vehicle with this yaw.
+fn strip_spec(card: &StudentCard, yaw_rad: f64) -> StripSpec {
+    let ground = card.ground;
+    let radians_per_pixel = ground.fov_deg.to_radians() / ground.columns as f64;
+    let whole_turn = ground.fov_deg > 359.9;
+    let left_azimuth_rad = if whole_turn {
+        -PI
+    } else {
+        // The same rule as when training: the left edge on a sixteenth of a turn.
+        StripSpec::front((ground.fov_deg / 360.0 * 256.0).round() as usize, yaw_rad)
+            .left_azimuth_rad
+    };
+    StripSpec {
+        rows: ground.rows,
+        columns: ground.columns,
+        top_elevation_rad: ground.top_elevation_deg.to_radians(),
+        radians_per_pixel: if whole_turn {
+            TAU / ground.columns as f64
+        } else {
+            radians_per_pixel
+        },
+        left_azimuth_rad,
+    }
+}
+
+fn count(used: Result<(), Unused>, good: &mut u64, bad: &mut u64) -> bool {
+    *if used.is_ok() { good } else { bad } += 1;
+    used.is_ok()
+}
+
+#[cfg(test)]
+mod tests;

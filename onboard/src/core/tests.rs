@@ -1,0 +1,406 @@
+//! Every fault leaves the output going, in the right state and with the right words.
+
+use std::sync::Arc;
+
+use crossfix_calibration::{Equirectangular, Geodetic, Heatmap, Mount, PatchKey, RgbImage};
+
+use super::*;
+use crate::card::tests::tiny_card;
+use crate::card::{AerialInput, GroundInput, HeatmapOutput};
+use crate::event::{
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State,
+};
+use crate::matcher::{MatchError, MatchResult};
+use crate::tiles::tests::{ORIGIN, stores};
+
+const START_NS: i64 = 1_700_000_000_000_000_000;
+
+/// Sees the vehicle a little east of every patch's centre.
+struct Staged {
+    card: StudentCard,
+    fails: bool,
+}
+
+impl Matcher for Staged {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn match_frame(
+        &mut self,
+        strip: &RgbImage,
+        _key: PatchKey,
+        patch: &RgbImage,
+    ) -> Result<MatchResult, MatchError> {
+        assert_eq!([strip.width, strip.height, patch.width], [32, 4, 64]);
+        if self.fails {
+            return Err(MatchError::Run("staged failure".into()));
+        }
+        Ok(MatchResult {
+            heatmap: Heatmap::gaussian(64, 1.0, [1.0, 0.0], 6.0).unwrap(),
+            yaw_residual_rad: Some(0.0),
+            timings: MatchTimings::default(),
+        })
+    }
+}
+
+fn staged(fails: bool) -> Box<dyn Matcher> {
+    let card = StudentCard {
+        ground: GroundInput {
+            rows: 4,
+            columns: 32,
+            fov_deg: 360.0,
+            top_elevation_deg: 28.0,
+        },
+        aerial: AerialInput {
+            size_px: 64,
+            metres_per_pixel: 1.0,
+        },
+        heatmap: HeatmapOutput {
+            side: 64,
+            metres_per_cell: 1.0,
+        },
+        ..tiny_card()
+    };
+    Box::new(Staged { card, fails })
+}
+
+fn camera() -> Camera {
+    Camera::Equirectangular(Equirectangular {
+        width: 32,
+        height: 16,
+        top_elevation_deg: 90.0,
+        bottom_elevation_deg: -90.0,
+        mount: Mount::default(),
+    })
+}
+
+fn core() -> (Core, tempfile::TempDir) {
+    let (folder, [archive, _]) = stores();
+    let tiles = TileStore::open(archive).unwrap();
+    let core = Core::new(
+        FusionConfig::default(),
+        Some(camera()),
+        Some(tiles),
+        Some(staged(false)),
+    );
+    (core, folder)
+}
+
+fn picture() -> Arc<[u8]> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(32, 16)
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner().into()
+}
+
+/// East of the origin by `east_m`.
+fn place(east_m: f64) -> Geodetic {
+    let degrees_per_m = 1.0 / (111_320.0 * ORIGIN[0].to_radians().cos());
+    Geodetic::new(ORIGIN[0], ORIGIN[1] + east_m * degrees_per_m, 3.0).unwrap()
+}
+
+fn fix(tick: i64) -> Event {
+    Event::Gnss(GnssFix {
+        time_ns: START_NS + tick * 100_000_000,
+        position: place(tick as f64),
+        covariance_m2: [[9.0, 0.0], [0.0, 9.0]],
+        height_sigma_m: 5.0,
+        covariance_rule: CovarianceRule::Recorded,
+        speed_mps: None,
+        track_deg: None,
+        dimension: FixDimension::Three,
+    })
+}
+
+/// 10 m/s eastwards.
+fn odometry(tick: i64) -> Event {
+    Event::Odometry(OdometrySample {
+        time_ns: START_NS + tick * 100_000_000,
+        forward_speed_mps: 10.0,
+        yaw_rate_rps: 0.0,
+        heading: Some(Heading {
+            yaw_rad: 0.0,
+            sigma_rad: 0.03,
+        }),
+        speed_sigma_mps: 0.05,
+        yaw_rate_sigma_rps: 0.005,
+    })
+}
+
+fn frame(tick: i64, image: Arc<[u8]>) -> Event {
+    Event::Frame(CameraFrame {
+        time_ns: START_NS + tick * 100_000_000,
+        image,
+        camera: "front".into(),
+    })
+}
+
+/// Fixes at 1 Hz, odometry at 10 Hz, frames at 5 Hz, for the given tenths of seconds.
+fn drive(core: &mut Core, ticks: std::ops::Range<i64>, keep: fn(&Event) -> bool) -> Vec<Estimate> {
+    let image = picture();
+    let mut estimates = Vec::new();
+    for tick in ticks {
+        let mut events = vec![odometry(tick)];
+        if tick % 10 == 0 {
+            events.push(fix(tick));
+        }
+        if tick % 2 == 0 {
+            events.push(frame(tick, image.clone()));
+        }
+        for event in events.into_iter().filter(keep) {
+            estimates.extend(core.handle(event));
+        }
+    }
+    estimates
+}
+
+fn all(_: &Event) -> bool {
+    true
+}
+
+fn last(estimates: &[Estimate], kind: EstimateKind) -> &Estimate {
+    estimates
+        .iter()
+        .rev()
+        .find(|estimate| estimate.kind == kind)
+        .unwrap()
+}
+
+fn assert_goes_on(estimates: &[Estimate], state: State, reason: &str) {
+    let estimate = last(estimates, EstimateKind::Fused);
+    assert_eq!(estimate.state, state, "{}", estimate.reason);
+    assert!(estimate.reason.contains(reason), "{}", estimate.reason);
+    assert!(estimate.covariance_m2[0][0].is_finite() && estimate.protection_radius_m > 0.0);
+}
+
+#[test]
+fn with_everything_the_state_is_ok_and_both_outputs_come_at_ten_hertz() {
+    let (mut core, _folder) = core();
+    let estimates = drive(&mut core, 0..100, all);
+    assert_goes_on(&estimates, State::Ok, "");
+    assert_eq!(last(&estimates, EstimateKind::VisualOnly).state, State::Ok);
+    let fused = estimates
+        .iter()
+        .filter(|e| e.kind == EstimateKind::Fused)
+        .count();
+    assert!((95..=140).contains(&fused), "{fused}");
+    assert!(
+        estimates
+            .windows(2)
+            .all(|pair| pair[0].time_ns <= pair[1].time_ns)
+    );
+    // 99 m in steps of at least 4 m, at frames 2 m apart.
+    assert!(
+        (20..=25).contains(&core.counters().frames),
+        "{:?}",
+        core.counters()
+    );
+    assert!(core.last_match().is_some());
+}
+
+#[test]
+fn the_same_events_give_the_same_estimates_to_the_bit() {
+    let (mut a, _folder_a) = core();
+    let (mut b, _folder_b) = core();
+    assert_eq!(
+        format!("{:?}", drive(&mut a, 0..80, all)),
+        format!("{:?}", drive(&mut b, 0..80, all))
+    );
+}
+
+#[test]
+fn before_the_first_fix_there_is_no_output() {
+    let (mut core, _folder) = core();
+    assert!(drive(&mut core, 0..30, |event| !matches!(event, Event::Gnss(_))).is_empty());
+}
+
+#[test]
+fn without_student_tiles_or_camera_it_goes_on_degraded_and_says_which() {
+    let (_folder, [archive, _]) = stores();
+    let tiles = || Some(TileStore::open(&archive).unwrap());
+    let config = FusionConfig::default;
+    let cases = [
+        (
+            Core::new(config(), Some(camera()), tiles(), None),
+            "no student",
+        ),
+        (
+            Core::new(config(), Some(camera()), None, Some(staged(false))),
+            "no aerial tiles",
+        ),
+        (
+            Core::new(config(), None, tiles(), Some(staged(false))),
+            "no camera calibration",
+        ),
+        (
+            Core::new(config(), Some(camera()), tiles(), Some(staged(true))),
+            "staged failure",
+        ),
+    ];
+    for (mut core, reason) in cases {
+        let estimates = drive(&mut core, 0..60, all);
+        assert_goes_on(&estimates, State::Degraded, reason);
+        assert!(
+            estimates
+                .iter()
+                .all(|estimate| estimate.kind == EstimateKind::Fused)
+        );
+    }
+}
+
+#[test]
+fn beyond_the_tiles_it_goes_on_with_gnss_and_names_the_missing_tile() {
+    let (mut core, _folder) = core();
+    let estimates = drive(&mut core, 0..400, all);
+    assert_goes_on(&estimates, State::Degraded, "no aerial tile covers 52.01");
+}
+
+#[test]
+fn corrupt_frames_are_counted_and_passed_over() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..50, all);
+    let before = core.counters();
+    for (tick, bytes) in [
+        (54, &b""[..]),
+        (56, b"\xff\xd8\xff\xe0 rubbish"),
+        (58, b"GIF89a"),
+    ] {
+        assert!(core.handle(frame(tick, bytes.into())).is_empty());
+    }
+    assert_eq!(core.counters().frames_unused, before.frames_unused + 3);
+    let estimates = drive(&mut core, 60..100, all);
+    assert_goes_on(&estimates, State::Ok, "");
+}
+
+#[test]
+fn a_late_frame_counts_at_its_own_time_and_a_very_late_one_does_not_count() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..60, |event| !matches!(event, Event::Frame(_)));
+    let estimates = core.handle(frame(50, picture()));
+    assert_eq!(core.counters().frames, 1);
+    assert!(
+        estimates
+            .iter()
+            .all(|estimate| estimate.time_ns >= START_NS + 59 * 100_000_000)
+    );
+    core.handle(frame(20, picture()));
+    assert_eq!(
+        (core.counters().frames, core.counters().frames_unused),
+        (1, 1)
+    );
+}
+
+#[test]
+fn without_gnss_the_camera_carries_on_and_without_both_it_coasts_until_lost() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..60, all);
+    let estimates = drive(&mut core, 60..120, |event| !matches!(event, Event::Gnss(_)));
+    assert_goes_on(&estimates, State::Degraded, "no recent GNSS");
+    let estimates = drive(&mut core, 120..220, |event| {
+        matches!(event, Event::Odometry(_))
+    });
+    assert_goes_on(&estimates, State::Coasting, "no recent GNSS");
+    let before = last(&estimates, EstimateKind::Fused).covariance_m2[0][0];
+    let mut silent = Vec::new();
+    for tick in 221..3000 {
+        silent.extend(core.tick(START_NS + tick * 100_000_000));
+    }
+    assert!(last(&silent, EstimateKind::Fused).covariance_m2[0][0] > before);
+    assert_goes_on(&silent, State::Lost, "the error has grown");
+    let estimates = drive(&mut core, 3000..3100, |event| {
+        !matches!(event, Event::Frame(_))
+    });
+    assert_eq!(last(&estimates, EstimateKind::Fused).state, State::Degraded);
+}
+
+#[test]
+fn without_odometry_the_fixes_carry_on() {
+    let (mut core, _folder) = core();
+    let estimates = drive(&mut core, 0..150, |event| matches!(event, Event::Gnss(_)));
+    assert_goes_on(&estimates, State::Degraded, "no recent odometry");
+    let estimate = last(&estimates, EstimateKind::Fused);
+    let error_deg = estimate.position.longitude_deg - place(140.0).longitude_deg;
+    assert!(error_deg.abs() * 68_000.0 < 3.0, "{error_deg}");
+}
+
+#[test]
+fn numbers_that_cannot_be_are_counted_and_change_nothing() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..30, all);
+    let spoil_fix = |spoil: fn(&mut GnssFix)| {
+        let Event::Gnss(mut bad) = fix(31) else {
+            unreachable!()
+        };
+        spoil(&mut bad);
+        Event::Gnss(bad)
+    };
+    let bad = [
+        spoil_fix(|fix| fix.position.latitude_deg = f64::NAN),
+        spoil_fix(|fix| fix.position.longitude_deg = 1e9),
+        spoil_fix(|fix| fix.covariance_m2[0][0] = f64::NAN),
+        spoil_fix(|fix| fix.covariance_m2[1][1] = -1.0),
+    ];
+    for event in bad {
+        assert!(core.handle(event).is_empty());
+    }
+    let Event::Odometry(mut sample) = odometry(31) else {
+        unreachable!()
+    };
+    sample.forward_speed_mps = f64::INFINITY;
+    assert!(core.handle(Event::Odometry(sample)).is_empty());
+    assert_eq!(
+        (
+            core.counters().fixes_unused,
+            core.counters().odometry_unused
+        ),
+        (4, 1)
+    );
+    assert_goes_on(&drive(&mut core, 32..100, all), State::Ok, "");
+}
+
+#[test]
+fn one_wrong_time_is_passed_over_and_a_clock_that_was_set_starts_over() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..60, all);
+    for tick in [1_000_000, -1_000_000] {
+        assert!(core.handle(odometry(tick)).is_empty());
+        assert!(core.handle(fix(tick)).is_empty());
+        core.handle(odometry(60));
+    }
+    assert_eq!(
+        (core.counters().times_doubted, core.counters().restarts),
+        (4, 0)
+    );
+    assert_goes_on(&drive(&mut core, 61..80, all), State::Ok, "");
+    // The log begins again.
+    let estimates = drive(&mut core, -1000..-900, |event| {
+        !matches!(event, Event::Frame(_))
+    });
+    assert_eq!(core.counters().restarts, 1);
+    let estimate = last(&estimates, EstimateKind::Fused);
+    assert_eq!((estimate.state, estimate.reset_count), (State::Degraded, 1));
+    assert!(estimate.time_ns < START_NS);
+}
+
+#[test]
+fn extreme_times_never_overflow() {
+    let (mut core, _folder) = core();
+    drive(&mut core, 0..30, all);
+    for time_ns in [i64::MIN, i64::MIN + 1, 0, i64::MAX - 1, i64::MAX] {
+        for _ in 0..8 {
+            let Event::Odometry(mut sample) = odometry(0) else {
+                unreachable!()
+            };
+            sample.time_ns = time_ns;
+            core.handle(Event::Odometry(sample));
+            let Event::Gnss(mut extreme) = fix(0) else {
+                unreachable!()
+            };
+            extreme.time_ns = time_ns;
+            core.handle(Event::Gnss(extreme));
+            core.tick(time_ns);
+        }
+    }
+}
