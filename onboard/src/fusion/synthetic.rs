@@ -66,7 +66,7 @@ struct World {
 }
 
 const CITY: World = World {
-    seconds: 120,
+    seconds: 80,
     gnss_bias_m: 4.0,
     gnss_noise_m: 1.0,
     gnss_stated_m: 4.5,
@@ -294,7 +294,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
             }
             let shown = wrong.map_or([place[0] + error[0], place[1] + error[1]], |(at, _)| at);
             let at = [0, 1].map(|axis| (shown[axis] - centre[axis]).clamp(-31.5, 31.5));
-            let sharpness = 1.0 + random.uniform();
+            let sharpness = world.heatmap_error_m * (0.8 + 0.8 * random.uniform());
             let heatmap = heatmap(random, at, sharpness);
             fusion
                 .on_visual(&cross_view_fix(time_ns, patch.centre(), heatmap))
@@ -470,8 +470,10 @@ fn the_fused_error_is_less_than_half_of_the_receivers_and_the_ellipse_is_honest(
             "{name}: {}",
             score.summary()
         );
+        // With a student better than the floors of the config the ellipse is wide, never narrow.
+        let most = if *name == "good student" { 1.0 } else { 0.995 };
         assert!(
-            (0.90..=0.996).contains(&score.coverage()),
+            (0.90..=most).contains(&score.coverage()),
             "{name}: {}",
             score.summary()
         );
