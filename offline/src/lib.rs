@@ -1,12 +1,14 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`], [`model`], [`loss`],
-//! [`train`], [`predict`], [`metrics`], [`evaluate`], [`report`]. Begin with [`model`] and
+//! [`train`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`report`]. Begin with [`model`] and
 //! [`train`].
 
 pub mod city;
 pub mod dataset;
 pub mod evaluate;
+pub mod export;
 pub mod loss;
 pub mod metrics;
 pub mod model;

@@ -1,0 +1,284 @@
+//! The trained network as one ONNX file that the daemon drives with.
+//!
+//! Pixel normalisation and the softmax temperature are inside the graph, and a card among its
+//! metadata says what cannot be guessed from tensors. Begin with [`write_onnx`]; the network is
+//! translated in `network`, node by node with `graph`, and compared with training in [`verify`].
+
+mod graph;
+mod network;
+pub mod verify;
+
+pub use verify::{Verification, verify_export, write_parity};
+
+use crate::model::weights::{self, write_whole};
+use crate::model::{Ccvpe, CcvpeSpec, Input, ModelError};
+use anyhow::Context;
+use crossfix_kernels::Tensor;
+use crossfix_onboard::card::{
+    AerialInput, CARD_FORMAT_VERSION, CARD_KEY, CardError, ErrorStatistics, GroundInput,
+    HeatmapOutput, OrientationConvention, Provenance, StudentCard,
+};
+use prost::Message;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
+
+/// Input of networks that see part of the circle: `[1]` 64-bit integer, the bin on which the ground
+/// image's left edge lies, clockwise from the one that begins at south (azimuth -180°).
+pub const LEFT_BIN: &str = "ground_left_bin";
+
+/// File format of the ONNX standard that goes with [`OPSET`].
+const IR_VERSION: i64 = 8;
+/// Version of the ONNX operators.
+const OPSET: i64 = 17;
+/// An export that differs more from training is refused.
+const LARGEST_DIFFERENCE: f64 = 1e-3;
+
+/// Why a network cannot be exported, or the export cannot be trusted.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The network refused its input.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The card says something impossible.
+    #[error(transparent)]
+    Card(#[from] CardError),
+    /// The card describes another network.
+    #[error(
+        "the card's {what} is {card}, and the network's is {network}; make the card with student_card"
+    )]
+    Disagreement {
+        /// Which field.
+        what: &'static str,
+        /// What the card says.
+        card: f64,
+        /// What is true.
+        network: f64,
+    },
+    /// The file cannot be written or read.
+    #[error("\"{}\": {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// tract cannot run the file.
+    #[error("\"{}\" cannot be run: {what}", path.display())]
+    Run {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        what: String,
+    },
+}
+
+/// The card of a network: sizes from its table, the rest as given.
+///
+/// The ground strip's top edge is taken to be at +28°, or at the zenith for panoramas that show the
+/// whole sphere.
+pub fn student_card(spec: &CcvpeSpec, temperature: f64, licence: &str) -> StudentCard {
+    let level = spec.levels[0];
+    let window = spec.ground_feature_columns() * level.ground_channels;
+    let fov_deg = 360.0 * window as f64 / level.aerial_channels as f64;
+    let height_deg = fov_deg * spec.ground_rows as f64 / spec.ground_columns as f64;
+    StudentCard {
+        format_version: CARD_FORMAT_VERSION,
+        kind: "ccvpe".into(),
+        preset: spec.preset.clone(),
+        ground: GroundInput {
+            rows: spec.ground_rows,
+            columns: spec.ground_columns,
+            fov_deg,
+            top_elevation_deg: if height_deg < 180.0 { 28.0 } else { 90.0 },
+        },
+        aerial: AerialInput {
+            size_px: spec.aerial_px,
+            metres_per_pixel: spec.metres_per_pixel,
+        },
+        heatmap: HeatmapOutput {
+            side: spec.heatmap_side(),
+            metres_per_cell: spec.metres_per_cell(),
+        },
+        orientation: OrientationConvention::YawResidual,
+        temperature,
+        aerial_features: Vec::new(),
+        ground_descriptors: Vec::new(),
+        error: None,
+        provenance: Provenance {
+            producer: format!("crossfix {}", env!("CARGO_PKG_VERSION")),
+            ..Provenance::default()
+        },
+        licence: licence.into(),
+    }
+}
+
+/// Writes `model` as ONNX, whole or not at all, and returns the card inside: `card` with the cut
+/// points filled in.
+///
+/// # Shapes
+/// One sample: inputs `ground` `[1, 3, rows, columns]` and `aerial` `[1, 3, side, side]`, RGB from
+/// 0 to 255, and [`LEFT_BIN`] for networks that see part of the circle; outputs `heatmap`
+/// `[1, side, side]`, which sums to 1, and `orientation` `[1, 2, side, side]`, unit vectors.
+///
+/// # Errors
+/// [`ExportError`] when the card describes another network, or the file cannot be written.
+pub fn write_onnx(
+    model: &Ccvpe,
+    mut card: StudentCard,
+    path: &Path,
+) -> Result<StudentCard, ExportError> {
+    agree(&card, model.spec())?;
+    let network = network::network(model, card.temperature);
+    card.aerial_features = network.aerial_features;
+    card.ground_descriptors = network.ground_descriptors;
+    let proto = ModelProto {
+        ir_version: IR_VERSION,
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: OPSET,
+        }],
+        producer_name: "crossfix".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(network.graph),
+        metadata_props: vec![StringStringEntryProto {
+            key: CARD_KEY.into(),
+            value: card.to_json()?,
+        }],
+        ..ModelProto::default()
+    };
+    write_whole(path, &proto.encode_to_vec()).map_err(|source| ExportError::File {
+        path: path.into(),
+        source,
+    })?;
+    Ok(card)
+}
+
+fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
+    let truth = student_card(spec, card.temperature, &card.licence);
+    let fields: [(&'static str, fn(&StudentCard) -> f64); 6] = [
+        ("ground.rows", |card| card.ground.rows as f64),
+        ("ground.columns", |card| card.ground.columns as f64),
+        ("aerial.size_px", |card| card.aerial.size_px as f64),
+        ("aerial.metres_per_pixel", |card| {
+            card.aerial.metres_per_pixel
+        }),
+        ("heatmap.side", |card| card.heatmap.side as f64),
+        ("heatmap.metres_per_cell", |card| {
+            card.heatmap.metres_per_cell
+        }),
+    ];
+    for (what, field) in fields {
+        let (card, network) = (field(card), field(&truth));
+        // Written so that NaN disagrees.
+        if !((card - network).abs() <= 1e-9 * network) {
+            return Err(ExportError::Disagreement {
+                what,
+                card,
+                network,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `crossfix export`: weights to an ONNX file with a card.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ExportArgs {
+    /// Weights (.safetensors) that `train`, `adapt` or `import` wrote.
+    #[arg(long)]
+    pub weights: PathBuf,
+    /// The ONNX file to write.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Licence of the weights, as an SPDX expression. Taken from the weights when they name one.
+    #[arg(long)]
+    pub licence: Option<String>,
+    /// Softmax temperature of the heatmap. Taken from the weights when they name one; 1 otherwise.
+    #[arg(long)]
+    pub temperature: Option<f64>,
+}
+
+/// Runs `crossfix export`: writes the file, then compares it with the training engine.
+///
+/// # Errors
+/// When the weights cannot be read, no licence is known, the file cannot be written, or it gives
+/// something else than the training engine.
+pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
+    let (model, header) = weights::load(&args.weights)?;
+    let known = |key: &str| header.provenance.get(key);
+    let licence = args
+        .licence
+        .as_deref()
+        .or_else(|| known("licence").and_then(Value::as_str));
+    let licence = licence.with_context(|| {
+        let weights = args.weights.display();
+        format!("\"{weights}\" names no licence; say --licence with an SPDX expression, for example CC-BY-4.0")
+    })?;
+    let temperature = args
+        .temperature
+        .or_else(|| known("temperature").and_then(Value::as_f64));
+    let mut card = student_card(model.spec(), temperature.unwrap_or(1.0), licence);
+    let hash = |key: &str| {
+        known(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_string()
+    };
+    card.provenance.teacher_sha256 = hash("teacher_sha256");
+    card.provenance.dataset_sha256 = hash("dataset_sha256");
+    card.provenance.config_sha256 = hash("config_sha256");
+    card.error = known("error")
+        .and_then(|error| serde_json::from_value::<ErrorStatistics>(error.clone()).ok());
+    write_onnx(&model, card, &args.out)?;
+    let found = verify_export(&model, &args.out, &noise_input(model.spec(), 2, 1)?)?;
+    let worst = found.max_relative_error();
+    println!(
+        "{}: differs from the training engine by {:.1e} (heatmap) and {:.1e} (orientation), relative",
+        args.out.display(),
+        found.max_relative_error_heatmap,
+        found.max_relative_error_orientation
+    );
+    anyhow::ensure!(
+        worst <= LARGEST_DIFFERENCE,
+        "\"{}\" differs from the training engine by {worst:.1e} relative, more than {LARGEST_DIFFERENCE:.0e}; don't drive with it",
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// Images of smooth noise, the same for the same seed, to try a network with.
+///
+/// # Errors
+/// [`ModelError::Kernel`] for a table without images.
+pub fn noise_input(spec: &CcvpeSpec, samples: usize, seed: u64) -> Result<Input, ModelError> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut image = |rows: usize, columns: usize| {
+        let mut data = Vec::with_capacity(samples * 3 * rows * columns);
+        for _ in 0..samples * 3 {
+            let [row_waves, column_waves, phase] =
+                [0.1, 0.1, 6.0].map(|most| rng.random_range(0.0..most));
+            for at in 0..rows * columns {
+                let angle = (at / columns) as f32 * row_waves
+                    + (at % columns) as f32 * column_waves
+                    + phase;
+                data.push((127.0 + 90.0 * angle.sin() + rng.random_range(-37.0f32..37.0)).round());
+            }
+        }
+        Tensor::new(data, &[samples, 3, rows, columns])
+    };
+    let (ground, aerial) = (
+        image(spec.ground_rows, spec.ground_columns)?,
+        image(spec.aerial_px, spec.aerial_px)?,
+    );
+    let bins = if spec.ground_left_bin { samples } else { 0 };
+    Ok(Input {
+        ground,
+        aerial,
+        ground_left_bin: (0..bins)
+            .map(|_| rng.random_range(0..spec.orientation_bins))
+            .collect(),
+    })
+}
