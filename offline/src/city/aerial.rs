@@ -35,61 +35,88 @@ pub enum Surface {
     Base,
 }
 
+/// Heights of a cell: its solid, and the higher of its solid and its crown; cm.
+pub type Profile = [u16; 2];
+
+/// The heights of every cell, apart from the rest because walks over the raster read little else.
+pub fn profiles(cells: &[Cell]) -> Vec<Profile> {
+    let tops = |cell: &Cell| [cell.base_cm, cell.base_cm.max(cell.crown_top_cm)];
+    cells.iter().map(tops).collect()
+}
+
 /// Sunlight on every cell, 0 in shadow to 255.
 ///
 /// The upper edge of the shadow is swept across the raster away from the sun, one row (or column)
 /// at a time: it falls by the sun's slope and is lifted by whatever stands higher. One pass, however
 /// long the shadows.
-pub fn sunlight(cells: &[Cell], sun: &Sun, surface: Surface) -> Vec<u8> {
-    let side = SIDE_CELLS;
+pub fn sunlight(profiles: &[Profile], sun: &Sun, surface: Surface) -> Vec<u8> {
     // East and south per step, towards the sun; rows grow southward.
     let (east, south) = (sun.towards[0], -sun.towards[1]);
-    let by_rows = south.abs() >= east.abs();
-    let (major, minor) = if by_rows {
-        (south, east)
+    if south.abs() >= east.abs() {
+        sweep(profiles, [south, east], sun.slope, surface)
     } else {
-        (east, south)
-    };
-    let drift = minor / major.abs();
-    let fall_m = sun.slope * CELL_M * (1.0 + drift * drift).sqrt();
-    let index = |line: usize, at: usize| {
-        if by_rows {
-            line * side + at
-        } else {
-            at * side + line
-        }
-    };
+        let turned = sweep(&transposed(profiles), [east, south], sun.slope, surface);
+        transposed(&turned)
+    }
+}
+
+/// Sweeps from the line nearest to the sun; `towards` is along the lines' order and along a line.
+fn sweep(profiles: &[Profile], towards: [f32; 2], slope: f32, surface: Surface) -> Vec<u8> {
+    let side = SIDE_CELLS;
+    let drift = towards[1] / towards[0].abs();
+    let fall_m = slope * CELL_M * (1.0 + drift * drift).sqrt();
+    // The neighbour nearer to the sun lies between two cells of the line before, which is padded.
+    let left = usize::from(drift >= 0.0);
+    let share = if drift >= 0.0 { drift } else { drift + 1.0 };
     let mut light = vec![255_u8; side * side];
-    let mut previous = vec![0.0_f32; side];
-    let mut current = vec![0.0_f32; side];
+    let mut previous = vec![0.0_f32; side + 3];
+    let mut current = vec![0.0_f32; side + 3];
     for step in 0..side {
-        let line = if major > 0.0 { side - 1 - step } else { step };
-        for at in 0..side {
-            let cell = &cells[index(line, at)];
-            let top_m = 0.01 * f32::from(cell.base_cm.max(cell.crown_top_cm));
-            let solid_m = 0.01 * f32::from(cell.base_cm);
-            // The shadow's edge over this cell, from the neighbour line nearer to the sun.
-            let from = (at as f32 + drift).clamp(0.0, side as f32 - 1.001);
-            let (left, share) = (from as usize, from.fract());
-            let edge = previous[left] + share * (previous[left + 1] - previous[left]) - fall_m;
-            let depth = edge
-                - if surface == Surface::Top {
-                    top_m
-                } else {
-                    solid_m
-                };
-            let lit = 1.0 - ((depth - 0.15) / 0.5).clamp(0.0, 1.0);
-            light[index(line, at)] = (255.0 * lit) as u8;
-            current[at] = edge.max(top_m);
+        let line = if towards[0] > 0.0 {
+            side - 1 - step
+        } else {
+            step
+        };
+        let cells = &profiles[line * side..][..side];
+        let (a, b) = (&previous[left..][..side], &previous[left + 1..][..side]);
+        let lights = &mut light[line * side..][..side];
+        for (at, (edge_m, [solid_cm, top_cm])) in
+            current[1..=side].iter_mut().zip(cells).enumerate()
+        {
+            let top_m = 0.01 * f32::from(*top_cm);
+            let edge = a[at] + share * (b[at] - a[at]) - fall_m;
+            let lit_m = match surface {
+                Surface::Top => top_m,
+                Surface::Base => 0.01 * f32::from(*solid_cm),
+            };
+            let lit = 1.0 - ((edge - lit_m - 0.15) / 0.5).clamp(0.0, 1.0);
+            lights[at] = (255.0 * lit) as u8;
+            *edge_m = edge.max(top_m);
         }
         std::mem::swap(&mut previous, &mut current);
     }
     light
 }
 
+/// The raster with rows and columns exchanged, in blocks that fit the cache.
+fn transposed<T: Copy + Default>(raster: &[T]) -> Vec<T> {
+    const BLOCK: usize = 48;
+    let mut turned = vec![T::default(); raster.len()];
+    for block_row in (0..SIDE_CELLS).step_by(BLOCK) {
+        for block_column in (0..SIDE_CELLS).step_by(BLOCK) {
+            for row in block_row..(block_row + BLOCK).min(SIDE_CELLS) {
+                for column in block_column..(block_column + BLOCK).min(SIDE_CELLS) {
+                    turned[column * SIDE_CELLS + row] = raster[row * SIDE_CELLS + column];
+                }
+            }
+        }
+    }
+    turned
+}
+
 /// The district from above, one pixel per cell, before the sensor.
 pub fn render(cells: &[Cell], sun: &Sun) -> RgbImage {
-    let light = sunlight(cells, sun, Surface::Top);
+    let light = sunlight(&profiles(cells), sun, Surface::Top);
     let mut data = Vec::with_capacity(3 * cells.len());
     for (cell, light) in cells.iter().zip(light) {
         let crown = cell.crown_top_cm > cell.base_cm;
@@ -116,20 +143,23 @@ mod tests {
                 cells[row * SIDE_CELLS + column].base_cm = 1000;
             }
         }
-        // Sun in the south-west, 45° up: a 10 m block throws 10 m (40 cells) to the north-east.
-        let half = 0.5_f32.sqrt();
-        let sun = Sun {
-            towards: [-half, -half],
-            slope: 1.0,
-        };
-        let light = sunlight(&cells, &sun, Surface::Base);
-        let at = |cells_away: f32| {
-            let shift = (cells_away * half) as usize;
-            light[(1005 - shift) * SIDE_CELLS + 1005 + shift]
-        };
-        assert_eq!(at(15.0), 0);
-        assert_eq!(at(34.0), 0);
-        assert_eq!(at(55.0), 255);
-        assert_eq!(light[1030 * SIDE_CELLS + 980], 255, "towards the sun");
+        // A 10 m block under a sun 45° up throws 10 m (40 cells) of shadow, whatever the azimuth.
+        for azimuth_deg in [10.0_f32, 80.0, 130.0, 225.0, 250.0, 350.0] {
+            let (east, north) = azimuth_deg.to_radians().sin_cos();
+            let sun = Sun {
+                towards: [east, north],
+                slope: 1.0,
+            };
+            let light = sunlight(&profiles(&cells), &sun, Surface::Base);
+            let at = |cells_away: f32| {
+                let column = 1005.0 - cells_away * east;
+                let row = 1005.0 + cells_away * north;
+                light[row as usize * SIDE_CELLS + column as usize]
+            };
+            assert_eq!(at(15.0), 0, "azimuth {azimuth_deg}");
+            assert_eq!(at(34.0), 0, "azimuth {azimuth_deg}");
+            assert_eq!(at(55.0), 255, "azimuth {azimuth_deg}");
+            assert_eq!(at(-20.0), 255, "towards the sun at {azimuth_deg}");
+        }
     }
 }

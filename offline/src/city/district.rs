@@ -4,7 +4,7 @@
 //! Local metres have x east and y north with the south-west corner as origin; raster rows grow
 //! southward, so row 0 is the northern edge.
 
-use super::aerial::{self, Sun};
+use super::aerial::{self, Profile, Sun};
 use super::dice::Dice;
 use super::layout::{self, CarPlace, Facade, House, Layout, Plot, Roof, Surface, Tree};
 use super::markings;
@@ -86,6 +86,8 @@ pub struct District {
     pub streets: Streets,
     /// The ground epoch, row by row.
     pub cells: Vec<Cell>,
+    /// Heights of the same cells.
+    pub profiles: Vec<Profile>,
     /// Buildings, by [`Cell::object`] − 1.
     pub walls: Vec<Walls>,
     /// Sun on the day of the drive.
@@ -121,7 +123,8 @@ impl District {
             painter.cells[index] = cell;
         }
         painter.cars(layout.cars.iter().filter(|car| car.on_ground));
-        let light = aerial::sunlight(&painter.cells, &ground_sun, aerial::Surface::Base);
+        let profiles = aerial::profiles(&painter.cells);
+        let light = aerial::sunlight(&profiles, &ground_sun, aerial::Surface::Base);
         for (cell, light) in painter.cells.iter_mut().zip(light) {
             cell.light = light;
         }
@@ -129,6 +132,7 @@ impl District {
         Self {
             style: style.clone(),
             cells,
+            profiles,
             walls,
             sun: ground_sun,
             aerial,
@@ -165,7 +169,12 @@ impl District {
         let half = 0.5 * side_m;
         let corners = [[-half, -half], [half, -half], [half, half], [-half, half]];
         let polygon = corners.map(|d| grid_point([at[0] + d[0], at[1] + d[1]]));
-        let Self { cells, aerial, .. } = self;
+        let Self {
+            cells,
+            profiles,
+            aerial,
+            ..
+        } = self;
         raster::fill(SIDE_CELLS, &polygon, |row, columns| {
             for index in columns.map(|column| row * SIDE_CELLS + column) {
                 cells[index] = Cell {
@@ -175,6 +184,7 @@ impl District {
                     light: 255,
                     ..Cell::default()
                 };
+                profiles[index] = [cells[index].base_cm; 2];
                 aerial.data[3 * index..3 * index + 3].copy_from_slice(&colour);
             }
         });

@@ -86,7 +86,7 @@ pub fn plan_drive(
     let fixes = gnss::receive(&drive, reception, &mut dice);
     let name = format!("{}-drive-{index:02}", placed.name);
     // Drives on one receiver never overlap in time: a quarter of an hour each.
-    let slot = super::dice::derive_seed(placed.seed, &[DRIVES]) % 30_000 + index as u64;
+    let slot = super::dice::derive_seed(placed.seed, &[DRIVES]) % 5_000 + index as u64;
     let start_ns = FIRST_DRIVE_NS + slot as i64 * 900_000_000_000;
     let seed = super::dice::derive_seed(placed.seed, &[PICTURES, index as u64]);
     PlannedDrive {

@@ -75,22 +75,30 @@ impl<'a> Walker<'a> {
         let step_cells = [dx / CELL_M, -dy / CELL_M];
         // Rows from `unseen` down are done.
         let mut unseen = rows;
-        let mut front = Cell::default();
-        let mut t = FIRST_STEP_M;
+        // The cell before, whose light falls on the foot of a wall.
         let inside = 1.0..(SIDE_CELLS - 1) as f32;
+        let cell_of = |at: [f32; 2]| at[1] as usize * SIDE_CELLS + at[0] as usize;
+        let mut front = if start.iter().all(|c| inside.contains(c)) {
+            cell_of(start)
+        } else {
+            0
+        };
+        let mut t = FIRST_STEP_M;
         while t < RANGE_M && unseen > 0 {
             let at = [start[0] + step_cells[0] * t, start[1] + step_cells[1] * t];
             if !inside.contains(&at[0]) || !inside.contains(&at[1]) {
                 break;
             }
             let (grid_column, grid_row) = (at[0] as usize, at[1] as usize);
-            let cell = &self.district.cells[grid_row * SIDE_CELLS + grid_column];
+            let index = grid_row * SIDE_CELLS + grid_column;
+            let [base_cm, top_cm] = self.district.profiles[index];
             let step = (0.0055 * t).max(0.11);
-            let rise_m = 0.01 * f32::from(cell.base_cm) - self.eye_m;
-            if view.tangents[unseen - 1] * t <= rise_m {
+            let lowest = view.tangents[unseen - 1];
+            let rise_m = 0.01 * f32::from(base_cm) - self.eye_m;
+            if lowest * t <= rise_m {
                 let haze = 1.0 - (-t * style.haze_per_m).exp();
                 let here = [self.eye[0] + dx * t, self.eye[1] + dy * t];
-                let hit = Hit::new(self.district, cell, &front, here, step);
+                let hit = Hit::new(self.district, index, front, here, step);
                 while unseen > 0 && view.tangents[unseen - 1] * t <= rise_m {
                     unseen -= 1;
                     if !self.filled[unseen] {
@@ -100,9 +108,10 @@ impl<'a> Walker<'a> {
                     }
                 }
             }
-            if cell.crown_top_cm > 0 {
+            // A crown above the solid, reaching into the picture and not hidden by what is painted.
+            if top_cm > base_cm && 0.01 * f32::from(top_cm) - self.eye_m > t * lowest {
                 let haze = 1.0 - (-t * style.haze_per_m).exp();
-                let crown = Crown::new(cell, grid_column, grid_row);
+                let crown = Crown::new(&self.district.cells[index], grid_column, grid_row);
                 let above = (crown.top_m - self.eye_m) / t;
                 let below = (crown.bottom_m - self.eye_m) / t;
                 let first = view.tangents[..unseen].partition_point(|&tangent| tangent > above);
@@ -119,7 +128,7 @@ impl<'a> Walker<'a> {
                     }
                 }
             }
-            front = *cell;
+            front = index;
             t += step;
         }
         self.sky(view, column);
@@ -173,13 +182,8 @@ enum HitKind<'a> {
 }
 
 impl<'a> Hit<'a> {
-    fn new(
-        district: &'a District,
-        cell: &'a Cell,
-        front: &Cell,
-        here: [f32; 2],
-        step: f32,
-    ) -> Self {
+    fn new(district: &'a District, cell: usize, front: usize, here: [f32; 2], step: f32) -> Self {
+        let (cell, front) = (&district.cells[cell], &district.cells[front]);
         let top_m = 0.01 * f32::from(cell.base_cm);
         let rise_m = top_m - 0.01 * f32::from(front.base_cm);
         let light = f32::from(cell.light) / 255.0;

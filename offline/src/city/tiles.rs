@@ -12,8 +12,8 @@ use rayon::prelude::*;
 pub const ZOOM: u8 = 18;
 /// Pixels along a side of a tile.
 pub const TILE_PX: usize = 256;
-/// Samples of the raster per tile pixel and axis: 0.12 m apart, finer than its cells.
-const SAMPLES: usize = 3;
+/// Samples of the raster per tile pixel and axis: 0.18 m apart, finer than its cells.
+const SAMPLES: usize = 2;
 const AERIAL_SENSOR: u64 = 20;
 
 /// Every tile that the district touches, in order; beyond its border its edge is repeated.
