@@ -15,6 +15,7 @@ pub mod image_decode;
 pub mod log;
 mod lru;
 pub mod matcher;
+pub mod pipeline;
 pub mod sink;
 pub mod source;
 pub mod tiles;

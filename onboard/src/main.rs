@@ -1,1 +1,212 @@
-fn main() {}
+//! `crossfixd`: read the config, run the pipeline, stop cleanly on a signal.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{anyhow, bail};
+use clap::{CommandFactory, Parser, Subcommand};
+use crossfix_onboard::config::{Config, Problem};
+use crossfix_onboard::log::LogWriter;
+use crossfix_onboard::{pipeline, sink};
+use tracing::warn;
+
+/// Coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Report every problem of a config file and exit.
+    #[arg(long, value_name = "FILE", conflicts_with = "print_config")]
+    check: Option<PathBuf>,
+
+    /// Print a config file (or no file's) with every field and default filled in, and exit.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    print_config: Option<Option<PathBuf>>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run until TERM or INT; both finish the files, a second one exits at once.
+    Run {
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Play a recorded drive through the same core as fast as it goes; sources and sinks of the config
+    /// are not used.
+    Replay {
+        /// The recorded drive, MCAP.
+        log: PathBuf,
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Write the estimates to this MCAP file, which must not exist.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Print one JSON object per estimate.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The same as --check.
+    Check {
+        /// The config file.
+        config: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    log_to_stderr();
+    // A dead thread must not leave half a daemon publishing.
+    let default_hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        default_hook(panic);
+        std::process::abort();
+    }));
+    let arguments = Arguments::parse();
+    let done = match (arguments.command, arguments.check, arguments.print_config) {
+        (_, Some(config), _) | (Some(Command::Check { config }), _, _) => check(&config),
+        (_, _, Some(config)) => print_config(config.as_deref()),
+        (Some(Command::Run { config }), _, _) => run(&config),
+        (
+            Some(Command::Replay {
+                log,
+                config,
+                out,
+                json,
+            }),
+            _,
+            _,
+        ) => replay(&log, config.as_deref(), out.as_deref(), json),
+        (None, None, None) => {
+            let help = Arguments::command().render_help();
+            eprintln!("{help}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("crossfixd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CROSSFIX_LOG")
+        .unwrap_or_else(|_| "info".into());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // The journal stamps and colours by itself.
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        builder.without_time().with_ansi(false).init();
+    } else {
+        builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
+    }
+}
+
+fn check(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    refuse(path, &config.check_run())?;
+    pipeline::core_from(&config)?;
+    println!("{}: no problems", path.display());
+    Ok(())
+}
+
+fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list: String = problems
+        .iter()
+        .map(|problem| format!("\n  {problem}"))
+        .collect();
+    bail!(
+        "{} has {} problem(s):{list}",
+        path.display(),
+        problems.len()
+    );
+}
+
+fn print_config(path: Option<&Path>) -> anyhow::Result<()> {
+    let config = path.map(Config::load).transpose()?.unwrap_or_default();
+    print!("{}", config.to_toml());
+    Ok(())
+}
+
+fn run(path: &Path) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    // A file that is missing on the road degrades the output; everything else is a mistake to mend.
+    let (missing, wrong): (Vec<_>, Vec<_>) = config.check_run().into_iter().partition(|problem| {
+        problem.message.ends_with("does not exist")
+            && ["tiles.path", "model.path"].contains(&problem.field.as_str())
+    });
+    refuse(path, &wrong)?;
+    missing
+        .iter()
+        .for_each(|problem| warn!(%problem, "going on without"));
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // In this order: the first signal sets the flag, the second finds it set and exits.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
+        signal_hook::flag::register(signal, stop.clone())?;
+    }
+    pipeline::run(&config, &stop)?;
+    Ok(())
+}
+
+fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> anyhow::Result<()> {
+    let config = config.map(Config::load).transpose()?.unwrap_or_default();
+    let mut problems = config.check();
+    // What replay does not open may be missing.
+    problems.retain(|problem| {
+        !problem.field.starts_with("source") && !problem.field.starts_with("sink")
+    });
+    refuse(Path::new("the config"), &problems)?;
+    let mut writer = out.map(LogWriter::create).transpose()?;
+    let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
+    let mut failure = None;
+    let summary = pipeline::replay(log, &config, |estimate| {
+        if failure.is_some() {
+            return;
+        }
+        let written = writer
+            .as_mut()
+            .map_or(Ok(()), |writer| writer.write_estimate(estimate))
+            .map_err(anyhow::Error::from);
+        let printed = if json {
+            writeln!(stdout, "{}", sink::estimate_json(estimate))
+        } else {
+            Ok(())
+        };
+        failure = written
+            .and(printed.map_err(|error| anyhow!("writing to standard output: {error}")))
+            .err();
+    })?;
+    stdout
+        .flush()
+        .map_err(|error| anyhow!("writing to standard output: {error}"))?;
+    if let Some(writer) = writer {
+        writer.finish()?;
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    eprintln!(
+        "crossfixd: {} events, {} estimates, {} bad messages; {:?}",
+        summary.events, summary.estimates, summary.bad_messages, summary.counters
+    );
+    match summary.damage {
+        Some(damage) => Err(damage.into()),
+        None => Ok(()),
+    }
+}

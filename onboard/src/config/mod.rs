@@ -30,6 +30,8 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// Odometry made from GNSS where nothing better is there.
     pub odometry: OdometryConfig,
+    /// The grid belief and its gates.
+    pub fusion: crate::fusion::FusionConfig,
     /// The camera's model and mount; without it the one recorded in the log is taken, and without
     /// that there is no visual position.
     pub camera: Option<Camera>,
@@ -216,6 +218,9 @@ impl Config {
         check.range("retry_s", daemon.retry_s, 0.01, 3600.0);
         check.range("retry_max_s", daemon.retry_max_s, daemon.retry_s, 3600.0);
         self.odometry.check(checker.within("odometry"));
+        for problem in self.fusion.check() {
+            checker.within("fusion").problem("", problem);
+        }
         if let Some(tiles) = &self.tiles {
             tiles.check(checker.within("tiles"));
         }

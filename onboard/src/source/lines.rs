@@ -25,6 +25,7 @@ impl LineBuffer {
     }
 
     /// Lines that were too long and are lost.
+    #[cfg(test)]
     pub fn dropped(&self) -> u64 {
         self.dropped
     }

@@ -1,0 +1,125 @@
+//! A recorded drive through the same core, as fast as it goes and always to the same bytes.
+
+use std::path::Path;
+
+use tracing::warn;
+
+use super::handle;
+use super::setup::{SetupError, core_from};
+use crate::config::Config;
+use crate::core::{Core, CoreCounters};
+use crate::event::{Estimate, Event};
+use crate::log::{LogError, LogReader, Message};
+use crate::source::GnssOdometry;
+
+/// Silence in a log longer than this is passed over in one step, seconds.
+const LONGEST_SILENCE_S: f64 = 60.0;
+
+/// Why a drive cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The config names a tile set or student that cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// What a replay met.
+#[derive(Debug, Default)]
+pub struct ReplaySummary {
+    /// Events the core took in.
+    pub events: u64,
+    /// Estimates it gave.
+    pub estimates: u64,
+    /// Messages that were left out.
+    pub bad_messages: u64,
+    /// Where the log stops making sense, if it does.
+    pub damage: Option<LogError>,
+    /// What became of the events.
+    pub counters: CoreCounters,
+}
+
+/// Replays a log and hands each estimate to `publish`.
+///
+/// Where the log is silent for longer than a tick the core is ticked, on the log's own time. The
+/// camera's calibration is the config's, or else the log's.
+///
+/// # Errors
+/// [`ReplayError`] before anything is replayed; damage to the log is told in the summary.
+pub fn replay(
+    log: &Path,
+    config: &Config,
+    publish: impl FnMut(&Estimate),
+) -> Result<ReplaySummary, ReplayError> {
+    let core = core_from(config)?;
+    Ok(replay_messages(
+        LogReader::open(log)?,
+        core,
+        config,
+        publish,
+    ))
+}
+
+fn replay_messages(
+    messages: impl Iterator<Item = Result<Message, LogError>>,
+    mut core: Core,
+    config: &Config,
+    mut publish: impl FnMut(&Estimate),
+) -> ReplaySummary {
+    let mut summary = ReplaySummary::default();
+    let mut gnss_odometry = GnssOdometry::new(&config.odometry);
+    let tick_ns = (config.daemon.tick_s * 1e9) as i64;
+    let mut last_ns: Option<i64> = None;
+    for message in messages {
+        let event = match message {
+            Ok(Message::Gnss(fix)) => Event::Gnss(fix),
+            Ok(Message::Frame(frame)) => Event::Frame(frame),
+            Ok(Message::Odometry(sample)) => Event::Odometry(sample),
+            Ok(Message::Calibration(camera)) => {
+                if config.camera.is_none() {
+                    core.set_camera(camera);
+                }
+                continue;
+            }
+            Ok(Message::Estimate(_) | Message::Other { .. }) => continue,
+            Err(error) if error.ends_the_log() => {
+                warn!(%error, "the replay ends here");
+                summary.damage = Some(error);
+                break;
+            }
+            Err(error) => {
+                warn!(%error, "replaying without it");
+                summary.bad_messages += 1;
+                continue;
+            }
+        };
+        let time_ns = event.time_ns();
+        let mut publish_all = |estimates: Vec<Estimate>| {
+            summary.estimates += estimates.len() as u64;
+            estimates.iter().for_each(&mut publish);
+        };
+        let silence_ns = last_ns.map_or(0, |last_ns| time_ns.saturating_sub(last_ns));
+        if let Some(last_ns) = last_ns
+            && (silence_ns as f64) < LONGEST_SILENCE_S * 1e9
+        {
+            let mut next_ns = last_ns.saturating_add(tick_ns);
+            while next_ns < time_ns {
+                publish_all(core.tick(next_ns));
+                next_ns = next_ns.saturating_add(tick_ns);
+            }
+        }
+        last_ns = Some(last_ns.map_or(time_ns, |last_ns| {
+            if silence_ns < 0 && silence_ns > -1_000_000_000 {
+                last_ns
+            } else {
+                time_ns
+            }
+        }));
+        summary.events += 1;
+        publish_all(handle(&mut core, &mut gnss_odometry, event));
+    }
+    summary.counters = core.counters();
+    summary
+}

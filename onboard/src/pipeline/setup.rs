@@ -1,0 +1,129 @@
+//! From the config to a core: camera, tiles and student, as far as they are there.
+
+use std::path::PathBuf;
+
+use crossfix_calibration::Camera;
+use sha2::{Digest, Sha256};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, ModelConfig, SourceConfig};
+use crate::core::Core;
+use crate::log::{LogReader, Message};
+use crate::matcher::{MatchError, Matcher, TractMatcher};
+use crate::tiles::{TileError, TileStore};
+
+/// Messages of a log that are looked through for the camera's calibration.
+const CALIBRATION_WITHIN: usize = 10_000;
+
+/// What the config names and we cannot use.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The tile set.
+    #[error(transparent)]
+    Tiles(#[from] TileError),
+    /// The student.
+    #[error(transparent)]
+    Model(#[from] MatchError),
+    /// The student is another file than the config says.
+    #[error(
+        "model {path:?} has sha256 {found}, and the config says {expected}; put the right file there or change model.sha256"
+    )]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// From the config.
+        expected: String,
+        /// Of the file.
+        found: String,
+    },
+    /// The student cannot be read.
+    #[error("model {path:?}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A core with all that the config names.
+///
+/// # Errors
+/// [`SetupError`] when a tile set or student is named and cannot be used.
+pub fn core_from(config: &Config) -> Result<Core, SetupError> {
+    let tiles = config
+        .tiles
+        .as_ref()
+        .map(|tiles| TileStore::open(&tiles.path))
+        .transpose()?;
+    let matcher = config.model.as_ref().map(load).transpose()?;
+    Ok(Core::new(
+        config.fusion.clone(),
+        config.camera.clone(),
+        tiles,
+        matcher,
+    ))
+}
+
+/// A core with what can be used of the config: on the road the output goes on, degraded.
+pub fn core_or_less(config: &Config) -> Core {
+    let tiles = config
+        .tiles
+        .as_ref()
+        .and_then(|tiles| usable("tiles", TileStore::open(&tiles.path).map_err(Into::into)));
+    let matcher = config
+        .model
+        .as_ref()
+        .and_then(|model| usable("model", load(model)));
+    let camera = config.camera.clone().or_else(|| recorded_camera(config));
+    Core::new(config.fusion.clone(), camera, tiles, matcher)
+}
+
+fn usable<T>(what: &str, result: Result<T, SetupError>) -> Option<T> {
+    result
+        .inspect_err(
+            |failure| error!(what, error = %failure, "going on without; the output is degraded"),
+        )
+        .ok()
+}
+
+fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
+    if let Some(expected) = &config.sha256 {
+        let bytes = std::fs::read(&config.path).map_err(|source| SetupError::Io {
+            path: config.path.clone(),
+            source,
+        })?;
+        let found: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        if !found.eq_ignore_ascii_case(expected) {
+            return Err(SetupError::Hash {
+                path: config.path.clone(),
+                expected: expected.clone(),
+                found,
+            });
+        }
+    }
+    let matcher = TractMatcher::load(&config.path)?;
+    info!(path = ?config.path, "student loaded");
+    Ok(Box::new(matcher))
+}
+
+/// The camera that a recorded source was made with.
+fn recorded_camera(config: &Config) -> Option<Camera> {
+    config.source.iter().find_map(|source| {
+        let SourceConfig::Mcap(source) = source else {
+            return None;
+        };
+        let reader = LogReader::open(&source.path)
+            .inspect_err(|error| warn!(%error, "no camera calibration"))
+            .ok()?;
+        reader
+            .take(CALIBRATION_WITHIN)
+            .find_map(|message| match message {
+                Ok(Message::Calibration(camera)) => Some(camera),
+                _ => None,
+            })
+    })
+}
