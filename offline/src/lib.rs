@@ -1,11 +1,12 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`], [`model`], [`loss`],
-//! [`train`], [`predict`], [`metrics`], [`evaluate`], [`export`],
-//! [`report`]. Begin with [`model`] and
-//! [`train`].
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`],
+//! [`model`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`report`], [`cli`]. Begin with [`model`] and [`train`].
 
+pub mod adapt;
 pub mod city;
+pub mod cli;
 pub mod dataset;
 pub mod evaluate;
 pub mod export;

@@ -4,12 +4,13 @@
 //! another file; adaptation is never given one.
 
 pub mod augment;
+pub mod loader;
 pub mod pairs;
 pub mod pose;
 pub mod write;
 
 pub use augment::{Augmentation, View};
-
+pub use loader::{Preparation, prepare};
 pub use pairs::{PairsDataset, Truth};
 pub use pose::{TruePose, true_pose};
 

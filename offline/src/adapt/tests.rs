@@ -1,0 +1,62 @@
+use super::*;
+use crate::model::weights::arrays_of;
+use crate::model::{Ccvpe, preset};
+use crate::train::tests::noise_pairs;
+
+fn pairs() -> Vec<Pair> {
+    let pairs = noise_pairs(10, "compact").into_iter();
+    pairs.map(|(pair, _)| pair).collect()
+}
+
+fn teacher() -> Ccvpe {
+    Ccvpe::new(preset("compact").unwrap(), 3).unwrap()
+}
+
+#[test]
+fn the_student_learns_only_kept_labels_and_only_coarse_levels() {
+    let config = AdaptConfig {
+        epochs: 1.0,
+        batch: 4,
+        ..AdaptConfig::default()
+    };
+    let interrupt = Interrupt::default();
+    let adapted = adapt(&teacher(), &pairs(), &config, 1, None, false, &interrupt).unwrap();
+    let kept = adapted.filtered.kept.iter().filter(|kept| **kept).count();
+    assert_eq!(kept, 8);
+    assert_eq!(adapted.fits[0].total_steps, 3);
+    assert_eq!(adapted.fits[1].total_steps, 2);
+    let (before, after) = (arrays_of(&teacher()), arrays_of(adapted.student.as_ref()));
+    let changed = |name: &str| before[name] != after[name];
+    assert!(changed("conv3.2.weight"));
+    assert!(!changed("conv2.0.weight"));
+    assert!(!changed("grd_feature_to_descriptor3.0.weight"));
+}
+
+#[test]
+fn labels_are_centres_of_heatmap_cells() {
+    let pairs = pairs();
+    let pairs: Vec<&Pair> = pairs.iter().collect();
+    for label in label(&mut teacher(), &pairs, &AdaptConfig::default()).unwrap() {
+        assert_eq!((label.column.fract(), label.row.fract()), (0.5, 0.5));
+        assert_eq!(label.offset_m, [label.column - 32.0, 32.0 - label.row]);
+        assert_eq!(label.residual_rad, 0.0);
+    }
+}
+
+#[test]
+fn a_share_of_nothing_is_refused() {
+    let config = AdaptConfig {
+        keep: 0.0,
+        ..AdaptConfig::default()
+    };
+    let result = adapt(
+        &teacher(),
+        &pairs(),
+        &config,
+        1,
+        None,
+        false,
+        &Interrupt::default(),
+    );
+    assert!(result.err().unwrap().to_string().contains("keep is 0"));
+}

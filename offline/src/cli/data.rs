@@ -1,0 +1,69 @@
+//! What the subcommands share: reading pairs and settings, and measuring with their truth.
+
+use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::model::{CcvpeSpec, CrossViewModel};
+use crate::predict::predict;
+use crate::run::sha256_file;
+use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Reads and prepares a dataset; of more than `limit` pairs, every n-th is taken.
+pub fn pairs(
+    folder: &Path,
+    spec: &CcvpeSpec,
+    margin_m: f64,
+    limit: Option<usize>,
+) -> anyhow::Result<(Vec<Pair>, PairsDataset)> {
+    let mut dataset = PairsDataset::open(folder)?;
+    if let Some(limit) = limit.filter(|limit| *limit < dataset.rows.len()) {
+        let all = dataset.rows.len();
+        let mut index = 0;
+        dataset.retain(|_| {
+            index += 1;
+            index * limit / all > (index - 1) * limit / all
+        });
+    }
+    let preparation = Preparation {
+        margin_m,
+        ..Preparation::default()
+    };
+    Ok((prepare(&dataset, spec, &preparation)?, dataset))
+}
+
+/// Measures a network on a dataset with truth.
+pub fn measure(
+    model: &mut dyn CrossViewModel,
+    folder: &Path,
+    limit: Option<usize>,
+) -> anyhow::Result<Evaluation> {
+    let truth = Truth::open(folder)?;
+    let (pairs, _) = pairs(folder, model.spec(), 0.0, limit)?;
+    let pairs: Vec<&Pair> = pairs.iter().collect();
+    let predictions = predict(model, &pairs, false)?;
+    Ok(evaluate(&pairs, &predictions, &truth))
+}
+
+/// Settings from a TOML file, or the given ones without a file.
+pub fn settings<T: DeserializeOwned>(path: Option<&Path>, otherwise: T) -> anyhow::Result<T> {
+    let Some(path) = path else {
+        return Ok(otherwise);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not a settings file", path.display()))
+}
+
+/// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.
+pub fn provenance(folder: &Path, dataset: &PairsDataset, used: usize) -> anyhow::Result<Value> {
+    let hash = |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
+    Ok(json!({
+        "area": dataset.manifest.area,
+        "licence": dataset.manifest.licence,
+        "provenance": dataset.manifest.provenance,
+        "pairs": used,
+        "dataset_toml_sha256": hash("dataset.toml")?,
+        "pairs_jsonl_sha256": hash("pairs.jsonl")?,
+    }))
+}

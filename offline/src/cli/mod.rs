@@ -1,0 +1,55 @@
+//! The command line: one file for each subcommand, each a thin call into the library.
+
+mod adapt;
+mod data;
+mod evaluate;
+mod train;
+
+pub use adapt::AdaptArgs;
+pub use evaluate::EvaluateArgs;
+pub use train::TrainArgs;
+
+use crate::export::{self, ExportArgs};
+use crate::progress;
+use crate::simulate::{self, SimulateArgs};
+use clap::{Parser, Subcommand};
+
+/// Localises cameras in aerial images, and adapts to new areas without surveyed positions.
+#[derive(Debug, Parser)]
+#[command(name = "crossfix", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Simulate a town: pairs, aerial tiles, drives.
+    Simulate(SimulateArgs),
+    /// Train a network on pairs with true positions.
+    Train(TrainArgs),
+    /// Adapt a network to an area without true positions.
+    Adapt(AdaptArgs),
+    /// Measure a network on pairs with true positions.
+    Evaluate(EvaluateArgs),
+    /// Write a network as one ONNX file for vehicles.
+    Export(ExportArgs),
+}
+
+/// Runs the program.
+///
+/// # Errors
+/// Whatever the subcommand says, ready to print.
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Command::Simulate(args) => {
+            let written = simulate::run(args, &progress::bar("simulate", 0))?;
+            println!("{}", serde_json::to_string(&written)?);
+            Ok(())
+        }
+        Command::Train(args) => train::run(args),
+        Command::Adapt(args) => adapt::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
+        Command::Export(args) => export::run(args),
+    }
+}

@@ -1,0 +1,134 @@
+//! `crossfix train`: supervised training where true positions are known.
+
+use super::data;
+use crate::adapt::oracle::supervised_examples;
+use crate::dataset::Truth;
+use crate::model::{Ccvpe, PRESETS, preset, weights};
+use crate::run::{Interrupt, RunFolder, producer};
+use crate::train::{FitConfig, fit};
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `crossfix train`.
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// Pairs dataset with truth.jsonl.
+    #[arg(long)]
+    data: PathBuf,
+    /// Another one to measure on at the end.
+    #[arg(long)]
+    validation: Option<PathBuf>,
+    /// The network: compact, compact-front, ccvpe-vigor, ccvpe-vigor-prior0, ccvpe-kitti.
+    #[arg(long, default_value = "compact")]
+    preset: String,
+    /// Weights to begin with; their network wins over --preset.
+    #[arg(long)]
+    init: Option<PathBuf>,
+    /// Settings (TOML); the options below win.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Passes over the pairs.
+    #[arg(long)]
+    epochs: Option<f64>,
+    /// Steps instead of epochs.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// Learning rate.
+    #[arg(long)]
+    learning_rate: Option<f64>,
+    /// Seed of weights, order and views.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Aerial metres prepared beyond the network's view, for cutting elsewhere.
+    #[arg(long, default_value_t = 16.0)]
+    margin_m: f64,
+    /// Use at most this many pairs.
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Folder for model.safetensors, run.json, the curve and the checkpoint.
+    #[arg(long)]
+    out: PathBuf,
+    /// Go on where the checkpoint in --out stopped.
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Runs it.
+pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let mut model = match &args.init {
+        Some(path) => weights::load(path)?.0,
+        None => {
+            let spec = preset(&args.preset).with_context(|| {
+                format!("no preset {:?}; there are {}", args.preset, PRESETS.join(", "))
+            })?;
+            Ccvpe::new(spec, args.seed)?
+        }
+    };
+    let spec = model.spec().clone();
+    let defaults = if spec.preset.starts_with("compact") {
+        FitConfig::default()
+    } else {
+        FitConfig::published()
+    };
+    let mut config = data::settings(args.config.as_deref(), defaults)?;
+    config.epochs = args.epochs.unwrap_or(config.epochs);
+    config.steps = args.steps.or(config.steps);
+    config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
+    config.check()?;
+
+    let folder = RunFolder::create(&args.out)
+        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let truth = Truth::open(&args.data)?;
+    let (pairs, dataset) = data::pairs(&args.data, &spec, args.margin_m, args.limit)?;
+    let examples = supervised_examples(&spec, &pairs, &truth);
+    if examples.is_empty() {
+        bail!(
+            "none of the {} pairs has its true position inside its aerial patch; is truth.jsonl of this dataset?",
+            pairs.len()
+        );
+    }
+    if examples.len() < pairs.len() {
+        eprintln!(
+            "{} of {} pairs are left out: no truth, or outside their aerial patch",
+            pairs.len() - examples.len(),
+            pairs.len()
+        );
+    }
+    let fitted = fit(
+        "train", &mut model, &examples, &config, args.seed, Some(&folder), args.resume, &interrupt,
+    )?;
+    if fitted.interrupted {
+        bail!(
+            "stopped on request after {} of {} steps; the same command with --resume goes on",
+            fitted.steps,
+            fitted.total_steps
+        );
+    }
+    let measured = args
+        .validation
+        .as_ref()
+        .map(|path| data::measure(&mut model, path, None))
+        .transpose()?;
+    if let Some(measured) = &measured {
+        print!("{}", measured.table());
+    }
+    let provenance = json!({
+        "made_by": producer(),
+        "seed": args.seed,
+        "settings": config,
+        "dataset": data::provenance(&args.data, &dataset, examples.len())?,
+        "steps": fitted.total_steps,
+        "seconds": fitted.seconds,
+        "validation": measured,
+        "licence": dataset.manifest.licence,
+    });
+    let path = folder.file("model.safetensors");
+    weights::save(&path, &model, provenance.clone())?;
+    folder.write_json("run.json", &provenance).context("cannot write run.json")?;
+    let ms = 1e3 * fitted.seconds / (fitted.losses.len().max(1) * config.batch) as f64;
+    println!("{} after {} steps ({ms:.1} ms a sample)", path.display(), fitted.total_steps);
+    Ok(())
+}
