@@ -155,3 +155,83 @@ fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {
         ..place
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapt::{AdaptConfig, adapt};
+    use crate::city::frames::CameraKind;
+    use crate::city::{AreaConfig, AreaName, Gap, Part, build_area};
+    use crate::dataset::{Truth, true_pose};
+    use crate::model::{Ccvpe, preset};
+    use crate::run::Interrupt;
+    use crate::simulate::{Contents, PairsPlan, write_pairs};
+
+    fn simulated(pairs: usize, camera: CameraKind) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let area = build_area(AreaConfig {
+            area: AreaName::Target,
+            seed: 5,
+            gap: Gap::default(),
+        });
+        let plan = PairsPlan {
+            part: Part::Test,
+            districts: 1,
+            contents: Contents::Random { pairs },
+            camera,
+        };
+        let hidden = indicatif::ProgressBar::hidden();
+        write_pairs(&area, &plan, folder.path(), &hidden).unwrap();
+        folder
+    }
+
+    #[test]
+    fn true_positions_lie_in_the_patch_and_headings_near_the_given_ones() {
+        for (camera, name) in [
+            (CameraKind::Panorama, "compact"),
+            (CameraKind::Front, "compact-front"),
+        ] {
+            let folder = simulated(6, camera);
+            let dataset = PairsDataset::open(folder.path()).unwrap();
+            let truth = Truth::open(folder.path()).unwrap();
+            let spec = preset(name).unwrap();
+            let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
+            assert_eq!(pairs.len(), 6);
+            for pair in &pairs {
+                let pose = true_pose(pair, &truth).unwrap();
+                assert!(pose.offset_m.iter().all(|offset| offset.abs() < 32.0));
+                assert!(pose.residual_rad.abs() < 12f64.to_radians());
+                assert_eq!(pair.ground.width, spec.ground_columns);
+            }
+        }
+    }
+
+    #[test]
+    fn adaptation_runs_on_a_dataset_whose_truth_was_deleted() {
+        let folder = simulated(4, CameraKind::Panorama);
+        std::fs::remove_file(folder.path().join("truth.jsonl")).unwrap();
+        let dataset = PairsDataset::open(folder.path()).unwrap();
+        let spec = preset("compact").unwrap();
+        let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
+        let teacher = Ccvpe::new(spec, 1).unwrap();
+        let config = AdaptConfig {
+            batch: 2,
+            epochs: 1.0,
+            ..AdaptConfig::default()
+        };
+        let interrupt = Interrupt::default();
+        let adapted = adapt(&teacher, &pairs, &config, 1, None, false, &interrupt).unwrap();
+        assert_eq!(adapted.labels.len(), 4);
+    }
+
+    #[test]
+    fn a_broken_picture_is_named() {
+        let folder = simulated(3, CameraKind::Panorama);
+        let dataset = PairsDataset::open(folder.path()).unwrap();
+        let row = &dataset.rows[1];
+        std::fs::write(folder.path().join(&row.image), b"not a picture").unwrap();
+        let spec = preset("compact").unwrap();
+        let error = prepare(&dataset, &spec, &Preparation::default()).unwrap_err();
+        assert!(error.to_string().contains(&row.id), "{error}");
+    }
+}
