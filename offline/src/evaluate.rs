@@ -42,7 +42,9 @@ pub fn evaluate(pairs: &[&Pair], predictions: &[PairPrediction], truth: &Truth) 
         errors.centre.push(error([0.0, 0.0]));
         errors.coarse.push(error(pair.coarse_offset_m));
         errors.outside += usize::from(prediction.mode_m != prediction.masked_mode_m);
-        errors.levels.resize(prediction.level_modes_m.len(), Vec::new());
+        errors
+            .levels
+            .resize(prediction.level_modes_m.len(), Vec::new());
         for (level, mode) in errors.levels.iter_mut().zip(&prediction.level_modes_m) {
             level.push(error(*mode));
         }
@@ -55,7 +57,11 @@ pub fn evaluate(pairs: &[&Pair], predictions: &[PairPrediction], truth: &Truth) 
     Evaluation {
         unmasked: Summary::of(&errors.unmasked),
         masked: Summary::of(&errors.masked),
-        levels: errors.levels.iter().map(|level| Summary::of(level)).collect(),
+        levels: errors
+            .levels
+            .iter()
+            .map(|level| Summary::of(level))
+            .collect(),
         yaw: yaw.then(|| YawSummary::of(&errors.yaw, &errors.given_yaw)),
         guess_centre: Summary::of(&errors.centre),
         coarse: Summary::of(&errors.coarse),
@@ -111,10 +117,64 @@ impl Evaluation {
                 yaw.mean_deg, yaw.median_deg, yaw.given_mean_deg
             );
         }
-        text += &format!("{:.1} % of the modes lie outside the prior", self.outside_prior * 100.0);
+        text += &format!(
+            "{:.1} % of the modes lie outside the prior",
+            self.outside_prior * 100.0
+        );
         if self.left_out > 0 {
             text += &format!("; {} pairs without truth were left out", self.left_out);
         }
         text + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::pairs::TruthRow;
+    use crate::model::preset;
+    use crate::predict::from_heatmap;
+    use crate::train::tests::noise_pairs;
+    use crossfix_calibration::{Enu, LocalFrame};
+
+    #[test]
+    fn errors_are_measured_in_metres_along_and_across_the_road() {
+        let (pair, _) = noise_pairs(1, "compact").remove(0);
+        // The camera 10 m east and 5 m north of the centre, heading east.
+        let place = LocalFrame::new(pair.centre).geodetic_from_enu(Enu::new(10.0, 5.0, 0.0));
+        let row = TruthRow {
+            id: pair.id.clone(),
+            latitude_deg: place.latitude_deg,
+            longitude_deg: place.longitude_deg,
+            heading_deg: 90.0,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let text = serde_json::to_string(&row).unwrap();
+        std::fs::write(folder.path().join("truth.jsonl"), text).unwrap();
+        let truth = Truth::open(folder.path()).unwrap();
+
+        // The heatmap peaks 3.5 m further east and 4.5 m further north, its second peak on the spot.
+        let spec = preset("compact").unwrap();
+        let mut heatmap = vec![0.0; 64 * 64];
+        heatmap[(32 - 10) * 64 + 32 + 13] = 0.6;
+        heatmap[(32 - 6) * 64 + 32 + 9] = 0.4;
+        let prediction = from_heatmap(&heatmap, |_| Some(0.1), &pair, &spec, false);
+        let measured = evaluate(&[&pair], &[prediction], &truth);
+        assert!((measured.unmasked.along_mean_m - 3.5).abs() < 1e-3);
+        assert!((measured.unmasked.across_mean_m - 4.5).abs() < 1e-3);
+        assert!((measured.guess_centre.mean_m - 125f64.sqrt()).abs() < 1e-3);
+        assert!((measured.yaw.unwrap().mean_deg - 0.1f64.to_degrees()).abs() < 1e-9);
+        assert!(measured.table().contains("heatmap in prior"));
+
+        // A tight prior around the centre leaves no peak but the nearer one.
+        let pair = Pair {
+            coarse_offset_m: [8.0, 4.0],
+            coarse_covariance_m2: [[1.0, 0.0], [0.0, 1.0]],
+            ..pair
+        };
+        let prediction = from_heatmap(&heatmap, |_| None, &pair, &spec, false);
+        let measured = evaluate(&[&pair], &[prediction], &truth);
+        assert!(measured.masked.mean_m < 0.8);
+        assert!((measured.outside_prior - 1.0).abs() < 1e-12);
     }
 }

@@ -83,7 +83,9 @@ pub fn gaussian(side: usize, target: &PoseTarget, sigma_cells: f64) -> Vec<f32> 
             .collect()
     };
     let (columns, rows) = (along(target.column), along(target.row));
-    let cells = rows.iter().flat_map(|r| columns.iter().map(move |c| (r * c) as f32));
+    let cells = rows
+        .iter()
+        .flat_map(|r| columns.iter().map(move |c| (r * c) as f32));
     cells.collect()
 }
 
@@ -93,7 +95,8 @@ pub fn max_pool(map: &[f32], side: usize, grid: usize) -> Vec<f32> {
     let mut pooled = vec![0.0f32; grid * grid];
     for (row, line) in map.chunks_exact(side).enumerate() {
         for (column, value) in line.iter().enumerate() {
-            let cell = &mut pooled[(row / window).min(grid - 1) * grid + (column / window).min(grid - 1)];
+            let cell =
+                &mut pooled[(row / window).min(grid - 1) * grid + (column / window).min(grid - 1)];
             *cell = cell.max(*value);
         }
     }
@@ -117,12 +120,21 @@ pub fn orientation_shares(angle_rad: f64, bins: usize) -> [(usize, f32); 2] {
 }
 
 /// Target of the score stack of one level: the pooled Gaussian, shared among `bins`.
-pub fn level_target(pooled: &[f32], residual_rad: f64, bins: &[isize], all_bins: usize) -> Vec<f32> {
+pub fn level_target(
+    pooled: &[f32],
+    residual_rad: f64,
+    bins: &[isize],
+    all_bins: usize,
+) -> Vec<f32> {
     let shares = orientation_shares(residual_rad, all_bins);
     let mut stack = Vec::with_capacity(bins.len() * pooled.len());
     for bin in bins {
         let channel = bin.rem_euclid(all_bins as isize) as usize;
-        let weight: f32 = shares.iter().filter(|(c, _)| *c == channel).map(|(_, w)| w).sum();
+        let weight: f32 = shares
+            .iter()
+            .filter(|(c, _)| *c == channel)
+            .map(|(_, w)| w)
+            .sum();
         stack.extend(pooled.iter().map(|value| weight * value));
     }
     stack
@@ -142,9 +154,15 @@ pub fn loss(
     let side = spec.heatmap_side();
     let n = targets.len();
     let sigma_cells = config.sigma_m / spec.metres_per_cell();
-    let maps: Vec<Vec<f32>> = targets.iter().map(|t| gaussian(side, t, sigma_cells)).collect();
+    let maps: Vec<Vec<f32>> = targets
+        .iter()
+        .map(|t| gaussian(side, t, sigma_cells))
+        .collect();
 
-    let supervised = config.levels.unwrap_or(spec.levels.len()).min(prediction.levels.len());
+    let supervised = config
+        .levels
+        .unwrap_or(spec.levels.len())
+        .min(prediction.levels.len());
     let mut terms = Vec::new();
     let mut info_nce = Vec::new();
     for k in 0..supervised {
@@ -159,12 +177,22 @@ pub fn loss(
         let mut target = Vec::with_capacity(stack.len());
         for (map, pose) in maps.iter().zip(targets) {
             let pooled = max_pool(map, side, spec.levels[k].grid);
-            target.extend(level_target(&pooled, pose.residual_rad, &bins, spec.orientation_bins));
+            target.extend(level_target(
+                &pooled,
+                pose.residual_rad,
+                &bins,
+                spec.orientation_bins,
+            ));
         }
         let target = Tensor::new(target, &[n, entries])?;
-        let term = ops::weighted_info_nce(tape, &scores, &target, config.temperature, config.threshold)?;
+        let term =
+            ops::weighted_info_nce(tape, &scores, &target, config.temperature, config.threshold)?;
         info_nce.push(term.item()?);
-        terms.push(ops::scale(tape, &term, config.info_nce / supervised as f32)?);
+        terms.push(ops::scale(
+            tape,
+            &term,
+            config.info_nce / supervised as f32,
+        )?);
     }
     let mut heatmap = None;
     if config.heatmap > 0.0 {

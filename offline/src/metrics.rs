@@ -111,7 +111,10 @@ impl YawSummary {
     /// From errors in radians: the network's, and those of the heading it was given.
     pub fn of(errors_rad: &[f64], given_rad: &[f64]) -> Self {
         let sorted = |errors: &[f64]| {
-            let mut values: Vec<f64> = errors.iter().map(|error| error.to_degrees().abs()).collect();
+            let mut values: Vec<f64> = errors
+                .iter()
+                .map(|error| error.to_degrees().abs())
+                .collect();
             values.sort_by(f64::total_cmp);
             values
         };

@@ -2,7 +2,7 @@
 
 use crate::dataset::pose::offset_from_cell;
 use crate::dataset::{Pair, plain_batch};
-use crate::model::{CrossViewModel, Extent, ForwardOptions, ModelError, Prediction};
+use crate::model::{CcvpeSpec, CrossViewModel, Extent, ForwardOptions, ModelError, Prediction};
 use crate::progress;
 use crossfix_kernels::{Tape, Tensor};
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,14 @@ pub fn predict(
         let prediction = model.forward(&mut Tape::inference(), &input, options)?;
         let heatmaps = prediction.heatmaps()?;
         for (index, pair) in pairs.iter().enumerate() {
-            all.push(one(model, &prediction, &heatmaps, index, pair, keep_heatmaps));
+            all.push(one(
+                model,
+                &prediction,
+                &heatmaps,
+                index,
+                pair,
+                keep_heatmaps,
+            ));
         }
         bar.inc(pairs.len() as u64);
     }
@@ -72,44 +79,62 @@ fn one(
     keep_heatmap: bool,
 ) -> PairPrediction {
     let spec = model.spec();
-    let side = spec.heatmap_side();
-    let cells = side * side;
+    let cells = spec.heatmap_side().pow(2);
     let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
+    let residual_at = |cell: usize| {
+        let field = prediction.orientation.as_ref()?.data();
+        let field = &field[index * 2 * cells..(index + 1) * 2 * cells];
+        Some(f64::from(field[cells + cell]).atan2(f64::from(field[cell])))
+    };
+    let side_m = spec.aerial_px as f64 * spec.metres_per_pixel;
+    let searched = spec.searched_channels();
+    let levels = prediction.levels.iter().enumerate().map(|(k, stack)| {
+        if k == 0 && spec.orientation_prior.is_some() {
+            level_mode(stack, index, &searched, side_m)
+        } else {
+            let all: Vec<usize> = (0..stack.shape()[1]).collect();
+            level_mode(stack, index, &all, side_m)
+        }
+    });
+    PairPrediction {
+        level_modes_m: levels.collect(),
+        ..from_heatmap(heatmap, residual_at, pair, spec, keep_heatmap)
+    }
+}
+
+/// What one heatmap says; `residual_at` gives the yaw residual at a cell.
+pub fn from_heatmap(
+    heatmap: &[f32],
+    residual_at: impl Fn(usize) -> Option<f64>,
+    pair: &Pair,
+    spec: &CcvpeSpec,
+    keep_heatmap: bool,
+) -> PairPrediction {
+    let side = spec.heatmap_side();
     let place = |cell: usize| [cell % side, cell / side];
-    let offset = |cell: [usize; 2]| offset_from_cell(cell.map(|c| c as f64 + 0.5), spec);
+    let offset = |cell: usize| offset_from_cell(place(cell).map(|c| c as f64 + 0.5), spec);
     let allowed = |cell: usize| {
-        let [east, north] = offset(place(cell));
-        let from_coarse = [east - pair.coarse_offset_m[0], north - pair.coarse_offset_m[1]];
-        within_prior(from_coarse, pair.coarse_covariance_m2)
+        let [east, north] = offset(cell);
+        let [coarse_east, coarse_north] = pair.coarse_offset_m;
+        within_prior(
+            [east - coarse_east, north - coarse_north],
+            pair.coarse_covariance_m2,
+        )
     };
     let mode = arg_max(heatmap, |_| true).unwrap_or(0);
     let masked = arg_max(heatmap, allowed).unwrap_or(mode);
-    let field = prediction.orientation.as_ref();
-    let residual_at = |cell: usize| {
-        let field = &field?.data()[index * 2 * cells..(index + 1) * 2 * cells];
-        Some(f64::from(field[cells + cell]).atan2(f64::from(field[cell])))
-    };
     let entropy = heatmap
         .iter()
         .filter(|p| **p > 0.0)
         .map(|p| -f64::from(*p) * f64::from(*p).ln());
-    let searched = spec.searched_channels();
-    let level_modes_m = prediction.levels.iter().enumerate().map(|(k, stack)| {
-        let channels: Vec<usize> = if k == 0 && spec.orientation_prior.is_some() {
-            searched.clone()
-        } else {
-            (0..stack.shape()[1]).collect()
-        };
-        level_mode(stack, index, &channels, spec.aerial_px as f64 * spec.metres_per_pixel)
-    });
     PairPrediction {
-        mode_m: offset(place(mode)),
+        mode_m: offset(mode),
         mode_cell: place(mode),
-        masked_mode_m: offset(place(masked)),
+        masked_mode_m: offset(masked),
         masked_mode_cell: place(masked),
-        peak: f64::from(heatmap[mode]),
+        peak: heatmap.get(mode).map_or(0.0, |peak| f64::from(*peak)),
         entropy: entropy.sum(),
-        level_modes_m: level_modes_m.collect(),
+        level_modes_m: Vec::new(),
         residual_rad: residual_at(mode),
         masked_residual_rad: residual_at(masked),
         heatmap: keep_heatmap.then(|| heatmap.to_vec()),

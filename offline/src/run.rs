@@ -45,7 +45,10 @@ impl RunFolder {
     /// # Errors
     /// The operating system's.
     pub fn append_line(&self, name: &str, value: &Value) -> std::io::Result<()> {
-        let file = std::fs::OpenOptions::new().create(true).append(true).open(self.file(name));
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.file(name));
         writeln!(file?, "{value}")
     }
 
@@ -108,7 +111,9 @@ pub fn sha256_json(value: &impl Serialize) -> String {
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// What every run says about the program that made it.

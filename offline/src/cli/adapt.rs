@@ -74,7 +74,9 @@ pub struct AdaptArgs {
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     match (args.recipe, &args.truth) {
-        (Recipe::Oracle, None) => bail!("the recipe `oracle` learns from true positions; say --truth FOLDER"),
+        (Recipe::Oracle, None) => {
+            bail!("the recipe `oracle` learns from true positions; say --truth FOLDER")
+        }
         (Recipe::Paper, Some(_)) => bail!("the recipe `paper` uses no truth; leave --truth away"),
         _ => {}
     }
@@ -106,20 +108,37 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         Some(truth) => {
             let truth = Truth::open(truth)?;
             let (student, fitted) = oracle::fine_tune(
-                &teacher, &pairs, &truth, &config, args.seed, Some(&folder), args.resume, &interrupt,
+                &teacher,
+                &pairs,
+                &truth,
+                &config,
+                args.seed,
+                Some(&folder),
+                args.resume,
+                &interrupt,
             )?;
             (student, json!({ "seconds": fitted.seconds }))
         }
         None => {
             let adapted = adapt(
-                &teacher, &pairs, &config, args.seed, Some(&folder), args.resume, &interrupt,
+                &teacher,
+                &pairs,
+                &config,
+                args.seed,
+                Some(&folder),
+                args.resume,
+                &interrupt,
             )?;
             let details = json!({
                 "kept_fraction": adapted.filtered.kept_fraction(),
                 "seconds": adapted.fits[0].seconds + adapted.fits[1].seconds,
             });
             let path = folder.file("auxiliary.safetensors");
-            weights::save(&path, adapted.auxiliary.as_ref(), provenance(details.clone())?)?;
+            weights::save(
+                &path,
+                adapted.auxiliary.as_ref(),
+                provenance(details.clone())?,
+            )?;
             (adapted.student, details)
         }
     };
@@ -132,7 +151,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         print!("teacher\n{}student\n{}", before.table(), after.table());
         record["test"] = json!({ "teacher": before, "student": after });
     }
-    folder.write_json("run.json", &record).context("cannot write run.json")?;
+    folder
+        .write_json("run.json", &record)
+        .context("cannot write run.json")?;
     println!("{}", path.display());
     Ok(())
 }

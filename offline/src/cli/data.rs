@@ -51,13 +51,15 @@ pub fn settings<T: DeserializeOwned>(path: Option<&Path>, otherwise: T) -> anyho
     let Some(path) = path else {
         return Ok(otherwise);
     };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("{} is not a settings file", path.display()))
 }
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.
 pub fn provenance(folder: &Path, dataset: &PairsDataset, used: usize) -> anyhow::Result<Value> {
-    let hash = |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
+    let hash =
+        |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
     Ok(json!({
         "area": dataset.manifest.area,
         "licence": dataset.manifest.licence,

@@ -1,15 +1,20 @@
 //! `crossfix evaluate`: one model, one area, one table.
 
 use super::data;
-use crate::model::weights;
+use crate::dataset::{Pair, Truth};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::model::{preset, weights};
+use crate::predict::{PairPrediction, from_heatmap};
 use anyhow::Context;
 use clap::Args;
-use std::path::PathBuf;
+use crossfix_calibration::{PatchGeoreference, PatchSpec};
+use crossfix_onboard::matcher::{Matcher, TractMatcher};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `crossfix evaluate`.
 #[derive(Debug, Clone, Args)]
 pub struct EvaluateArgs {
-    /// Weights (.safetensors) or an exported student (.onnx), which runs as on the vehicle.
+    /// Weights (.safetensors), or an exported student (.onnx), which runs as on the vehicle.
     #[arg(long)]
     model: PathBuf,
     /// Pairs dataset with truth.jsonl.
@@ -25,12 +30,44 @@ pub struct EvaluateArgs {
 
 /// Runs it.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
-    let (mut model, _) = weights::load(&args.model)?;
-    let measured = data::measure(&mut model, &args.data, args.limit)?;
+    let onnx = args.model.extension().is_some_and(|name| name == "onnx");
+    let measured = if onnx {
+        measure_onnx(&args.model, &args.data, args.limit)?
+    } else {
+        let (mut model, _) = weights::load(&args.model)?;
+        data::measure(&mut model, &args.data, args.limit)?
+    };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&measured).context("cannot write JSON")?);
+        let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
+        println!("{text}");
     } else {
         print!("{}", measured.table());
     }
     Ok(())
+}
+
+/// Measures an exported student through the daemon's own matcher.
+fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Result<Evaluation> {
+    let mut matcher = TractMatcher::load(path)?;
+    let name = matcher.card().preset.clone();
+    let spec = preset(&name).with_context(|| format!("this program has no preset {name:?}"))?;
+    let truth = Truth::open(folder)?;
+    let (pairs, _) = data::pairs(folder, &spec, 0.0, limit)?;
+    let patch = PatchSpec {
+        size_px: spec.aerial_px,
+        metres_per_pixel: spec.metres_per_pixel,
+    };
+    let mut one = |pair: &Pair| -> anyhow::Result<PairPrediction> {
+        let key = PatchGeoreference::exactly_at(pair.centre, patch)?.key();
+        let found = matcher.match_frame(&pair.ground, key, &pair.aerial)?;
+        let field = |_| found.yaw_residual_rad;
+        let heatmap = found.heatmap.probabilities();
+        Ok(from_heatmap(heatmap, field, pair, &spec, false))
+    };
+    let predictions: Vec<PairPrediction> = pairs
+        .iter()
+        .map(|pair| one(pair).with_context(|| format!("pair {}", pair.id)))
+        .collect::<Result<_, _>>()?;
+    let pairs: Vec<&Pair> = pairs.iter().collect();
+    Ok(evaluate(&pairs, &predictions, &truth))
 }

@@ -62,7 +62,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         Some(path) => weights::load(path)?.0,
         None => {
             let spec = preset(&args.preset).with_context(|| {
-                format!("no preset {:?}; there are {}", args.preset, PRESETS.join(", "))
+                format!(
+                    "no preset {:?}; there are {}",
+                    args.preset,
+                    PRESETS.join(", ")
+                )
             })?;
             Ccvpe::new(spec, args.seed)?
         }
@@ -98,7 +102,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         );
     }
     let fitted = fit(
-        "train", &mut model, &examples, &config, args.seed, Some(&folder), args.resume, &interrupt,
+        "train",
+        &mut model,
+        &examples,
+        &config,
+        args.seed,
+        Some(&folder),
+        args.resume,
+        &interrupt,
     )?;
     if fitted.interrupted {
         bail!(
@@ -127,8 +138,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     });
     let path = folder.file("model.safetensors");
     weights::save(&path, &model, provenance.clone())?;
-    folder.write_json("run.json", &provenance).context("cannot write run.json")?;
+    folder
+        .write_json("run.json", &provenance)
+        .context("cannot write run.json")?;
     let ms = 1e3 * fitted.seconds / (fitted.losses.len().max(1) * config.batch) as f64;
-    println!("{} after {} steps ({ms:.1} ms a sample)", path.display(), fitted.total_steps);
+    println!(
+        "{} after {} steps ({ms:.1} ms a sample)",
+        path.display(),
+        fitted.total_steps
+    );
     Ok(())
 }

@@ -68,7 +68,10 @@ impl View {
     ) -> Self {
         // Every draw is made, wanted or not, so that one switch does not change the others' draws.
         let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
-        let crop = [rng.random_range(-1.0..=1.0f64), rng.random_range(-1.0..=1.0f64)];
+        let crop = [
+            rng.random_range(-1.0..=1.0f64),
+            rng.random_range(-1.0..=1.0f64),
+        ];
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
         let column_deg = 360.0 / (spec.orientation_bins * spec.encoder.stride()) as f64;
         let margin = (aerial_side.saturating_sub(spec.aerial_px) / 2) as f64;
@@ -80,13 +83,22 @@ impl View {
             let low = (pose[axis] + border - spec.aerial_px as f64).max(-margin);
             let high = (pose[axis] - border).min(margin);
             let wanted = crop[axis] * jitter;
-            (if low <= high { wanted.clamp(low, high) } else { wanted }).round() as isize
+            (if low <= high {
+                wanted.clamp(low, high)
+            } else {
+                wanted
+            })
+            .round() as isize
         });
         Self {
             mirror: symmetry >= 4,
             quarter_turns: symmetry % 4,
             roll_columns: (roll * augmentation.heading_jitter_deg / column_deg).round() as isize,
-            crop_px: if augmentation.crop_jitter_m > 0.0 { crop_px } else { [0, 0] },
+            crop_px: if augmentation.crop_jitter_m > 0.0 {
+                crop_px
+            } else {
+                [0, 0]
+            },
         }
     }
 
@@ -128,7 +140,11 @@ impl View {
     pub fn ground(&self, image: &RgbImage, spec: &CcvpeSpec, out: &mut [f32]) {
         let columns = image.width;
         let whole_circle = !spec.ground_left_bin;
-        let turn = if whole_circle { self.quarter_turns * columns / 4 } else { 0 };
+        let turn = if whole_circle {
+            self.quarter_turns * columns / 4
+        } else {
+            0
+        };
         let plane = image.height * columns;
         for column in 0..columns {
             let from = column as isize - self.roll_columns - turn as isize;
@@ -138,7 +154,11 @@ impl View {
                 from
             };
             let inside = (0..columns as isize).contains(&from);
-            let from = if self.mirror { columns as isize - 1 - from } else { from };
+            let from = if self.mirror {
+                columns as isize - 1 - from
+            } else {
+                from
+            };
             for row in 0..image.height {
                 for channel in 0..3 {
                     out[channel * plane + row * columns + column] = if inside {
@@ -183,18 +203,29 @@ mod tests {
     use crate::model::preset;
 
     fn target(column: f64, row: f64, residual_rad: f64) -> PoseTarget {
-        PoseTarget { column, row, residual_rad }
+        PoseTarget {
+            column,
+            row,
+            residual_rad,
+        }
     }
 
     /// A black image with one white pixel.
     fn dot(width: usize, height: usize, column: usize, row: usize) -> RgbImage {
         let mut data = vec![0; width * height * 3];
         data[(row * width + column) * 3] = 255;
-        RgbImage { width, height, data }
+        RgbImage {
+            width,
+            height,
+            data,
+        }
     }
 
     fn brightest(values: &[f32], columns: usize) -> (usize, usize) {
-        let index = values.iter().position(|v| *v == 255.0).expect("the dot is inside");
+        let index = values
+            .iter()
+            .position(|v| *v == 255.0)
+            .expect("the dot is inside");
         (index % columns, index / columns)
     }
 
@@ -215,7 +246,10 @@ mod tests {
             view.aerial(&image, &spec, &mut out);
             let (column, row) = brightest(&out, 128);
             let moved = view.pose(&pose, &spec);
-            assert_eq!((moved.column, moved.row), ((column as f64 + 0.5) / 2.0, (row as f64 + 0.5) / 2.0));
+            assert_eq!(
+                (moved.column, moved.row),
+                ((column as f64 + 0.5) / 2.0, (row as f64 + 0.5) / 2.0)
+            );
         }
     }
 
@@ -225,11 +259,17 @@ mod tests {
         // Content due east (column 192) of an aerial image turned clockwise is due south (edge).
         let image = dot(256, 48, 192, 3);
         let mut out = vec![0.0; 3 * 48 * 256];
-        let turned = View { quarter_turns: 1, ..View::default() };
+        let turned = View {
+            quarter_turns: 1,
+            ..View::default()
+        };
         turned.ground(&image, &spec, &mut out);
         assert_eq!(brightest(&out, 256), (0, 3));
         // Mirrored, it is in the west.
-        let mirrored = View { mirror: true, ..View::default() };
+        let mirrored = View {
+            mirror: true,
+            ..View::default()
+        };
         mirrored.ground(&image, &spec, &mut out);
         assert_eq!(brightest(&out, 256), (63, 3));
     }
@@ -237,7 +277,10 @@ mod tests {
     #[test]
     fn rolling_right_is_a_counter_clockwise_residual() {
         let spec = preset("compact").unwrap();
-        let view = View { roll_columns: 16, ..View::default() };
+        let view = View {
+            roll_columns: 16,
+            ..View::default()
+        };
         let pose = view.pose(&target(32.0, 32.0, 0.0), &spec);
         assert!((pose.residual_rad - 22.5f64.to_radians()).abs() < 1e-12);
     }
@@ -246,7 +289,11 @@ mod tests {
     fn left_bins_of_a_front_view_turn_and_mirror() {
         let spec = preset("compact-front").unwrap();
         // Bins 5 to 10 are centred on north; mirrored they stay, turned they look east.
-        let view = |mirror, quarter_turns| View { mirror, quarter_turns, ..View::default() };
+        let view = |mirror, quarter_turns| View {
+            mirror,
+            quarter_turns,
+            ..View::default()
+        };
         assert_eq!(view(true, 0).left_bin(5, &spec), 5);
         assert_eq!(view(false, 1).left_bin(5, &spec), 9);
         assert_eq!(view(true, 0).left_bin(9, &spec), 1);

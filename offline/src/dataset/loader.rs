@@ -3,8 +3,8 @@
 //! The remap and the patch are calibration's and the tile set is the daemon's, so training and
 //! driving see the same pixels.
 
-use super::pairs::{DatasetError, PairRow, PairsDataset};
 use super::Pair;
+use super::pairs::{DatasetError, PairRow, PairsDataset};
 use super::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::CcvpeSpec;
 use crate::progress;
@@ -104,7 +104,9 @@ fn one(
         other => other,
     };
     let (georeference, aerial) = found.map_err(|error| wrong(error.to_string()))?;
-    let offset = georeference.frame().enu_from_geodetic(level_with(coarse, georeference.centre()));
+    let offset = georeference
+        .frame()
+        .enu_from_geodetic(level_with(coarse, georeference.centre()));
     Ok(Pair {
         id: row.id.clone(),
         drive: row.drive.clone(),
@@ -124,7 +126,9 @@ fn read_picture(dataset: &PairsDataset, row: &PairRow) -> Result<RgbImage, Strin
     let say = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
     let bytes = std::fs::metadata(&path).map_err(|error| say(&error))?.len();
     if bytes > MOST_IMAGE_BYTES {
-        return Err(say(&format!("{bytes} bytes; pictures have at most {MOST_IMAGE_BYTES}")));
+        return Err(say(&format!(
+            "{bytes} bytes; pictures have at most {MOST_IMAGE_BYTES}"
+        )));
     }
     let bytes = std::fs::read(&path).map_err(|error| say(&error))?;
     let mut reader = image::ImageReader::new(Cursor::new(bytes))

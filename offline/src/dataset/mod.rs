@@ -79,7 +79,9 @@ pub fn batch(
             view.aerial(&example.pair.aerial, spec, aerial);
         });
     let seen = examples.iter().zip(views);
-    let targets = seen.clone().map(|(example, view)| view.pose(&example.target, spec));
+    let targets = seen
+        .clone()
+        .map(|(example, view)| view.pose(&example.target, spec));
     let left_bins = seen.map(|(example, view)| view.left_bin(example.pair.left_bin, spec));
     let n = examples.len();
     let input = Input {
@@ -106,7 +108,10 @@ pub fn plain_batch(pairs: &[&Pair], spec: &CcvpeSpec) -> Result<Input, ModelErro
     };
     let examples: Vec<Example> = pairs
         .iter()
-        .map(|pair| Example { pair, target: nowhere })
+        .map(|pair| Example {
+            pair,
+            target: nowhere,
+        })
         .collect();
     let views = vec![View::default(); examples.len()];
     Ok(batch(&examples, &views, spec)?.0)

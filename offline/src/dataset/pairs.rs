@@ -175,8 +175,8 @@ impl PairsDataset {
             path: path.display().to_string(),
             what,
         };
-        let manifest: DatasetManifest =
-            toml::from_str(&text).map_err(|error| wrong(format!("{error}; see the dataset page of the README")))?;
+        let manifest: DatasetManifest = toml::from_str(&text)
+            .map_err(|error| wrong(format!("{error}; see the dataset page of the README")))?;
         check_manifest(&manifest).map_err(wrong)?;
         let rows: Vec<PairRow> = read_lines(&folder.join("pairs.jsonl"), check_row, |row| &row.id)?;
         check_drives(&folder.join("pairs.jsonl"), &rows)?;
@@ -204,7 +204,8 @@ impl Truth {
     /// # Errors
     /// [`DatasetError`] with the line and the fix.
     pub fn open(folder: &Path) -> Result<Self, DatasetError> {
-        let rows: Vec<TruthRow> = read_lines(&folder.join("truth.jsonl"), check_truth, |row| &row.id)?;
+        let rows: Vec<TruthRow> =
+            read_lines(&folder.join("truth.jsonl"), check_truth, |row| &row.id)?;
         let rows = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
         Ok(Self { rows })
     }
@@ -288,8 +289,13 @@ fn check_row(row: &PairRow) -> Result<(), String> {
     }
     if let Some(step) = row.odometry {
         let sizes = [step.forward_m, step.left_m, step.yaw_rad];
-        if !sizes.iter().all(|value| value.is_finite() && value.abs() < 1e5) {
-            return Err("odometry is not finite or beyond 100 km; write null where it is unknown".into());
+        if !sizes
+            .iter()
+            .all(|value| value.is_finite() && value.abs() < 1e5)
+        {
+            return Err(
+                "odometry is not finite or beyond 100 km; write null where it is unknown".into(),
+            );
         }
     }
     Ok(())
@@ -310,7 +316,9 @@ fn check_heading(heading_deg: f64) -> Result<(), String> {
     if (-360.0..=360.0).contains(&heading_deg) {
         Ok(())
     } else {
-        Err(format!("heading_deg is {heading_deg}; it must be -360 to 360 {HEADING_CONVENTION}"))
+        Err(format!(
+            "heading_deg is {heading_deg}; it must be -360 to 360 {HEADING_CONVENTION}"
+        ))
     }
 }
 
@@ -318,7 +326,10 @@ fn check_heading(heading_deg: f64) -> Result<(), String> {
 fn check_drives(path: &Path, rows: &[PairRow]) -> Result<(), DatasetError> {
     let mut last: BTreeMap<&str, i64> = BTreeMap::new();
     for (index, row) in rows.iter().enumerate() {
-        if let Some(before) = last.insert(&row.drive, row.time_ns).filter(|t| *t >= row.time_ns) {
+        if let Some(before) = last
+            .insert(&row.drive, row.time_ns)
+            .filter(|t| *t >= row.time_ns)
+        {
             return Err(DatasetError::Line {
                 path: path.display().to_string(),
                 line: index + 1,
@@ -335,7 +346,9 @@ fn check_drives(path: &Path, rows: &[PairRow]) -> Result<(), DatasetError> {
 fn read_small(path: &Path, most: u64, fix: &'static str) -> Result<String, DatasetError> {
     let read = |path: &Path| {
         let mut text = String::new();
-        std::fs::File::open(path)?.take(most + 1).read_to_string(&mut text)?;
+        std::fs::File::open(path)?
+            .take(most + 1)
+            .read_to_string(&mut text)?;
         if text.len() as u64 > most {
             return Err(std::io::Error::other(format!("more than {most} bytes")));
         }
@@ -378,10 +391,14 @@ fn read_lines<T: DeserializeOwned>(
             break;
         }
         if read as u64 > MOST_LINE_BYTES {
-            return Err(wrong(format!("longer than {MOST_LINE_BYTES} bytes; one row is one line")));
+            return Err(wrong(format!(
+                "longer than {MOST_LINE_BYTES} bytes; one row is one line"
+            )));
         }
         if rows.len() >= MOST_PAIRS {
-            return Err(wrong(format!("more than {MOST_PAIRS} rows; split the dataset")));
+            return Err(wrong(format!(
+                "more than {MOST_PAIRS} rows; split the dataset"
+            )));
         }
         let text = std::str::from_utf8(&bytes)
             .map_err(|error| wrong(format!("{error}; write UTF-8")))?
@@ -391,12 +408,19 @@ fn read_lines<T: DeserializeOwned>(
         }
         let row: T = serde_json::from_str(text).map_err(|error| {
             let whole = bytes.ends_with(b"\n");
-            let cut = if whole { "" } else { "; the file ends inside the line: it was cut short, copy it again" };
+            let cut = if whole {
+                ""
+            } else {
+                "; the file ends inside the line: it was cut short, copy it again"
+            };
             wrong(format!("{error}{cut}"))
         })?;
         check(&row).map_err(wrong)?;
         if let Some(before) = seen.insert(id(&row).clone(), line) {
-            return Err(wrong(format!("id {:?} is also on line {before}; make ids unique", id(&row))));
+            return Err(wrong(format!(
+                "id {:?} is also on line {before}; make ids unique",
+                id(&row)
+            )));
         }
         rows.push(row);
     }

@@ -150,7 +150,11 @@ impl Builder {
         };
         let stem = spec.stem.map(|channels| {
             (
-                self.conv(&format!("{name}._conv_stem"), &plain(3, channels, 3, 2), border),
+                self.conv(
+                    &format!("{name}._conv_stem"),
+                    &plain(3, channels, 3, 2),
+                    border,
+                ),
                 self.norm(&format!("{name}._bn0"), channels, epsilon, Activation::Silu),
             )
         });
@@ -164,7 +168,11 @@ impl Builder {
         }
         let head = spec.head.map(|channels| {
             (
-                self.conv(&format!("{name}._conv_head"), &plain(inputs, channels, 1, 1), border),
+                self.conv(
+                    &format!("{name}._conv_head"),
+                    &plain(inputs, channels, 1, 1),
+                    border,
+                ),
                 self.norm(&format!("{name}._bn1"), channels, epsilon, Activation::Silu),
             )
         });
@@ -194,7 +202,12 @@ impl Builder {
             return Block {
                 convolutions: vec![(
                     self.conv(&format!("{name}._conv"), &conv, border),
-                    self.norm(&format!("{name}._bn"), spec.channels, epsilon, Activation::Silu),
+                    self.norm(
+                        &format!("{name}._bn"),
+                        spec.channels,
+                        epsilon,
+                        Activation::Silu,
+                    ),
                 )],
                 excite: None,
                 residual,
@@ -218,18 +231,31 @@ impl Builder {
         ));
         let excite = Excite {
             reduce: [
-                self.weight(format!("{name}._se_reduce.weight"), &[squeezed, hidden], hidden),
+                self.weight(
+                    format!("{name}._se_reduce.weight"),
+                    &[squeezed, hidden],
+                    hidden,
+                ),
                 self.constant(format!("{name}._se_reduce.bias"), squeezed, 0.0),
             ],
             expand: [
-                self.weight(format!("{name}._se_expand.weight"), &[hidden, squeezed], squeezed),
+                self.weight(
+                    format!("{name}._se_expand.weight"),
+                    &[hidden, squeezed],
+                    squeezed,
+                ),
                 self.constant(format!("{name}._se_expand.bias"), hidden, 0.0),
             ],
         };
         let conv = shape(hidden, spec.channels, 1, 1, false);
         convolutions.push((
             self.conv(&format!("{name}._project_conv"), &conv, border),
-            self.norm(&format!("{name}._bn2"), spec.channels, epsilon, Activation::None),
+            self.norm(
+                &format!("{name}._bn2"),
+                spec.channels,
+                epsilon,
+                Activation::None,
+            ),
         ));
         Block {
             convolutions,

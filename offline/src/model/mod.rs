@@ -73,8 +73,10 @@ impl Input {
     fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
         let ground = [self.len(), 3, spec.ground_rows, spec.ground_columns];
         let aerial = [self.len(), 3, spec.aerial_px, spec.aerial_px];
-        self.ground.expect_shape("forward", "ground images", &ground)?;
-        self.aerial.expect_shape("forward", "aerial images", &aerial)?;
+        self.ground
+            .expect_shape("forward", "ground images", &ground)?;
+        self.aerial
+            .expect_shape("forward", "aerial images", &aerial)?;
         let bins = if spec.ground_left_bin { self.len() } else { 0 };
         if self.ground_left_bin.len() == bins {
             Ok(())

@@ -103,7 +103,9 @@ impl Builder {
 
     pub fn statistics(&mut self, name: String, channels: usize) -> StatisticsId {
         self.parameters.statistics_names.push(name);
-        self.parameters.statistics.push(RunningStatistics::new(channels));
+        self.parameters
+            .statistics
+            .push(RunningStatistics::new(channels));
         StatisticsId(self.parameters.statistics.len() - 1)
     }
 

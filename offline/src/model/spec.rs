@@ -231,7 +231,10 @@ impl CcvpeSpec {
             .chain(self.levels.iter().map(|l| l.aerial_channels))
             .max()
             .unwrap_or(0);
-        check(widest <= 8192, format!("a layer of {widest} channels (at most 8192)"));
+        check(
+            widest <= 8192,
+            format!("a layer of {widest} channels (at most 8192)"),
+        );
         check(
             self.channels().into_iter().all(|c| c > 0),
             "a layer without channels".into(),
@@ -276,10 +279,16 @@ impl CcvpeSpec {
                 ),
             );
             let step = &self.location[k];
-            let out = self.levels.get(k + 1).map_or(1, |next| next.aerial_channels);
+            let out = self
+                .levels
+                .get(k + 1)
+                .map_or(1, |next| next.aerial_channels);
             check(
                 step.out == out,
-                format!("location step {k} gives {} channels, {out} needed", step.out),
+                format!(
+                    "location step {k} gives {} channels, {out} needed",
+                    step.out
+                ),
             );
             let last = k + 1 == self.levels.len();
             check(
@@ -299,7 +308,8 @@ impl CcvpeSpec {
 
     /// About how many numbers the network holds; a bound for tables that came from a file.
     fn approximate_parameters(&self) -> usize {
-        let product = |factors: &[usize]| factors.iter().fold(1, |p: usize, f| p.saturating_mul(*f));
+        let product =
+            |factors: &[usize]| factors.iter().fold(1, |p: usize, f| p.saturating_mul(*f));
         let mut total = 0usize;
         let mut add = |factors: &[usize]| total = total.saturating_add(product(factors));
         let mut inputs = self.encoder.stem.unwrap_or(3);

@@ -99,11 +99,17 @@ pub fn load(path: &Path) -> Result<(Ccvpe, Header), ModelError> {
     })?;
     if header.format_version != 1 {
         let version = header.format_version;
-        return Err(wrong(path, format!("format version {version}, this program reads 1; update it")));
+        return Err(wrong(
+            path,
+            format!("format version {version}, this program reads 1; update it"),
+        ));
     }
     let normalisation = Header::new(&header.spec, Value::Null).normalisation;
     if header.normalisation != normalisation {
-        return Err(wrong(path, "pixels are normalised in another way than this program does"));
+        return Err(wrong(
+            path,
+            "pixels are normalised in another way than this program does",
+        ));
     }
     let mut model = Ccvpe::new(header.spec.clone(), 0).map_err(|error| wrong(path, error))?;
     fill(&mut model, arrays, path)?;
@@ -146,10 +152,17 @@ pub fn fill(
         .zip(parameters.all_statistics())
         .map(|(name, old)| {
             let mean = take(&format!("{name}.running_mean"), &[old.mean.len()]);
-            (mean, take(&format!("{name}.running_var"), &[old.mean.len()]))
+            (
+                mean,
+                take(&format!("{name}.running_var"), &[old.mean.len()]),
+            )
         })
         .collect();
-    if statistics.iter().flat_map(|(_, variance)| variance).any(|v| *v < 0.0) {
+    if statistics
+        .iter()
+        .flat_map(|(_, variance)| variance)
+        .any(|v| *v < 0.0)
+    {
         broken.push("a running variance is negative".into());
     }
     let extra: Vec<String> = arrays.into_keys().collect();
@@ -163,7 +176,11 @@ pub fn fill(
         if !names.is_empty() {
             let more = names.len().saturating_sub(5);
             let first = names[..names.len().min(5)].join(", ");
-            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let tail = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             problems.push(format!("{} tensors {what}: {first}{tail}", names.len()));
         }
     }
@@ -171,7 +188,10 @@ pub fn fill(
         let preset = &model.spec().preset;
         return Err(wrong(
             path,
-            format!("the tensors don't make a {preset:?} network: {}", problems.join("; ")),
+            format!(
+                "the tensors don't make a {preset:?} network: {}",
+                problems.join("; ")
+            ),
         ));
     }
     let parameters = model.parameters_mut();
@@ -231,9 +251,14 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// # Errors
 /// [`ModelError::Weights`] when the file is damaged, too large, or not ours.
 pub fn read_arrays(path: &Path) -> Result<(Arrays, Value), ModelError> {
-    let size = std::fs::metadata(path).map_err(|error| wrong(path, error))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| wrong(path, error))?
+        .len();
     if size > MOST_BYTES {
-        return Err(wrong(path, format!("{size} bytes; weights have at most {MOST_BYTES}")));
+        return Err(wrong(
+            path,
+            format!("{size} bytes; weights have at most {MOST_BYTES}"),
+        ));
     }
     let bytes = std::fs::read(path).map_err(|error| wrong(path, error))?;
     parse_arrays(&bytes).map_err(|what| wrong(path, what))
@@ -244,7 +269,10 @@ fn parse_arrays(bytes: &[u8]) -> Result<(Arrays, Value), String> {
         format!("not a whole safetensors file ({error}); copy it again")
     };
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    let text = metadata.metadata().as_ref().and_then(|map| map.get(METADATA_KEY));
+    let text = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|map| map.get(METADATA_KEY));
     let text = text.ok_or("no `crossfix` metadata: these weights were not made by this program; use `crossfix import`")?;
     let text = serde_json::from_str(text)
         .map_err(|error| format!("the `crossfix` metadata is not JSON: {error}"))?;
@@ -252,9 +280,15 @@ fn parse_arrays(bytes: &[u8]) -> Result<(Arrays, Value), String> {
     let mut arrays = Arrays::new();
     for (name, view) in tensors.tensors() {
         if view.dtype() != Dtype::F32 {
-            return Err(format!("tensor {name} has type {:?}; only F32 is read", view.dtype()));
+            return Err(format!(
+                "tensor {name} has type {:?}; only F32 is read",
+                view.dtype()
+            ));
         }
-        let data = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let data = view
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         arrays.insert(name, (view.shape().to_vec(), data.collect()));
     }
     Ok((arrays, text))
@@ -307,7 +341,13 @@ mod tests {
         arrays.get_mut("deconv3.bias").unwrap().1[0] = f32::NAN;
         write_arrays(&path, &arrays, &text).unwrap();
         let message = load(&path).unwrap_err().to_string();
-        for name in ["deconv1.bias", "surplus", "deconv2.bias", "[2, 12]", "deconv3.bias"] {
+        for name in [
+            "deconv1.bias",
+            "surplus",
+            "deconv2.bias",
+            "[2, 12]",
+            "deconv3.bias",
+        ] {
             assert!(message.contains(name), "{name} not in: {message}");
         }
         drop(model);

@@ -24,14 +24,22 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`ModelError::Weights`] when the file cannot be written.
-    pub fn save(&self, path: &Path, model: &dyn CrossViewModel, adam: &Adam) -> Result<(), ModelError> {
+    pub fn save(
+        &self,
+        path: &Path,
+        model: &dyn CrossViewModel,
+        adam: &Adam,
+    ) -> Result<(), ModelError> {
         let mut arrays = arrays_of(model);
         let mut steps = serde_json::Map::new();
         for (parameter, moments) in model.parameters().all().iter().zip(&adam.state.moments) {
             let Some(moments) = moments else { continue };
             let name = &parameter.name;
             let shape = parameter.value.shape().to_vec();
-            arrays.insert(format!("{FIRST}{name}"), (shape.clone(), moments.first.clone()));
+            arrays.insert(
+                format!("{FIRST}{name}"),
+                (shape.clone(), moments.first.clone()),
+            );
             arrays.insert(format!("{SECOND}{name}"), (shape, moments.second.clone()));
             steps.insert(name.clone(), moments.step.into());
         }
@@ -81,7 +89,11 @@ impl Checkpoint {
                 (Some(step), Some((_, first)), Some((_, second)))
                     if first.len() == parameter.value.len() && second.len() == first.len() =>
                 {
-                    Some(Moments { step, first, second })
+                    Some(Moments {
+                        step,
+                        first,
+                        second,
+                    })
                 }
                 _ => return Err(refuse(&format!("the optimiser state of {name} is damaged"))),
             });

@@ -8,8 +8,8 @@ use crate::progress;
 use crate::run::{Interrupt, RunFolder, sha256_json};
 use crossfix_kernels::optim::Adam;
 use crossfix_kernels::{Error as KernelError, Tape, ops::BatchNormMode};
-use rand::seq::SliceRandom;
 use rand::SeedableRng;
+use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use std::time::Instant;
@@ -35,7 +35,10 @@ pub struct Fitted {
 ///
 /// # Errors
 /// [`TrainError`]; on a loss that is not finite the checkpoint holds the last good state.
-#[expect(clippy::too_many_arguments, reason = "a run has that many independent parts")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a run has that many independent parts"
+)]
 pub fn fit(
     name: &'static str,
     model: &mut dyn CrossViewModel,
@@ -105,10 +108,12 @@ pub fn fit(
                     "heatmap": loss.heatmap, "orientation": loss.orientation,
                     "learning_rate": rate, "gradient_norm": norm,
                 });
-                folder.append_line(&curve, &line).map_err(|error| TrainError::Write {
-                    path: folder.file(&curve).display().to_string(),
-                    error,
-                })?;
+                folder
+                    .append_line(&curve, &line)
+                    .map_err(|error| TrainError::Write {
+                        path: folder.file(&curve).display().to_string(),
+                        error,
+                    })?;
             }
         }
         if step.is_multiple_of(config.checkpoint_every) {
@@ -140,7 +145,14 @@ fn fingerprint(
     };
     let labels: Vec<_> = examples
         .iter()
-        .map(|e| (&e.pair.id, e.target.column, e.target.row, e.target.residual_rad))
+        .map(|e| {
+            (
+                &e.pair.id,
+                e.target.column,
+                e.target.row,
+                e.target.residual_rad,
+            )
+        })
         .collect();
     sha256_json(&(name, model.spec(), config, seed, labels))
 }
@@ -166,7 +178,8 @@ impl Order {
         let epoch = place / n;
         if self.epoch != Some(epoch) {
             self.shuffled = (0..n as usize).collect();
-            self.shuffled.shuffle(&mut generator(self.seed, 0x0e90c, epoch));
+            self.shuffled
+                .shuffle(&mut generator(self.seed, 0x0e90c, epoch));
             self.epoch = Some(epoch);
         }
         self.shuffled[(place % n) as usize]
@@ -250,7 +263,10 @@ fn one_step(
     };
     let result = attempt();
     if result.is_err() {
-        model.parameters_mut().all_statistics_mut().clone_from_slice(&statistics);
+        model
+            .parameters_mut()
+            .all_statistics_mut()
+            .clone_from_slice(&statistics);
     }
     result
 }
@@ -277,7 +293,8 @@ mod tests {
 
     #[test]
     fn generators_differ_by_purpose_time_and_seed() {
-        let draws = [(0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)].map(|(s, p, t)| first_draw(s, p, t));
+        let draws =
+            [(0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)].map(|(s, p, t)| first_draw(s, p, t));
         for (i, a) in draws.iter().enumerate() {
             assert!(draws[i + 1..].iter().all(|b| a != b));
         }

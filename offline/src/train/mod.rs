@@ -21,7 +21,9 @@ pub enum TrainError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A loss or gradient is NaN or infinite.
-    #[error("step {step}: {what} is not finite; the last good state is in {checkpoint}; lower learning_rate, or set clip_norm")]
+    #[error(
+        "step {step}: {what} is not finite; the last good state is in {checkpoint}; lower learning_rate, or set clip_norm"
+    )]
     NotFinite {
         /// The step.
         step: u64,
@@ -193,7 +195,9 @@ impl FitConfig {
                 "epochs must be above 0 and below a million",
             ),
             (
-                self.learning_rate.is_finite() && self.learning_rate > 0.0 && self.learning_rate < 10.0,
+                self.learning_rate.is_finite()
+                    && self.learning_rate > 0.0
+                    && self.learning_rate < 10.0,
                 "learning_rate must be above 0 and below 10",
             ),
             (
@@ -212,7 +216,10 @@ impl FitConfig {
                 self.loss.levels.is_none_or(|levels| levels > 0),
                 "loss.levels must be at least 1",
             ),
-            (self.checkpoint_every > 0, "checkpoint_every must be above 0"),
+            (
+                self.checkpoint_every > 0,
+                "checkpoint_every must be above 0",
+            ),
         ];
         match rules.iter().find(|(good, _)| !good) {
             None => Ok(()),

@@ -70,7 +70,10 @@ fn train(
     interrupt: &Interrupt,
 ) -> Fitted {
     let examples = examples(pairs);
-    fit("train", model, &examples, config, 5, folder, resume, interrupt).unwrap()
+    fit(
+        "train", model, &examples, config, 5, folder, resume, interrupt,
+    )
+    .unwrap()
 }
 
 #[test]
@@ -82,9 +85,19 @@ fn one_batch_can_be_learned_by_heart() {
             batch: 4,
             ..settings(60)
         };
-        let fitted = train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+        let fitted = train(
+            &mut model,
+            &pairs,
+            &config,
+            None,
+            false,
+            &Interrupt::default(),
+        );
         let (first, last) = (fitted.losses[0], fitted.losses[59]);
-        eprintln!("{name}: {:.1} ms a sample, loss {first} to {last}", fitted.seconds * 1e3 / 240.0);
+        eprintln!(
+            "{name}: {:.1} ms a sample, loss {first} to {last}",
+            fitted.seconds * 1e3 / 240.0
+        );
         assert!(last < 0.4 * first, "{name}: loss {first} became {last}");
     }
 }
@@ -99,7 +112,14 @@ fn same_seed_gives_the_same_bits_for_ten_steps() {
     };
     let run = || {
         let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
-        let fitted = train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+        let fitted = train(
+            &mut model,
+            &pairs,
+            &config,
+            None,
+            false,
+            &Interrupt::default(),
+        );
         (fitted.losses, arrays_of(&model))
     };
     let (first, second) = (run(), run());
@@ -112,9 +132,19 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     let pairs = noise_pairs(6, "compact");
     let whole_folder = tempfile::tempdir().unwrap();
     let whole = RunFolder::create(whole_folder.path()).unwrap();
-    let config = FitConfig { batch: 2, ..settings(6) };
+    let config = FitConfig {
+        batch: 2,
+        ..settings(6)
+    };
     let mut uninterrupted = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
-    train(&mut uninterrupted, &pairs, &config, Some(&whole), false, &Interrupt::default());
+    train(
+        &mut uninterrupted,
+        &pairs,
+        &config,
+        Some(&whole),
+        false,
+        &Interrupt::default(),
+    );
 
     // The checkpoint of step 4 is what an interrupt there leaves.
     let part_folder = tempfile::tempdir().unwrap();
@@ -122,10 +152,24 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     let mut interrupted = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
     let asked = Interrupt::default();
     asked.ask();
-    let stopped = train(&mut interrupted, &pairs, &config, Some(&part), false, &asked);
+    let stopped = train(
+        &mut interrupted,
+        &pairs,
+        &config,
+        Some(&part),
+        false,
+        &asked,
+    );
     assert!(stopped.interrupted && stopped.steps == 0);
     let mut resumed = Ccvpe::new(preset("compact").unwrap(), 99).unwrap();
-    let fitted = train(&mut resumed, &pairs, &config, Some(&part), true, &Interrupt::default());
+    let fitted = train(
+        &mut resumed,
+        &pairs,
+        &config,
+        Some(&part),
+        true,
+        &Interrupt::default(),
+    );
     assert!(!fitted.interrupted);
     assert!(arrays_of(&resumed) == arrays_of(&uninterrupted));
 }
@@ -136,11 +180,38 @@ fn a_checkpoint_of_other_settings_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(folder.path()).unwrap();
     let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
-    let config = FitConfig { batch: 2, ..settings(1) };
-    train(&mut model, &pairs, &config, Some(&folder), false, &Interrupt::default());
-    let other = FitConfig { learning_rate: 1e-5, ..config };
-    let result = fit("train", &mut model, &examples(&pairs), &other, 5, Some(&folder), true, &Interrupt::default());
-    assert!(result.unwrap_err().to_string().contains("settings, seed or dataset changed"));
+    let config = FitConfig {
+        batch: 2,
+        ..settings(1)
+    };
+    train(
+        &mut model,
+        &pairs,
+        &config,
+        Some(&folder),
+        false,
+        &Interrupt::default(),
+    );
+    let other = FitConfig {
+        learning_rate: 1e-5,
+        ..config
+    };
+    let result = fit(
+        "train",
+        &mut model,
+        &examples(&pairs),
+        &other,
+        5,
+        Some(&folder),
+        true,
+        &Interrupt::default(),
+    );
+    assert!(
+        result
+            .unwrap_err()
+            .to_string()
+            .contains("settings, seed or dataset changed")
+    );
 }
 
 #[test]
@@ -150,11 +221,26 @@ fn a_loss_that_is_not_finite_keeps_the_last_good_state() {
     let folder = RunFolder::create(folder.path()).unwrap();
     let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
     let before = arrays_of(&model);
-    let mut config = FitConfig { batch: 2, ..settings(3) };
+    let mut config = FitConfig {
+        batch: 2,
+        ..settings(3)
+    };
     config.loss.info_nce = f32::INFINITY;
-    let result = fit("train", &mut model, &examples(&pairs), &config, 5, Some(&folder), false, &Interrupt::default());
+    let result = fit(
+        "train",
+        &mut model,
+        &examples(&pairs),
+        &config,
+        5,
+        Some(&folder),
+        false,
+        &Interrupt::default(),
+    );
     let message = result.unwrap_err().to_string();
-    assert!(message.contains("not finite") && message.contains("checkpoint"), "{message}");
+    assert!(
+        message.contains("not finite") && message.contains("checkpoint"),
+        "{message}"
+    );
     assert!(arrays_of(&model) == before);
     assert!(folder.file("train.checkpoint.safetensors").exists());
 }
@@ -164,15 +250,28 @@ fn levels_beyond_the_supervised_ones_stay_untouched() {
     let pairs = noise_pairs(4, "compact");
     let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
     let before = arrays_of(&model);
-    let mut config = FitConfig { batch: 4, batch_norm: BatchNormKind::Frozen, ..settings(2) };
+    let mut config = FitConfig {
+        batch: 4,
+        batch_norm: BatchNormKind::Frozen,
+        ..settings(2)
+    };
     config.loss.levels = Some(2);
     config.loss.heatmap = 0.0;
     config.loss.orientation = 0.0;
-    train(&mut model, &pairs, &config, None, false, &Interrupt::default());
+    train(
+        &mut model,
+        &pairs,
+        &config,
+        None,
+        false,
+        &Interrupt::default(),
+    );
     let after = arrays_of(&model);
     let changed = |name: &str| before[name] != after[name];
     assert!(changed("deconv3.weight") && changed("conv3.0.weight"));
-    assert!(!changed("deconv2.weight") && !changed("deconv1_ori.weight") && !changed("conv1.2.weight"));
+    assert!(
+        !changed("deconv2.weight") && !changed("deconv1_ori.weight") && !changed("conv1.2.weight")
+    );
     assert!(!changed("sat_efficientnet._blocks.0._bn.running_mean"));
     assert_eq!(model.spec().levels.len(), 3);
 }

@@ -25,16 +25,41 @@ fn a_whole_row_is_read() {
 
 #[test]
 fn complaints_name_the_line_and_the_fix() {
-    let second = |change: (&str, &str)| format!("{ROW}\n{}\n", ROW.replace("\"a\"", "\"b\"").replace("\"time_ns\":1", "\"time_ns\":2").replace(change.0, change.1));
+    let second = |change: (&str, &str)| {
+        format!(
+            "{ROW}\n{}\n",
+            ROW.replace("\"a\"", "\"b\"")
+                .replace("\"time_ns\":1", "\"time_ns\":2")
+                .replace(change.0, change.1)
+        )
+    };
     for (change, words) in [
         (("52.0", "95.0"), vec!["line 2"]),
-        (("90.0", "4000.0"), vec!["line 2", "heading_deg", "clockwise from true north"]),
-        (("\"heading_sigma_deg\":2.0", "\"heading_sigma_deg\":0"), vec!["line 2", "above 0"]),
-        (("[[9.0,0.0],[0.0,9.0]]", "[[9.0,9.1],[9.1,9.0]]"), vec!["line 2", "positive definite"]),
-        (("images/a.jpg", "../a.jpg"), vec!["line 2", "below the dataset's folder"]),
-        (("images/a.jpg", "/etc/passwd"), vec!["line 2", "below the dataset's folder"]),
+        (
+            ("90.0", "4000.0"),
+            vec!["line 2", "heading_deg", "clockwise from true north"],
+        ),
+        (
+            ("\"heading_sigma_deg\":2.0", "\"heading_sigma_deg\":0"),
+            vec!["line 2", "above 0"],
+        ),
+        (
+            ("[[9.0,0.0],[0.0,9.0]]", "[[9.0,9.1],[9.1,9.0]]"),
+            vec!["line 2", "positive definite"],
+        ),
+        (
+            ("images/a.jpg", "../a.jpg"),
+            vec!["line 2", "below the dataset's folder"],
+        ),
+        (
+            ("images/a.jpg", "/etc/passwd"),
+            vec!["line 2", "below the dataset's folder"],
+        ),
         (("\"b\"", "\"a\""), vec!["line 2", "also on line 1"]),
-        (("\"time_ns\":2", "\"time_ns\":1"), vec!["line 2", "sort each drive by time"]),
+        (
+            ("\"time_ns\":2", "\"time_ns\":1"),
+            vec!["line 2", "sort each drive by time"],
+        ),
         (("\"heading_deg\":90.0,", ""), vec!["line 2", "heading_deg"]),
     ] {
         let message = complaint(&second(change));
