@@ -42,6 +42,8 @@ const LONGEST_STEP_S: f64 = 0.1;
 const FRAME_RADIUS_M: f64 = 10_000.0;
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
+/// Speed that a vehicle may have when nothing tells, 1-sigma, m/s.
+const BLIND_SPEED_MPS: f64 = 10.0;
 /// Fixes in a row that contradict everything known, and agree with each other, before they win.
 const CONTRADICTIONS: usize = 8;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
@@ -189,6 +191,7 @@ impl Fusion {
             yaw_rate_rps: sample.yaw_rate_rps,
             speed_sigma_mps: sample.speed_sigma_mps.clamp(0.0, 50.0),
             yaw_rate_sigma_rps: sample.yaw_rate_sigma_rps.clamp(0.0, 1.0),
+            lasting: true,
         };
         // Between two samples the motion was between them too.
         if let (Some((time_ns, before)), true) = (self.odometry, sample.time_ns > self.now_ns)
@@ -247,6 +250,13 @@ impl Fusion {
             && started.history.at(fix.time_ns).is_none()
         {
             return Err(Unused::TooLate);
+        }
+        let silence_ns = self
+            .gnss_motion
+            .map_or(0, |(at_ns, ..)| fix.time_ns.saturating_sub(at_ns));
+        if silence_ns > seconds(self.config.gnss_timeout_s) {
+            // What the receiver says now tells nothing about the way through a long gap.
+            self.advance(fix.time_ns);
         }
         self.note_gnss_motion(fix);
         self.advance(fix.time_ns);
@@ -522,6 +532,7 @@ impl Fusion {
                 yaw_rate_rps,
                 speed_sigma_mps: 0.7,
                 yaw_rate_sigma_rps: 0.15,
+                lasting: false,
             },
             // Anything a road vehicle does: the fixes themselves have to say.
             None => Motion {
@@ -529,13 +540,13 @@ impl Fusion {
                 yaw_rate_rps: 0.0,
                 speed_sigma_mps: 15.0,
                 yaw_rate_sigma_rps: 0.3,
+                lasting: false,
             },
         };
         self.gnss_motion = Some((fix.time_ns, motion, course));
     }
 
-    /// The motion to hold at `time_ns`: odometry, else the receiver's, else the last one with growing
-    /// doubt.
+    /// The motion to hold at `time_ns`: odometry, else the receiver's, else anything.
     fn motion(&self, time_ns: i64) -> Motion {
         if let Some((at_ns, motion)) = self.odometry
             && time_ns - at_ns <= seconds(self.config.odometry_timeout_s)
@@ -547,12 +558,17 @@ impl Fusion {
         {
             return motion;
         }
-        let speed_mps = self.odometry.map_or(0.0, |(_, motion)| motion.speed_mps);
+        let heard_ns = self.odometry.map(|(at_ns, _)| at_ns);
+        let heard_ns = heard_ns.max(self.gnss_motion.map(|(at_ns, ..)| at_ns));
+        let blind_s = (time_ns - heard_ns.unwrap_or(time_ns)).max(0) as f64 * 1e-9;
+        // An unknown but lasting speed puts the vehicle `BLIND_SPEED_MPS · t` away, not `√t`; this is
+        // the noise per second whose sum is that square.
         Motion {
-            speed_mps,
+            speed_mps: 0.0,
             yaw_rate_rps: 0.0,
-            speed_sigma_mps: 5.0,
+            speed_sigma_mps: BLIND_SPEED_MPS * (2.0 * blind_s).sqrt().max(1.0),
             yaw_rate_sigma_rps: 0.3,
+            lasting: false,
         }
     }
 

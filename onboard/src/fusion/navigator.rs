@@ -9,6 +9,12 @@
 //! The correlated share of a receiver's variance is the state `bias`, a first-order Gauss–Markov
 //! process with the correlation time of the config. Fixes within that time agree about the same wrong
 //! place, and the filter knows: standing still, its variance never falls much below that share.
+//!
+//! # A receiver better than it says
+//! Many receivers state metres and vary by centimetres. Weighing such fixes by the stated error would
+//! let odometry pull the output away from them, so the filter learns from its own residuals which
+//! share of the stated variance shows, works with that, and adds the rest back when asked for its
+//! covariance: what does not vary may still be wrong.
 
 use nalgebra::{Matrix2, SMatrix, SVector, Vector2};
 
@@ -34,6 +40,10 @@ const SCALE_WALK: f64 = 3e-4;
 const GYRO_BIAS_WALK: f64 = 2e-5;
 /// Squared Mahalanobis distance from which a measurement is doubted.
 const DOUBT: f64 = 6.0;
+/// How fast the shown share of the stated variance is learned, per fix.
+const LEARNING: f64 = 0.05;
+/// Least share of the stated variance that is ever worked with.
+const LEAST_SHOWN: f64 = 0.02;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
 const CONTRADICTION: f64 = 18.4;
 
@@ -44,6 +54,8 @@ pub(crate) struct Motion {
     pub(crate) yaw_rate_rps: f64,
     pub(crate) speed_sigma_mps: f64,
     pub(crate) yaw_rate_sigma_rps: f64,
+    /// Whether a scale and an offset of it are worth learning: true for wheels and gyros.
+    pub(crate) lasting: bool,
 }
 
 /// The filter's state.
@@ -59,6 +71,9 @@ pub(crate) struct Navigator {
     pub(crate) track_variance_m2: f64,
     yaw_known: bool,
     bias_variance_m2: [f64; 2],
+    stated_covariance_m2: Matrix2<f64>,
+    /// Share of the stated variance that the fixes show.
+    shown: f64,
 }
 
 impl Navigator {
@@ -97,6 +112,8 @@ impl Navigator {
                 share * fix_covariance_m2[(0, 0)],
                 share * fix_covariance_m2[(1, 1)],
             ],
+            stated_covariance_m2: fix_covariance_m2,
+            shown: 1.0,
         }
     }
 
@@ -113,7 +130,8 @@ impl Navigator {
     }
 
     pub(crate) fn position_covariance_m2(&self) -> Matrix2<f64> {
-        self.covariance.fixed_view::<2, 2>(EAST, EAST).into_owned()
+        self.covariance.fixed_view::<2, 2>(EAST, EAST)
+            + self.stated_covariance_m2 * (1.0 - self.shown)
     }
 
     pub(crate) fn yaw_rad(&self) -> f64 {
@@ -158,14 +176,16 @@ impl Navigator {
         self.track_m = before.track_m;
         self.driven_m = before.driven_m;
         self.track_variance_m2 = before.track_variance_m2;
+        self.shown = before.shown;
         self.yaw_known = before.yaw_known;
     }
 
     /// Moves on by `dt_s` seconds.
     pub(crate) fn predict(&mut self, dt_s: f64, motion: Motion, config: &FusionConfig) {
-        let rate = motion.yaw_rate_rps - self.state[GYRO_BIAS];
+        let learn = if motion.lasting { 1.0 } else { 0.0 };
+        let rate = motion.yaw_rate_rps - learn * self.state[GYRO_BIAS];
         let yaw_mid = self.state[YAW] + 0.5 * rate * dt_s;
-        let forward_m = motion.speed_mps * self.speed_scale() * dt_s;
+        let forward_m = motion.speed_mps * (1.0 + learn * self.state[SCALE]) * dt_s;
         let distance_m = forward_m.abs();
         let mut transition = Covariance::identity();
         let mut noise = SVector::<f64, STATES>::zeros();
@@ -181,8 +201,8 @@ impl Navigator {
             }
             transition[(EAST, YAW)] = -step[1];
             transition[(NORTH, YAW)] = step[0];
-            transition[(EAST, SCALE)] = motion.speed_mps * dt_s * cosine;
-            transition[(NORTH, SCALE)] = motion.speed_mps * dt_s * sine;
+            transition[(EAST, SCALE)] = learn * motion.speed_mps * dt_s * cosine;
+            transition[(NORTH, SCALE)] = learn * motion.speed_mps * dt_s * sine;
             let drift = self.covariance[(YAW, YAW)] + self.covariance[(SCALE, SCALE)];
             self.track_variance_m2 +=
                 position_noise_m2 + 0.5 * drift.min(1.0) * distance_m * config.drift_memory_m;
@@ -193,7 +213,7 @@ impl Navigator {
         }
         self.driven_m += distance_m;
         self.state[YAW] = wrap_rad(self.state[YAW] + rate * dt_s);
-        transition[(YAW, GYRO_BIAS)] = -dt_s;
+        transition[(YAW, GYRO_BIAS)] = -learn * dt_s;
         let keep = (-dt_s / config.gnss_correlation_s).exp();
         noise[EAST] = position_noise_m2;
         noise[NORTH] = position_noise_m2;
@@ -219,6 +239,8 @@ impl Navigator {
         config: &FusionConfig,
     ) -> bool {
         let share = config.gnss_correlated_share;
+        self.stated_covariance_m2 = fix_covariance_m2;
+        let fix_covariance_m2 = fix_covariance_m2 * self.shown;
         self.bias_variance_m2 = [
             share * fix_covariance_m2[(0, 0)],
             share * fix_covariance_m2[(1, 1)],
@@ -243,6 +265,8 @@ impl Navigator {
             return true;
         };
         let distance = (residual.transpose() * inverse * residual)[0];
+        let surprise = (distance / 2.0).min(3.0) - 1.0;
+        self.shown = (self.shown * (LEARNING * surprise).exp()).clamp(LEAST_SHOWN, 1.0);
         // Student-t: a residual this far out speaks of an error this much larger.
         let doubt = (distance / DOUBT).max(1.0);
         self.correct(observation, residual, noise + spread * (doubt - 1.0));
@@ -305,12 +329,32 @@ impl Navigator {
 mod tests {
     use super::*;
 
+    #[test]
+    fn fixes_steadier_than_stated_are_followed_and_the_stated_error_is_still_told() {
+        let config = FusionConfig::default();
+        let covariance = Matrix2::identity() * 25.0;
+        let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
+        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        for second in 1..=200 {
+            for _ in 0..10 {
+                navigator.predict(0.1, driving(), &config);
+            }
+            // The road bends away from what the odometry believes.
+            let fix = [f64::from(second) * 10.0, 0.003 * f64::from(second * second)];
+            navigator.update_position(fix, covariance, navigator.track_m(), &config);
+        }
+        let north = navigator.offset_m()[1] + navigator.track_m()[1];
+        assert!((north - 120.0).abs() < 3.0, "{north}");
+        assert!(navigator.position_covariance_m2()[(0, 0)] > 15.0);
+    }
+
     fn still() -> Motion {
         Motion {
             speed_mps: 0.0,
             yaw_rate_rps: 0.0,
             speed_sigma_mps: 0.0,
             yaw_rate_sigma_rps: 0.01,
+            lasting: true,
         }
     }
 
@@ -333,7 +377,7 @@ mod tests {
         }
         let variance = navigator.position_covariance_m2()[(0, 0)];
         // Independent fixes would leave 16/61 = 0.26 m²; a minute is one and a half correlation times.
-        assert!((6.0..14.0).contains(&variance), "{variance}");
+        assert!((6.0..20.0).contains(&variance), "{variance}");
     }
 
     #[test]
