@@ -2,12 +2,13 @@
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`],
 //! [`model`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
-//! [`report`], [`cli`]. Begin with [`model`] and [`train`].
+//! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod adapt;
 pub mod city;
 pub mod cli;
 pub mod dataset;
+pub mod demo;
 pub mod evaluate;
 pub mod export;
 pub mod loss;

@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 /// A file below `tests/data`.
 pub fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("data")
+        .join(name)
 }
 
 /// A file below `tests/scripts`.
 pub fn script(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("scripts")
+        .join(name)
 }
 
 /// The numbers of a CSV fixture, without its header line.
@@ -23,12 +27,17 @@ pub fn script(name: &str) -> PathBuf {
 /// When the file cannot be read or holds something that is not a number.
 pub fn read_csv(name: &str) -> Result<Vec<Vec<f64>>> {
     let path = data(name);
-    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     text.lines()
         .skip(1)
         .map(|line| {
             line.split(',')
-                .map(|field| field.parse().with_context(|| format!("{}: '{field}'", path.display())))
+                .map(|field| {
+                    field
+                        .parse()
+                        .with_context(|| format!("{}: '{field}'", path.display()))
+                })
                 .collect()
         })
         .collect()
@@ -49,7 +58,11 @@ pub fn read_gga(text: &str) -> Vec<Gga> {
     let degrees = |field: &str, hemisphere: &str| -> Option<f64> {
         let value: f64 = field.parse().ok()?;
         let degrees = (value / 100.0).floor();
-        let sign = if matches!(hemisphere, "S" | "W") { -1.0 } else { 1.0 };
+        let sign = if matches!(hemisphere, "S" | "W") {
+            -1.0
+        } else {
+            1.0
+        };
         Some(sign * (degrees + (value - degrees * 100.0) / 60.0))
     };
     text.lines()
@@ -62,9 +75,16 @@ pub fn read_gga(text: &str) -> Vec<Gga> {
             let (hours, rest) = ((clock / 1e4).floor(), clock % 1e4);
             let time_of_day_s = hours * 3600.0 + (rest / 100.0).floor() * 60.0 + rest % 100.0;
             let height = fields[9].parse::<f64>().ok()? + fields[11].parse::<f64>().ok()?;
-            let position =
-                Geodetic::new(degrees(fields[2], fields[3])?, degrees(fields[4], fields[5])?, height).ok()?;
-            Some(Gga { time_of_day_s, position })
+            let position = Geodetic::new(
+                degrees(fields[2], fields[3])?,
+                degrees(fields[4], fields[5])?,
+                height,
+            )
+            .ok()?;
+            Some(Gga {
+                time_of_day_s,
+                position,
+            })
         })
         .collect()
 }
@@ -99,9 +119,16 @@ pub fn wait_for_port(port: u16, patience: Duration) -> Result<()> {
 pub fn program(name: &str) -> Result<PathBuf> {
     // The test itself runs from target/<profile>/deps/.
     let here = std::env::current_exe()?;
-    let path = here.parent().and_then(Path::parent).context("a target folder")?.join(name);
+    let path = here
+        .parent()
+        .and_then(Path::parent)
+        .context("a target folder")?
+        .join(name);
     if !path.exists() {
-        bail!("{} is not built; run `cargo build --release` or tests/run", path.display());
+        bail!(
+            "{} is not built; run `cargo build --release` or tests/run",
+            path.display()
+        );
     }
     Ok(path)
 }
@@ -129,7 +156,10 @@ impl Guard {
     /// # Errors
     /// When it does not end within `patience`.
     pub fn terminate(&mut self, patience: Duration) -> Result<std::process::ExitStatus> {
-        Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().context("kill")?;
+        Command::new("kill")
+            .args(["-TERM", &self.0.id().to_string()])
+            .status()
+            .context("kill")?;
         let start = Instant::now();
         while start.elapsed() < patience {
             if let Some(status) = self.0.try_wait()? {
@@ -137,7 +167,10 @@ impl Guard {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        bail!("process {} still runs {patience:?} after SIGTERM", self.0.id())
+        bail!(
+            "process {} still runs {patience:?} after SIGTERM",
+            self.0.id()
+        )
     }
 }
 

@@ -181,8 +181,8 @@ impl Default for Gap {
     fn default() -> Self {
         Self {
             geometry: 0.2,
-            palette: 0.8,
-            sensor: 0.4,
+            palette: 0.65,
+            sensor: 0.35,
             marking: true,
         }
     }

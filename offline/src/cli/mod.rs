@@ -3,12 +3,15 @@
 mod adapt;
 mod data;
 mod evaluate;
+mod report;
 mod train;
 
 pub use adapt::AdaptArgs;
 pub use evaluate::EvaluateArgs;
+pub use report::ReportArgs;
 pub use train::TrainArgs;
 
+use crate::demo::{self, DemoArgs};
 use crate::export::{self, ExportArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
@@ -34,6 +37,10 @@ enum Command {
     Evaluate(EvaluateArgs),
     /// Write a network as one ONNX file for vehicles.
     Export(ExportArgs),
+    /// Make the page of a run again.
+    Report(ReportArgs),
+    /// The whole system once: simulate, adapt, evaluate, export, drive, report.
+    Demo(DemoArgs),
 }
 
 /// Runs the program.
@@ -51,5 +58,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Adapt(args) => adapt::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Demo(args) => demo::run(args),
     }
 }

@@ -1,0 +1,324 @@
+//! `crossfix demo`: the whole system once, small but real, on places the teacher has never seen.
+//!
+//! Simulate a target area and drives there → measure the shipped teacher → adapt (and fine-tune on
+//! true positions, as the upper bound) → evaluate on places never trained on → export → compare
+//! with the training engine → replay drives through the daemon's pipeline → one table, one page.
+
+mod area;
+mod drive;
+mod page;
+
+use crate::adapt::{AdaptConfig, Adapted, adapt, oracle};
+use crate::dataset::{Pair, Truth, plain_batch, true_pose};
+use crate::evaluate::{Evaluation, evaluate};
+use crate::export::{self, verify_export, write_onnx, write_parity};
+use crate::metrics::mean;
+use crate::model::{Ccvpe, CrossViewModel, weights};
+use crate::predict::{PairPrediction, predict};
+use crate::run::{Interrupt, RunFolder, producer};
+use anyhow::{Context, ensure};
+use area::Areas;
+use clap::Args;
+use drive::Drives;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The teacher that ships with the program; `docs/benchmarks.md` says how it was made.
+const SHIPPED_TEACHER: &[u8] = include_bytes!("../../assets/teacher-compact.safetensors");
+/// Pairs whose outputs are kept for checking the exported student with other runtimes.
+const PARITY_PAIRS: usize = 8;
+
+/// Arguments of `crossfix demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// Seed of the simulated world and of the training.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Folder for everything that is made.
+    #[arg(long, default_value = "demo-out")]
+    pub out: PathBuf,
+    /// Another teacher than the shipped one (.safetensors).
+    #[arg(long)]
+    pub teacher: Option<PathBuf>,
+    /// Which part of the target area the figures are of. Choices are made on `validation`; `test`
+    /// is what is reported.
+    #[arg(long, value_enum, default_value = "test")]
+    pub part: crate::city::Part,
+}
+
+/// One model on the held-out places.
+struct Measured {
+    predictions: Vec<PairPrediction>,
+    evaluation: Evaluation,
+}
+
+/// Everything the table and the page are made of.
+struct Outcome {
+    seed: u64,
+    areas: Areas,
+    teacher_on_source: Evaluation,
+    teacher: Measured,
+    auxiliary: Measured,
+    student: Measured,
+    upper_bound: Measured,
+    label_errors_m: Vec<f64>,
+    adapted: Adapted,
+    adapt: AdaptConfig,
+    export_error: f64,
+    drives: Drives,
+    seconds: f64,
+}
+
+/// Runs it.
+///
+/// # Errors
+/// When a step fails; the message says which. Nothing half-done is left without a message.
+pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let clock = Instant::now();
+    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let folder = RunFolder::create(&args.out)
+        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let say = |what: &str| eprintln!("[{:5.1} s] {what}", clock.elapsed().as_secs_f64());
+
+    let teacher_path = match &args.teacher {
+        Some(path) => path.clone(),
+        None => {
+            let path = folder.file("teacher.safetensors");
+            weights::write_whole(&path, SHIPPED_TEACHER)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            path
+        }
+    };
+    let (mut teacher, header) = weights::load(&teacher_path)?;
+
+    say("simulating a source area, a target area and drives there");
+    let areas = Areas::simulate(&args.out, args.seed, args.part, teacher.spec())?;
+
+    say("measuring the teacher at home and in the target area");
+    let source: Vec<&Pair> = areas.source.iter().collect();
+    let teacher_on_source = evaluate(
+        &source,
+        &predict(&mut teacher, &source, false)?,
+        &areas.source_truth,
+    );
+    let measured_teacher = measure(&mut teacher, &areas.test, &areas.test_truth)?;
+
+    say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
+    let config = AdaptConfig::paper(teacher.spec());
+    let mut adapted = adapt(
+        &teacher,
+        &areas.adapt,
+        &config,
+        args.seed,
+        Some(&folder),
+        false,
+        &interrupt,
+    )?;
+    say("fine-tuning on true positions, for the upper bound");
+    let adapt_truth = Truth::open(&areas.adapt_folder)?;
+    let (mut fine_tuned, _) = oracle::fine_tune(
+        &teacher,
+        &areas.adapt,
+        &adapt_truth,
+        &config,
+        args.seed,
+        Some(&folder),
+        false,
+        &interrupt,
+    )?;
+
+    say("evaluating where nothing was trained");
+    let auxiliary = measure(adapted.auxiliary.as_mut(), &areas.test, &areas.test_truth)?;
+    let student = measure(adapted.student.as_mut(), &areas.test, &areas.test_truth)?;
+    let upper_bound = measure(fine_tuned.as_mut(), &areas.test, &areas.test_truth)?;
+
+    say("exporting to ONNX and comparing tract with the training engine");
+    let provenance = json!({
+        "made_by": producer(),
+        "seed": args.seed,
+        "recipe": "paper",
+        "settings": config,
+        "teacher": header.provenance,
+        "licence": "MIT OR Apache-2.0",
+    });
+    let weights_path = folder.file("student.safetensors");
+    weights::save(&weights_path, adapted.student.as_ref(), provenance)?;
+    let (exported, _) = weights::load(&weights_path)?;
+    let export_error = export_student(&exported, &folder, &areas.test)?;
+
+    say("replaying the drives through the daemon's pipeline");
+    let drives = Drives::replay(&areas, &folder.file("student.onnx"))?;
+
+    let outcome = Outcome {
+        seed: args.seed,
+        label_errors_m: label_errors(&areas.adapt, &adapted, &adapt_truth),
+        areas,
+        teacher_on_source,
+        teacher: measured_teacher,
+        auxiliary,
+        student,
+        upper_bound,
+        adapted,
+        adapt: config,
+        export_error,
+        drives,
+        seconds: clock.elapsed().as_secs_f64(),
+    };
+    folder
+        .write_json("summary.json", &outcome.summary())
+        .context("cannot write summary.json")?;
+    page::write(&outcome, &folder)?;
+    println!("{}", outcome.table());
+    println!(
+        "{0}/report.html shows it, {0}/student.onnx drives, {0}/summary.json has the figures",
+        args.out.display()
+    );
+    Ok(())
+}
+
+fn measure(
+    model: &mut dyn CrossViewModel,
+    pairs: &[Pair],
+    truth: &Truth,
+) -> anyhow::Result<Measured> {
+    let pairs: Vec<&Pair> = pairs.iter().collect();
+    let predictions = predict(model, &pairs, true)?;
+    let evaluation = evaluate(&pairs, &predictions, truth);
+    Ok(Measured {
+        predictions,
+        evaluation,
+    })
+}
+
+/// Writes student.onnx and parity.safetensors; the largest relative difference to tract.
+fn export_student(student: &Ccvpe, folder: &RunFolder, test: &[Pair]) -> anyhow::Result<f64> {
+    let path = folder.file("student.onnx");
+    let temperature = 1.0;
+    let card = export::student_card(student.spec(), temperature, "MIT OR Apache-2.0");
+    write_onnx(student, card, &path)?;
+    let step = (test.len() / PARITY_PAIRS).max(1);
+    let some: Vec<&Pair> = test.iter().step_by(step).take(PARITY_PAIRS).collect();
+    let input = plain_batch(&some, student.spec())?;
+    write_parity(
+        &folder.file("parity.safetensors"),
+        student,
+        temperature,
+        &input,
+    )?;
+    let error = verify_export(student, &path, &input)?.max_relative_error();
+    ensure!(
+        error <= 1e-3,
+        "{} differs from the training engine by {error:.1e} relative; don't drive with it",
+        path.display()
+    );
+    Ok(error)
+}
+
+/// Error of the teacher's label of each pair; only the simulation knows it.
+fn label_errors(pairs: &[Pair], adapted: &Adapted, truth: &Truth) -> Vec<f64> {
+    let errors = pairs.iter().zip(&adapted.labels).map(|(pair, label)| {
+        true_pose(pair, truth).map_or(f64::NAN, |pose| {
+            let [east, north] = pose.offset_m;
+            (label.offset_m[0] - east).hypot(label.offset_m[1] - north)
+        })
+    });
+    errors.collect()
+}
+
+impl Outcome {
+    fn label_error_m(&self, kept: bool) -> f64 {
+        let errors = self.label_errors_m.iter().zip(&self.adapted.filtered.kept);
+        let errors = errors.filter(|(error, is_kept)| **is_kept == kept && error.is_finite());
+        mean(&errors.map(|(error, _)| *error).collect::<Vec<f64>>())
+    }
+
+    /// `summary.json`: an interface, only ever added to.
+    fn summary(&self) -> Value {
+        let model = |evaluation: &Evaluation| {
+            let (free, masked) = (&evaluation.unmasked, &evaluation.masked);
+            json!({
+                "mean_m": free.mean_m,
+                "median_m": free.median_m,
+                "p90_m": free.p90_m,
+                "along_mean_m": free.along_mean_m,
+                "across_mean_m": free.across_mean_m,
+                "masked_mean_m": masked.mean_m,
+                "masked_median_m": masked.median_m,
+                "outside_prior": evaluation.outside_prior,
+                "yaw_mean_deg": evaluation.yaw.map(|yaw| yaw.mean_deg),
+                "count": free.count,
+            })
+        };
+        let target = &self.teacher.evaluation;
+        json!({
+            "teacher": {
+                "source": model(&self.teacher_on_source),
+                "target": model(target),
+            },
+            "guess_centre": { "mean_m": target.guess_centre.mean_m },
+            "coarse": { "mean_m": target.coarse.mean_m },
+            "paper": {
+                "auxiliary": model(&self.auxiliary.evaluation),
+                "student": model(&self.student.evaluation),
+                "kept_fraction": self.adapted.filtered.kept_fraction(),
+                "label_error_kept_m": self.label_error_m(true),
+                "label_error_dropped_m": self.label_error_m(false),
+            },
+            "upper_bound": model(&self.upper_bound.evaluation),
+            "onnx": { "max_relative_error": self.export_error },
+            "drive": self.drives.summary(),
+            "pairs": { "adapt": self.areas.adapt.len(), "test": self.areas.test.len() },
+            "seconds": self.seconds,
+            "seed": self.seed,
+        })
+    }
+
+    /// What is printed.
+    fn table(&self) -> String {
+        let mut text = format!(
+            "position error, m        {:>7} {:>7} {:>7} {:>8} {:>8}\n",
+            "mean", "median", "p90", "in prior", "yaw, deg"
+        );
+        let target = &self.teacher.evaluation;
+        for (name, evaluation) in [
+            ("teacher, source area", &self.teacher_on_source),
+            ("teacher, target area", target),
+            ("auxiliary student", &self.auxiliary.evaluation),
+            ("adapted student", &self.student.evaluation),
+            ("true positions (bound)", &self.upper_bound.evaluation),
+        ] {
+            let (free, masked) = (&evaluation.unmasked, &evaluation.masked);
+            text += &format!(
+                "{name:<24} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>8.2}\n",
+                free.mean_m,
+                free.median_m,
+                free.p90_m,
+                masked.mean_m,
+                evaluation.yaw.map_or(f64::NAN, |yaw| yaw.mean_deg),
+            );
+        }
+        text += &format!(
+            "{:<24} {:>7.2}\n",
+            "guessing the centre", target.guess_centre.mean_m
+        );
+        let change = |of: f64, to: f64| (to / of - 1.0) * 100.0;
+        text += &format!(
+            "student against teacher: {:+.0} % ({:+.0} % in prior); labels kept {:.0} %, their error {:.2} m, of dropped {:.2} m\n",
+            change(
+                target.unmasked.mean_m,
+                self.student.evaluation.unmasked.mean_m
+            ),
+            change(target.masked.mean_m, self.student.evaluation.masked.mean_m),
+            self.adapted.filtered.kept_fraction() * 100.0,
+            self.label_error_m(true),
+            self.label_error_m(false),
+        );
+        text += &self.drives.line();
+        text += &format!(
+            "student.onnx in tract differs from the training engine by {:.1e}; {:.0} s in all, seed {}\n",
+            self.export_error, self.seconds, self.seed
+        );
+        text
+    }
+}

@@ -1,0 +1,350 @@
+//! The demo's page: what the outcome looks like.
+
+use super::{Measured, Outcome};
+use crate::dataset::{Pair, true_pose};
+use crate::evaluate::Evaluation;
+use crate::metrics::Summary;
+use crate::report::{
+    self, Coverage, Drive, ErrorCurves, ErrorMap, ErrorMapModel, ErrorPoint, Headline,
+    LabelQuality, MapPicture, ModelErrors, PairModel, PairPicture, Pairs, Picture, ProvenanceRow,
+    ReportInput, Role, SummaryRow, SummaryTable, TrainingCurve, coverage_series, radius_95_m,
+    select_pairs,
+};
+use crate::run::RunFolder;
+use anyhow::Context;
+use crossfix_calibration::{Geodetic, Heatmap, LocalFrame, PatchSpec};
+use crossfix_onboard::tiles::TileStore;
+
+/// Ground size of a pixel of the overview pictures.
+const OVERVIEW_METRES_PER_PIXEL: f64 = 0.5;
+const OVERVIEW_PX: usize = 1040;
+const PAIRS_SHOWN: usize = 9;
+
+/// Writes report.html, and report-input.json without pictures.
+pub fn write(outcome: &Outcome, folder: &RunFolder) -> anyhow::Result<()> {
+    let input = input(outcome)?;
+    folder
+        .write_json("report-input.json", &input.without_pictures())
+        .context("cannot write report-input.json")?;
+    let path = folder.file("report.html");
+    report::write(&path, &input).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn models(outcome: &Outcome) -> [(&'static str, Role, &Measured); 4] {
+    [
+        ("teacher", Role::Teacher, &outcome.teacher),
+        ("auxiliary student", Role::Auxiliary, &outcome.auxiliary),
+        ("student", Role::Student, &outcome.student),
+        ("true positions", Role::UpperBound, &outcome.upper_bound),
+    ]
+}
+
+fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
+    let summary = outcome.summary();
+    let number = |pointer: &str| summary.pointer(pointer).and_then(serde_json::Value::as_f64);
+    let (teacher, student) = (
+        outcome.teacher.evaluation.unmasked.mean_m,
+        outcome.student.evaluation.unmasked.mean_m,
+    );
+    let (gnss, fused) = (
+        number("/drive/gnss/mean_m").unwrap_or(0.0),
+        number("/drive/fused/mean_m").unwrap_or(0.0),
+    );
+    let truth = &outcome.areas.test_truth;
+    let errors = |measured: &Measured| -> Vec<f64> {
+        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        pairs
+            .filter_map(|(pair, prediction)| {
+                let [east, north] = true_pose(pair, truth)?.offset_m;
+                Some((prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north))
+            })
+            .collect()
+    };
+    let labels = outcome
+        .label_errors_m
+        .iter()
+        .zip(&outcome.adapted.filtered.kept);
+    let labels = |kept: bool| -> Vec<f64> {
+        labels
+            .clone()
+            .filter(|(_, is_kept)| **is_kept == kept)
+            .map(|(error, _)| *error)
+            .collect()
+    };
+    Ok(ReportInput {
+        title: "Crossfix demo".into(),
+        verdict: format!(
+            "Adapting the teacher with coarse positions only changed its mean error on unseen places of the target \
+             area from {teacher:.2} m to {student:.2} m ({:+.0} %). Along the drives, fusing the student with GNSS and \
+             odometry gave {fused:.2} m where GNSS alone gave {gnss:.2} m.",
+            (student / teacher - 1.0) * 100.0
+        ),
+        headlines: vec![
+            headline("student, mean error", format!("{student:.2} m"), format!("teacher {teacher:.2} m"), student < teacher),
+            headline("fused drive, mean error", format!("{fused:.2} m"), format!("GNSS {gnss:.2} m"), fused < gnss),
+            headline(
+                "truth inside the 95 % region",
+                format!("{:.1} %", outcome.drives.coverage_95() * 100.0),
+                "between 90 and 99 % is honest".into(),
+                (0.90..=0.99).contains(&outcome.drives.coverage_95()),
+            ),
+        ],
+        summary: vec![summary_table(outcome)],
+        pairs: Some(pairs(outcome)?),
+        error_curves: vec![ErrorCurves {
+            caption: "Position error on target places that nothing was trained on.".into(),
+            models: models(outcome)
+                .iter()
+                .map(|(name, role, measured)| ModelErrors { name: (*name).into(), role: *role, errors_m: errors(measured) })
+                .collect(),
+            maximum_m: Some(20.0),
+        }],
+        error_map: Some(error_map(outcome)?),
+        drive: Some(Drive {
+            caption: "The first test drive, replayed through the daemon's pipeline.".into(),
+            map: Some(overview(outcome, middle_of_drive(outcome), outcome.drives.origin)?),
+            tracks: outcome.drives.tracks.clone(),
+        }),
+        coverage: Some(Coverage {
+            caption: "How often the truth lies in the region that the fused output claims, over all test drives.".into(),
+            series: vec![coverage_series("fused", Role::Fused, &outcome.drives.fused_squared)],
+        }),
+        label_quality: Some(LabelQuality {
+            caption: "Error of the teacher's labels on the adaptation drives; the filter never saw it.".into(),
+            kept_errors_m: labels(true),
+            dropped_errors_m: labels(false),
+        }),
+        training: outcome
+            .adapted
+            .fits
+            .iter()
+            .zip([("auxiliary student", Role::Auxiliary), ("student", Role::Student)])
+            .map(|(fitted, (name, role))| TrainingCurve {
+                name: name.into(),
+                role,
+                loss: fitted.losses.iter().map(|loss| f64::from(*loss)).collect(),
+                validation_error_m: Vec::new(),
+            })
+            .collect(),
+        reproduce: vec![format!("cargo run --release --bin crossfix -- demo --seed {}", outcome.seed)],
+        provenance: vec![
+            provenance("program", format!("crossfix {}", env!("CARGO_PKG_VERSION"))),
+            provenance("seed", outcome.seed.to_string()),
+            provenance("recipe", format!("paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
+                outcome.adapt.levels, outcome.adapt.keep * 100.0, outcome.adapt.epochs, outcome.adapt.learning_rate)),
+            provenance("adaptation pairs", outcome.areas.adapt.len().to_string()),
+            provenance("test pairs", outcome.areas.test.len().to_string()),
+            provenance("imagery", "simulated".into()),
+        ],
+        ..ReportInput::default()
+    })
+}
+
+fn headline(label: &str, value: String, note: String, good: bool) -> Headline {
+    Headline {
+        label: label.into(),
+        value,
+        note,
+        good: Some(good),
+    }
+}
+
+fn provenance(name: &str, value: String) -> ProvenanceRow {
+    ProvenanceRow {
+        name: name.into(),
+        value,
+    }
+}
+
+fn summary_table(outcome: &Outcome) -> SummaryTable {
+    let row = |metric: &str, masked: bool, of: &dyn Fn(&Summary) -> f64| SummaryRow {
+        area: "target".into(),
+        metric: metric.into(),
+        unit: "m".into(),
+        masked: Some(masked),
+        higher_is_better: false,
+        values: models(outcome)
+            .iter()
+            .map(|(_, _, measured)| {
+                let Evaluation {
+                    unmasked,
+                    masked: within,
+                    ..
+                } = &measured.evaluation;
+                Some(of(if masked { within } else { unmasked }))
+            })
+            .collect(),
+    };
+    let source = SummaryRow {
+        area: "source".into(),
+        metric: "mean error".into(),
+        unit: "m".into(),
+        masked: Some(false),
+        higher_is_better: false,
+        values: vec![
+            Some(outcome.teacher_on_source.unmasked.mean_m),
+            None,
+            None,
+            None,
+        ],
+    };
+    SummaryTable {
+        caption: "Places that nothing was trained on. Masked: within the 99 % ellipse of the coarse position.".into(),
+        models: models(outcome).iter().map(|(name, role, _)| ((*name).into(), *role)).collect(),
+        rows: vec![
+            source,
+            row("mean error", false, &|summary| summary.mean_m),
+            row("median error", false, &|summary| summary.median_m),
+            row("90th percentile", false, &|summary| summary.p90_m),
+            row("mean along the road", false, &|summary| summary.along_mean_m),
+            row("mean across the road", false, &|summary| summary.across_mean_m),
+            row("mean error", true, &|summary| summary.mean_m),
+            row("median error", true, &|summary| summary.median_m),
+        ],
+    }
+}
+
+fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
+    let truth = &outcome.areas.test_truth;
+    let error = |pair: &Pair, mode_m: [f64; 2]| {
+        true_pose(pair, truth).map_or(f64::NAN, |pose| {
+            (mode_m[0] - pose.offset_m[0]).hypot(mode_m[1] - pose.offset_m[1])
+        })
+    };
+    let (teacher, student) = (&outcome.teacher.predictions, &outcome.student.predictions);
+    let changes: Vec<(f64, f64)> = outcome
+        .areas
+        .test
+        .iter()
+        .zip(teacher.iter().zip(student))
+        .map(|(pair, (teacher, student))| {
+            (error(pair, teacher.mode_m), error(pair, student.mode_m))
+        })
+        .collect();
+    let shown = select_pairs(&changes, PAIRS_SHOWN)
+        .into_iter()
+        .map(|(index, group)| {
+            let pair = &outcome.areas.test[index];
+            let side_m = pair.aerial.width as f64 * OVERVIEW_METRES_PER_PIXEL;
+            let model = |name: &str, role, measured: &Measured| -> anyhow::Result<PairModel> {
+                let prediction = &measured.predictions[index];
+                let heatmap = prediction.heatmap.as_ref().map(|values| {
+                    let side = values.len().isqrt();
+                    Heatmap::new(side, side_m / side as f64, values.clone())
+                });
+                Ok(PairModel {
+                    name: name.into(),
+                    role,
+                    heatmap: heatmap
+                        .transpose()?
+                        .map(|heatmap| Picture::heatmap_overlay(&heatmap))
+                        .transpose()?,
+                    mode_offset_m: Some(prediction.mode_m),
+                    error_m: Some(error(pair, prediction.mode_m)),
+                })
+            };
+            Ok(PairPicture {
+                id: pair.id.clone(),
+                group,
+                ground: Some(Picture::jpeg(&pair.ground, 1024)?),
+                aerial: Some(Picture::jpeg(&pair.aerial, 512)?),
+                aerial_side_m: side_m,
+                truth_offset_m: true_pose(pair, truth).map(|pose| pose.offset_m),
+                coarse_offset_m: Some(pair.coarse_offset_m),
+                coarse_radius_m: radius_95_m(pair.coarse_covariance_m2),
+                models: vec![
+                    model("teacher", Role::Teacher, &outcome.teacher)?,
+                    model("student", Role::Student, &outcome.student)?,
+                ],
+            })
+        });
+    Ok(Pairs {
+        selection: format!(
+            "The {0} largest gains, {0} in the middle and the {0} worst regressions of {1} test pairs.",
+            PAIRS_SHOWN / 3,
+            changes.len()
+        ),
+        pairs: shown.collect::<anyhow::Result<_>>()?,
+    })
+}
+
+/// The picture around `middle`, placed in metres about `origin`.
+fn overview(outcome: &Outcome, middle: Geodetic, origin: Geodetic) -> anyhow::Result<MapPicture> {
+    let mut tiles = TileStore::open(&outcome.areas.test_tiles)?;
+    let frame = LocalFrame::new(origin);
+    let mut size_px = OVERVIEW_PX;
+    loop {
+        let spec = PatchSpec {
+            size_px,
+            metres_per_pixel: OVERVIEW_METRES_PER_PIXEL,
+        };
+        match tiles.patch(middle, spec, 1.0) {
+            Ok((georeference, image)) => {
+                let centre = frame.enu_from_geodetic(georeference.centre());
+                let half_m = size_px as f64 * OVERVIEW_METRES_PER_PIXEL / 2.0;
+                return Ok(MapPicture {
+                    picture: Picture::jpeg(&image, size_px)?,
+                    top_left_m: [centre.east() - half_m, centre.north() + half_m],
+                    metres_per_pixel: OVERVIEW_METRES_PER_PIXEL,
+                });
+            }
+            // The tile set ends near the middle: show what there is.
+            Err(_) if size_px > 200 => size_px = size_px * 9 / 10,
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn middle_of_drive(outcome: &Outcome) -> Geodetic {
+    let frame = LocalFrame::new(outcome.drives.origin);
+    let samples = &outcome.drives.tracks[0].samples;
+    let middle = |of: &dyn Fn(&crate::report::TrackSample) -> f64| {
+        let low = samples.iter().map(of).fold(f64::INFINITY, f64::min);
+        let high = samples.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
+        f64::midpoint(low, high)
+    };
+    let (east, north) = (
+        middle(&|sample| sample.east_m),
+        middle(&|sample| sample.north_m),
+    );
+    frame.geodetic_from_enu(crossfix_calibration::Enu::new(east, north, 0.0))
+}
+
+/// Errors over the district of the first test drive.
+fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
+    let truth = &outcome.areas.test_truth;
+    let origin = outcome.drives.origin;
+    let frame = LocalFrame::new(origin);
+    let points = |measured: &Measured| -> Vec<ErrorPoint> {
+        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        pairs
+            .filter_map(|(pair, prediction)| {
+                let row = truth.get(&pair.id)?;
+                let place = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).ok()?;
+                let place = frame.enu_from_geodetic(place);
+                let [east, north] = true_pose(pair, truth)?.offset_m;
+                let error_m = (prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north);
+                // Districts lie kilometres apart; the map shows one.
+                (place.east().hypot(place.north()) < 900.0).then_some(ErrorPoint {
+                    east_m: place.east(),
+                    north_m: place.north(),
+                    error_m,
+                })
+            })
+            .collect()
+    };
+    let model = |name: &str, role, measured| ErrorMapModel {
+        name: name.into(),
+        role,
+        points: points(measured),
+    };
+    Ok(ErrorMap {
+        caption: "Where the models are wrong, in the district of the first test drive.".into(),
+        map: Some(overview(outcome, middle_of_drive(outcome), origin)?),
+        models: vec![
+            model("teacher", Role::Teacher, &outcome.teacher),
+            model("student", Role::Student, &outcome.student),
+        ],
+        colour_limit_m: Some(15.0),
+    })
+}

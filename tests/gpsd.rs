@@ -1,0 +1,243 @@
+//! Hardware in the loop, without the hardware: Debian's real gpsd reads a recorded receiver from a
+//! pseudo-terminal, `crossfixd` reads gpsd, and gpsd's own Python client reads `crossfixd`.
+
+use anyhow::{Context, Result, ensure};
+use crossfix_calibration::{Geodetic, LocalFrame};
+use crossfix_tests::{Gga, Guard, data, free_port, program, read_gga, script, wait_for_port};
+use serde_json::Value;
+use serialport::{SerialPort, TTYPort};
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Epochs played, one each second as recorded: a stretch where the car moves.
+const FIRST_EPOCH: usize = 700;
+const EPOCHS: usize = 45;
+/// gpsd needs a few epochs to recognise the receiver.
+const FEWEST_REPORTS: usize = 20;
+
+#[test]
+fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_positions_no_worse_than_the_receiver()
+-> Result<()> {
+    let nmea = std::fs::read_to_string(data("mtv_f9k/receiver.nmea"))?;
+    let truth = read_gga(&std::fs::read_to_string(data("mtv_f9k/truth.gga"))?);
+    let epochs = epochs(&nmea);
+
+    // The receiver: a pseudo-terminal that gpsd opens like a serial port.
+    let (mut receiver, terminal) = TTYPort::pair().context("no pseudo-terminal")?;
+    let device = terminal.name().context("the pseudo-terminal has no name")?;
+    let (gpsd_port, own_port) = (free_port()?, free_port()?);
+    let mut gpsd = Guard::spawn(
+        Command::new("/usr/sbin/gpsd")
+            .args([
+                "-N",
+                "-n",
+                "-s",
+                "9600",
+                "-f",
+                "8N1",
+                "-S",
+                &gpsd_port.to_string(),
+                &device,
+            ])
+            .stderr(Stdio::null()),
+        Stdio::null(),
+    )
+    .context("Debian's gpsd is needed; tests/run installs it")?;
+    wait_for_port(gpsd_port, Duration::from_secs(10)).context("gpsd")?;
+
+    let folder = tempfile::tempdir()?;
+    let config = folder.path().join("crossfixd.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[source]]\nkind = \"gpsd\"\naddress = \"127.0.0.1:{gpsd_port}\"\n\n\
+             [[sink]]\nkind = \"gpsd_server\"\nlisten = \"127.0.0.1:{own_port}\"\n"
+        ),
+    )?;
+    let mut daemon = Guard::spawn(
+        Command::new(program("crossfixd")?)
+            .args(["run", "--config"])
+            .arg(&config)
+            .stderr(Stdio::null()),
+        Stdio::null(),
+    )?;
+    wait_for_port(own_port, Duration::from_secs(10)).context("crossfixd")?;
+    let mut client = Guard::spawn(
+        Command::new("/usr/bin/python3")
+            .arg(script("gpsd_client.py"))
+            .args([own_port.to_string(), format!("{}", EPOCHS + 2)]),
+        Stdio::piped(),
+    )
+    .context("Debian's python3-gps is needed; tests/run installs it")?;
+
+    let start = Instant::now();
+    for (second, epoch) in epochs[FIRST_EPOCH..FIRST_EPOCH + EPOCHS].iter().enumerate() {
+        receiver.write_all(epoch.as_bytes())?;
+        std::thread::sleep(
+            (Duration::from_secs(second as u64 + 1)).saturating_sub(start.elapsed()),
+        );
+    }
+    let mut reports = String::new();
+    client
+        .0
+        .stdout
+        .take()
+        .context("the client's output")?
+        .read_to_string(&mut reports)?;
+    let status = daemon.terminate(Duration::from_secs(5))?;
+    ensure!(
+        status.success(),
+        "crossfixd ended with {status} after SIGTERM"
+    );
+    drop(gpsd.0.kill());
+    drop(terminal);
+
+    let reports: Vec<Value> = reports
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let of_class = |class: &str| {
+        reports
+            .iter()
+            .filter(|report| report["class"] == class)
+            .collect::<Vec<_>>()
+    };
+    let positions: Vec<&Value> = of_class("TPV")
+        .into_iter()
+        .filter(|tpv| tpv["mode"].as_i64() >= Some(2))
+        .collect();
+    ensure!(
+        positions.len() >= FEWEST_REPORTS,
+        "only {} positions came",
+        positions.len()
+    );
+
+    // The reports' errors against the truth, and the receiver's own at the same times.
+    let own: Vec<f64> = positions
+        .iter()
+        .filter_map(|tpv| error_m(tpv, &truth))
+        .collect();
+    let receiver_fixes = read_gga(&nmea);
+    let times: Vec<f64> = positions
+        .iter()
+        .filter_map(|tpv| time_of_day_s(tpv))
+        .collect();
+    let span = times.iter().copied().fold(f64::INFINITY, f64::min)
+        ..=times.iter().copied().fold(0.0, f64::max);
+    let alone: Vec<f64> = receiver_fixes
+        .iter()
+        .filter(|fix| span.contains(&fix.time_of_day_s))
+        .filter_map(|fix| Some(horizontal_m(at(&truth, fix.time_of_day_s)?, fix.position)))
+        .collect();
+    ensure!(
+        own.len() >= FEWEST_REPORTS && alone.len() >= 10,
+        "{} and {} compared",
+        own.len(),
+        alone.len()
+    );
+    let (own_m, alone_m) = (mean(&own), mean(&alone));
+    println!(
+        "crossfixd {own_m:.3} m over {} reports, receiver {alone_m:.3} m over {} fixes",
+        own.len(),
+        alone.len()
+    );
+    // Not worse than the receiver; 5 cm is the rounding of its own sentences and of interpolated truth.
+    ensure!(
+        own_m <= alone_m + 0.05,
+        "crossfixd {own_m:.3} m, the receiver alone {alone_m:.3} m"
+    );
+
+    // Covariance: there, at 1 sigma in GST, and of a size that fits a receiver of this kind.
+    let ellipses = of_class("GST");
+    ensure!(!ellipses.is_empty(), "no GST report came");
+    for gst in &ellipses {
+        for axis in ["lat", "lon", "major", "minor"] {
+            let sigma_m = gst[axis]
+                .as_f64()
+                .with_context(|| format!("GST without {axis}: {gst}"))?;
+            ensure!((0.1..30.0).contains(&sigma_m), "GST {axis} is {sigma_m} m");
+        }
+    }
+    for tpv in &positions {
+        ensure!(
+            tpv["crossfix_state"] == "degraded",
+            "no imagery here, but the state is {}",
+            tpv["crossfix_state"]
+        );
+        ensure!(
+            tpv["eph"].as_f64().is_some_and(|eph| eph > 0.0),
+            "TPV without eph: {tpv}"
+        );
+    }
+    Ok(())
+}
+
+/// The sentences of each epoch; RMC opens one.
+fn epochs(nmea: &str) -> Vec<String> {
+    let mut epochs: Vec<String> = Vec::new();
+    for line in nmea.lines() {
+        if line.starts_with("$GNRMC") || epochs.is_empty() {
+            epochs.push(String::new());
+        }
+        if let Some(epoch) = epochs.last_mut() {
+            epoch.push_str(line);
+            epoch.push_str("\r\n");
+        }
+    }
+    epochs
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+fn horizontal_m(a: Geodetic, b: Geodetic) -> f64 {
+    let enu = LocalFrame::new(a).enu_from_geodetic(b);
+    enu.east().hypot(enu.north())
+}
+
+/// The truth at a time, between its seconds linearly; nothing where the record has a gap.
+fn at(truth: &[Gga], time_of_day_s: f64) -> Option<Geodetic> {
+    let next = truth
+        .iter()
+        .find(|fix| fix.time_of_day_s >= time_of_day_s)?;
+    let last = truth
+        .iter()
+        .rev()
+        .find(|fix| fix.time_of_day_s <= time_of_day_s)?;
+    let span = next.time_of_day_s - last.time_of_day_s;
+    if span > 1.5 {
+        return None;
+    }
+    let share = if span == 0.0 {
+        0.0
+    } else {
+        (time_of_day_s - last.time_of_day_s) / span
+    };
+    let mix = |of: fn(&Geodetic) -> f64| {
+        of(&last.position) + share * (of(&next.position) - of(&last.position))
+    };
+    Geodetic::new(mix(|p| p.latitude_deg), mix(|p| p.longitude_deg), 0.0).ok()
+}
+
+/// `2020-02-07T02:26:01.000Z` to seconds since midnight.
+fn time_of_day_s(tpv: &Value) -> Option<f64> {
+    let clock = tpv["time"]
+        .as_str()?
+        .split_once('T')?
+        .1
+        .trim_end_matches('Z');
+    let mut parts = clock.split(':').map(str::parse::<f64>);
+    let (hours, minutes, seconds) = (
+        parts.next()?.ok()?,
+        parts.next()?.ok()?,
+        parts.next()?.ok()?,
+    );
+    Some(hours * 3600.0 + minutes * 60.0 + seconds)
+}
+
+fn error_m(tpv: &Value, truth: &[Gga]) -> Option<f64> {
+    let place = Geodetic::new(tpv["lat"].as_f64()?, tpv["lon"].as_f64()?, 0.0).ok()?;
+    Some(horizontal_m(at(truth, time_of_day_s(tpv)?)?, place))
+}
