@@ -165,7 +165,8 @@ mod tests {
     use super::*;
     use crate::adapt::{AdaptConfig, adapt};
     use crate::city::frames::CameraKind;
-    use crate::city::{AreaConfig, AreaName, Gap, Part, build_area};
+    use crate::city::style::Gap;
+    use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::dataset::{Truth, true_pose};
     use crate::model::{Ccvpe, preset};
     use crate::run::Interrupt;
