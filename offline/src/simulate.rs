@@ -1,38 +1,31 @@
 //! `crossfix simulate`: an area of the simulated city as a pairs dataset, and its drives as logs.
 
+mod drive_log;
+
+pub use drive_log::write_drive_log;
+
 use crate::city::district::CELL_M;
-use crate::city::drive::{Instruments, ODOMETRY_HZ};
-use crate::city::frames::{
-    CameraKind, Frame, HEADING_SIGMA_DEG, PlannedDrive, heading_deg, plan_drive, random_frames,
-};
+use crate::city::drive::Instruments;
+use crate::city::frames::{CameraKind, Frame, plan_drive, random_frames};
 use crate::city::gnss::Reception;
 use crate::city::style::Gap;
-use crate::city::{
-    Area, AreaConfig, AreaName, Part, PlacedDistrict, build_area, front, panorama, tiles,
-};
+use crate::city::{Area, AreaConfig, AreaName, Part, build_area, front, panorama, tiles};
 use crate::dataset::pairs::{
     DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION, OdometryStep, PairRow, TruthRow,
 };
-use crate::dataset::write::{
-    PairsWriter, TileManifest, WriteError, in_file, jpeg, line, write_file,
-};
-use crossfix_calibration::{Camera, Equirectangular, Geodetic, Mount, Pinhole, TileId, mercator};
-use crossfix_onboard::event::{
-    CameraFrame, CovarianceRule, FixDimension, GnssFix, Heading, OdometrySample,
-};
-use crossfix_onboard::log::{LogError, LogWriter};
+use crate::dataset::write::{PairsWriter, WriteError, in_file, jpeg, write_file};
+use crossfix_calibration::{Camera, Equirectangular, Mount, Pinhole, TileId, mercator};
+use crossfix_onboard::log::LogError;
+use crossfix_onboard::tiles::TileManifest;
 use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::Serialize;
-use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 /// Words that accompany simulated imagery.
 const ATTRIBUTION: &str = "simulated by crossfix";
 const LICENCE: &str = "CC0-1.0";
 const CAPTURE_DATE: &str = "2025-07-14";
-/// A camera picture every this many odometry samples in a log: 2 Hz.
-const LOG_FRAME_EVERY: usize = ODOMETRY_HZ / 2;
 
 /// What to write.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -331,105 +324,6 @@ fn rows(frame: &Frame) -> (PairRow, TruthRow) {
         heading_deg: frame.true_heading_deg,
     };
     (pair, truth)
-}
-
-/// A line of `NAME.truth.jsonl`, beside a log and never in it.
-#[derive(Serialize)]
-struct LogTruth {
-    time_ns: i64,
-    latitude_deg: f64,
-    longitude_deg: f64,
-    height_m: f64,
-    heading_deg: f64,
-}
-
-/// Writes a drive as an MCAP log, and its truth beside it.
-///
-/// # Errors
-/// [`SimulateError`] when the disk refuses.
-pub fn write_drive_log(
-    placed: &PlacedDistrict,
-    planned: &PlannedDrive,
-    camera: CameraKind,
-    path: &Path,
-) -> Result<(), SimulateError> {
-    let drive = &planned.drive;
-    let pictures = (0..drive.truth.len())
-        .into_par_iter()
-        .step_by(LOG_FRAME_EVERY)
-        .map(|sample| jpeg(&planned.picture(placed, sample, camera), &planned.name))
-        .collect::<Result<Vec<_>, _>>()?;
-    let mut log = LogWriter::create(path)?;
-    log.write_calibration(planned.start_ns, &calibration(camera))?;
-    let instruments = Instruments::default();
-    let mut fixes = planned.fixes.iter().peekable();
-    for (sample, odometry) in drive.odometry.iter().enumerate() {
-        let time_ns = planned.time_ns(sample);
-        if let Some(fix) = fixes.next_if(|fix| fix.sample == sample) {
-            let variance = fix.sigma_m * fix.sigma_m;
-            log.write_gnss(&GnssFix {
-                time_ns,
-                position: placed.geodetic(fix.position),
-                covariance_m2: [[variance, 0.0], [0.0, variance]],
-                height_sigma_m: 2.0 * fix.sigma_m,
-                covariance_rule: CovarianceRule::Recorded,
-                speed_mps: Some(fix.speed_mps),
-                track_deg: fix.course_rad.map(heading_deg),
-                dimension: FixDimension::Three,
-            })?;
-        }
-        log.write_odometry(&OdometrySample {
-            time_ns,
-            forward_speed_mps: odometry.forward_speed_mps,
-            yaw_rate_rps: odometry.yaw_rate_rps,
-            heading: Some(Heading {
-                yaw_rad: odometry.yaw_rad,
-                sigma_rad: HEADING_SIGMA_DEG.to_radians(),
-            }),
-            speed_sigma_mps: instruments.speed_sigma_mps
-                + instruments.scale_sigma * odometry.forward_speed_mps.abs(),
-            yaw_rate_sigma_rps: instruments
-                .yaw_rate_sigma_rps
-                .hypot(instruments.gyro_bias_sigma_rps),
-        })?;
-        if sample % LOG_FRAME_EVERY == 0 {
-            let image = pictures[sample / LOG_FRAME_EVERY].as_slice().into();
-            log.write_frame(&CameraFrame {
-                time_ns,
-                image,
-                camera: camera_name(camera).into(),
-            })?;
-        }
-    }
-    log.finish()?;
-    let truth_path = path.with_extension("truth.jsonl");
-    let mut file =
-        BufWriter::new(std::fs::File::create(&truth_path).map_err(in_file(&truth_path))?);
-    for (sample, truth) in drive.truth.iter().enumerate() {
-        let Geodetic {
-            latitude_deg,
-            longitude_deg,
-            height_m,
-        } = placed.geodetic([truth.x, truth.y]);
-        let row = LogTruth {
-            time_ns: planned.time_ns(sample),
-            latitude_deg,
-            longitude_deg,
-            height_m,
-            heading_deg: heading_deg(truth.yaw_rad),
-        };
-        line(&mut file, &truth_path, &row)?;
-    }
-    file.into_inner()
-        .map_err(|error| in_file(&truth_path)(error.into_error()))?;
-    Ok(())
-}
-
-fn camera_name(camera: CameraKind) -> &'static str {
-    match camera {
-        CameraKind::Panorama => "panorama",
-        CameraKind::Front => "front",
-    }
 }
 
 /// The simulated camera as calibration describes it.

@@ -1,4 +1,4 @@
-//! The simulator's only source of chance: a ChaCha8 stream per purpose, so that the same seed
+//! The simulator's only source of chance: a `ChaCha8` stream per purpose, so that the same seed
 //! gives the same bytes however many threads share the work.
 
 use rand::{RngCore, SeedableRng};

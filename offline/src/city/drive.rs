@@ -4,15 +4,13 @@
 //! Turn → route (plan) → path (metres) → speed along the path → truth and odometry at 10 Hz.
 
 use super::dice::Dice;
-use super::district::{BORDER_M, District};
-use super::layout::PARKING_OFFSET_M;
-use super::streets::{Family, Street, Streets};
+use super::district::District;
+use super::route::{self, PATH_STEP_M};
 use std::f64::consts::{PI, TAU};
 
 /// Rate of truth and odometry.
 pub const ODOMETRY_HZ: usize = 10;
 const STEP_S: f64 = 1.0 / ODOMETRY_HZ as f64;
-const PATH_STEP_M: f64 = 0.25;
 
 /// Where the vehicle was, and how it moved.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -96,7 +94,7 @@ impl Drive {
     ) -> Self {
         let mut best: Vec<[f64; 2]> = Vec::new();
         for _ in 0..120 {
-            let path = route(&district.streets, length_m, dice);
+            let path = route::random(&district.streets, length_m, dice);
             let free = path
                 .iter()
                 .take_while(|p| district.is_free(p[0] as f32, p[1] as f32))
@@ -151,233 +149,6 @@ impl Drive {
                 [east + run * yaw.cos(), north + run * yaw.sin()]
             })
     }
-}
-
-/// How far right of the middle a vehicle keeps, clear of parked cars, m.
-pub fn lane_offset_m(width_m: f32) -> f32 {
-    // Wide streets have two lanes each way; the inner one never meets a parked car.
-    let lane_middle = width_m * if width_m > 11.0 { 0.125 } else { 0.25 };
-    lane_middle
-        .min(0.5 * width_m - PARKING_OFFSET_M - 0.9 - 1.2)
-        .max(0.0)
-}
-
-/// A crossing: the indices of its two streets.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Node {
-    column: usize,
-    row: usize,
-}
-
-struct Plan<'a> {
-    streets: &'a Streets,
-    columns: &'a [Street],
-    rows: &'a [Street],
-}
-
-impl Plan<'_> {
-    fn at(&self, node: Node) -> [f32; 2] {
-        [self.columns[node.column].at, self.rows[node.row].at]
-    }
-
-    fn neighbours(&self, node: Node) -> Vec<Node> {
-        let Node { column, row } = node;
-        let mut near = Vec::with_capacity(4);
-        if column > 0 {
-            near.push(Node {
-                column: column - 1,
-                row,
-            });
-        }
-        if column + 1 < self.columns.len() {
-            near.push(Node {
-                column: column + 1,
-                row,
-            });
-        }
-        if row > 0 {
-            near.push(Node {
-                column,
-                row: row - 1,
-            });
-        }
-        if row + 1 < self.rows.len() {
-            near.push(Node {
-                column,
-                row: row + 1,
-            });
-        }
-        near.retain(|node| {
-            let [u, v] = self.at(*node);
-            self.streets.is_near(u, v, -(BORDER_M + 12.0))
-        });
-        near
-    }
-
-    /// Direction of travel and lane offset between neighbouring crossings.
-    fn leg(&self, from: Node, to: Node) -> ([f32; 2], f32) {
-        let sign = |a: usize, b: usize| if b > a { 1.0 } else { -1.0 };
-        if from.row == to.row {
-            (
-                [sign(from.column, to.column), 0.0],
-                lane_offset_m(self.rows[from.row].width_m),
-            )
-        } else {
-            (
-                [0.0, sign(from.row, to.row)],
-                lane_offset_m(self.columns[from.column].width_m),
-            )
-        }
-    }
-}
-
-/// A random route, as points a quarter metre apart.
-fn route(streets: &Streets, length_m: f64, dice: &mut Dice) -> Vec<[f64; 2]> {
-    let plan = Plan {
-        streets,
-        columns: streets.family(Family::AlongV),
-        rows: streets.family(Family::AlongU),
-    };
-    let mut inside = Vec::new();
-    for column in 0..plan.columns.len() {
-        for row in 0..plan.rows.len() {
-            let node = Node { column, row };
-            let [u, v] = plan.at(node);
-            if streets.is_near(u, v, -(BORDER_M + 12.0)) && !plan.neighbours(node).is_empty() {
-                inside.push(node);
-            }
-        }
-    }
-    if inside.is_empty() {
-        return Vec::new();
-    }
-    let start = dice.pick(&inside);
-    let mut nodes = vec![start, dice.pick(&plan.neighbours(start))];
-    let mut planned_m = 0.0;
-    while planned_m < length_m + 90.0 {
-        let (before, here) = (nodes[nodes.len() - 2], nodes[nodes.len() - 1]);
-        let onward: Vec<Node> = plan
-            .neighbours(here)
-            .into_iter()
-            .filter(|node| *node != before)
-            .collect();
-        if onward.is_empty() {
-            break;
-        }
-        let straight: Vec<Node> = onward
-            .iter()
-            .copied()
-            .filter(|node| plan.leg(here, *node).0 == plan.leg(before, here).0)
-            .collect();
-        // Most drivers go straight on at most crossings.
-        let choices = if !straight.is_empty() && dice.chance(0.4) {
-            &straight
-        } else {
-            &onward
-        };
-        let next = dice.pick(choices);
-        let (a, b) = (plan.at(here), plan.at(next));
-        planned_m += f64::from((a[0] - b[0]).hypot(a[1] - b[1]));
-        nodes.push(next);
-    }
-    let local: Vec<[f64; 2]> = lane_points(&plan, &nodes)
-        .into_iter()
-        .map(|[u, v]| streets.point(u, v).map(f64::from))
-        .collect();
-    evenly_spaced(&local)
-}
-
-/// The lane through the crossings in the plan, its corners rounded.
-fn lane_points(plan: &Plan<'_>, nodes: &[Node]) -> Vec<[f32; 2]> {
-    const TURN_M: f32 = 8.0;
-    let mut points = Vec::new();
-    for (index, pair) in nodes.windows(2).enumerate() {
-        let (direction, offset) = plan.leg(pair[0], pair[1]);
-        let right = [direction[1], -direction[0]];
-        let lane = |node: Node, along: f32| {
-            let at = plan.at(node);
-            std::array::from_fn(|i| at[i] + offset * right[i] + along * direction[i])
-        };
-        let turns = |next: Option<&Node>, here: Node, leg: [f32; 2]| {
-            next.is_some_and(|next| plan.leg(here, *next).0 != leg)
-        };
-        let turned = index > 0 && plan.leg(nodes[index - 1], pair[0]).0 != direction;
-        let turning = turns(nodes.get(index + 2), pair[1], direction);
-        // A right turn's corner lies before the middle of the crossing, a left turn's beyond it.
-        let corner_shift = |node: Node, a: Node, b: Node, c: Node, leg: [f32; 2]| {
-            let (d1, o1) = plan.leg(a, b);
-            let (d2, o2) = plan.leg(b, c);
-            let at = plan.at(node);
-            let corner: [f32; 2] =
-                std::array::from_fn(|i| [d1[1], -d1[0]][i] * o1 + [d2[1], -d2[0]][i] * o2 + at[i]);
-            (corner[0] - at[0]) * leg[0] + (corner[1] - at[1]) * leg[1]
-        };
-        let from = if turned {
-            corner_shift(pair[0], nodes[index - 1], pair[0], pair[1], direction) + TURN_M
-        } else {
-            0.0
-        };
-        let to = if turning {
-            corner_shift(pair[1], pair[0], pair[1], nodes[index + 2], direction) - TURN_M
-        } else {
-            0.0
-        };
-        let (start, end): ([f32; 2], [f32; 2]) = (lane(pair[0], from), lane(pair[1], to));
-        let length = (end[0] - start[0]).hypot(end[1] - start[1]);
-        let steps = (length / 0.5).ceil() as usize;
-        for step in 0..steps {
-            let t = step as f32 / steps as f32;
-            points.push([
-                start[0] + t * (end[0] - start[0]),
-                start[1] + t * (end[1] - start[1]),
-            ]);
-        }
-        if turning {
-            let (next, next_offset) = plan.leg(pair[1], nodes[index + 2]);
-            let next_right = [next[1], -next[0]];
-            let at = plan.at(pair[1]);
-            let corner: [f32; 2] =
-                std::array::from_fn(|i| at[i] + offset * right[i] + next_offset * next_right[i]);
-            let away: [f32; 2] = std::array::from_fn(|i| corner[i] + TURN_M * next[i]);
-            for step in 0..24 {
-                let t = step as f32 / 24.0;
-                // Bézier with the corner as its control point.
-                points.push(std::array::from_fn(|i| {
-                    (1.0 - t) * (1.0 - t) * end[i]
-                        + 2.0 * t * (1.0 - t) * corner[i]
-                        + t * t * away[i]
-                }));
-            }
-        }
-    }
-    points
-}
-
-/// The same line with points every [`PATH_STEP_M`], smoothed so that its curvature is drivable.
-fn evenly_spaced(line: &[[f64; 2]]) -> Vec<[f64; 2]> {
-    let mut points: Vec<[f64; 2]> = Vec::new();
-    let mut carry = 0.0;
-    for pair in line.windows(2) {
-        let length = (pair[1][0] - pair[0][0]).hypot(pair[1][1] - pair[0][1]);
-        let mut at = carry;
-        while at < length {
-            let t = at / length;
-            points.push(std::array::from_fn(|i| {
-                pair[0][i] + t * (pair[1][i] - pair[0][i])
-            }));
-            at += PATH_STEP_M;
-        }
-        carry = at - length;
-    }
-    const REACH: usize = 6;
-    (0..points.len())
-        .map(|index| {
-            let reach = REACH.min(index).min(points.len() - 1 - index);
-            let near = &points[index - reach..=index + reach];
-            let count = near.len() as f64;
-            std::array::from_fn(|i| near.iter().map(|p| p[i]).sum::<f64>() / count)
-        })
-        .collect()
 }
 
 /// Drives the path: slower in bends, now and then a stop, gentle on both pedals.

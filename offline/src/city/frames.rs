@@ -2,9 +2,10 @@
 //! apart from it.
 
 use super::dice::Dice;
-use super::drive::{Drive, Instruments, lane_offset_m};
+use super::drive::{Drive, Instruments};
 use super::gnss::{self, Fix, MAX_OFFSET_M, Reception};
 use super::ground::Pose;
+use super::route::lane_offset_m;
 use super::sensor::Exposure;
 use super::streets::{Family, Streets};
 use super::{PlacedDistrict, front, panorama};

@@ -3,6 +3,7 @@
 
 use super::dice::Dice;
 use super::drive::{Drive, GaussMarkov, ODOMETRY_HZ};
+use std::f64::consts::TAU;
 
 /// How bad reception is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,7 +73,7 @@ pub fn receive(drive: &Drive, reception: &Reception, dice: &mut Dice) -> Vec<Fix
                 reflection_s = dice.uniform(5.0, 20.0);
                 let (size, angle) = (
                     dice.uniform(5.0, reception.multipath_max_m),
-                    dice.uniform(0.0, 6.28),
+                    dice.uniform(0.0, TAU),
                 );
                 reflection = [size * angle.cos(), size * angle.sin()];
             }

@@ -115,15 +115,17 @@ impl<'a> Walker<'a> {
                 let above = (crown.top_m - self.eye_m) / t;
                 let below = (crown.bottom_m - self.eye_m) / t;
                 let first = view.tangents[..unseen].partition_point(|&tangent| tangent > above);
-                for row in first..unseen {
-                    if view.tangents[row] < below {
-                        break;
-                    }
-                    if !self.filled[row] {
-                        let z = self.eye_m + t * view.tangents[row];
-                        if let Some(colour) = crown.colour(z, t) {
-                            column[row] = mix(colour, style.sky_low, haze);
-                            self.filled[row] = true;
+                let end = view.tangents[..unseen].partition_point(|&tangent| tangent >= below);
+                let rows = first..end.max(first);
+                let pixels = column[rows.clone()]
+                    .iter_mut()
+                    .zip(&mut self.filled[rows.clone()]);
+                for ((pixel, filled), tangent) in pixels.zip(&view.tangents[rows]) {
+                    if !*filled {
+                        let colour = crown.colour(self.eye_m + t * tangent, t);
+                        if let Some(colour) = colour {
+                            *pixel = mix(colour, style.sky_low, haze);
+                            *filled = true;
                         }
                     }
                 }

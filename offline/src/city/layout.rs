@@ -224,7 +224,7 @@ pub fn lay_out(streets: &Streets, style: &Style, dice: &mut Dice) -> Layout {
                     style,
                     dice,
                     layout: &mut layout,
-                    block,
+                    plot: block,
                     widths,
                 }
                 .fill();
@@ -238,7 +238,7 @@ struct Block<'a> {
     style: &'a Style,
     dice: &'a mut Dice,
     layout: &'a mut Layout,
-    block: Plot,
+    plot: Plot,
     /// Widths of the streets at the four sides.
     widths: [f32; 4],
 }
@@ -266,9 +266,9 @@ impl Block<'_> {
         let pavement_m = self.dice.within(style.geometry.pavement_m);
         let pavement = self.jittered(&style.palette.pavement, 5.0);
         let kerb = pavement.map(|c| (c * 1.12).min(225.0));
-        self.surface(self.block, kerb, KERB_HEIGHT_M);
-        self.surface(self.block.inset(KERB_WIDTH_M), pavement, KERB_HEIGHT_M);
-        let inner = self.block.inset(pavement_m);
+        self.surface(self.plot, kerb, KERB_HEIGHT_M);
+        self.surface(self.plot.inset(KERB_WIDTH_M), pavement, KERB_HEIGHT_M);
+        let inner = self.plot.inset(pavement_m);
         let grass = self.jittered(&style.palette.grass, 8.0);
         let plaza = self.jittered(&style.palette.plaza, 8.0);
         let kind = self.dice.unit();
@@ -358,7 +358,7 @@ impl Block<'_> {
                 if depth > 4.0 && self.dice.chance(0.93) {
                     let span = [at + 0.5 * gap, at + lot_m - 0.5 * gap];
                     let plot = side.plot(inner, span, [setback, setback + depth]);
-                    self.house(plot, kind);
+                    self.house(plot, &kind);
                     if hedged && setback > 2.0 {
                         self.layout.hedges.push(side.plot(inner, span, [0.2, 0.9]));
                     }
@@ -402,7 +402,7 @@ impl Block<'_> {
         }
     }
 
-    fn house(&mut self, plot: Plot, kind: HouseKind) {
+    fn house(&mut self, plot: Plot, kind: &HouseKind) {
         let [width, depth] = plot.size();
         let mut clutter = Vec::new();
         if kind.roof == Roof::Flat && width.min(depth) > 6.0 {
@@ -435,14 +435,14 @@ impl Block<'_> {
         for (side, width_m) in self.widths.into_iter().enumerate() {
             let geometry = &self.style.geometry;
             let side = Side(side);
-            let [start, end] = side.extent(self.block);
+            let [start, end] = side.extent(self.plot);
             if self.dice.chance(geometry.tree_share * 1.3) {
                 let spacing = geometry.tree_spacing_m * self.dice.within([0.8, 1.4]);
                 let mut along = start + 6.0;
                 while along < end - 6.0 {
                     if self.dice.chance(0.8) {
                         let shift = self.dice.normal(0.4) as f32;
-                        self.tree(side.point(self.block, along + shift, 0.4 * pavement_m));
+                        self.tree(side.point(self.plot, along + shift, 0.4 * pavement_m));
                     }
                     along += spacing;
                 }
@@ -450,7 +450,7 @@ impl Block<'_> {
             let spacing = self.dice.within([22.0, 34.0]);
             let mut along = start + self.dice.within([3.0, 10.0]);
             while along < end - 3.0 {
-                self.layout.lamps.push(side.point(self.block, along, 0.55));
+                self.layout.lamps.push(side.point(self.plot, along, 0.55));
                 along += spacing;
             }
             // A narrow street leaves room for parked cars along one side only.
@@ -458,7 +458,7 @@ impl Block<'_> {
             if parking && self.dice.chance(0.8) {
                 let mut along = start + 11.0;
                 while along < end - 11.0 {
-                    let at = side.point(self.block, along, -PARKING_OFFSET_M);
+                    let at = side.point(self.plot, along, -PARKING_OFFSET_M);
                     self.car_place(at, side.runs_along_u(), geometry.parked_share);
                     along += 5.9;
                 }

@@ -169,6 +169,7 @@ impl Pen<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Line {
     across: f32,
     width_m: f32,

@@ -6,6 +6,7 @@
 use super::pairs::{DatasetManifest, PairRow, TruthRow};
 use crossfix_calibration::mercator::geodetic_from_world_pixel;
 use crossfix_calibration::{RgbImage, TileId};
+use crossfix_onboard::tiles::TileManifest;
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
 use pmtiles::{PmTilesWriter, TileCoord, TileType};
@@ -16,27 +17,6 @@ use std::path::{Path, PathBuf};
 
 /// Quality of every JPEG we write: artefacts stay below the sensor noise.
 pub const JPEG_QUALITY: u8 = 92;
-
-/// What a tile set says about itself, in `tiles.toml`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TileManifest {
-    /// Web Mercator zoom.
-    pub zoom: u8,
-    /// Side of a tile, px.
-    pub tile_px: usize,
-    /// Nominal ground resolution.
-    pub metres_per_pixel: f64,
-    /// Error of the imagery's own georeference, m.
-    pub georef_sigma_m: f64,
-    /// Day of the flight, `YYYY-MM-DD`.
-    pub capture_date: String,
-    /// Words that must accompany the imagery.
-    pub attribution: String,
-    /// Licence of the imagery.
-    pub licence: String,
-    /// Where it came from.
-    pub source: Option<String>,
-}
 
 /// Why a dataset could not be written.
 #[derive(Debug, thiserror::Error)]

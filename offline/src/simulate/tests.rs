@@ -1,7 +1,8 @@
 use super::*;
 use crate::city::gnss::MAX_OFFSET_M;
 use crate::dataset::pairs::{PairsDataset, Truth};
-use crossfix_calibration::LocalFrame;
+use crossfix_calibration::{Geodetic, LocalFrame, PatchSpec};
+use crossfix_onboard::tiles::TileStore;
 use sha2::{Digest, Sha256};
 use std::fs;
 
@@ -89,6 +90,22 @@ fn the_reader_takes_what_the_writer_wrote() {
         .err()
         .expect("a folder in use is refused");
     assert!(again.to_string().contains("not empty"), "{again}");
+}
+
+#[test]
+fn every_patch_of_a_drive_lies_within_the_tiles() {
+    let (folder, _) = write(AreaName::Target, DRIVE, CameraKind::Panorama);
+    let dataset = PairsDataset::open(folder.path()).unwrap();
+    let mut tiles = TileStore::open(dataset.tiles()).unwrap();
+    let spec = PatchSpec {
+        size_px: 128,
+        metres_per_pixel: 0.5,
+    };
+    for row in dataset.rows.iter().step_by(7) {
+        let coarse = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).unwrap();
+        let (_, patch) = tiles.patch(coarse, spec, 0.5).unwrap();
+        assert_eq!((patch.width, patch.height), (128, 128));
+    }
 }
 
 #[test]
