@@ -18,6 +18,7 @@ pub mod matcher;
 pub mod pipeline;
 pub mod sink;
 pub mod source;
+pub mod status;
 pub mod tiles;
 mod utc;
 

@@ -11,7 +11,7 @@ use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use crossfix_onboard::config::{Config, Problem};
 use crossfix_onboard::log::LogWriter;
-use crossfix_onboard::{pipeline, sink};
+use crossfix_onboard::{pipeline, sink, status};
 use tracing::warn;
 
 /// Coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
@@ -53,6 +53,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask a running daemon how it is; its config must set daemon.status_socket.
+    Status {
+        /// The config file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// The same as --check.
     Check {
         /// The config file.
@@ -73,6 +79,7 @@ fn main() -> ExitCode {
         (_, Some(config), _) | (Some(Command::Check { config }), _, _) => check(&config),
         (_, _, Some(config)) => print_config(config.as_deref()),
         (Some(Command::Run { config }), _, _) => run(&config),
+        (Some(Command::Status { config }), _, _) => print_status(&config),
         (
             Some(Command::Replay {
                 log,
@@ -140,6 +147,16 @@ fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
 fn print_config(path: Option<&Path>) -> anyhow::Result<()> {
     let config = path.map(Config::load).transpose()?.unwrap_or_default();
     print!("{}", config.to_toml());
+    Ok(())
+}
+
+fn print_status(path: &Path) -> anyhow::Result<()> {
+    let Some(socket) = Config::load(path)?.daemon.status_socket else {
+        bail!("{} sets no daemon.status_socket", path.display());
+    };
+    let answer = status::ask(&socket)
+        .map_err(|error| anyhow!("no answer on {}: {error}", socket.display()))?;
+    print!("{answer}");
     Ok(())
 }
 

@@ -69,9 +69,9 @@ fn serve(mut stream: &TcpStream, fixes: usize, sent: &mut usize) -> std::io::Res
 }
 
 fn config(gpsd: &str, port: u16, folder: &Path) -> String {
-    let log = folder.join("out.mcap");
+    let (log, socket) = (folder.join("out.mcap"), folder.join("status"));
     format!(
-        "[daemon]\nretry_s = 0.1\n[[source]]\nkind = \"gpsd\"\naddress = \"{gpsd}\"\ndevice = \"/dev/gnss\"\n\
+        "[daemon]\nretry_s = 0.1\nstatus_socket = {socket:?}\n[[source]]\nkind = \"gpsd\"\naddress = \"{gpsd}\"\ndevice = \"/dev/gnss\"\n\
          [[sink]]\nkind = \"gpsd_server\"\nlisten = \"127.0.0.1:{port}\"\n\
          [[sink]]\nkind = \"mcap\"\npath = {log:?}\n"
     )
@@ -168,6 +168,14 @@ fn the_program_finishes_its_files_on_term() {
     watch(port)
         .find(|report| report["class"] == "TPV" && report["mode"] == 3)
         .unwrap();
+    let asked = Command::new(env!("CARGO_BIN_EXE_crossfixd"))
+        .args(["status", "--config"])
+        .arg(&path)
+        .output()
+        .unwrap();
+    let status: Value = serde_json::from_slice(&asked.stdout).unwrap();
+    assert_eq!(status["ready"], true, "{status}");
+    assert_eq!(status["estimate"]["state"], "degraded", "{status}");
     let killed = Command::new("kill")
         .arg(daemon.id().to_string())
         .status()

@@ -64,6 +64,8 @@ pub struct DaemonConfig {
     pub retry_s: f64,
     /// Longest wait between tries, seconds. Default 10.
     pub retry_max_s: f64,
+    /// Where `crossfixd status` asks, a Unix socket. Default: none.
+    pub status_socket: Option<PathBuf>,
 }
 
 impl Default for DaemonConfig {
@@ -76,6 +78,7 @@ impl Default for DaemonConfig {
             start_timeout_s: 10.0,
             retry_s: 0.5,
             retry_max_s: 10.0,
+            status_socket: None,
         }
     }
 }
@@ -278,6 +281,9 @@ impl Config {
                 *path = base.join(&*path);
             }
         };
+        if let Some(socket) = &mut self.daemon.status_socket {
+            resolve(socket);
+        }
         if let Some(tiles) = &mut self.tiles {
             resolve(&mut tiles.path);
         }

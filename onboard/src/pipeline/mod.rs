@@ -59,6 +59,8 @@ struct Shared {
     estimates: AtomicU64,
     /// The latest state, in words.
     status: std::sync::Mutex<String>,
+    /// The latest estimate of all.
+    latest: std::sync::Mutex<Option<Arc<Estimate>>>,
 }
 
 /// Runs until `stop` is set or every recorded source is over; then files are finished.
@@ -115,7 +117,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunErr
         .name("core".into())
         .spawn(move || core.run(events, frame_receiver))?;
 
-    let mut supervisor = Supervisor::new(Duration::from_secs_f64(config.daemon.start_timeout_s));
+    let mut supervisor = Supervisor::new(&config.daemon, frames_dropped.clone());
     while !core.is_finished() {
         std::thread::sleep(Duration::from_millis(50));
         supervisor.look(&shared, stop.load(Ordering::Relaxed));
@@ -214,6 +216,11 @@ impl CoreThread {
         for estimate in estimates {
             self.shared.estimates.fetch_add(1, Ordering::Relaxed);
             let estimate = Arc::new(estimate);
+            *self
+                .shared
+                .latest
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(estimate.clone());
             self.outputs
                 .iter()
                 .for_each(|output| output.send(estimate.clone()));
@@ -224,16 +231,21 @@ impl CoreThread {
 /// Hands an event to the core, with odometry made from GNSS where no other arrives; the same in a
 /// replay as on the road.
 fn handle(core: &mut Core, gnss_odometry: &mut GnssOdometry, event: Event) -> Vec<Estimate> {
-    let mut estimates = Vec::new();
+    let mut before = Vec::new();
     match &event {
         Event::Odometry(sample) => gnss_odometry.saw_odometry(sample.time_ns),
         Event::Gnss(fix) => {
             if let Some(sample) = gnss_odometry.sample(fix) {
-                estimates = core.handle(Event::Odometry(sample));
+                before = core.handle(Event::Odometry(sample));
             }
         }
         Event::Frame(_) | Event::SourceState { .. } => {}
     }
-    estimates.extend(core.handle(event));
-    estimates
+    // The fix comes from the same moment, and what is known with it replaces what was known before it.
+    let estimates = core.handle(event);
+    if estimates.is_empty() {
+        before
+    } else {
+        estimates
+    }
 }
