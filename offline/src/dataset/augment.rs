@@ -17,6 +17,9 @@ pub struct Augmentation {
     pub symmetries: bool,
     /// Roll the ground image by up to this many degrees either way: the heading's error.
     pub heading_jitter_deg: f64,
+    /// Strength of random contrast, brightness, saturation and white balance, of the ground and
+    /// the aerial image apart; 0 for none, 1 for the strongest.
+    pub colour: f64,
     /// Move the crop of the aerial image by up to this many metres along each axis, as far as the
     /// prepared image reaches.
     pub crop_jitter_m: f64,
@@ -27,6 +30,7 @@ impl Default for Augmentation {
         Self {
             symmetries: true,
             heading_jitter_deg: 6.0,
+            colour: 0.0,
             crop_jitter_m: 16.0,
         }
     }
@@ -38,13 +42,14 @@ impl Augmentation {
         Self {
             symmetries: false,
             heading_jitter_deg: 0.0,
+            colour: 0.0,
             crop_jitter_m: 0.0,
         }
     }
 }
 
 /// One way to see a pair.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct View {
     /// Mirrored east–west.
     pub mirror: bool,
@@ -54,6 +59,54 @@ pub struct View {
     pub roll_columns: isize,
     /// Aerial pixels that the crop's centre moves by, (column, row).
     pub crop_px: [isize; 2],
+    /// Colours of the ground image, of the aerial image.
+    pub tints: [Tint; 2],
+}
+
+/// A change of colours: saturation, then gain and offset of each channel.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tint {
+    saturation: f32,
+    gain: [f32; 3],
+    offset: f32,
+}
+
+impl Default for Tint {
+    fn default() -> Self {
+        Self {
+            saturation: 1.0,
+            gain: [1.0; 3],
+            offset: 0.0,
+        }
+    }
+}
+
+impl Tint {
+    fn draw(rng: &mut impl Rng, strength: f64) -> Self {
+        let mut around = |spread: f64| (rng.random_range(-1.0..=1.0f64) * spread * strength) as f32;
+        let contrast = 1.0 + around(0.5);
+        Self {
+            saturation: 1.0 + around(0.8),
+            gain: [0; 3].map(|_| contrast * (1.0 + around(0.25))),
+            // Contrast turns about middle grey.
+            offset: 110.0 * (1.0 - contrast) + around(50.0),
+        }
+    }
+
+    /// The colour of one pixel, 0 to 255.
+    fn apply(&self, pixel: &[u8]) -> [f32; 3] {
+        let rgb = [pixel[0], pixel[1], pixel[2]].map(f32::from);
+        if *self == Self::default() {
+            return rgb;
+        }
+        let grey = (rgb[0] + rgb[1] + rgb[2]) / 3.0;
+        let mut out = [0.0; 3];
+        for channel in 0..3 {
+            let saturated = grey + self.saturation * (rgb[channel] - grey);
+            out[channel] = (saturated * self.gain[channel] + self.offset).clamp(0.0, 255.0);
+        }
+        out
+    }
 }
 
 impl View {
@@ -66,12 +119,17 @@ impl View {
         aerial_side: usize,
         target: &PoseTarget,
     ) -> Self {
-        // Every draw is made, wanted or not, so that one switch does not change the others' draws.
+        // Places and angles are drawn, wanted or not, so that one switch leaves the others' draws.
         let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
         let crop = [
             rng.random_range(-1.0..=1.0f64),
             rng.random_range(-1.0..=1.0f64),
         ];
+        let tints = if augmentation.colour > 0.0 {
+            [0; 2].map(|_| Tint::draw(rng, augmentation.colour))
+        } else {
+            [Tint::default(); 2]
+        };
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
         let column_deg = 360.0 / (spec.orientation_bins * spec.encoder.stride()) as f64;
         let margin = (aerial_side.saturating_sub(spec.aerial_px) / 2) as f64;
@@ -99,6 +157,7 @@ impl View {
             } else {
                 [0, 0]
             },
+            tints,
         }
     }
 
@@ -160,12 +219,14 @@ impl View {
                 from
             };
             for row in 0..image.height {
-                for channel in 0..3 {
-                    out[channel * plane + row * columns + column] = if inside {
-                        f32::from(image.data[(row * columns + from as usize) * 3 + channel])
-                    } else {
-                        0.0
-                    };
+                let colour = if inside {
+                    let at = (row * columns + from as usize) * 3;
+                    self.tints[0].apply(&image.data[at..at + 3])
+                } else {
+                    [0.0; 3]
+                };
+                for (channel, value) in colour.into_iter().enumerate() {
+                    out[channel * plane + row * columns + column] = value;
                 }
             }
         }
@@ -188,9 +249,10 @@ impl View {
                 }
                 let x = (x as isize + margin + self.crop_px[0]).clamp(0, last) as usize;
                 let y = (y as isize + margin + self.crop_px[1]).clamp(0, last) as usize;
-                for channel in 0..3 {
-                    out[channel * plane + row * side + column] =
-                        f32::from(image.data[(y * image.width + x) * 3 + channel]);
+                let at = (y * image.width + x) * 3;
+                let colour = self.tints[1].apply(&image.data[at..at + 3]);
+                for (channel, value) in colour.into_iter().enumerate() {
+                    out[channel * plane + row * side + column] = value;
                 }
             }
         }
@@ -201,6 +263,7 @@ impl View {
 mod tests {
     use super::*;
     use crate::model::preset;
+    use rand::SeedableRng;
 
     fn target(column: f64, row: f64, residual_rad: f64) -> PoseTarget {
         PoseTarget {
@@ -239,8 +302,8 @@ mod tests {
             let view = View {
                 mirror: symmetry >= 4,
                 quarter_turns: symmetry % 4,
-                roll_columns: 0,
                 crop_px: [7, -5],
+                ..View::default()
             };
             let mut out = vec![0.0; 3 * 128 * 128];
             view.aerial(&image, &spec, &mut out);
@@ -283,6 +346,17 @@ mod tests {
         };
         let pose = view.pose(&target(32.0, 32.0, 0.0), &spec);
         assert!((pose.residual_rad - 22.5f64.to_radians()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn colours_stay_as_they_are_without_strength_and_within_range_with_it() {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        assert_eq!(Tint::draw(&mut rng, 0.0), Tint::default());
+        assert_eq!(Tint::default().apply(&[10, 200, 30]), [10.0, 200.0, 30.0]);
+        for _ in 0..100 {
+            let colour = Tint::draw(&mut rng, 1.0).apply(&[0, 255, 90]);
+            assert!(colour.iter().all(|value| (0.0..=255.0).contains(value)));
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl FitConfig {
             augmentation: Augmentation {
                 symmetries: false,
                 heading_jitter_deg: 180.0,
+                colour: 0.0,
                 crop_jitter_m: 0.0,
             },
             loss: LossConfig {
