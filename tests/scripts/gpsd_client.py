@@ -19,5 +19,5 @@ while time.monotonic() < end:
         break
     report = session.data
     if report.get("class") in ("TPV", "GST"):
-        print(json.dumps({key: value for key, value in report.items()}), flush=True)
+        print(json.dumps({key: report[key] for key in report.keys()}), flush=True)
 session.close()

@@ -1,53 +1,10 @@
-//! What the core works with: odometry fallback, tiles and model.
+//! What the core works with: tiles and model.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::Checker;
-
-/// Odometry made from GNSS speed and course.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct OdometryConfig {
-    /// Make odometry from GNSS speed and course while no other arrives. Default true.
-    pub from_gnss: bool,
-    /// Time without other odometry after which GNSS stands in, seconds. Default 1.
-    pub other_timeout_s: f64,
-    /// 1-sigma error of a GNSS speed, m/s. Default 0.3.
-    pub gnss_speed_sigma_mps: f64,
-    /// Below this speed the course says nothing about the heading, m/s. Default 1.5.
-    pub min_course_speed_mps: f64,
-}
-
-impl Default for OdometryConfig {
-    fn default() -> Self {
-        Self {
-            from_gnss: true,
-            other_timeout_s: 1.0,
-            gnss_speed_sigma_mps: 0.3,
-            min_course_speed_mps: 1.5,
-        }
-    }
-}
-
-impl OdometryConfig {
-    pub(super) fn check(&self, check: &mut Checker) {
-        check.range("other_timeout_s", self.other_timeout_s, 0.0, 3600.0);
-        check.range(
-            "gnss_speed_sigma_mps",
-            self.gnss_speed_sigma_mps,
-            0.001,
-            100.0,
-        );
-        check.range(
-            "min_course_speed_mps",
-            self.min_course_speed_mps,
-            0.0,
-            100.0,
-        );
-    }
-}
 
 /// A set of aerial tiles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use crossfix_calibration::Camera;
 use serde::{Deserialize, Serialize};
 
-pub use self::core::{ModelConfig, OdometryConfig, TilesConfig};
+pub use self::core::{ModelConfig, TilesConfig};
 pub use self::sink::{
     GpsdServerConfig, JsonlSinkConfig, McapSinkConfig, NmeaTcpConfig, SinkConfig,
 };
@@ -28,8 +28,6 @@ pub use self::source::{
 pub struct Config {
     /// Threads, queues and the rate of output.
     pub daemon: DaemonConfig,
-    /// Odometry made from GNSS where nothing better is there.
-    pub odometry: OdometryConfig,
     /// The grid belief and its gates.
     pub fusion: crate::fusion::FusionConfig,
     /// The camera's model and mount; without it the one recorded in the log is taken, and without
@@ -220,7 +218,6 @@ impl Config {
         check.range("start_timeout_s", daemon.start_timeout_s, 0.0, 3600.0);
         check.range("retry_s", daemon.retry_s, 0.01, 3600.0);
         check.range("retry_max_s", daemon.retry_max_s, daemon.retry_s, 3600.0);
-        self.odometry.check(checker.within("odometry"));
         for problem in self.fusion.check() {
             checker.within("fusion").problem("", problem);
         }

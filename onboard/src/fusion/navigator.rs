@@ -44,6 +44,10 @@ const DOUBT: f64 = 6.0;
 const LEARNING: f64 = 0.05;
 /// Least share of the stated variance that is ever worked with.
 const LEAST_SHOWN: f64 = 0.02;
+/// Share worked with while the motion itself is the receiver's word.
+const SHOWN_TO_ITS_OWN_SPEED: f64 = 1e-3;
+/// 1-sigma by which a vehicle's speed strays in a second from one that the receiver told, m/s.
+const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
 const CONTRADICTION: f64 = 18.4;
 
@@ -74,6 +78,8 @@ pub(crate) struct Navigator {
     stated_covariance_m2: Matrix2<f64>,
     /// Share of the stated variance that the fixes show.
     shown: f64,
+    /// Whether something else than the receiver tells the motion.
+    independent_motion: bool,
 }
 
 impl Navigator {
@@ -114,6 +120,7 @@ impl Navigator {
             ],
             stated_covariance_m2: fix_covariance_m2,
             shown: 1.0,
+            independent_motion: true,
         }
     }
 
@@ -177,12 +184,14 @@ impl Navigator {
         self.driven_m = before.driven_m;
         self.track_variance_m2 = before.track_variance_m2;
         self.shown = before.shown;
+        self.independent_motion = before.independent_motion;
         self.yaw_known = before.yaw_known;
     }
 
     /// Moves on by `dt_s` seconds.
     pub(crate) fn predict(&mut self, dt_s: f64, motion: Motion, config: &FusionConfig) {
         let learn = if motion.lasting { 1.0 } else { 0.0 };
+        self.independent_motion = motion.lasting;
         let rate = motion.yaw_rate_rps - learn * self.state[GYRO_BIAS];
         let yaw_mid = self.state[YAW] + 0.5 * rate * dt_s;
         let forward_m = motion.speed_mps * (1.0 + learn * self.state[SCALE]) * dt_s;
@@ -190,8 +199,13 @@ impl Navigator {
         let mut transition = Covariance::identity();
         let mut noise = SVector::<f64, STATES>::zeros();
         // An error of the speed lasts about a second, then it is another one.
+        let speed_sigma_mps = if motion.lasting {
+            motion.speed_sigma_mps
+        } else {
+            motion.speed_sigma_mps.max(HELD_SPEED_SIGMA_MPS)
+        };
         let mut position_noise_m2 =
-            config.odometry_noise_m2_per_m * distance_m + motion.speed_sigma_mps.powi(2) * dt_s;
+            config.odometry_noise_m2_per_m * distance_m + speed_sigma_mps.powi(2) * dt_s;
         if self.yaw_known {
             let (sine, cosine) = yaw_mid.sin_cos();
             let step = [forward_m * cosine, forward_m * sine];
@@ -240,6 +254,10 @@ impl Navigator {
     ) -> bool {
         let share = config.gnss_correlated_share;
         self.stated_covariance_m2 = fix_covariance_m2;
+        if !self.independent_motion {
+            // The receiver's own speed says nothing that its fixes do not: follow the fixes.
+            self.shown = SHOWN_TO_ITS_OWN_SPEED;
+        }
         let fix_covariance_m2 = fix_covariance_m2 * self.shown;
         self.bias_variance_m2 = [
             share * fix_covariance_m2[(0, 0)],

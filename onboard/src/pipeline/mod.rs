@@ -27,7 +27,7 @@ use self::supervisor::Supervisor;
 use crate::config::Config;
 use crate::core::Core;
 use crate::event::{Estimate, Event, State};
-use crate::source::{GnssOdometry, Pace};
+use crate::source::Pace;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunErr
 
     let core = CoreThread {
         core,
-        gnss_odometry: GnssOdometry::new(&config.odometry),
         clock: EventClock::default(),
         tick: Duration::from_secs_f64(config.daemon.tick_s),
         outputs,
@@ -144,7 +143,6 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunErr
 
 struct CoreThread {
     core: Core,
-    gnss_odometry: GnssOdometry,
     clock: EventClock,
     tick: Duration,
     outputs: Vec<OldestDropped<Arc<Estimate>>>,
@@ -198,7 +196,7 @@ impl CoreThread {
         if !matches!(event, Event::SourceState { .. }) {
             self.clock.saw(event.time_ns(), Instant::now());
         }
-        handle(&mut self.core, &mut self.gnss_odometry, event)
+        self.core.handle(event)
     }
 
     fn publish(&mut self, estimates: Vec<Estimate>) {
@@ -225,27 +223,5 @@ impl CoreThread {
                 .iter()
                 .for_each(|output| output.send(estimate.clone()));
         }
-    }
-}
-
-/// Hands an event to the core, with odometry made from GNSS where no other arrives; the same in a
-/// replay as on the road.
-fn handle(core: &mut Core, gnss_odometry: &mut GnssOdometry, event: Event) -> Vec<Estimate> {
-    let mut before = Vec::new();
-    match &event {
-        Event::Odometry(sample) => gnss_odometry.saw_odometry(sample.time_ns),
-        Event::Gnss(fix) => {
-            if let Some(sample) = gnss_odometry.sample(fix) {
-                before = core.handle(Event::Odometry(sample));
-            }
-        }
-        Event::Frame(_) | Event::SourceState { .. } => {}
-    }
-    // The fix comes from the same moment, and what is known with it replaces what was known before it.
-    let estimates = core.handle(event);
-    if estimates.is_empty() {
-        before
-    } else {
-        estimates
     }
 }

@@ -4,13 +4,11 @@ use std::path::Path;
 
 use tracing::warn;
 
-use super::handle;
 use super::setup::{SetupError, core_from};
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
 use crate::event::{Estimate, Event};
 use crate::log::{LogError, LogReader, Message};
-use crate::source::GnssOdometry;
 
 /// Silence in a log longer than this is passed over in one step, seconds.
 const LONGEST_SILENCE_S: f64 = 60.0;
@@ -69,7 +67,6 @@ fn replay_messages(
     mut publish: impl FnMut(&Estimate),
 ) -> ReplaySummary {
     let mut summary = ReplaySummary::default();
-    let mut gnss_odometry = GnssOdometry::new(&config.odometry);
     let tick_ns = (config.daemon.tick_s * 1e9) as i64;
     let mut last_ns: Option<i64> = None;
     for message in messages {
@@ -118,7 +115,7 @@ fn replay_messages(
             }
         }));
         summary.events += 1;
-        publish_all(handle(&mut core, &mut gnss_odometry, event));
+        publish_all(core.handle(event));
     }
     summary.counters = core.counters();
     summary

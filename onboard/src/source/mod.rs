@@ -11,7 +11,6 @@ mod lines;
 mod mcap;
 mod nmea;
 mod nmea_sentence;
-mod odometry;
 mod pace;
 
 use std::time::Duration;
@@ -20,7 +19,6 @@ pub use self::gpsd_report::GpsdReports;
 pub use self::images::image_time_ns;
 pub(crate) use self::lines::LineBuffer;
 pub use self::nmea_sentence::NmeaSentences;
-pub use self::odometry::GnssOdometry;
 pub use self::pace::Pace;
 use crate::config::SourceConfig;
 use crate::event::Event;
