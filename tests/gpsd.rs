@@ -158,7 +158,7 @@ fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_degraded_positions_near_the
         own_always_m < held_m,
         "between fixes: crossfixd {own_always_m:.3} m, newest fix {held_m:.3} m"
     );
-    // No worse than the receiver; a report told by the clock just before the fix arrives costs a little.
+    // No worse than the receiver. Rounding needs 0.05 m; the rest is a margin for a loaded machine, not measured.
     ensure!(
         own_m <= alone_m + 0.2,
         "crossfixd {own_m:.3} m, the receiver alone {alone_m:.3} m"
