@@ -177,9 +177,14 @@ pub fn loss(
         let mut target = Vec::with_capacity(stack.len());
         for (map, pose) in maps.iter().zip(targets) {
             let pooled = max_pool(map, side, spec.levels[k].grid);
+            let angle_rad = if spec.bins_run_with_angle {
+                -pose.residual_rad
+            } else {
+                pose.residual_rad
+            };
             target.extend(level_target(
                 &pooled,
-                pose.residual_rad,
+                angle_rad,
                 &bins,
                 spec.orientation_bins,
             ));

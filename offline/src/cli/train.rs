@@ -20,7 +20,8 @@ pub struct TrainArgs {
     /// Another one to measure on at the end.
     #[arg(long)]
     validation: Option<PathBuf>,
-    /// The network: compact, compact-front, ccvpe-vigor, ccvpe-vigor-prior0, ccvpe-kitti.
+    /// The network: compact, compact-front, or a published one (`ccvpe-vigor`, `ccvpe-kitti`,
+    /// `ccvpe-oxford` with options behind, such as ccvpe-vigor-fov180-prior72-reflect).
     #[arg(long, default_value = "compact")]
     preset: String,
     /// Weights to begin with; their network wins over --preset.

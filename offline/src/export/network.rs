@@ -182,12 +182,7 @@ impl Translation<'_> {
 
     /// A parameter's name without its last part.
     fn name(&self, id: ParameterId) -> String {
-        let value = self.parameters.value(id);
-        let all = self.parameters.all();
-        let found = all
-            .iter()
-            .find(|parameter| std::ptr::eq(&raw const parameter.value, value));
-        let name = found.map_or("", |parameter| &parameter.name);
+        let name = self.parameters.name(id);
         name.strip_suffix(".weight").unwrap_or(name).to_string()
     }
 
@@ -335,11 +330,11 @@ impl Translation<'_> {
         } else {
             ground
         };
-        // Entry c of the roll by s is descriptor entry c - s.
+        // Entry c of the roll by s is descriptor entry c - s, past the start of the window.
         let roll: Vec<i64> = bins
             .iter()
             .flat_map(|bin| {
-                let shift = bin * level.shift as isize;
+                let shift = bin * level.shift as isize + spec.window_offset(k) as isize;
                 (0..channels as isize)
                     .map(move |c| (c - shift).rem_euclid(channels as isize) as i64)
             })

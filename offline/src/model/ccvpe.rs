@@ -4,7 +4,7 @@
 //!
 //! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023).
 
-use super::layers::{Border, Conv, Encoder, Pass, Step};
+use super::layers::{Border, Conv, Encoder, Pass, Step, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{CrossViewModel, Extent, ForwardOptions, Input, ModelError, Prediction, normalise};
@@ -123,7 +123,9 @@ impl Ccvpe {
         let head = &self.ground_heads[k];
         let x = head.conv.forward(pass, features)?;
         let [rows, bias] = head.rows.map(|id| pass.parameters.value(id));
-        ops::collapse_rows(pass.tape, &x, rows, bias)
+        let x = ops::collapse_rows(pass.tape, &x, rows, bias)?;
+        pass.show(head.rows[0], 1, &x);
+        Ok(x)
     }
 
     /// Descriptor map of the first level, `[N, C_1, grid, grid]`.
@@ -136,7 +138,9 @@ impl Ccvpe {
             stride: cell,
             ..pointwise()
         };
-        ops::conv2d(pass.tape, features, &weight, Some(bias), &options)
+        let x = ops::conv2d(pass.tape, features, &weight, Some(bias), &options)?;
+        pass.show(self.aerial_head[0], 1, &x);
+        Ok(x)
     }
 
     /// Scores of level `k` for the bins of [`CcvpeSpec::stack_bins`].
@@ -150,15 +154,16 @@ impl Ccvpe {
     ) -> KernelResult<Tensor> {
         let shift = self.spec.levels[k].shift as isize;
         let bins = self.spec.stack_bins(k);
+        let offset = self.spec.window_offset(k);
         if !self.spec.ground_left_bin {
             let shifts: Vec<isize> = bins.iter().map(|bin| bin * shift).collect();
-            return ops::rolled_matching(tape, aerial, ground, &shifts, 0);
+            return ops::rolled_matching(tape, aerial, ground, &shifts, offset);
         }
         // Each sample's window starts at a bin of its own, so all bins are scored and each sample
         // reads the ones that are north-aligned for it.
         let all = self.spec.orientation_bins as isize;
         let shifts: Vec<isize> = (0..all).map(|bin| bin * shift).collect();
-        let scores = ops::rolled_matching(tape, aerial, ground, &shifts, 0)?;
+        let scores = ops::rolled_matching(tape, aerial, ground, &shifts, offset)?;
         let channels: Vec<Vec<usize>> = left_bins
             .iter()
             .map(|left| {
@@ -200,21 +205,12 @@ impl CrossViewModel for Ccvpe {
         input: &Input,
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError> {
-        input.check(&self.spec)?;
-        let ground = normalise(&input.ground)?;
-        let aerial = normalise(&input.aerial)?;
-        let extent = options.extent;
-        // Taken out for the pass, so that layers and numbers can be borrowed side by side.
-        let mut parameters = std::mem::take(&mut self.parameters);
-        let mut pass = Pass {
-            tape,
-            parameters: &mut parameters,
-            batch_norm: options.batch_norm,
-            drop_connect: options.drop_connect,
+        let normalised = Input {
+            ground: normalise(&input.ground)?,
+            aerial: normalise(&input.aerial)?,
+            ground_left_bin: input.ground_left_bin.clone(),
         };
-        let result = self.run(&mut pass, &ground, &aerial, &input.ground_left_bin, extent);
-        self.parameters = parameters;
-        Ok(result?)
+        self.forward_normalised(tape, &normalised, options, None)
     }
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
@@ -223,6 +219,36 @@ impl CrossViewModel for Ccvpe {
 }
 
 impl Ccvpe {
+    /// As [`CrossViewModel::forward`] on images whose pixels are normalised already; `watch` sees
+    /// the layers' outputs as they are made.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images don't fit.
+    pub fn forward_normalised(
+        &mut self,
+        tape: &mut Tape,
+        input: &Input,
+        options: ForwardOptions,
+        watch: Option<Watch>,
+    ) -> Result<Prediction, ModelError> {
+        input.check(&self.spec)?;
+        let extent = options.extent;
+        // Taken out for the pass, so that layers and numbers can be borrowed side by side.
+        let mut parameters = std::mem::take(&mut self.parameters);
+        let mut pass = Pass {
+            tape,
+            parameters: &mut parameters,
+            batch_norm: options.batch_norm,
+            drop_connect: options.drop_connect,
+            // A shorter life, to go with the pass's.
+            watch: watch.map(|watch| -> Watch { watch }),
+        };
+        let (ground, aerial) = (&input.ground, &input.aerial);
+        let result = self.run(&mut pass, ground, aerial, &input.ground_left_bin, extent);
+        self.parameters = parameters;
+        Ok(result?)
+    }
+
     fn run(
         &self,
         pass: &mut Pass,
@@ -285,17 +311,22 @@ mod tests {
     use super::super::presets::preset;
     use super::*;
 
+    /// The numbers of the state dict less the two unused classifiers.
     #[test]
-    fn published_vigor_network_has_the_published_number_of_parameters() {
-        let model = Ccvpe::new(preset("ccvpe-vigor").unwrap(), 0).unwrap();
-        // 57,396,803 in the state dict, less the two unused classifiers.
-        assert_eq!(model.parameters.count(), 57_396_803 - 2_562_000);
-    }
-
-    #[test]
-    fn published_kitti_network_has_the_published_number_of_parameters() {
-        let model = Ccvpe::new(preset("ccvpe-kitti").unwrap(), 0).unwrap();
-        assert_eq!(model.parameters.count(), 57_854_657);
+    fn published_networks_have_the_published_number_of_parameters() {
+        for (name, count) in [
+            ("ccvpe-vigor", 54_834_803),
+            ("ccvpe-vigor-prior72", 54_834_803),
+            ("ccvpe-vigor-fov180-reflect", 54_834_803),
+            ("ccvpe-kitti", 57_854_657),
+            ("ccvpe-oxford", 54_754_064),
+        ] {
+            let model = Ccvpe::new(preset(name).unwrap(), 0).unwrap();
+            assert_eq!(model.parameters.count(), count, "{name}");
+            // 524 trainable tensors less four of the classifiers, 98 batch norms.
+            assert_eq!(model.parameters.all().len(), 520, "{name}");
+            assert_eq!(model.parameters.all_statistics().len(), 98, "{name}");
+        }
     }
 
     #[test]

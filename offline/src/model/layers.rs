@@ -14,6 +14,24 @@ pub(crate) struct Pass<'a> {
     pub batch_norm: BatchNormMode,
     /// Present in training with stochastic depth.
     pub drop_connect: Option<&'a mut ChaCha8Rng>,
+    /// Sees intermediate values.
+    pub watch: Option<Watch<'a>>,
+}
+
+/// Called with the name of a layer and what came out of it. A layer is named like its weight,
+/// less `.weight`; a batch norm is seen with its activation, an encoder block as
+/// `ENCODER._blocks.INDEX`.
+pub type Watch<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+impl Pass<'_> {
+    /// Shows `output` under the name of `weight`, less as many parts as `parts`.
+    pub fn show(&mut self, weight: ParameterId, parts: usize, output: &Tensor) {
+        if let Some(watch) = &mut self.watch {
+            let name = self.parameters.name(weight);
+            let end = name.rmatch_indices('.').nth(parts.saturating_sub(1));
+            watch(&name[..end.map_or(name.len(), |(at, _)| at)], output);
+        }
+    }
 }
 
 /// A convolution and its bias, if it has one.
@@ -313,9 +331,10 @@ impl Conv {
 
 fn conv_norm(pass: &mut Pass, (conv, norm): &(Conv, Norm), input: &Tensor) -> Result<Tensor> {
     let output = conv.forward(pass, input)?;
+    pass.show(conv.weight, 1, &output);
     let gamma = pass.parameters.value(norm.gamma).clone();
     let beta = pass.parameters.value(norm.beta).clone();
-    ops::batch_norm(
+    let output = ops::batch_norm(
         pass.tape,
         &output,
         &gamma,
@@ -324,7 +343,9 @@ fn conv_norm(pass: &mut Pass, (conv, norm): &(Conv, Norm), input: &Tensor) -> Re
         pass.batch_norm,
         norm.epsilon,
         norm.activation,
-    )
+    )?;
+    pass.show(norm.gamma, 1, &output);
+    Ok(output)
 }
 
 impl Encoder {
@@ -337,6 +358,7 @@ impl Encoder {
         let mut outputs = Vec::with_capacity(self.blocks.len());
         for block in &self.blocks {
             x = block.forward(pass, &x)?;
+            pass.show(block.convolutions[0].0.weight, 2, &x);
             outputs.push(x.clone());
         }
         if let Some(head) = &self.head {
@@ -375,11 +397,14 @@ impl Step {
     pub fn forward(&self, pass: &mut Pass, input: &Tensor, skips: &[Tensor]) -> Result<Tensor> {
         let [weight, bias] = self.up.map(|id| pass.parameters.value(id));
         let mut x = ops::conv_transpose2x2(pass.tape, input, weight, bias)?;
+        pass.show(self.up[0], 1, &x);
         if let Some(block) = self.skip {
             x = ops::concat_channels(pass.tape, &[&x, &skips[block]])?;
         }
         let x = self.first.forward(pass, &x)?;
         let x = ops::relu(pass.tape, &x)?;
-        self.second.forward(pass, &x)
+        let x = self.second.forward(pass, &x)?;
+        pass.show(self.second.weight, 1, &x);
+        Ok(x)
     }
 }

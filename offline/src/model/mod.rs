@@ -12,6 +12,7 @@ pub mod spec;
 pub mod weights;
 
 pub use ccvpe::Ccvpe;
+pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
 pub use spec::CcvpeSpec;

@@ -27,6 +27,11 @@ impl Parameters {
         &self.parameters[id.0].value
     }
 
+    /// The name of one parameter.
+    pub fn name(&self, id: ParameterId) -> &str {
+        &self.parameters[id.0].name
+    }
+
     /// The statistics of one batch norm.
     pub fn statistics(&self, id: StatisticsId) -> &RunningStatistics {
         &self.statistics[id.0]

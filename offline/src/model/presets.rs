@@ -1,36 +1,68 @@
 //! The networks we name.
 
-use super::spec::{BlockKind, BlockSpec, CcvpeSpec, EncoderSpec, LevelSpec, Padding, StepSpec};
+use super::spec::{
+    BlockKind, BlockSpec, CcvpeSpec, EncoderSpec, LevelSpec, Padding, StepSpec, Window,
+};
 
-/// Names that [`preset`] knows.
+/// Names that [`preset`] knows; `<N>` stands for degrees.
 pub const PRESETS: &[&str] = &[
     "compact",
     "compact-front",
     "ccvpe-vigor",
-    "ccvpe-vigor-prior0",
+    "ccvpe-vigor-prior<N>",
+    "ccvpe-vigor-fov<N>",
     "ccvpe-kitti",
+    "ccvpe-oxford",
 ];
 
 /// The table of a named network.
+///
+/// The published networks take options behind their names: `-prior<N>` searches N degrees on each
+/// side of the given heading (VIGOR; rounded down to whole bins), `-fov<N>` sees the first N
+/// degrees of the panorama (VIGOR; a multiple of 18), and `-reflect` mirrors the borders in the
+/// aerial encoder and the decoders, as the teachers of the adaptation paper do. Example:
+/// `ccvpe-vigor-fov180-prior72-reflect`.
 pub fn preset(name: &str) -> Option<CcvpeSpec> {
     match name {
-        "compact" => Some(compact()),
-        "compact-front" => Some(CcvpeSpec {
-            preset: name.into(),
-            ground_columns: 96,
-            ground_wraps: false,
-            ground_left_bin: true,
-            ..compact()
-        }),
-        "ccvpe-vigor" => Some(vigor()),
-        "ccvpe-vigor-prior0" => Some(CcvpeSpec {
-            preset: name.into(),
-            orientation_prior: Some(0),
-            ..vigor()
-        }),
-        "ccvpe-kitti" => Some(kitti()),
-        _ => None,
+        "compact" => return Some(compact()),
+        "compact-front" => {
+            return Some(CcvpeSpec {
+                preset: name.into(),
+                ground_columns: 96,
+                ground_wraps: false,
+                ground_left_bin: true,
+                ..compact()
+            });
+        }
+        _ => {}
     }
+    let mut options = name.strip_prefix("ccvpe-")?.split('-');
+    let mut spec = match options.next()? {
+        "vigor" => vigor(),
+        "kitti" => kitti(),
+        "oxford" => oxford(),
+        _ => return None,
+    };
+    let panorama = spec.ground_wraps;
+    for option in options {
+        if option == "reflect" {
+            spec.padding = Padding::Reflect;
+        } else if let (true, Some(degrees)) = (panorama, option.strip_prefix("prior")) {
+            let degrees: usize = degrees.parse().ok().filter(|degrees| *degrees <= 180)?;
+            spec.orientation_prior = Some(degrees * spec.orientation_bins / 360);
+        } else if let (true, Some(degrees)) = (panorama, option.strip_prefix("fov")) {
+            let degrees: usize = degrees.parse().ok()?;
+            if degrees == 0 || degrees >= 360 || degrees % 18 != 0 {
+                return None;
+            }
+            spec.ground_columns = spec.ground_columns * degrees / 360;
+            spec.ground_wraps = false;
+        } else {
+            return None;
+        }
+    }
+    spec.preset = name.into();
+    Some(spec)
 }
 
 const fn level(grid: usize, ground: usize, aerial: usize, shift: usize) -> LevelSpec {
@@ -86,6 +118,8 @@ fn compact() -> CcvpeSpec {
         orientation_bins: 16,
         orientation_prior: Some(0),
         ground_left_bin: false,
+        window: Window::First,
+        bins_run_with_angle: false,
         descriptor_cell: 1,
         levels: vec![
             level(8, 8, 128, 8),
@@ -150,6 +184,8 @@ fn vigor() -> CcvpeSpec {
         orientation_bins: 20,
         orientation_prior: None,
         ground_left_bin: false,
+        window: Window::First,
+        bins_run_with_angle: false,
         descriptor_cell: 2,
         levels: vec![
             level(8, 64, 1280, 64),
@@ -215,17 +251,93 @@ fn kitti() -> CcvpeSpec {
     }
 }
 
+/// The published Oxford `RobotCar` network: an image whose sides are no multiples of the stride,
+/// a window in the middle of the rolled channels, bins that run with the (clockwise) angle.
+fn oxford() -> CcvpeSpec {
+    CcvpeSpec {
+        preset: "ccvpe-oxford".into(),
+        ground_rows: 154,
+        ground_columns: 231,
+        metres_per_pixel: 0.092_403_514_623_616_21 * 800.0 / 512.0,
+        ground_wraps: false,
+        window: Window::Centre,
+        bins_run_with_angle: true,
+        levels: vec![
+            level(8, 32, 1280, 64),
+            level(16, 16, 640, 32),
+            level(32, 8, 320, 16),
+            level(64, 4, 160, 8),
+            level(128, 2, 80, 4),
+            level(256, 1, 40, 2),
+        ],
+        ..vigor()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_preset_can_be_built() {
-        for name in PRESETS {
-            let spec = preset(name).unwrap();
+        let names = PRESETS.iter().map(|name| name.replace("<N>", "90"));
+        let more = [
+            "ccvpe-vigor-prior0",
+            "ccvpe-vigor-prior180",
+            "ccvpe-vigor-fov180-prior72-reflect",
+            "ccvpe-kitti-reflect",
+        ];
+        for name in names.chain(more.map(String::from)) {
+            let spec = preset(&name).unwrap();
             assert_eq!(spec.problems(), Vec::<String>::new(), "{name}");
-            assert_eq!(&spec.preset, name);
+            assert_eq!(spec.preset, name);
         }
+    }
+
+    #[test]
+    fn options_mean_what_they_say() {
+        let spec = preset("ccvpe-vigor-fov180-prior71-reflect").unwrap();
+        assert_eq!(spec.ground_columns, 320);
+        assert_eq!(spec.orientation_prior, Some(3));
+        assert_eq!(spec.padding, Padding::Reflect);
+        assert!(!spec.ground_wraps);
+        for name in [
+            "ccvpe",
+            "ccvpe-paris",
+            "ccvpe-vigor-fov100",
+            "ccvpe-vigor-fov360",
+            "ccvpe-vigor-prior181",
+            "ccvpe-kitti-fov90",
+            "ccvpe-vigor-",
+        ] {
+            assert!(preset(name).is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn descriptor_lengths_are_the_published_ones() {
+        let lengths = |name| -> Vec<usize> {
+            let spec = preset(name).unwrap();
+            let columns = spec.ground_feature_columns();
+            let levels = spec.levels.iter();
+            levels
+                .map(|level| columns * level.ground_channels)
+                .collect()
+        };
+        assert_eq!(lengths("ccvpe-vigor"), [1280, 640, 320, 160, 80, 40]);
+        assert_eq!(lengths("ccvpe-vigor-fov180"), [640, 320, 160, 80, 40, 20]);
+        assert_eq!(lengths("ccvpe-kitti"), [512, 256, 128, 64, 32, 32]);
+        assert_eq!(lengths("ccvpe-oxford"), [224, 112, 56, 28, 14, 7]);
+    }
+
+    #[test]
+    fn oxford_features_and_windows_are_the_published_ones() {
+        let spec = preset("ccvpe-oxford").unwrap();
+        let features = [spec.ground_feature_rows(), spec.ground_feature_columns()];
+        assert_eq!(features, [4, 7]);
+        // trunc(C/2 - n/2)
+        assert_eq!(spec.window_offset(0), 528);
+        assert_eq!(spec.window_offset(5), 16);
     }
 
     #[test]

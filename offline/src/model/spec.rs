@@ -30,8 +30,15 @@ pub struct CcvpeSpec {
     /// Bins searched on each side of the given heading; `None` searches all.
     pub orientation_prior: Option<usize>,
     /// The ground image covers only some bins, and its left edge lies on the bin given with each
-    /// sample; otherwise it covers the whole circle, north in the centre.
+    /// sample; otherwise it covers the whole circle, north in the centre, or (limited field of
+    /// view as published) the columns that are left of a whole circle whose right end was cut off.
     pub ground_left_bin: bool,
+    /// Which of the rolled aerial channels a ground descriptor that is shorter is compared with.
+    #[serde(default)]
+    pub window: Window,
+    /// The orientation bins run with the angle, not against it. Turns the targets' bins only.
+    #[serde(default)]
+    pub bins_run_with_angle: bool,
     /// Side, in feature pixels, of the cell that one aerial descriptor sees.
     pub descriptor_cell: usize,
     /// Matching levels, coarsest first; each has twice the grid of the one before.
@@ -50,6 +57,17 @@ pub enum Padding {
     Zero,
     /// Mirrored, without repeating the border.
     Reflect,
+}
+
+/// Which part of the rolled aerial channels a shorter ground descriptor is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Window {
+    /// As many as it has, from the first.
+    #[default]
+    First,
+    /// As many as it has, from the middle (Oxford `RobotCar`).
+    Centre,
 }
 
 /// A convolutional encoder.
@@ -125,12 +143,21 @@ pub struct StepSpec {
 impl CcvpeSpec {
     /// Feature columns of the ground image: the number of local ground descriptors.
     pub fn ground_feature_columns(&self) -> usize {
-        self.ground_columns / self.encoder.stride()
+        self.encoder.output_side(self.ground_columns)
     }
 
     /// Feature rows of the ground image.
     pub fn ground_feature_rows(&self) -> usize {
-        self.ground_rows / self.encoder.stride()
+        self.encoder.output_side(self.ground_rows)
+    }
+
+    /// First of the rolled aerial channels that level `level` compares.
+    pub fn window_offset(&self, level: usize) -> usize {
+        let length = self.ground_feature_columns() * self.levels[level].ground_channels;
+        match self.window {
+            Window::First => 0,
+            Window::Centre => self.levels[level].aerial_channels.saturating_sub(length) / 2,
+        }
     }
 
     /// Cells along a side of the heatmap.
@@ -253,10 +280,16 @@ impl CcvpeSpec {
             }
         };
         check(
-            self.ground_rows.is_multiple_of(stride)
-                && self.ground_columns.is_multiple_of(stride)
-                && self.aerial_px.is_multiple_of(stride),
-            format!("image sides that are not multiples of the encoder stride {stride}"),
+            self.aerial_px.is_multiple_of(stride),
+            format!("an aerial side that is not a multiple of the encoder stride {stride}"),
+        );
+        check(
+            self.ground_feature_rows() > 0 && self.ground_feature_columns() > 0,
+            "a ground image too small for its encoder".into(),
+        );
+        check(
+            self.padding == Padding::Zero || self.aerial_px / stride > 2,
+            "mirrored borders need aerial features of more than two rows".into(),
         );
         check(
             self.levels[0].grid * self.descriptor_cell * stride == self.aerial_px,
@@ -376,6 +409,19 @@ impl EncoderSpec {
         let stem = if self.stem.is_some() { 2 } else { 1 };
         let strides = self.blocks.iter().take(index + 1).map(|b| b.stride);
         strides.fold(stem, usize::saturating_mul)
+    }
+
+    /// Rows or columns of the features of an image with `side` of them; 0 when it is too small.
+    pub fn output_side(&self, side: usize) -> usize {
+        let stem = self.stem.map(|_| (3, 2));
+        let blocks = self.blocks.iter().map(|b| (b.kernel, b.stride));
+        stem.into_iter().chain(blocks).fold(side, |side, (k, s)| {
+            let (before, after) = Self::padding(k, s);
+            match (side + before + after).checked_sub(k) {
+                Some(room) if side > 0 => room / s + 1,
+                _ => 0,
+            }
+        })
     }
 
     /// Channels that come out.
