@@ -31,6 +31,79 @@ pub enum Error {
         /// Which value.
         what: String,
     },
+    /// The inputs of one operation lie on different devices.
+    #[error("{op}: one input lies on {first}, another on {second}; move one with Tensor::to")]
+    Device {
+        /// The operation, by its function name.
+        op: &'static str,
+        /// Where the first input lies.
+        first: String,
+        /// Where another one lies.
+        second: String,
+    },
+    /// The device asked for is not there.
+    #[error("no device {asked:?}: {cause}; {way_out}")]
+    NoDevice {
+        /// What was asked for, as in `--device`.
+        asked: String,
+        /// Why there is none.
+        cause: String,
+        /// What to do.
+        way_out: String,
+    },
+    /// The card is older than the kernels support.
+    #[error(
+        "{name} has compute capability {major}.{minor}, but the kernels need 7.5 (Turing, 2018) \
+         or newer; use --device cpu or another card"
+    )]
+    Architecture {
+        /// The card.
+        name: String,
+        /// Its compute capability, before the point.
+        major: u32,
+        /// Its compute capability, after the point.
+        minor: u32,
+    },
+    /// A kernel does not compile.
+    #[error(
+        "{source_name} does not compile for sm_{architecture}: {log}\n\
+         use --device cpu until it is mended, or CUDA 13.0's compiler (libnvrtc.so.13)"
+    )]
+    Compile {
+        /// The file.
+        source_name: &'static str,
+        /// The architecture, 90 for `sm_90`.
+        architecture: u32,
+        /// What the compiler said.
+        log: String,
+    },
+    /// The device has no memory left for what was asked.
+    #[error(
+        "out of memory on {device}: {asked} bytes asked, {in_use} in use by this process, {free} \
+         of {total} free; use a smaller batch or smaller images, end other programs on the \
+         device, or use --device cpu"
+    )]
+    OutOfMemory {
+        /// The device.
+        device: String,
+        /// Bytes asked for.
+        asked: usize,
+        /// Bytes that live tensors of this process hold.
+        in_use: usize,
+        /// Bytes free on the device.
+        free: usize,
+        /// Bytes the device has.
+        total: usize,
+    },
+    /// The device refused or failed at something that should have worked. What was computed
+    /// since the last value that was read is lost.
+    #[error("{call} failed: {cause}")]
+    Cuda {
+        /// What was being done.
+        call: String,
+        /// What the driver or library said.
+        cause: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].
@@ -57,6 +130,14 @@ impl Error {
         Self::Argument {
             op,
             what: what.into(),
+        }
+    }
+
+    /// A failed call of a device's driver or library.
+    pub fn cuda(call: impl Into<String>, cause: impl std::fmt::Display) -> Self {
+        Self::Cuda {
+            call: call.into(),
+            cause: cause.to_string(),
         }
     }
 }

@@ -24,6 +24,8 @@
 )]
 
 mod buffer;
+pub mod cuda;
+mod device;
 mod error;
 mod gemm;
 mod math;
@@ -35,6 +37,7 @@ mod tensor;
 #[doc(hidden)]
 pub mod testing;
 
+pub use device::Device;
 pub use error::{Error, Result};
 pub use tape::{Gradients, Tape};
 pub use tensor::{Tensor, TensorId};

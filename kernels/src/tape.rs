@@ -4,7 +4,9 @@
 //! gradient of the output into the gradients of its inputs. [`Tape::backward`] runs the closures
 //! in reverse and adds up what reaches each tensor. A tape is used for one step and dropped.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::ops::elementwise;
 use crate::tensor::{Tensor, TensorId};
 use std::collections::HashMap;
 
@@ -92,15 +94,17 @@ impl Tape {
         if loss.len() != 1 {
             return Err(Error::shape("backward", "loss", "one number", loss.shape()));
         }
-        self.backward_from(loss, Tensor::full(loss.shape(), 1.0))
+        self.backward_from(loss, loss.device().full(loss.shape(), 1.0)?)
     }
 
     /// As [`Tape::backward`], starting from a given gradient of `output`.
     ///
     /// # Errors
-    /// [`Error::Shape`] when `gradient` and `output` differ in shape, or a closure's own error.
+    /// [`Error::Shape`] when `gradient` and `output` differ in shape, [`Error::Device`] when they
+    /// lie on different devices, or a closure's own error.
     pub fn backward_from(self, output: &Tensor, gradient: Tensor) -> Result<Gradients> {
         gradient.expect_shape("backward", "gradient of the output", output.shape())?;
+        Device::common("backward", &[output, &gradient])?;
         let mut gradients = HashMap::from([(output.id(), gradient)]);
         for entry in self.entries.into_iter().rev() {
             // Nothing above used this output: its closure, and all it saved, is dropped here.
@@ -126,12 +130,7 @@ fn accumulate(
         None => gradients.insert(id, gradient),
         Some(sum) => {
             gradient.expect_shape("backward", "second gradient of one tensor", sum.shape())?;
-            let shape = sum.shape().to_vec();
-            let mut sum = sum.into_data();
-            for (sum, more) in sum.iter_mut().zip(gradient.data()) {
-                *sum += more;
-            }
-            gradients.insert(id, Tensor::from_parts(sum, &shape))
+            gradients.insert(id, elementwise::accumulated(sum, &gradient)?)
         }
     };
     Ok(())

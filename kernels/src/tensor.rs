@@ -4,6 +4,8 @@
 //! training, the parameters, is replaced by the optimiser between steps.
 
 use crate::buffer::Buffer;
+use crate::cuda::DeviceBuffer;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,12 +21,19 @@ impl TensorId {
     }
 }
 
-/// A contiguous f32 array, row-major, immutable and shared by its clones.
+/// Where the elements are.
+#[derive(Debug, Clone)]
+enum Storage {
+    Host(Arc<Buffer>),
+    Cuda(Arc<DeviceBuffer>),
+}
+
+/// A contiguous f32 array, row-major, on one device, immutable and shared by its clones.
 #[derive(Debug, Clone)]
 pub struct Tensor {
     id: TensorId,
     shape: Arc<[usize]>,
-    data: Arc<Buffer>,
+    storage: Storage,
     requires_gradient: bool,
 }
 
@@ -59,7 +68,25 @@ impl Tensor {
         Self {
             id: TensorId::next(),
             shape: shape.into(),
-            data: Arc::new(Buffer::new(data)),
+            storage: Storage::Host(Arc::new(Buffer::new(data))),
+            requires_gradient: false,
+        }
+    }
+
+    /// Wraps what an operation computed on a device.
+    ///
+    /// # Panics
+    /// When the element count does not match `shape`: a bug in the calling op.
+    pub(crate) fn from_device(buffer: DeviceBuffer, shape: &[usize]) -> Self {
+        assert_eq!(
+            buffer.len(),
+            shape.iter().product::<usize>(),
+            "op built {shape:?} with wrong data"
+        );
+        Self {
+            id: TensorId::next(),
+            shape: shape.into(),
+            storage: Storage::Cuda(Arc::new(buffer)),
             requires_gradient: false,
         }
     }
@@ -91,7 +118,7 @@ impl Tensor {
         Self {
             id: TensorId::next(),
             shape: self.shape.clone(),
-            data: self.data.clone(),
+            storage: self.storage.clone(),
             requires_gradient: false,
         }
     }
@@ -117,32 +144,123 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
-        self.data.len()
+        match &self.storage {
+            Storage::Host(data) => data.len(),
+            Storage::Cuda(buffer) => buffer.len(),
+        }
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len() == 0
     }
 
-    /// The elements, row-major.
-    pub fn data(&self) -> &[f32] {
-        &self.data
+    /// Where the elements are.
+    pub fn device(&self) -> Device {
+        match &self.storage {
+            Storage::Host(_) => Device::Cpu,
+            Storage::Cuda(buffer) => Device::Cuda(buffer.cuda().clone()),
+        }
     }
 
-    /// The elements, copied only if another tensor shares them.
-    pub fn into_data(self) -> Vec<f32> {
-        Arc::try_unwrap(self.data).map_or_else(|shared| shared.to_vec(), Buffer::into_vec)
-    }
-
-    /// The only element of a one-element tensor.
+    /// The same values on another device, cut from whatever made them: no gradient flows through.
     ///
     /// # Errors
-    /// [`Error::Shape`] when there is not exactly one.
+    /// [`Error::OutOfMemory`]; [`Error::Cuda`], also for anything enqueued before that failed.
+    pub fn to(&self, device: &Device) -> Result<Self> {
+        match device {
+            _ if self.device() == *device => Ok(self.detach()),
+            Device::Cpu => Ok(Self::from_parts(self.to_vec()?, &self.shape)),
+            Device::Cuda(cuda) => match &self.storage {
+                Storage::Host(data) => Ok(Self::from_device(cuda.upload(data)?, &self.shape)),
+                Storage::Cuda(_) => self.to(&Device::Cpu)?.to(device),
+            },
+        }
+    }
+
+    /// The elements of a tensor on the host, row-major.
+    ///
+    /// # Panics
+    /// When the tensor lies elsewhere; [`Tensor::to_vec`] reads from any device.
+    pub fn data(&self) -> &[f32] {
+        match &self.storage {
+            Storage::Host(data) => data,
+            Storage::Cuda(buffer) => panic!(
+                "a tensor {:?} on {} is read as if it were on the host",
+                self.shape,
+                buffer.cuda().name()
+            ),
+        }
+    }
+
+    /// A copy of the elements, row-major; waits for a device to have computed them.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`], also for anything enqueued before that failed.
+    pub fn to_vec(&self) -> Result<Vec<f32>> {
+        match &self.storage {
+            Storage::Host(data) => Ok(data.to_vec()),
+            Storage::Cuda(buffer) => buffer.to_vec(),
+        }
+    }
+
+    /// The elements of a tensor on the host, copied only if another tensor shares them.
+    ///
+    /// # Panics
+    /// As [`Tensor::data`].
+    pub fn into_data(self) -> Vec<f32> {
+        match self.storage {
+            Storage::Host(data) => {
+                Arc::try_unwrap(data).map_or_else(|shared| shared.to_vec(), Buffer::into_vec)
+            }
+            Storage::Cuda(_) => self.data().to_vec(),
+        }
+    }
+
+    /// The elements of a tensor on a device.
+    ///
+    /// # Panics
+    /// When the tensor lies on the host: the op has matched on the device before.
+    pub(crate) fn buffer(&self) -> &DeviceBuffer {
+        match &self.storage {
+            Storage::Cuda(buffer) => buffer,
+            Storage::Host(_) => panic!("a tensor on the host is used as if it were on a device"),
+        }
+    }
+
+    /// The elements of a tensor on a device, to be changed; copied only if another tensor shares
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cuda`].
+    ///
+    /// # Panics
+    /// As [`Tensor::buffer`].
+    pub(crate) fn into_buffer(self) -> Result<DeviceBuffer> {
+        match self.storage {
+            Storage::Cuda(buffer) => match Arc::try_unwrap(buffer) {
+                Ok(buffer) => Ok(buffer),
+                Err(shared) => {
+                    let mut copy = shared.cuda().any(shared.len())?;
+                    copy.copy_from(&shared)?;
+                    Ok(copy)
+                }
+            },
+            Storage::Host(_) => panic!("a tensor on the host is used as if it were on a device"),
+        }
+    }
+
+    /// The only element of a one-element tensor; waits for a device to have computed it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when there is not exactly one; [`Error::Cuda`] from the device.
     pub fn item(&self) -> Result<f32> {
-        match self.data() {
-            [value] => Ok(*value),
-            _ => Err(Error::shape("item", "elements", 1, self.len())),
+        if self.len() != 1 {
+            return Err(Error::shape("item", "elements", 1, self.len()));
+        }
+        match &self.storage {
+            Storage::Host(data) => Ok(data[0]),
+            Storage::Cuda(buffer) => Ok(buffer.to_vec()?[0]),
         }
     }
 
@@ -200,7 +318,7 @@ impl Tensor {
         Self {
             id: TensorId::next(),
             shape: shape.into(),
-            data: self.data.clone(),
+            storage: self.storage.clone(),
             requires_gradient: false,
         }
     }

@@ -1,9 +1,13 @@
 //! What the tests of every operation share: seeded inputs, comparison with an explanation, and
 //! gradients checked against finite differences.
 
+mod cases;
+
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+
+pub use cases::{Case, Difference, cases};
 
 /// Deterministic values in (-1, 1), different for each seed; never exactly equal to each other,
 /// so that maxima have one winner.

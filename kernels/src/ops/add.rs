@@ -1,10 +1,12 @@
 //! Sum of two tensors: the skip connection.
 
 use super::elementwise;
+use crate::cuda::Kernel;
 use crate::error::Result;
 use crate::math::for_each_cpu;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// a + b, element by element.
 ///
@@ -12,15 +14,17 @@ use crate::tensor::Tensor;
 /// `a` and `b` the same, and so is the result.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] when the shapes differ.
+/// [`crate::Error::Shape`] when the shapes differ, [`crate::Error::Device`] when the devices do.
 pub fn add(tape: &mut Tape, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     b.expect_shape("add", "b", a.shape())?;
-    let mut output = elementwise::zip(a, b, forward);
+    let mut output = elementwise::zip(a, b, forward, &FORWARD)?;
     tape.record(&mut output, &[a, b], |gradient| {
         Ok(vec![Some(gradient.clone()), Some(gradient.clone())])
     });
     Ok(output)
 }
+
+static FORWARD: Kernel = elementwise::kernel("add_forward");
 
 for_each_cpu! {
     fn forward(a: &[f32], b: &[f32], output: &mut [f32]) {
@@ -28,6 +32,19 @@ for_each_cpu! {
             *y = a + b;
         }
     }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("add", &[&[2, 515], &[2, 515]], |tape, x| {
+            add(tape, &x[0], &x[1])
+        }),
+        // Two gradients of one tensor are summed on its device.
+        Case::new("add to itself", &[&[517]], |tape, x| {
+            add(tape, &x[0], &x[0])
+        }),
+    ]
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@
 )]
 
 mod activation;
-mod add;
+pub(crate) mod add;
 mod batch_norm;
 mod collapse_rows;
 mod concat_channels;
 mod conv2d;
 mod conv_transpose2x2;
 mod drop_connect;
-mod elementwise;
+pub(crate) mod elementwise;
 mod global_mean_pool;
 mod heatmap_cross_entropy;
 mod l2_normalise;
@@ -20,14 +20,14 @@ mod linear;
 mod max_channels;
 mod max_pool2d;
 mod orientation_loss;
-mod relu;
-mod reshape;
-mod roll;
+pub(crate) mod relu;
+pub(crate) mod reshape;
+pub(crate) mod roll;
 mod rolled_matching;
-mod scale;
+pub(crate) mod scale;
 mod select_channels;
-mod sigmoid;
-mod silu;
+pub(crate) mod sigmoid;
+pub(crate) mod silu;
 mod softmax;
 mod squeeze_excite;
 mod weighted_info_nce;

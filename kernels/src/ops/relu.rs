@@ -1,24 +1,30 @@
 //! Rectifier: max(x, 0).
 
 use super::{activation, elementwise};
+use crate::cuda::Kernel;
 use crate::error::Result;
 use crate::math::for_each_cpu;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// max(x, 0) for each element; any shape. NaN stays NaN.
 ///
 /// # Errors
-/// None; the signature matches the other operations.
+/// On the processor none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
 pub fn relu(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let mut output = elementwise::map(input, forward);
+    let mut output = elementwise::map(input, forward, &FORWARD)?;
     let saved = tape.needs_gradient(&[input]).then(|| input.clone());
     tape.record(&mut output, &[input], move |gradient| {
         let input = saved.expect("saved whenever recorded");
-        Ok(vec![Some(elementwise::zip(&input, gradient, backward))])
+        let to_input = elementwise::zip(&input, gradient, backward, &BACKWARD)?;
+        Ok(vec![Some(to_input)])
     });
     Ok(output)
 }
+
+static FORWARD: Kernel = elementwise::kernel("relu_forward");
+static BACKWARD: Kernel = elementwise::kernel("relu_backward");
 
 for_each_cpu! {
     fn forward(input: &[f32], output: &mut [f32]) {
@@ -34,6 +40,14 @@ for_each_cpu! {
             *d = g * activation::relu_slope(*x);
         }
     }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("relu", &[&[2, 3, 171]], |tape, x| relu(tape, &x[0])),
+        Case::new("relu of three", &[&[3]], |tape, x| relu(tape, &x[0])),
+    ]
 }
 
 #[cfg(test)]

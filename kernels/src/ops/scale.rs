@@ -4,25 +4,25 @@ use super::elementwise;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// factor · x for each element; any shape.
 ///
 /// # Errors
-/// None; the signature matches the other operations.
+/// On the processor none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
 pub fn scale(tape: &mut Tape, input: &Tensor, factor: f32) -> Result<Tensor> {
-    let mut output = scaled(input, factor);
+    let mut output = elementwise::scaled(input, factor)?;
     tape.record(&mut output, &[input], move |gradient| {
-        Ok(vec![Some(scaled(gradient, factor))])
+        Ok(vec![Some(elementwise::scaled(gradient, factor)?)])
     });
     Ok(output)
 }
 
-fn scaled(input: &Tensor, factor: f32) -> Tensor {
-    elementwise::map(input, |input, output| {
-        for (y, x) in output.iter_mut().zip(input) {
-            *y = factor * x;
-        }
-    })
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new("scale", &[&[2, 515]], |tape, x| {
+        scale(tape, &x[0], -1.7)
+    })]
 }
 
 #[cfg(test)]

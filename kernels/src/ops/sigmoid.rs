@@ -1,24 +1,30 @@
 //! Logistic function: 1 / (1 + e⁻ˣ).
 
 use super::elementwise;
+use crate::cuda::Kernel;
 use crate::error::Result;
 use crate::math::{self, for_each_cpu};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// 1 / (1 + e⁻ˣ) for each element; any shape.
 ///
 /// # Errors
-/// None; the signature matches the other operations.
+/// On the processor none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
 pub fn sigmoid(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let mut output = elementwise::map(input, forward);
+    let mut output = elementwise::map(input, forward, &FORWARD)?;
     let saved = tape.needs_gradient(&[input]).then(|| output.clone());
     tape.record(&mut output, &[input], move |gradient| {
         let output = saved.expect("saved whenever recorded");
-        Ok(vec![Some(elementwise::zip(&output, gradient, backward))])
+        let to_input = elementwise::zip(&output, gradient, backward, &BACKWARD)?;
+        Ok(vec![Some(to_input)])
     });
     Ok(output)
 }
+
+static FORWARD: Kernel = elementwise::kernel("sigmoid_forward");
+static BACKWARD: Kernel = elementwise::kernel("sigmoid_backward");
 
 for_each_cpu! {
     fn forward(input: &[f32], output: &mut [f32]) {
@@ -34,6 +40,14 @@ for_each_cpu! {
             *d = g * y * (1.0 - y);
         }
     }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("sigmoid", &[&[2, 3, 171]], |tape, x| sigmoid(tape, &x[0])),
+        Case::new("sigmoid of three", &[&[3]], |tape, x| sigmoid(tape, &x[0])),
+    ]
 }
 
 #[cfg(test)]

@@ -1,27 +1,33 @@
 //! Sigmoid-weighted linear unit: x · sigmoid(x), also called swish.
 
 use super::{activation, elementwise};
+use crate::cuda::Kernel;
 use crate::error::Result;
 use crate::math::for_each_cpu;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// x · sigmoid(x) for each element; any shape.
 ///
 /// # Errors
-/// None; the signature matches the other operations.
+/// On the processor none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
 ///
 /// # Source
 /// Sigmoid-Weighted Linear Units (Elfwing et al. 2017), equations 11 and 12.
 pub fn silu(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let mut output = elementwise::map(input, forward);
+    let mut output = elementwise::map(input, forward, &FORWARD)?;
     let saved = tape.needs_gradient(&[input]).then(|| input.clone());
     tape.record(&mut output, &[input], move |gradient| {
         let input = saved.expect("saved whenever recorded");
-        Ok(vec![Some(elementwise::zip(&input, gradient, backward))])
+        let to_input = elementwise::zip(&input, gradient, backward, &BACKWARD)?;
+        Ok(vec![Some(to_input)])
     });
     Ok(output)
 }
+
+static FORWARD: Kernel = elementwise::kernel("silu_forward");
+static BACKWARD: Kernel = elementwise::kernel("silu_backward");
 
 for_each_cpu! {
     fn forward(input: &[f32], output: &mut [f32]) {
@@ -37,6 +43,14 @@ for_each_cpu! {
             *d = g * activation::silu_slope(*x);
         }
     }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("silu", &[&[2, 3, 171]], |tape, x| silu(tape, &x[0])),
+        Case::new("silu of three", &[&[3]], |tape, x| silu(tape, &x[0])),
+    ]
 }
 
 #[cfg(test)]

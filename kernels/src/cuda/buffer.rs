@@ -1,0 +1,171 @@
+//! Typed memory of a device that goes back to the pool when dropped.
+
+use super::Cuda;
+use super::driver::Address;
+use crate::error::{Error, Result};
+use std::marker::PhantomData;
+
+/// A number that means the same on host and device.
+///
+/// # Safety
+/// Any bytes are a value, there is no padding, and the layout is the device's.
+pub unsafe trait Element: Copy + Send + Sync + 'static {}
+
+// SAFETY: plain numbers, the same on all machines CUDA runs on.
+unsafe impl Element for f32 {}
+// SAFETY: as above.
+unsafe impl Element for f64 {}
+// SAFETY: as above.
+unsafe impl Element for u8 {}
+// SAFETY: as above.
+unsafe impl Element for u32 {}
+// SAFETY: as above.
+unsafe impl Element for i32 {}
+// SAFETY: as above.
+unsafe impl Element for u64 {}
+// SAFETY: as above; the type is transparent over u16.
+unsafe impl Element for half::bf16 {}
+
+/// Elements in a device's memory.
+#[derive(Debug)]
+pub struct DeviceBuffer<T: Element = f32> {
+    cuda: Cuda,
+    address: Address,
+    length: usize,
+    /// Bytes as the pool counts them; `None` for memory that the pool does not get back.
+    class: Option<usize>,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> DeviceBuffer<T> {
+    pub(super) fn new(cuda: Cuda, length: usize) -> Result<Self> {
+        let bytes = length.checked_mul(size_of::<T>()).ok_or_else(|| {
+            Error::argument("device buffer", format!("{length} elements are too many"))
+        })?;
+        let (address, class) = cuda.0.pool.take(&*cuda.0.driver, bytes)?;
+        Ok(Self {
+            cuda,
+            address,
+            length,
+            class: Some(class),
+            element: PhantomData,
+        })
+    }
+
+    /// A view of a table that lives as long as the device.
+    pub(super) fn constant(cuda: Cuda, address: Address, length: usize) -> Self {
+        Self {
+            cuda,
+            address,
+            length,
+            class: None,
+            element: PhantomData,
+        }
+    }
+
+    /// The memory, never given back.
+    pub(super) fn leak(mut self) -> Address {
+        self.class = None;
+        self.address
+    }
+
+    /// The device it lies on.
+    pub fn cuda(&self) -> &Cuda {
+        &self.cuda
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Where it lies.
+    pub(super) fn address(&self) -> Address {
+        self.address
+    }
+
+    fn bytes(&self) -> usize {
+        self.length * size_of::<T>()
+    }
+
+    /// Overwrites it all with `data`, after what is queued.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`], also while a step is being recorded: the copy would not be repeated.
+    pub fn upload(&mut self, data: &[T]) -> Result<()> {
+        self.overwrite(data)
+    }
+
+    /// As [`DeviceBuffer::upload`], for a buffer whose sharers know that it changes.
+    pub(super) fn overwrite(&self, data: &[T]) -> Result<()> {
+        assert_eq!(data.len(), self.length, "upload of another length");
+        self.cuda.refuse_in_capture("upload")?;
+        // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.bytes()) };
+        // SAFETY: this buffer has room for as many elements as `data`, checked above.
+        unsafe { self.cuda.0.driver.upload(self.address, bytes) }
+    }
+
+    /// Copies it all to the host, waiting for what is queued.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`], also for anything queued before that failed.
+    pub fn to_vec(&self) -> Result<Vec<T>> {
+        self.cuda.refuse_in_capture("download")?;
+        let mut data: Vec<T> = Vec::with_capacity(self.length);
+        // SAFETY: the capacity holds that many elements; the bytes are only written.
+        let bytes = unsafe {
+            std::ptr::write_bytes(data.as_mut_ptr(), 0, self.length);
+            std::slice::from_raw_parts_mut(data.as_mut_ptr().cast(), self.bytes())
+        };
+        // SAFETY: this buffer holds that many bytes.
+        unsafe { self.cuda.0.driver.download(self.address, bytes)? };
+        // SAFETY: all elements were written above, and any bytes are an Element.
+        unsafe { data.set_len(self.length) };
+        Ok(data)
+    }
+
+    /// Enqueues filling it with zeros.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn fill_zero(&mut self) -> Result<()> {
+        self.cuda.used(self.address);
+        // SAFETY: the buffer is that long.
+        unsafe { self.cuda.0.driver.fill_zero(self.address, self.bytes()) }
+    }
+
+    /// Enqueues overwriting it with another buffer of the same device and length.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn copy_from(&mut self, other: &Self) -> Result<()> {
+        self.overwrite_from(other)
+    }
+
+    /// As [`DeviceBuffer::copy_from`], for a buffer whose sharers know that it changes.
+    pub(super) fn overwrite_from(&self, other: &Self) -> Result<()> {
+        assert_eq!(self.length, other.length, "copy of another length");
+        assert_eq!(self.cuda, other.cuda, "copy between devices");
+        self.cuda.used(self.address);
+        self.cuda.used(other.address);
+        // SAFETY: both are that long, on this device, and two buffers never overlap.
+        unsafe {
+            let driver = &self.cuda.0.driver;
+            driver.copy(other.address, self.address, self.bytes())
+        }
+    }
+}
+
+impl<T: Element> Drop for DeviceBuffer<T> {
+    fn drop(&mut self) {
+        if let Some(class) = self.class {
+            self.cuda.0.pool.give(self.address, class);
+        }
+    }
+}

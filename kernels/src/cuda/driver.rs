@@ -1,0 +1,258 @@
+//! What a device has to do for us. A real card ([`super::real`]) and the kernel emulator of the
+//! tests both implement it, so everything above, shape checks, parameter structs, launch shapes
+//! and argument order, is the same code on both.
+
+use crate::error::Result;
+use std::ffi::c_void;
+
+/// A place in a device's memory.
+pub type Address = u64;
+
+/// One `.cu` file.
+#[derive(Debug)]
+pub struct Source {
+    /// Its path below `src`, as in `ops/roll.cu`.
+    pub name: &'static str,
+    /// Its text.
+    pub text: &'static str,
+    /// Kernels in it that must compile without register spills.
+    pub hot: &'static [&'static str],
+}
+
+/// One `extern "C" __global__` function.
+#[derive(Debug, Clone, Copy)]
+pub struct Kernel {
+    /// The file it is in.
+    pub source: &'static Source,
+    /// Its name, unlike that of any other kernel in any file.
+    pub entry: &'static str,
+}
+
+/// How many threads run a kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaunchShape {
+    /// Blocks along x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a block along x, y, z.
+    pub block: [u32; 3],
+    /// Dynamic shared memory of each block.
+    pub shared_bytes: u32,
+}
+
+/// How exact the device's matrix products and convolutions are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Precision {
+    /// f32 throughout.
+    #[default]
+    F32,
+    /// Factors rounded to 10 mantissa bits (TF32), products and sums in f32.
+    Tf32,
+    /// Factors rounded to bf16 (7 mantissa bits), products and sums in f32.
+    Bf16,
+}
+
+/// What happens to a matrix product before it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Epilogue {
+    /// Nothing.
+    #[default]
+    None,
+    /// max(x, 0).
+    Relu,
+}
+
+/// A matrix, or a batch of equally shaped ones, in a device's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand {
+    /// The first element of the first matrix.
+    pub address: Address,
+    /// Elements from one stored row to the next.
+    pub row_stride: usize,
+    /// Whether the matrix meant is the transpose of the stored one.
+    pub transposed: bool,
+    /// Elements from one matrix of the batch to the next; 0 when all share one.
+    pub batch_stride: usize,
+}
+
+/// `output = epilogue(alpha · a · b + beta · output + bias)` for each of a batch, row-major f32.
+#[derive(Debug, Clone, Copy)]
+pub struct Gemm {
+    /// Number of products.
+    pub batch: usize,
+    /// Rows of a and of the output.
+    pub rows: usize,
+    /// Columns of b and of the output.
+    pub columns: usize,
+    /// Columns of a, rows of b.
+    pub inner: usize,
+    /// The factor of the product.
+    pub alpha: f32,
+    /// The factor of what `output` held; 0 ignores it, even NaN.
+    pub beta: f32,
+    /// The left matrix, `[rows, inner]`.
+    pub a: Operand,
+    /// The right matrix, `[inner, columns]`.
+    pub b: Operand,
+    /// The result, `[rows, columns]`; never transposed.
+    pub output: Operand,
+    /// `[columns]`, added to each row.
+    pub bias: Option<Address>,
+    /// What follows.
+    pub epilogue: Epilogue,
+    /// How exact the factors are.
+    pub precision: Precision,
+}
+
+/// Work recorded by [`Driver::end_capture`].
+pub trait Graph: Send + Sync {
+    /// Enqueues all of it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn replay(&self) -> Result<()>;
+}
+
+/// Free and total bytes of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Bytes no process uses.
+    pub free: usize,
+    /// Bytes there are.
+    pub total: usize,
+}
+
+/// A device with one queue, in which work runs in the order it was enqueued.
+pub trait Driver: Send + Sync {
+    /// The device's name, for people.
+    fn name(&self) -> String;
+
+    /// Its architecture: 90 for `sm_90`.
+    fn architecture(&self) -> u32;
+
+    /// Memory of any content, at least 256-byte aligned. `Ok(None)` when there is none left.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn allocate(&self, bytes: usize) -> Result<Option<Address>>;
+
+    /// Gives memory back.
+    ///
+    /// # Safety
+    /// `address` came from [`Driver::allocate`] for `bytes`, is given back once, and no work that
+    /// uses it is queued (synchronise first) or recorded in a graph that will be replayed.
+    unsafe fn free(&self, address: Address, bytes: usize);
+
+    /// What the device has left.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn memory(&self) -> Result<Memory>;
+
+    /// How much to allocate for `bytes`: rounding lets buffers of similar sizes stand in for each
+    /// other. The emulator allocates exactly, to see what lies one past the end.
+    fn size_class(&self, bytes: usize) -> usize {
+        let bytes = bytes.max(512);
+        // Eight classes for each doubling: at most an eighth is wasted.
+        bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(512))
+    }
+
+    /// Called when memory that was in use before is about to serve again; the emulator poisons it.
+    fn reused(&self, address: Address, bytes: usize) {
+        let _ = (address, bytes);
+    }
+
+    /// Copies to the device, after what is queued; `bytes` may change as soon as this returns.
+    ///
+    /// # Safety
+    /// `to` has room for `bytes`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn upload(&self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    /// Copies from the device, after what is queued, and waits for it.
+    ///
+    /// # Safety
+    /// `bytes.len()` bytes lie at `from`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`], also for anything queued before that failed.
+    unsafe fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// Enqueues a copy within the device.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at both places, and they don't overlap.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()>;
+
+    /// Enqueues filling with zero bytes.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `address`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn fill_zero(&self, address: Address, bytes: usize) -> Result<()>;
+
+    /// Enqueues a kernel, compiling it first where that has not been done.
+    ///
+    /// # Safety
+    /// `arguments` point at values of the kernel's parameter types, in order, and what the kernel
+    /// reads and writes through them with this shape lies in memory allocated here.
+    ///
+    /// # Errors
+    /// [`crate::Error::Compile`] or [`crate::Error::Cuda`].
+    unsafe fn launch(
+        &self,
+        kernel: &Kernel,
+        shape: LaunchShape,
+        arguments: &mut [*mut c_void],
+    ) -> Result<()>;
+
+    /// Enqueues a matrix product.
+    ///
+    /// # Safety
+    /// All elements that the operands' strides reach lie in memory allocated here, and the output
+    /// overlaps neither factor.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()>;
+
+    /// Waits until the queue is empty.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`] when something queued has failed.
+    fn synchronise(&self) -> Result<()>;
+
+    /// From here to [`Driver::end_capture`], work is recorded instead of run. Uploads and
+    /// downloads are refused in between.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn begin_capture(&self) -> Result<()>;
+
+    /// Ends the recording; also the way to abandon one after an error.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn end_capture(&self) -> Result<Box<dyn Graph>>;
+}
+
+impl Source {
+    /// The names of its kernels, in their order.
+    pub fn entries(&self) -> impl Iterator<Item = &'static str> {
+        let pieces = self.text.split("extern \"C\" __global__").skip(1);
+        pieces.filter_map(|piece| {
+            let mut head = piece.split('{').next()?;
+            if let Some((_, after)) = head.split_once("__launch_bounds__(") {
+                head = after.split_once(')')?.1;
+            }
+            head.split('(').next()?.split_whitespace().last()
+        })
+    }
+}

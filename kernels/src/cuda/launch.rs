@@ -1,0 +1,223 @@
+//! The checked launch that operations use.
+
+use super::Cuda;
+use super::buffer::{DeviceBuffer, Element};
+use super::driver::{Kernel, LaunchShape};
+use crate::error::{Error, Result};
+use std::ffi::c_void;
+
+/// Threads of a block where an operation has no wish.
+pub(crate) const THREADS: u32 = 256;
+
+/// Most blocks of a one-dimensional launch; the kernel's loop covers the rest.
+const MOST_BLOCKS: u32 = 4096;
+
+/// Most arguments of a kernel.
+const MOST_ARGUMENTS: usize = 16;
+
+/// What a kernel takes by value: one struct of 32-bit numbers, the same names in the same order on
+/// both sides. Made by [`parameters!`].
+///
+/// # Safety
+/// `repr(C)` without padding, and the kernel's struct has the same fields in the same order.
+pub unsafe trait Parameters: Copy {}
+
+/// A field of [`Parameters`].
+///
+/// # Safety
+/// Four bytes, or an array of such.
+pub unsafe trait Word: Copy {}
+// SAFETY: four bytes.
+unsafe impl Word for u32 {}
+// SAFETY: four bytes.
+unsafe impl Word for i32 {}
+// SAFETY: four bytes.
+unsafe impl Word for f32 {}
+// SAFETY: an array of four-byte words has no padding.
+unsafe impl<T: Word, const N: usize> Word for [T; N] {}
+
+/// Declares the struct that a kernel takes by value. Fields are `u32`, `i32`, `f32` or arrays of
+/// them, so there is no padding; the `.cu` file declares the same fields in the same order.
+macro_rules! parameters {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy)]
+        #[repr(C)]
+        $vis struct $name { $($(#[$field_meta])* $vis $field: $kind),+ }
+        const _: () = {
+            const fn words<T: $crate::cuda::Word>() {}
+            $(words::<$kind>();)+
+        };
+        // SAFETY: repr(C), and all fields are words (checked above), so there is no padding.
+        unsafe impl $crate::cuda::Parameters for $name {}
+    };
+}
+pub(crate) use parameters;
+
+/// A launch being put together: `Launch::new(&KERNEL).over(n).input(&x).output(&mut y)
+/// .parameters(&p).enqueue(cuda)`. The kernel's parameters are in the order of the calls.
+pub struct Launch<'a> {
+    kernel: &'static Kernel,
+    shape: LaunchShape,
+    arguments: [Argument<'a>; MOST_ARGUMENTS],
+    count: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Argument<'a> {
+    /// A pointer to a buffer of some device.
+    Buffer(u64, Option<&'a Cuda>),
+    Value(*const c_void, std::marker::PhantomData<&'a ()>),
+}
+
+impl<'a> Launch<'a> {
+    /// One block of 256 threads, no arguments.
+    pub fn new(kernel: &'static Kernel) -> Self {
+        Self {
+            kernel,
+            shape: LaunchShape {
+                grid: [1; 3],
+                block: [THREADS, 1, 1],
+                shared_bytes: 0,
+            },
+            arguments: [Argument::Buffer(0, None); MOST_ARGUMENTS],
+            count: 0,
+        }
+    }
+
+    /// Blocks along x, y, z.
+    pub fn grid(mut self, grid: [usize; 3]) -> Self {
+        self.shape.grid = grid.map(|blocks| u32::try_from(blocks).unwrap_or(u32::MAX));
+        self
+    }
+
+    /// Threads of a block along x, y, z.
+    pub fn block(mut self, block: [u32; 3]) -> Self {
+        self.shape.block = block;
+        self
+    }
+
+    /// Dynamic shared memory of each block.
+    pub fn shared(mut self, bytes: usize) -> Self {
+        self.shape.shared_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// Blocks of 256 threads for `elements`, at most 4096 blocks: the kernel strides over what is
+    /// left.
+    pub fn over(self, elements: usize) -> Self {
+        let blocks = elements.div_ceil(THREADS as usize);
+        self.grid([blocks.clamp(1, MOST_BLOCKS as usize), 1, 1])
+            .block([THREADS, 1, 1])
+    }
+
+    fn push(mut self, argument: Argument<'a>) -> Self {
+        assert!(self.count < MOST_ARGUMENTS, "too many kernel arguments");
+        self.arguments[self.count] = argument;
+        self.count += 1;
+        self
+    }
+
+    /// A `const T*` that the kernel reads.
+    pub fn input<T: Element>(self, buffer: &'a DeviceBuffer<T>) -> Self {
+        self.push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+    }
+
+    /// A `const T*`, null where there is none.
+    pub fn input_or_null<T: Element>(self, buffer: Option<&'a DeviceBuffer<T>>) -> Self {
+        match buffer {
+            Some(buffer) => self.input(buffer),
+            None => self.push(Argument::Buffer(0, None)),
+        }
+    }
+
+    /// A `T*` that the kernel writes.
+    pub fn output<T: Element>(self, buffer: &'a mut DeviceBuffer<T>) -> Self {
+        self.push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+    }
+
+    /// A `T*`, null where there is none.
+    pub fn output_or_null<T: Element>(self, buffer: Option<&'a mut DeviceBuffer<T>>) -> Self {
+        match buffer {
+            Some(buffer) => self.output(buffer),
+            None => self.push(Argument::Buffer(0, None)),
+        }
+    }
+
+    /// A struct that travels by value; copied when enqueued.
+    pub fn parameters<P: Parameters>(self, parameters: &'a P) -> Self {
+        let pointer = std::ptr::from_ref(parameters).cast();
+        self.push(Argument::Value(pointer, std::marker::PhantomData))
+    }
+
+    /// Enqueues the kernel.
+    ///
+    /// # Safety
+    /// The arguments are what the kernel declares, in order and type, and with this shape and
+    /// these parameters the kernel stays within its buffers and leaves its inputs alone.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] when the shape is empty or beyond what CUDA allows, [`Error::Compile`]
+    /// on first use, [`Error::Cuda`] from the device.
+    ///
+    /// # Panics
+    /// When a buffer lies on another device: [`crate::Device::common`] comes first.
+    pub unsafe fn enqueue(self, cuda: &Cuda) -> Result<()> {
+        self.check()?;
+        let mut values = [0u64; MOST_ARGUMENTS];
+        let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
+        let slots = values.iter_mut().zip(&mut pointers);
+        for (argument, (value, pointer)) in self.arguments[..self.count].iter().zip(slots) {
+            match *argument {
+                Argument::Buffer(address, owner) => {
+                    if let Some(owner) = owner {
+                        assert_eq!(owner, cuda, "{}: buffer elsewhere", self.kernel.entry);
+                        cuda.used(address);
+                    }
+                    *value = address;
+                    *pointer = std::ptr::from_mut(value).cast();
+                }
+                Argument::Value(place, _) => *pointer = place.cast_mut(),
+            }
+        }
+        // SAFETY: each pointer is to a value that outlives the call: an address in `values` or a
+        // borrowed parameter struct. That they are what the kernel wants is the caller's promise.
+        unsafe {
+            let pointers = &mut pointers[..self.count];
+            cuda.0.driver.launch(self.kernel, self.shape, pointers)
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let LaunchShape { grid, block, .. } = self.shape;
+        let threads: u64 = block.iter().map(|b| u64::from(*b)).product();
+        let most = [i32::MAX as u32, 65_535, 65_535];
+        let fits = grid
+            .iter()
+            .zip(most)
+            .all(|(g, most)| (1..=most).contains(g));
+        if fits && (1..=1024).contains(&threads) && block[2] <= 64 {
+            return Ok(());
+        }
+        Err(Error::argument(
+            self.kernel.entry,
+            format!("no launch of {grid:?} blocks of {block:?} threads; use a smaller batch"),
+        ))
+    }
+}
+
+/// A number of elements as kernels count them.
+///
+/// # Errors
+/// [`Error::Argument`] beyond 2³¹ - 1, where a kernel's 32-bit indices end.
+pub(crate) fn count(op: &'static str, elements: usize) -> Result<u32> {
+    if elements <= i32::MAX as usize {
+        return Ok(elements as u32);
+    }
+    Err(Error::argument(
+        op,
+        format!(
+            "{elements} elements are more than a kernel counts (2^31 - 1); use a smaller batch"
+        ),
+    ))
+}

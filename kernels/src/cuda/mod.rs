@@ -1,0 +1,207 @@
+//! CUDA devices: memory, launches, matrix products and recorded steps.
+//!
+//! Operations see [`Cuda`], [`DeviceBuffer`], [`Launch`] and [`Product`]; what a card and the
+//! emulator do differently is behind [`Driver`]. All work of a device runs in one queue, in
+//! order; only reading a value waits.
+
+mod buffer;
+mod capture;
+mod driver;
+mod launch;
+mod pool;
+mod product;
+mod sources;
+
+use crate::error::{Error, Result};
+use pool::Pool;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use buffer::{DeviceBuffer, Element};
+pub use capture::{Capture, Step};
+pub use driver::{
+    Address, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Memory, Operand, Precision, Source,
+};
+pub use launch::{Launch, Parameters, Word};
+pub(crate) use launch::{count, parameters};
+pub use pool::PoolUse;
+pub use product::{Matrix, Product};
+pub use sources::{COMMON, sources};
+
+/// One CUDA device; clones are the same device.
+#[derive(Clone)]
+pub struct Cuda(Arc<Inner>);
+
+struct Inner {
+    driver: Box<dyn Driver>,
+    pool: Pool,
+    precision: AtomicU8,
+    /// Uploaded tables by content: their address, never given back while the device is open.
+    constants: Mutex<HashMap<Vec<u8>, Address>>,
+}
+
+impl Cuda {
+    /// The device with this number, counted from 0.
+    ///
+    /// # Errors
+    /// [`Error::NoDevice`] saying whether the driver, the device or the right to use it is missing,
+    /// [`Error::Architecture`] for a card before Turing.
+    pub fn open(ordinal: usize) -> Result<Self> {
+        Err(Error::NoDevice {
+            asked: format!("cuda:{ordinal}"),
+            cause: "this build has no driver yet".into(),
+            way_out: "use --device cpu".into(),
+        })
+    }
+
+    /// A device behind a driver of the caller's, such as the emulator.
+    pub fn with_driver(driver: Box<dyn Driver>) -> Self {
+        Self(Arc::new(Inner {
+            driver,
+            pool: Pool::default(),
+            precision: AtomicU8::new(Precision::F32 as u8),
+            constants: Mutex::default(),
+        }))
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> String {
+        self.0.driver.name()
+    }
+
+    /// Its architecture: 90 for `sm_90`.
+    pub fn architecture(&self) -> u32 {
+        self.0.driver.architecture()
+    }
+
+    /// How exact matrix products and convolutions are; f32 until changed.
+    pub fn precision(&self) -> Precision {
+        match self.0.precision.load(Ordering::Relaxed) {
+            1 => Precision::Tf32,
+            2 => Precision::Bf16,
+            _ => Precision::F32,
+        }
+    }
+
+    /// Changes how exact matrix products and convolutions are, for all that is enqueued from here.
+    pub fn set_precision(&self, precision: Precision) {
+        self.0.precision.store(precision as u8, Ordering::Relaxed);
+    }
+
+    /// Room for elements of any value, for an operation that overwrites them all.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cuda`].
+    pub fn any<T: Element>(&self, length: usize) -> Result<DeviceBuffer<T>> {
+        DeviceBuffer::new(self.clone(), length)
+    }
+
+    /// Elements that are all 0.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cuda`].
+    pub fn zeros<T: Element>(&self, length: usize) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.any(length)?;
+        buffer.fill_zero()?;
+        Ok(buffer)
+    }
+
+    /// A copy of `data` on the device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`]; [`Error::Cuda`], also while a step is being recorded: what changes
+    /// from step to step has to be an input of the [`Step`], and what does not a
+    /// [`Cuda::constant`].
+    pub fn upload<T: Element>(&self, data: &[T]) -> Result<DeviceBuffer<T>> {
+        let mut buffer = self.any(data.len())?;
+        buffer.upload(data)?;
+        Ok(buffer)
+    }
+
+    /// A table that is the same in every step, such as the shifts of a matching: uploaded the
+    /// first time, found again by its content afterwards, kept while the device is open.
+    ///
+    /// # Errors
+    /// As [`Cuda::upload`], where it is new.
+    pub fn constant<T: Element>(&self, data: &[T]) -> Result<DeviceBuffer<T>> {
+        // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), std::mem::size_of_val(data))
+        };
+        let mut constants = self
+            .0
+            .constants
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let address = match constants.get(bytes) {
+            Some(address) => *address,
+            None => {
+                let address = self.upload(data)?.leak();
+                constants.insert(bytes.to_vec(), address);
+                address
+            }
+        };
+        Ok(DeviceBuffer::constant(self.clone(), address, data.len()))
+    }
+
+    /// Waits until everything enqueued has run.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when something enqueued has failed.
+    pub fn synchronise(&self) -> Result<()> {
+        self.0.driver.synchronise()
+    }
+
+    /// What the pool holds.
+    pub fn memory(&self) -> PoolUse {
+        self.0.pool.report()
+    }
+
+    /// Gives the memory of dropped buffers back to the system.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when something enqueued has failed.
+    pub fn trim(&self) -> Result<()> {
+        self.refuse_in_capture("trim")?;
+        self.0.pool.trim(&*self.0.driver)
+    }
+
+    /// Notes that work using `address` is being enqueued.
+    fn used(&self, address: Address) {
+        self.0.pool.used(address);
+    }
+
+    fn refuse_in_capture(&self, call: &str) -> Result<()> {
+        if self.0.pool.is_recording() {
+            return Err(Error::cuda(
+                call,
+                "a step is being recorded, and its replays would not repeat this; make it an \
+                 input of the step, or do it before",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Cuda {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Cuda {}
+
+impl fmt::Debug for Cuda {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cuda({})", self.name())
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nobody is left who could be told of a failure; the driver then frees all with itself.
+        let _ = self.pool.trim(&*self.driver);
+    }
+}

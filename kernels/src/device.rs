@@ -1,0 +1,122 @@
+//! Where tensors lie and operations run.
+
+use crate::cuda::Cuda;
+use crate::error::{Error, Result};
+use crate::ops::elementwise;
+use crate::tensor::Tensor;
+
+/// The processor, or one CUDA device.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor and its memory.
+    #[default]
+    Cpu,
+    /// A CUDA device; see [`Cuda`].
+    Cuda(Cuda),
+}
+
+impl Device {
+    /// The device that `--device` names: `cpu`, `cuda` (the first), `cuda:1`, or `auto`, which is
+    /// the first CUDA device where there is one and the processor elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another word; for `cuda` the errors of [`Cuda::open`]. `auto` never
+    /// fails for want of a device, only where one is there and broken.
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "cpu" => return Ok(Self::Cpu),
+            "auto" => {
+                return match Cuda::open(0) {
+                    Ok(cuda) => Ok(Self::Cuda(cuda)),
+                    Err(Error::NoDevice { .. } | Error::Architecture { .. }) => Ok(Self::Cpu),
+                    Err(error) => Err(error),
+                };
+            }
+            "cuda" => return Cuda::open(0).map(Self::Cuda),
+            _ => {}
+        }
+        match text.strip_prefix("cuda:").map(str::parse) {
+            Some(Ok(ordinal)) => Cuda::open(ordinal).map(Self::Cuda),
+            _ => Err(Error::argument(
+                "device",
+                format!("{text:?} is none of auto, cpu, cuda, cuda:0, cuda:1, ..."),
+            )),
+        }
+    }
+
+    /// What was taken, for people: `cpu (16 threads)`, `NVIDIA H200 (sm_90)`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Cpu => format!("cpu ({} threads)", rayon::current_num_threads()),
+            Self::Cuda(cuda) => format!("{} (sm_{})", cuda.name(), cuda.architecture()),
+        }
+    }
+
+    /// A tensor on this device, filled with one value.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] or [`Error::Cuda`] from the device.
+    pub fn full(&self, shape: &[usize], value: f32) -> Result<Tensor> {
+        match self {
+            Self::Cpu => Ok(Tensor::full(shape, value)),
+            Self::Cuda(cuda) => {
+                let mut buffer = cuda.any(shape.iter().product())?;
+                if value.to_bits() == 0 {
+                    buffer.fill_zero()?;
+                } else {
+                    elementwise::fill(&mut buffer, value)?;
+                }
+                Ok(Tensor::from_device(buffer, shape))
+            }
+        }
+    }
+
+    /// Waits until everything enqueued has run.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`] when something enqueued has failed.
+    pub fn synchronise(&self) -> Result<()> {
+        match self {
+            Self::Cpu => Ok(()),
+            Self::Cuda(cuda) => cuda.synchronise(),
+        }
+    }
+
+    /// The device that all inputs of `op` lie on; the first one's when there is only one.
+    ///
+    /// # Errors
+    /// [`Error::Device`] naming two of them that differ.
+    pub(crate) fn common(op: &'static str, inputs: &[&Tensor]) -> Result<Self> {
+        let mut devices = inputs.iter().map(|input| input.device());
+        let first = devices.next().unwrap_or_default();
+        match devices.find(|device| *device != first) {
+            None => Ok(first),
+            Some(other) => Err(Error::Device {
+                op,
+                first: first.describe(),
+                second: other.describe(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_words_are_refused_with_the_known_ones() {
+        for text in ["gpu", "cuda:", "cuda:x", "cuda:-1", ""] {
+            let message = Device::parse(text).unwrap_err().to_string();
+            assert!(message.contains("auto, cpu, cuda"), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_processor_needs_nothing() {
+        let device = Device::parse("cpu").unwrap();
+        assert_eq!(device, Device::Cpu);
+        assert!(device.describe().starts_with("cpu ("));
+        assert_eq!(device.full(&[2], 3.0).unwrap().data(), [3.0, 3.0]);
+    }
+}

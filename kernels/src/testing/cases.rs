@@ -1,0 +1,177 @@
+//! Every operation on small inputs, to be run on a device and compared with the processor: by the
+//! emulator's tests, and by the device check on a real card.
+
+use super::noise;
+use crate::device::Device;
+use crate::error::Result;
+use crate::ops;
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+type Run = Box<dyn Fn(&mut Tape, &[Tensor]) -> Result<Tensor> + Send + Sync>;
+
+/// An operation with inputs. Values are reproducible; what an operation takes besides tensors is
+/// fixed inside.
+pub struct Case {
+    /// The operation, and what is special about this case.
+    pub name: String,
+    /// On the host. All get gradients, except those `without_gradient`.
+    pub inputs: Vec<Tensor>,
+    /// Largest difference allowed, forward and backward, as [`super::assert_close`] counts.
+    pub tolerance: [f32; 2],
+    without_gradient: Vec<usize>,
+    run: Run,
+}
+
+/// The largest differences between a device and the processor, as [`super::assert_close`] counts;
+/// infinite where one side is not a number or has no gradient.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// Of the output.
+    pub forward: f32,
+    /// Of the gradients of all inputs.
+    pub backward: f32,
+}
+
+impl Case {
+    /// Inputs of these shapes, filled with [`noise`]; tolerance 2e-6 both ways, some roundings.
+    pub fn new<F>(name: &str, shapes: &[&[usize]], run: F) -> Self
+    where
+        F: Fn(&mut Tape, &[Tensor]) -> Result<Tensor> + Send + Sync + 'static,
+    {
+        let seeds = 1..;
+        Self {
+            name: name.into(),
+            inputs: shapes
+                .iter()
+                .zip(seeds)
+                .map(|(s, seed)| noise(s, seed))
+                .collect(),
+            tolerance: [2e-6; 2],
+            without_gradient: Vec::new(),
+            run: Box::new(run),
+        }
+    }
+
+    /// Another input in the place of a noisy one.
+    pub fn input(mut self, index: usize, value: Tensor) -> Self {
+        self.inputs[index] = value;
+        self
+    }
+
+    /// Inputs that are given, not learnt: no gradient is asked for them.
+    pub fn without_gradient(mut self, inputs: &[usize]) -> Self {
+        self.without_gradient = inputs.to_vec();
+        self
+    }
+
+    /// Another tolerance, forward and backward. Say why where it is set.
+    pub fn tolerance(mut self, forward: f32, backward: f32) -> Self {
+        self.tolerance = [forward, backward];
+        self
+    }
+
+    /// Output, and gradients of the inputs for a noisy gradient of the output, on `device`.
+    ///
+    /// # Errors
+    /// The operation's own.
+    pub fn run(&self, device: &Device) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let inputs = self
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(index, input)| {
+                let input = input.to(device)?;
+                let given = self.without_gradient.contains(&index);
+                Ok(if given { input } else { input.with_gradient() })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut tape = Tape::training();
+        let output = (self.run)(&mut tape, &inputs)?;
+        let gradient = noise(output.shape(), 99).to(device)?;
+        let gradients = tape.backward_from(&output, gradient)?;
+        let of_input = |input| gradients.get(input).map(|g| g.to(&Device::Cpu)).transpose();
+        let gradients = inputs.iter().map(of_input).collect::<Result<_>>()?;
+        Ok((output.to(&Device::Cpu)?, gradients))
+    }
+
+    /// How far `device` is from the processor.
+    ///
+    /// # Errors
+    /// The operation's own.
+    pub fn compare(&self, device: &Device) -> Result<Difference> {
+        let (expected, expected_gradients) = self.run(&Device::Cpu)?;
+        let (got, got_gradients) = self.run(device)?;
+        let mut backward = 0.0f32;
+        for pair in got_gradients.iter().zip(&expected_gradients) {
+            backward = backward.max(match pair {
+                (None, None) => 0.0,
+                (Some(got), Some(expected)) => worst(got, expected),
+                _ => f32::INFINITY,
+            });
+        }
+        Ok(Difference {
+            forward: worst(&got, &expected),
+            backward,
+        })
+    }
+
+    /// Whether a difference is within the tolerance.
+    pub fn accepts(&self, difference: Difference) -> bool {
+        difference.forward <= self.tolerance[0] && difference.backward <= self.tolerance[1]
+    }
+}
+
+fn worst(got: &Tensor, expected: &Tensor) -> f32 {
+    if got.shape() != expected.shape() {
+        return f32::INFINITY;
+    }
+    let pairs = got.data().iter().zip(expected.data());
+    pairs.fold(0.0, |worst, (got, expected)| {
+        let difference = (got - expected).abs() / (1.0 + expected.abs());
+        if difference.is_nan() {
+            f32::INFINITY
+        } else {
+            worst.max(difference)
+        }
+    })
+}
+
+/// All cases, operation by operation.
+pub fn cases() -> Vec<Case> {
+    let of_each = [
+        ops::add::cases,
+        ops::relu::cases,
+        ops::reshape::cases,
+        ops::roll::cases,
+        ops::scale::cases,
+        ops::sigmoid::cases,
+        ops::silu::cases,
+    ];
+    of_each.iter().flat_map(|cases| cases()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_runs_and_has_gradients() {
+        for case in cases() {
+            let (output, gradients) = case.run(&Device::Cpu).expect(&case.name);
+            assert!(!output.is_empty(), "{}", case.name);
+            assert!(output.data().iter().all(|y| y.is_finite()), "{}", case.name);
+            for (index, gradient) in gradients.iter().enumerate() {
+                let given = case.without_gradient.contains(&index);
+                assert_eq!(gradient.is_none(), given, "{}: input {index}", case.name);
+            }
+            let difference = case.compare(&Device::Cpu).unwrap();
+            assert_eq!(
+                [difference.forward, difference.backward],
+                [0.0; 2],
+                "{}",
+                case.name
+            );
+        }
+    }
+}
