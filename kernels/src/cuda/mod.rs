@@ -6,6 +6,7 @@
 
 mod buffer;
 mod capture;
+pub mod compile;
 mod driver;
 mod launch;
 mod pool;

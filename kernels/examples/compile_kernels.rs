@@ -1,0 +1,84 @@
+//! Compiles every kernel for every architecture we support, without a GPU, and prints what each
+//! takes of a multiprocessor. Exits non-zero when one does not compile, or a hot one spills.
+//!
+//! ```text
+//! LD_LIBRARY_PATH=.../nvidia/cu13/lib cargo run --release -p crossfix-kernels --example compile_kernels [sm ...]
+//! ```
+
+use crossfix_kernels::cuda::compile::{compile, compiler_version, usage};
+use crossfix_kernels::cuda::sources;
+use rayon::prelude::*;
+use std::process::ExitCode;
+
+/// Turing, Ampere (A100, then consumer cards), Ada, Hopper, Blackwell.
+const ARCHITECTURES: [u32; 6] = [75, 80, 86, 89, 90, 100];
+
+fn main() -> ExitCode {
+    let asked: Result<Vec<u32>, _> = std::env::args().skip(1).map(|sm| sm.parse()).collect();
+    let architectures = match asked {
+        Ok(asked) if asked.is_empty() => ARCHITECTURES.to_vec(),
+        Ok(asked) => asked,
+        Err(error) => {
+            eprintln!("compile_kernels: architectures are numbers such as 90: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match compiler_version() {
+        Ok((major, minor)) => println!("NVRTC {major}.{minor}"),
+        Err(error) => {
+            eprintln!("compile_kernels: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let sources = sources();
+    let jobs: Vec<_> = sources
+        .iter()
+        .flat_map(|source| architectures.iter().map(|sm| (*source, *sm)))
+        .collect();
+    let compiled: Vec<_> = jobs
+        .par_iter()
+        .map(|(source, sm)| compile(source, *sm))
+        .collect();
+
+    let mut kernels = 0;
+    let mut problems = Vec::new();
+    println!(
+        "{:32} {:>5} {:>9} {:>7} {:>6}",
+        "kernel", "sm", "registers", "shared", "spills"
+    );
+    for ((source, sm), compiled) in jobs.iter().zip(compiled) {
+        let compiled = match compiled {
+            Ok(compiled) => compiled,
+            Err(error) => {
+                problems.push(error.to_string());
+                continue;
+            }
+        };
+        let used = usage(&compiled.log);
+        for entry in source.entries() {
+            let Some(kernel) = used.iter().find(|kernel| kernel.entry == entry) else {
+                problems.push(format!("{}: no report on {entry} for sm_{sm}", source.name));
+                continue;
+            };
+            kernels += 1;
+            println!(
+                "{entry:32} {sm:>5} {:>9} {:>7} {:>6}",
+                kernel.registers, kernel.shared_bytes, kernel.spill_bytes
+            );
+            if kernel.spill_bytes > 0 && source.hot.contains(&entry) {
+                let spilled = kernel.spill_bytes;
+                problems.push(format!(
+                    "{entry} spills {spilled} bytes on sm_{sm}, and it is hot"
+                ));
+            }
+        }
+        for line in compiled.log.lines().filter(|line| line.contains("warning")) {
+            println!("  {}: {line}", source.name);
+        }
+    }
+    println!("{kernels} kernels in {} files compiled", sources.len());
+    for problem in &problems {
+        eprintln!("compile_kernels: {problem}");
+    }
+    ExitCode::from(u8::from(!problems.is_empty()))
+}
