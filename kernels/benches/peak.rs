@@ -1,0 +1,141 @@
+//! What the convolutions of the published network reach of what this machine can do:
+//! `cargo bench -p crossfix-kernels --bench peak -- [THREADS [REPEATS]]`.
+//!
+//! The peak is that of independent fused multiply-adds in the widest vectors that the run-time
+//! choice takes, on as many threads; bandwidth is that of a copy between arrays as large as the
+//! operation's input and output. Least time of the repeats throughout.
+
+mod shapes;
+
+use crossfix_kernels::testing::noise;
+use crossfix_kernels::{Tape, ops};
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+use shapes::{SHAPES, Shape};
+use std::hint::black_box;
+use std::time::Instant;
+
+fn main() {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    let threads = numbers.next().unwrap_or(1);
+    let repeats = numbers.next().unwrap_or(10);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    pool.expect("threads").install(|| report(threads, repeats));
+}
+
+fn report(threads: usize, repeats: usize) {
+    let peak = peak(threads, repeats);
+    let megabytes = 1 << 20;
+    println!(
+        "{threads} threads: FMA peak {peak:.1} GFLOP/s; copy of 64 MB {:.1} GB/s, of 1 MB {:.1} GB/s",
+        copy_bandwidth(16 * megabytes, 16 * megabytes, repeats),
+        copy_bandwidth(megabytes / 4, megabytes / 4, 20 * repeats),
+    );
+    println!("% of the peak, or for depthwise of the lesser of peak and bandwidth");
+    println!(
+        "{:38} {:>9} {:>5} {:>9} {:>5} {:>9} {:>5}",
+        "GFLOP/s", "forward", "%", "input", "%", "weight", "%"
+    );
+    for shape in SHAPES {
+        let input_len: usize = shape.input().iter().product();
+        let mut bound = peak;
+        if shape.depthwise {
+            let bandwidth = copy_bandwidth(input_len, shape.output_len(), repeats);
+            let bytes = 4.0 * (input_len + shape.output_len()) as f64;
+            bound = bound.min(bandwidth * shape.flop() / bytes);
+        }
+        let [forward, weight, both] = times_s(shape, repeats);
+        let line: String = [forward, both - weight, weight]
+            .iter()
+            .map(|seconds| {
+                let rate = shape.flop() / seconds / 1e9;
+                format!(" {rate:9.1} {:5.0}", 100.0 * rate / bound)
+            })
+            .collect();
+        println!("{:38}{line}", shape.name());
+    }
+}
+
+/// Seconds of the forward pass, of the weight's gradient, and of both gradients.
+fn times_s(shape: &Shape, repeats: usize) -> [f64; 3] {
+    let (input, weight) = (noise(&shape.input(), 1), noise(&shape.weight(), 2));
+    let options = shape.options();
+    let weight = weight.with_gradient();
+    let leaf = input.clone().with_gradient();
+    let mut least = [f64::INFINITY; 3];
+    for _ in 0..repeats {
+        for (input, place) in [(&input, 1), (&leaf, 2)] {
+            let mut tape = Tape::training();
+            let start = Instant::now();
+            let output = ops::conv2d(&mut tape, input, &weight, None, &options);
+            let output = output.expect("shapes that fit");
+            least[0] = least[0].min(start.elapsed().as_secs_f64());
+            let gradient = output.detach();
+            let start = Instant::now();
+            let gradients = tape.backward_from(&output, gradient);
+            least[place] = least[place].min(start.elapsed().as_secs_f64());
+            black_box(gradients.expect("a gradient"));
+        }
+    }
+    least
+}
+
+/// GFLOP/s of all threads together.
+fn peak(threads: usize, repeats: usize) -> f64 {
+    let steps = 1 << 20;
+    let mut best = 0.0f64;
+    for _ in 0..repeats {
+        let start = Instant::now();
+        let flop: usize = (0..threads)
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|_| Arch::new().dispatch(Multiply { steps }))
+            .sum();
+        best = best.max(flop as f64 / start.elapsed().as_secs_f64() / 1e9);
+    }
+    best
+}
+
+struct Multiply {
+    steps: usize,
+}
+
+impl WithSimd for Multiply {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        const SUMS: usize = 12;
+        let factor = simd.splat_f32s(black_box(0.5));
+        let mut sums = [simd.splat_f32s(black_box(1.0)); SUMS];
+        for _ in 0..self.steps {
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        2 * SUMS * S::F32_LANES * self.steps
+    }
+}
+
+/// GB/s read and written together, by all threads.
+fn copy_bandwidth(from: usize, to: usize, repeats: usize) -> f64 {
+    let source = vec![1.0f32; from.max(to)];
+    let mut target = vec![0.0f32; to];
+    // Reads all of a source that is larger than the target, several pieces onto one.
+    let rounds = from.div_ceil(to);
+    let mut least = f64::INFINITY;
+    for _ in 0..repeats {
+        let start = Instant::now();
+        for round in 0..rounds {
+            let source = &source[round * to..][..to.min(source.len() - round * to)];
+            target
+                .par_chunks_mut(16 * 1024)
+                .zip(source.par_chunks(16 * 1024))
+                .for_each(|(target, source)| target[..source.len()].copy_from_slice(source));
+        }
+        least = least.min(start.elapsed().as_secs_f64());
+        black_box(&target);
+    }
+    4.0 * (rounds * to + from) as f64 / least / 1e9
+}
