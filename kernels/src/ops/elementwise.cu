@@ -69,3 +69,15 @@ extern "C" __global__ void sigmoid_forward(const float* x, float* y, Elementwise
 extern "C" __global__ void sigmoid_backward(const float* y, const float* gradient, float* dx, ElementwiseParameters p) {
     zip(y, gradient, dx, p.count, [](float y, float g) { return g * y * (1.0f - y); });
 }
+
+// The normal distribution and its density.
+__device__ __forceinline__ float normal(float x) { return 0.5f * erfcf(-0.70710678f * x); }
+__device__ __forceinline__ float normal_density(float x) { return 0.39894228f * expf(-0.5f * x * x); }
+
+extern "C" __global__ void gelu_forward(const float* x, float* y, ElementwiseParameters p) {
+    map(x, y, p.count, [](float x) { return x * normal(x); });
+}
+
+extern "C" __global__ void gelu_backward(const float* x, const float* gradient, float* dx, ElementwiseParameters p) {
+    zip(x, gradient, dx, p.count, [](float x, float g) { return g * (x * normal_density(x) + normal(x)); });
+}

@@ -141,6 +141,7 @@ fn worst(got: &Tensor, expected: &Tensor) -> f32 {
 pub fn cases() -> Vec<Case> {
     let of_each = [
         ops::add::cases,
+        ops::gelu::cases,
         ops::relu::cases,
         ops::reshape::cases,
         ops::roll::cases,

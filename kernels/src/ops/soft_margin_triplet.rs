@@ -1,0 +1,141 @@
+//! Pulls the distance at the true place below the distance everywhere else.
+
+use crate::error::{Error, Result};
+use crate::tape::Tape;
+use crate::tensor::Tensor;
+
+const OP: &str = "soft_margin_triplet";
+
+/// The mean over samples and wrong places of `log(1 + exp(slope · (distance at the true place -
+/// distance there)))`.
+///
+/// As published, the true place itself is in the sum (it adds log 2) but not in the count.
+///
+/// # Shapes
+/// `distances` `[N, rows, columns]`, more than one place; `places` one [row, column] for each
+/// sample; returns a scalar.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes do not fit; [`Error::Argument`] when a place does not exist.
+///
+/// # Source
+/// CVM-Net (Hu et al. 2018), equation 5, the weighted soft-margin loss; slope 10 in GGCVT.
+pub fn soft_margin_triplet(
+    tape: &mut Tape,
+    distances: &Tensor,
+    places: &[[usize; 2]],
+    slope: f32,
+) -> Result<Tensor> {
+    let (n, rows, columns) = match *distances.shape() {
+        [n, rows, columns] if n > 0 && rows * columns > 1 => (n, rows, columns),
+        _ => {
+            let expected = "[N, rows, columns], at least two places";
+            return Err(Error::shape(OP, "distances", expected, distances.shape()));
+        }
+    };
+    if places.len() != n {
+        return Err(Error::shape(
+            OP,
+            "one place for each sample",
+            n,
+            places.len(),
+        ));
+    }
+    let outside = |place: &&[usize; 2]| place[0] >= rows || place[1] >= columns;
+    if let Some(place) = places.iter().find(outside) {
+        let what = format!("place {place:?} lies outside {rows} rows and {columns} columns");
+        return Err(Error::argument(OP, what));
+    }
+    let indices: Vec<usize> = places.iter().map(|[r, c]| r * columns + c).collect();
+    let loss = cpu::forward(distances.data(), &indices, slope);
+    let mut output = Tensor::scalar(loss);
+    let saved = tape.needs_gradient(&[distances]).then(|| distances.clone());
+    tape.record(&mut output, &[distances], move |gradient| {
+        let distances = saved.expect("saved whenever recorded");
+        let data = cpu::backward(distances.data(), &indices, slope, gradient.item()?);
+        Ok(vec![Some(Tensor::from_parts(data, distances.shape()))])
+    });
+    Ok(output)
+}
+
+mod cpu {
+    fn count(distances: &[f32], places: &[usize]) -> f64 {
+        (distances.len() - places.len()) as f64
+    }
+
+    pub fn forward(distances: &[f32], places: &[usize], slope: f32) -> f32 {
+        let samples = distances.chunks_exact(distances.len() / places.len());
+        let terms = samples.zip(places).flat_map(|(sample, place)| {
+            let here = f64::from(sample[*place]);
+            sample
+                .iter()
+                .map(move |there| softplus(f64::from(slope) * (here - f64::from(*there))))
+        });
+        (terms.sum::<f64>() / count(distances, places)) as f32
+    }
+
+    pub fn backward(distances: &[f32], places: &[usize], slope: f32, gradient: f32) -> Vec<f32> {
+        let slope = f64::from(slope);
+        let scale = slope * f64::from(gradient) / count(distances, places);
+        let samples = distances.chunks_exact(distances.len() / places.len());
+        let mut result = Vec::with_capacity(distances.len());
+        for (sample, place) in samples.zip(places) {
+            let here = f64::from(sample[*place]);
+            let first = result.len();
+            let mut sum = 0.0;
+            for there in sample {
+                let pull = scale * logistic(slope * (here - f64::from(*there)));
+                sum += pull;
+                result.push(-pull as f32);
+            }
+            // The true place's own term moves neither way.
+            let own = scale * logistic(0.0);
+            result[first + place] = (sum - own) as f32;
+        }
+        result
+    }
+
+    fn softplus(x: f64) -> f64 {
+        x.max(0.0) + (-x.abs()).exp().ln_1p()
+    }
+
+    fn logistic(x: f64) -> f64 {
+        1.0 / (1.0 + (-x).exp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, check_gradient, noise};
+
+    #[test]
+    fn three_places_worked_by_hand() {
+        // Differences 0, ln 3 and -ln 3 at slope 1: log 2, log 4, log 4/3 over two wrong places.
+        let x = Tensor::new(vec![1.0, 1.0 - 3f32.ln(), 1.0 + 3f32.ln()], &[1, 1, 3]).unwrap();
+        let loss = soft_margin_triplet(&mut Tape::inference(), &x, &[[0, 0]], 1.0).unwrap();
+        assert_close(loss.data(), &[(2.0f32 * 4.0 * 4.0 / 3.0).ln() / 2.0], 1e-6);
+    }
+
+    #[test]
+    fn gradient_matches_finite_differences() {
+        check_gradient(&[noise(&[2, 3, 4], 1)], 3e-3, |tape, x| {
+            soft_margin_triplet(tape, &x[0], &[[0, 2], [2, 3]], 3.0)
+        });
+    }
+
+    #[test]
+    fn large_differences_do_not_overflow() {
+        let x = Tensor::new(vec![1e4, -1e4, 0.0], &[1, 1, 3]).unwrap();
+        let loss = soft_margin_triplet(&mut Tape::inference(), &x, &[[0, 0]], 10.0).unwrap();
+        assert_close(loss.data(), &[1.5e5], 1e-5);
+    }
+
+    #[test]
+    fn a_place_outside_is_refused() {
+        let x = noise(&[1, 2, 3], 1);
+        let mut tape = Tape::inference();
+        assert!(soft_margin_triplet(&mut tape, &x, &[[2, 0]], 10.0).is_err());
+        assert!(soft_margin_triplet(&mut tape, &x, &[], 10.0).is_err());
+    }
+}
