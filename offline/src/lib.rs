@@ -11,6 +11,7 @@ pub mod dataset;
 pub mod demo;
 pub mod evaluate;
 pub mod export;
+pub mod import;
 pub mod loss;
 pub mod metrics;
 pub mod model;

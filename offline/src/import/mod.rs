@@ -1,0 +1,3 @@
+//! Published PyTorch checkpoints.
+
+pub mod names;
