@@ -16,22 +16,15 @@ pub enum Device {
 }
 
 impl Device {
-    /// The device that `--device` names: `cpu`, `cuda` (the first), `cuda:1`, or `auto`, which is
-    /// the first CUDA device where there is one and the processor elsewhere.
+    /// The device that `--device` names: `cpu`, `cuda` (the first), `cuda:1`, or `auto`, for which
+    /// see [`Device::auto`].
     ///
     /// # Errors
-    /// [`Error::Argument`] for another word; for `cuda` the errors of [`Cuda::open`]. `auto` never
-    /// fails for want of a device, only where one is there and broken.
+    /// [`Error::Argument`] for another word; for `cuda` the errors of [`Cuda::open`].
     pub fn parse(text: &str) -> Result<Self> {
         match text {
             "cpu" => return Ok(Self::Cpu),
-            "auto" => {
-                return match Cuda::open(0) {
-                    Ok(cuda) => Ok(Self::Cuda(cuda)),
-                    Err(Error::NoDevice { .. } | Error::Architecture { .. }) => Ok(Self::Cpu),
-                    Err(error) => Err(error),
-                };
-            }
+            "auto" => return Ok(Self::auto().0),
             "cuda" => return Cuda::open(0).map(Self::Cuda),
             _ => {}
         }
@@ -41,6 +34,14 @@ impl Device {
                 "device",
                 format!("{text:?} is none of auto, cpu, cuda, cuda:0, cuda:1, ..."),
             )),
+        }
+    }
+
+    /// The first CUDA device, or else the processor and why there is no such device.
+    pub fn auto() -> (Self, Option<Error>) {
+        match Cuda::open(0) {
+            Ok(cuda) => (Self::Cuda(cuda), None),
+            Err(error) => (Self::Cpu, Some(error)),
         }
     }
 
@@ -110,6 +111,23 @@ mod tests {
             let message = Device::parse(text).unwrap_err().to_string();
             assert!(message.contains("auto, cpu, cuda"), "{message}");
         }
+    }
+
+    /// On a machine without a card; with one, there is nothing to be refused.
+    #[test]
+    fn without_a_card_cuda_is_refused_with_a_way_out_and_auto_takes_the_processor() {
+        let asked = Device::parse("cuda:7");
+        let (device, why_not) = Device::auto();
+        match why_not {
+            Some(error) => {
+                assert_eq!(device, Device::Cpu);
+                let message = asked.unwrap_err().to_string();
+                assert!(message.contains("use --device cpu"), "{message}");
+                assert!(error.to_string().contains("use --device cpu"), "{error}");
+            }
+            None => assert_ne!(device, Device::Cpu),
+        }
+        assert!(Device::parse("auto").is_ok());
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub enum Error {
         /// What to do.
         way_out: String,
     },
+    /// The card's driver is too old.
+    #[error("{found}; update it to {needed}, or use --device cpu")]
+    OldDriver {
+        /// What there is.
+        found: String,
+        /// What there should be.
+        needed: &'static str,
+    },
     /// The card is older than the kernels support.
     #[error(
         "{name} has compute capability {major}.{minor}, but the kernels need 7.5 (Turing, 2018) \

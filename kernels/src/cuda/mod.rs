@@ -11,6 +11,7 @@ mod driver;
 mod launch;
 mod pool;
 mod product;
+mod real;
 mod sources;
 
 use crate::error::{Error, Result};
@@ -47,14 +48,10 @@ impl Cuda {
     /// The device with this number, counted from 0.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] saying whether the driver, the device or the right to use it is missing,
-    /// [`Error::Architecture`] for a card before Turing.
+    /// [`Error::NoDevice`] saying whether the driver, the card or the right to use it is missing,
+    /// [`Error::OldDriver`], [`Error::Architecture`] for a card before Turing.
     pub fn open(ordinal: usize) -> Result<Self> {
-        Err(Error::NoDevice {
-            asked: format!("cuda:{ordinal}"),
-            cause: "this build has no driver yet".into(),
-            way_out: "use --device cpu".into(),
-        })
+        real::open(ordinal).map(Self::with_driver)
     }
 
     /// A device behind a driver of the caller's, such as the emulator.

@@ -1,0 +1,188 @@
+//! Kernels compiled once for the card, and kept on disk for the next run.
+
+use super::{Context, describe};
+use crate::cuda::compile::{compile, compiler_version, key};
+use crate::cuda::driver::{Kernel, Source};
+use crate::error::{Error, Result};
+use cudarc::driver::{result, sys};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Dynamic shared memory that a kernel gets without asking.
+const SHARED_BYTES_UNASKED: u32 = 48 * 1024;
+
+pub struct Modules {
+    context: Arc<Context>,
+    /// 13000 for CUDA 13.0.
+    driver_version: i32,
+    modules: HashMap<&'static str, sys::CUmodule>,
+    functions: HashMap<&'static str, Function>,
+}
+
+// SAFETY: the handles belong to the context, which may be entered from any thread.
+unsafe impl Send for Modules {}
+
+struct Function {
+    handle: sys::CUfunction,
+    /// Dynamic shared memory it has been allowed.
+    shared_bytes: u32,
+}
+
+impl Modules {
+    pub fn new(context: Arc<Context>, driver_version: i32) -> Self {
+        Self {
+            context,
+            driver_version,
+            modules: HashMap::new(),
+            functions: HashMap::new(),
+        }
+    }
+
+    /// The kernel, ready for a launch with that much dynamic shared memory. The context is current.
+    pub fn function(&mut self, kernel: &Kernel, shared_bytes: u32) -> Result<sys::CUfunction> {
+        if !self.functions.contains_key(kernel.entry) {
+            let function = self.load(kernel)?;
+            self.functions.insert(kernel.entry, function);
+        }
+        let function = self.functions.get_mut(kernel.entry);
+        let function = function.expect("inserted above");
+        if shared_bytes > function.shared_bytes {
+            let attribute =
+                sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            let bytes = shared_bytes.min(i32::MAX as u32) as i32;
+            // SAFETY: the function's module is loaded until `self` is dropped.
+            unsafe { result::function::set_function_attribute(function.handle, attribute, bytes) }
+                .map_err(|error| {
+                    Error::cuda(
+                        format!("launching {}", kernel.entry),
+                        format!("{shared_bytes} bytes of shared memory: {}", describe(error)),
+                    )
+                })?;
+            function.shared_bytes = shared_bytes;
+        }
+        Ok(function.handle)
+    }
+
+    fn load(&mut self, kernel: &Kernel) -> Result<Function> {
+        let source = kernel.source;
+        let module = match self.modules.get(source.name) {
+            Some(module) => *module,
+            None => {
+                let module = self.build(source)?;
+                self.modules.insert(source.name, module);
+                module
+            }
+        };
+        let name = CString::new(kernel.entry).expect("kernel names hold no NUL byte");
+        // SAFETY: the module stays loaded until `self` is dropped.
+        let handle = unsafe { result::module::get_function(module, name) }.map_err(|error| {
+            let cause = format!("{}: {}", source.name, describe(error));
+            Error::cuda(format!("finding kernel {}", kernel.entry), cause)
+        })?;
+        Ok(Function {
+            handle,
+            shared_bytes: SHARED_BYTES_UNASKED,
+        })
+    }
+
+    /// From the disk, or compiled and then put there.
+    fn build(&self, source: &'static Source) -> Result<sys::CUmodule> {
+        let architecture = self.context.architecture;
+        let compiler = compiler_version()?;
+        if compiler.0 > self.driver_version / 1000 {
+            return Err(Error::OldDriver {
+                found: format!(
+                    "NVIDIA's driver is made for CUDA {}, older than the compiler {}.{} (libnvrtc)",
+                    super::open::dotted(self.driver_version),
+                    compiler.0,
+                    compiler.1
+                ),
+                needed: "580 (CUDA 13.0), or libnvrtc of the driver's version",
+            });
+        }
+        let path = cache_folder().map(|folder| folder.join(key(source, architecture, compiler)));
+        // A file that does not load, say after a crash, is compiled again and replaced.
+        let kept = path.as_ref().and_then(|path| std::fs::read(path).ok());
+        if let Some(Ok(module)) = kept.map(|cubin| self.load_module(source, &cubin)) {
+            return Ok(module);
+        }
+        let compiled = compile(source, architecture)?;
+        let module = self.load_module(source, &compiled.cubin)?;
+        if let Some(path) = path {
+            // Without a place to keep it the next run compiles again; that is no failure.
+            let _ = keep(&path, &compiled.cubin);
+        }
+        Ok(module)
+    }
+
+    fn load_module(&self, source: &Source, cubin: &[u8]) -> Result<sys::CUmodule> {
+        self.context.enter()?;
+        if !cubin.starts_with(b"\x7fELF") {
+            return Err(Error::cuda(
+                format!("loading {}", source.name),
+                "not machine code",
+            ));
+        }
+        // SAFETY: it is an ELF image, whose length is within it, written whole by `keep` or made
+        // by the compiler; the driver copies it.
+        unsafe { result::module::load_data(cubin.as_ptr().cast()) }
+            .map_err(|error| Error::cuda(format!("loading {}", source.name), describe(error)))
+    }
+}
+
+impl Drop for Modules {
+    fn drop(&mut self) {
+        if self.context.synchronise().is_ok() {
+            for module in self.modules.values() {
+                // SAFETY: loaded once, unloaded once, and nothing runs.
+                let _ = unsafe { result::module::unload(*module) };
+            }
+        }
+    }
+}
+
+/// Where this platform keeps what can be made again.
+fn cache_folder() -> Option<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let base = if cfg!(windows) {
+        variable("LOCALAPPDATA").map(PathBuf::from)
+    } else {
+        let absolute = |path: &PathBuf| path.is_absolute();
+        let xdg = variable("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .filter(absolute);
+        xdg.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
+    };
+    base.map(|base| base.join("crossfix").join("kernels"))
+}
+
+/// Writes the file whole or not at all.
+fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_there_whole_and_leaves_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("crossfix-modules-{}", std::process::id()));
+        let path = folder.join("a").join("x.cubin");
+        keep(&path, b"first").unwrap();
+        keep(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
