@@ -9,8 +9,22 @@ pub const COMMON: &str = include_str!("common.cuh");
 /// All kernels' files.
 pub fn sources() -> Vec<&'static Source> {
     vec![
-        &ops::elementwise::SOURCE, //
+        &ops::collapse_rows::SOURCE,
+        &ops::concat_channels::SOURCE,
+        &ops::drop_connect::SOURCE,
+        &ops::elementwise::SOURCE,
+        &ops::global_mean_pool::SOURCE,
+        &ops::heatmap_cross_entropy::SOURCE,
+        &ops::l2_normalise::SOURCE,
+        &ops::linear::SOURCE,
+        &ops::max_channels::SOURCE,
+        &ops::max_pool2d::SOURCE,
+        &ops::orientation_loss::SOURCE,
         &ops::roll::SOURCE,
+        &ops::select_channels::SOURCE,
+        &ops::softmax::cuda::SOURCE,
+        &ops::total::SOURCE,
+        &ops::weighted_info_nce::SOURCE,
     ]
 }
 

@@ -1,9 +1,12 @@
 //! Weighs the rows of a ground feature map into one descriptor: CCVPE's "height as channels"
 //! convolution followed by its flattening.
 
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "collapse_rows";
 
@@ -23,9 +26,17 @@ pub fn collapse_rows(
     weight: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4(OP, "input")?;
+    let [_, _, h, _] = input.dims4(OP, "input")?;
     weight.expect_shape(OP, "weight, one for each row", &[h])?;
     bias.expect_shape(OP, "bias", &[1])?;
+    match Device::common(OP, &[input, weight, bias])? {
+        Device::Cpu => on_cpu(tape, input, weight, bias),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, input, weight, bias),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
     let mut data = vec![bias.data()[0]; n * w * c];
     for sample in 0..n {
         for channel in 0..c {
@@ -69,6 +80,109 @@ pub fn collapse_rows(
         ])
     });
     Ok(output)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/collapse_rows.cu",
+    text: include_str!("collapse_rows.cu"),
+    hot: &["collapse_rows_forward", "collapse_rows_to_input"],
+};
+const fn kernel(entry: &'static str) -> Kernel {
+    Kernel {
+        source: &SOURCE,
+        entry,
+    }
+}
+static FORWARD: Kernel = kernel("collapse_rows_forward");
+static TO_INPUT: Kernel = kernel("collapse_rows_to_input");
+static TO_WEIGHT: Kernel = kernel("collapse_rows_to_weight");
+
+parameters! {
+    struct CollapseParameters {
+        samples: u32,
+        channels: u32,
+        rows: u32,
+        columns: u32,
+    }
+}
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    input: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
+    count(OP, input.len())?;
+    let parameters = CollapseParameters {
+        samples: n as u32,
+        channels: c as u32,
+        rows: h as u32,
+        columns: w as u32,
+    };
+    let mut output = cuda.any(n * w * c)?;
+    let launch = Launch::new(&FORWARD).over(output.len());
+    // SAFETY: collapse_rows_forward(input, weight, bias, output, CollapseParameters): extents as
+    // checked by the caller; the kernel guards its index by samples · columns · channels, the
+    // length of the output.
+    unsafe {
+        launch
+            .input(input.buffer())
+            .input(weight.buffer())
+            .input(bias.buffer())
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = Tensor::from_device(output, &[n, w * c]);
+    let saved = tape
+        .needs_gradient(&[input, weight, bias])
+        .then(|| (cuda.clone(), input.clone(), weight.clone()));
+    tape.record(&mut output, &[input, weight, bias], move |gradient| {
+        let (cuda, input, weight) = saved.expect("saved whenever recorded");
+        let mut to_input = cuda.any(input.len())?;
+        let launch = Launch::new(&TO_INPUT).over(input.len());
+        // SAFETY: collapse_rows_to_input(weight, gradient, to_input, CollapseParameters): the
+        // kernel guards its index by the length of the input; the gradient is like the output.
+        unsafe {
+            launch
+                .input(weight.buffer())
+                .input(gradient.buffer())
+                .output(&mut to_input)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        let (mut to_weight, mut to_bias) = (cuda.any(h)?, cuda.any(1)?);
+        // SAFETY: collapse_rows_to_weight(input, gradient, to_weight, to_bias,
+        // CollapseParameters): a block for each row writes its weight's gradient, one more the
+        // bias's; reads guarded by the extents.
+        unsafe {
+            Launch::new(&TO_WEIGHT)
+                .grid([h + 1, 1, 1])
+                .input(input.buffer())
+                .input(gradient.buffer())
+                .output(&mut to_weight)
+                .output(&mut to_bias)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![
+            Some(Tensor::from_device(to_input, input.shape())),
+            Some(Tensor::from_device(to_weight, &[h])),
+            Some(Tensor::from_device(to_bias, &[1])),
+        ])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new(
+        "collapse_rows",
+        &[&[2, 7, 3, 11], &[3], &[1]],
+        |tape, x| collapse_rows(tape, &x[0], &x[1], &x[2]),
+    )]
 }
 
 #[cfg(test)]

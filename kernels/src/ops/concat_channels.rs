@@ -1,9 +1,12 @@
 //! Joins image batches along their channels: decoder features beside skip features.
 
 use crate::buffer;
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 /// The channels of every input, one input after the other.
 ///
@@ -11,7 +14,8 @@ use crate::tensor::Tensor;
 /// `inputs` `[N, Cᵢ, H, W]`; returns `[N, ΣCᵢ, H, W]`.
 ///
 /// # Errors
-/// [`Error::Argument`] without inputs; [`Error::Shape`] when N, H or W differ.
+/// [`Error::Argument`] without inputs; [`Error::Shape`] when N, H or W differ; [`Error::Device`]
+/// when they lie on several devices.
 pub fn concat_channels(tape: &mut Tape, inputs: &[&Tensor]) -> Result<Tensor> {
     const OP: &str = "concat_channels";
     let Some(first) = inputs.first() else {
@@ -29,35 +33,149 @@ pub fn concat_channels(tape: &mut Tape, inputs: &[&Tensor]) -> Result<Tensor> {
         channels += here;
         spans.push(here * height * width);
     }
-    let mut data = buffer::empty(batch * channels * height * width);
-    for sample in 0..batch {
-        for (input, span) in inputs.iter().zip(&spans) {
+    let shape = [batch, channels, height, width];
+    let mut output = match Device::common(OP, inputs)? {
+        Device::Cpu => join_cpu(inputs, &spans, &shape),
+        Device::Cuda(cuda) => join_cuda(&cuda, inputs, &spans, &shape)?,
+    };
+    tape.record(&mut output, inputs, move |gradient| {
+        let parts = match gradient.device() {
+            Device::Cpu => part_cpu(gradient, &spans, &shape),
+            Device::Cuda(cuda) => part_cuda(&cuda, gradient, &spans, &shape)?,
+        };
+        Ok(parts.into_iter().map(Some).collect())
+    });
+    Ok(output)
+}
+
+/// The shape of the part that has `span` elements in each sample.
+fn part_shape(span: usize, &[batch, _, height, width]: &[usize; 4]) -> [usize; 4] {
+    [batch, span / (height * width), height, width]
+}
+
+fn join_cpu(inputs: &[&Tensor], spans: &[usize], shape: &[usize; 4]) -> Tensor {
+    let mut data = buffer::empty(shape.iter().product());
+    for sample in 0..shape[0] {
+        for (input, span) in inputs.iter().zip(spans) {
             data.extend_from_slice(&input.data()[sample * span..][..*span]);
         }
     }
-    let mut output = Tensor::from_parts(data, &[batch, channels, height, width]);
-    tape.record(&mut output, inputs, move |gradient| {
-        let mut parts: Vec<Vec<f32>> = spans
-            .iter()
-            .map(|span| buffer::empty(batch * span))
-            .collect();
-        let mut rest = gradient.data();
-        for _ in 0..batch {
-            for (part, span) in parts.iter_mut().zip(&spans) {
-                part.extend_from_slice(&rest[..*span]);
-                rest = &rest[*span..];
-            }
+    Tensor::from_parts(data, shape)
+}
+
+fn part_cpu(joined: &Tensor, spans: &[usize], shape: &[usize; 4]) -> Vec<Tensor> {
+    let room = |span: &usize| buffer::empty(shape[0] * span);
+    let mut parts: Vec<Vec<f32>> = spans.iter().map(room).collect();
+    let mut rest = joined.data();
+    for _ in 0..shape[0] {
+        for (part, span) in parts.iter_mut().zip(spans) {
+            part.extend_from_slice(&rest[..*span]);
+            rest = &rest[*span..];
         }
-        Ok(parts
-            .into_iter()
-            .zip(&spans)
-            .map(|(part, span)| {
-                let shape = [batch, span / (height * width), height, width];
-                Some(Tensor::from_parts(part, &shape))
+    }
+    let parts = parts.into_iter().zip(spans);
+    parts
+        .map(|(part, span)| Tensor::from_parts(part, &part_shape(*span, shape)))
+        .collect()
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/concat_channels.cu",
+    text: include_str!("concat_channels.cu"),
+    hot: &["concat_join", "concat_part"],
+};
+static JOIN: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "concat_join",
+};
+static PART: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "concat_part",
+};
+
+parameters! {
+    struct ConcatParameters {
+        count: u32,
+        span: u32,
+        joined_span: u32,
+        offset: u32,
+    }
+}
+
+/// Where each part lies in the joined samples.
+fn placed<'a>(
+    spans: &'a [usize],
+    &[batch, channels, height, width]: &'a [usize; 4],
+) -> impl Iterator<Item = Result<ConcatParameters>> + 'a {
+    let joined_span = channels * height * width;
+    spans.iter().scan(0, move |offset, span| {
+        let here = *offset;
+        *offset += span;
+        Some(count("concat_channels", batch * joined_span).and_then(|_| {
+            Ok(ConcatParameters {
+                count: count("concat_channels", batch * span)?,
+                span: *span as u32,
+                joined_span: joined_span as u32,
+                offset: here as u32,
             })
-            .collect())
-    });
-    Ok(output)
+        }))
+    })
+}
+
+fn join_cuda(
+    cuda: &Cuda,
+    inputs: &[&Tensor],
+    spans: &[usize],
+    shape: &[usize; 4],
+) -> Result<Tensor> {
+    let mut joined = cuda.any(shape.iter().product())?;
+    for (input, parameters) in inputs.iter().zip(placed(spans, shape)) {
+        let launch = Launch::new(&JOIN).over(input.len());
+        // SAFETY: concat_join(part, joined, ConcatParameters): the part has `count` elements, by
+        // which the kernel guards its index; sample s of it goes to s · joined_span + offset, and
+        // offset + span ends within joined_span, of which `joined` has one for each sample.
+        unsafe {
+            launch
+                .input(input.buffer())
+                .output(&mut joined)
+                .parameters(&parameters?)
+                .enqueue(cuda)?;
+        }
+    }
+    Ok(Tensor::from_device(joined, shape))
+}
+
+fn part_cuda(
+    cuda: &Cuda,
+    joined: &Tensor,
+    spans: &[usize],
+    shape: &[usize; 4],
+) -> Result<Vec<Tensor>> {
+    let parts = spans.iter().zip(placed(spans, shape));
+    parts
+        .map(|(span, parameters)| {
+            let mut part = cuda.any(shape[0] * span)?;
+            let launch = Launch::new(&PART).over(part.len());
+            // SAFETY: concat_part(joined, part, ConcatParameters): as concat_join, the other way.
+            unsafe {
+                launch
+                    .input(joined.buffer())
+                    .output(&mut part)
+                    .parameters(&parameters?)
+                    .enqueue(cuda)?;
+            }
+            Ok(Tensor::from_device(part, &part_shape(*span, shape)))
+        })
+        .collect()
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new(
+        "concat_channels",
+        &[&[2, 3, 4, 5], &[2, 1, 4, 5], &[2, 7, 4, 5]],
+        |tape, x| concat_channels(tape, &[&x[0], &x[1], &x[2]]),
+    )]
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Stochastic depth: drops the residual branch of whole samples in training.
 
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "drop_connect";
 
@@ -14,7 +17,8 @@ const OP: &str = "drop_connect";
 ///
 /// # Errors
 /// [`Error::Shape`] when `keep` has not one entry for each sample, [`Error::Argument`] when
-/// `keep_probability` is not in (0, 1].
+/// `keep_probability` is not in (0, 1]; on a device [`Error::Cuda`] while a step is being recorded,
+/// because its replays would drop the same samples.
 ///
 /// # Source
 /// Deep Networks with Stochastic Depth (Huang et al. 2016), with the scaling of `EfficientNet`.
@@ -38,25 +42,83 @@ pub fn drop_connect(
             format!("keep probability {keep_probability} is not in (0, 1]"),
         ));
     }
-    let mut output = scale_samples(input, keep, keep_probability);
-    let keep = keep.to_vec();
-    tape.record(&mut output, &[input], move |gradient| {
-        Ok(vec![Some(scale_samples(gradient, &keep, keep_probability))])
-    });
-    Ok(output)
+    let factor = |keep: &bool| if *keep { 1.0 / keep_probability } else { 0.0 };
+    let factors: Vec<f32> = keep.iter().map(factor).collect();
+    match input.device() {
+        Device::Cpu => {
+            let mut output = scale_samples(input, &factors);
+            tape.record(&mut output, &[input], move |gradient| {
+                Ok(vec![Some(scale_samples(gradient, &factors))])
+            });
+            Ok(output)
+        }
+        Device::Cuda(cuda) => {
+            let factors = cuda.upload(&factors)?;
+            let mut output = scale_samples_cuda(&cuda, input, &factors)?;
+            tape.record(&mut output, &[input], move |gradient| {
+                Ok(vec![Some(scale_samples_cuda(&cuda, gradient, &factors)?)])
+            });
+            Ok(output)
+        }
+    }
 }
 
-fn scale_samples(tensor: &Tensor, keep: &[bool], keep_probability: f32) -> Tensor {
+fn scale_samples(tensor: &Tensor, factors: &[f32]) -> Tensor {
     let mut data = Vec::with_capacity(tensor.len());
-    let sample_len = tensor.len().checked_div(keep.len()).unwrap_or(0).max(1);
-    for (sample, keep) in tensor.data().chunks(sample_len).zip(keep) {
-        data.extend(
-            sample
-                .iter()
-                .map(|x| if *keep { x / keep_probability } else { 0.0 }),
-        );
+    let sample_len = tensor.len().checked_div(factors.len()).unwrap_or(0).max(1);
+    for (sample, factor) in tensor.data().chunks(sample_len).zip(factors) {
+        // Zero times NaN would be NaN: a dropped sample is 0 whatever it held.
+        let kept = *factor > 0.0;
+        data.extend(sample.iter().map(|x| if kept { factor * x } else { 0.0 }));
     }
     Tensor::from_parts(data, tensor.shape())
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/drop_connect.cu",
+    text: include_str!("drop_connect.cu"),
+    hot: &[],
+};
+static SCALE: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "drop_connect_scale",
+};
+
+parameters! {
+    struct DropParameters {
+        count: u32,
+        length: u32,
+    }
+}
+
+fn scale_samples_cuda(cuda: &Cuda, tensor: &Tensor, factors: &DeviceBuffer) -> Result<Tensor> {
+    if tensor.is_empty() {
+        return Ok(tensor.detach());
+    }
+    let parameters = DropParameters {
+        count: count(OP, tensor.len())?,
+        length: (tensor.len() / factors.len()) as u32,
+    };
+    let mut output = cuda.any(tensor.len())?;
+    let launch = Launch::new(&SCALE).over(tensor.len());
+    // SAFETY: drop_connect_scale(input, factors, output, DropParameters): both tensors have
+    // `count` elements, by which the kernel guards its index, `length` for each factor.
+    unsafe {
+        launch
+            .input(tensor.buffer())
+            .input(factors)
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, tensor.shape()))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new("drop_connect", &[&[3, 4, 5, 6]], |tape, x| {
+        drop_connect(tape, &x[0], &[true, false, true], 0.8)
+    })]
 }
 
 #[cfg(test)]

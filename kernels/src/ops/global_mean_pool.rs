@@ -1,10 +1,15 @@
 //! Mean of each channel over the whole image.
 
 use crate::buffer;
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::math::sum;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
+
+const OP: &str = "global_mean_pool";
 
 /// The mean over rows and columns.
 ///
@@ -14,19 +19,100 @@ use crate::tensor::Tensor;
 /// # Errors
 /// [`crate::Error::Shape`] when `input` is not an image batch.
 pub fn global_mean_pool(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4("global_mean_pool", "input")?;
+    let shape @ [n, c, h, w] = input.dims4(OP, "input")?;
     let share = 1.0 / (h * w) as f32;
-    let planes = input.data().chunks_exact(h * w);
-    let data = planes.map(|plane| sum(plane) * share).collect();
-    let mut output = Tensor::from_parts(data, &[n, c]);
-    tape.record(&mut output, &[input], move |gradient| {
-        let mut data = buffer::empty(n * c * h * w);
-        for gradient in gradient.data() {
-            data.resize(data.len() + h * w, gradient * share);
+    let mut output = match input.device() {
+        Device::Cpu => {
+            let planes = input.data().chunks_exact(h * w);
+            let data = planes.map(|plane| sum(plane) * share).collect();
+            Tensor::from_parts(data, &[n, c])
         }
-        Ok(vec![Some(Tensor::from_parts(data, &[n, c, h, w]))])
+        Device::Cuda(cuda) => forward_cuda(&cuda, input, shape)?,
+    };
+    tape.record(&mut output, &[input], move |gradient| {
+        let to_input = match gradient.device() {
+            Device::Cpu => {
+                let mut data = buffer::empty(n * c * h * w);
+                for gradient in gradient.data() {
+                    data.resize(data.len() + h * w, gradient * share);
+                }
+                Tensor::from_parts(data, &shape)
+            }
+            Device::Cuda(cuda) => backward_cuda(&cuda, gradient, shape)?,
+        };
+        Ok(vec![Some(to_input)])
     });
     Ok(output)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/global_mean_pool.cu",
+    text: include_str!("global_mean_pool.cu"),
+    hot: &["global_mean_pool_forward", "global_mean_pool_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "global_mean_pool_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "global_mean_pool_backward",
+};
+
+parameters! {
+    struct MeanPoolParameters {
+        count: u32,
+        pixels: u32,
+        share: f32,
+    }
+}
+
+fn parameters([n, c, h, w]: [usize; 4]) -> Result<MeanPoolParameters> {
+    Ok(MeanPoolParameters {
+        count: count(OP, n * c * h * w)?,
+        pixels: (h * w) as u32,
+        share: 1.0 / (h * w) as f32,
+    })
+}
+
+fn forward_cuda(cuda: &Cuda, input: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
+    let [n, c, ..] = shape;
+    let mut output = cuda.any(n * c)?;
+    let launch = Launch::new(&FORWARD).grid([n * c, 1, 1]);
+    // SAFETY: global_mean_pool_forward(input, output, MeanPoolParameters): one block for each of
+    // the planes of `pixels` elements in `input`, which are as many as `output` has elements.
+    unsafe {
+        launch
+            .input(input.buffer())
+            .output(&mut output)
+            .parameters(&parameters(shape)?)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, &[n, c]))
+}
+
+fn backward_cuda(cuda: &Cuda, gradient: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
+    let mut result = cuda.any(shape.iter().product())?;
+    let launch = Launch::new(&BACKWARD).over(result.len());
+    // SAFETY: global_mean_pool_backward(gradient, result, MeanPoolParameters): the result has
+    // `count` elements, by which the kernel guards its index, `pixels` for each of `gradient`.
+    unsafe {
+        launch
+            .input(gradient.buffer())
+            .output(&mut result)
+            .parameters(&parameters(shape)?)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(result, &shape))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new(
+        "global_mean_pool",
+        &[&[2, 3, 17, 19]],
+        |tape, x| global_mean_pool(tape, &x[0]),
+    )]
 }
 
 #[cfg(test)]

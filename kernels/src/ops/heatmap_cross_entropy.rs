@@ -1,9 +1,13 @@
 //! Cross-entropy between a predicted heatmap and a Gaussian about the true place.
 
+use super::softmax::cuda::{STATISTICS, SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
+use crate::cuda::{Cuda, Kernel, Launch, Source};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::{Case, noise};
 use rayon::prelude::*;
 
 const OP: &str = "heatmap_cross_entropy";
@@ -18,13 +22,21 @@ const OP: &str = "heatmap_cross_entropy";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or a sample is empty, [`Error::Argument`] when a
-/// sample's target does not sum to a positive number.
+/// sample's target does not sum to a positive number; on a device, where nobody waits for the
+/// sums, the loss is then not finite.
 ///
 /// # Source
 /// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the localisation loss.
 pub fn heatmap_cross_entropy(tape: &mut Tape, logits: &Tensor, target: &Tensor) -> Result<Tensor> {
     let m = sample_len(OP, "logits", logits)?;
     target.expect_shape(OP, "target", logits.shape())?;
+    match Device::common(OP, &[logits, target])? {
+        Device::Cpu => on_cpu(tape, logits, target, m),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, logits, target, m),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, logits: &Tensor, target: &Tensor, m: usize) -> Result<Tensor> {
     let n = logits.shape()[0];
     let samples: Vec<Sample> = logits
         .data()
@@ -89,6 +101,80 @@ impl Sample {
             loss: weighted / target_sum,
         }
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/heatmap_cross_entropy.cu",
+    text: include_str!("heatmap_cross_entropy.cu"),
+    hot: &["heatmap_cross_entropy_backward"],
+};
+static LOSS: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "heatmap_cross_entropy_loss",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "heatmap_cross_entropy_backward",
+};
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    logits: &Tensor,
+    target: &Tensor,
+    m: usize,
+) -> Result<Tensor> {
+    let parameters = SampleParameters::new(OP, logits.len(), m)?;
+    let statistics = statistics(cuda, logits, Some(target), &parameters)?;
+    debug_assert_eq!(statistics.len(), logits.shape()[0] * STATISTICS);
+    let mut loss = cuda.any(1)?;
+    // SAFETY: heatmap_cross_entropy_loss(statistics, loss, SampleParameters) by one block:
+    // statistics of all `samples`, by which the kernel guards its index; one loss.
+    unsafe {
+        Launch::new(&LOSS)
+            .input(&statistics)
+            .output(&mut loss)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = Tensor::from_device(loss, &[]);
+    let saved = tape
+        .needs_gradient(&[logits])
+        .then(|| (cuda.clone(), logits.clone(), target.clone(), statistics));
+    tape.record(&mut output, &[logits], move |gradient| {
+        let (cuda, logits, target, statistics) = saved.expect("saved whenever recorded");
+        let mut result = cuda.any(logits.len())?;
+        let launch = Launch::new(&BACKWARD).over(logits.len());
+        // SAFETY: heatmap_cross_entropy_backward(logits, target, statistics, gradient, result,
+        // SampleParameters): the first two and `result` have samples · length elements, by which
+        // the kernel guards its index; `gradient` has one.
+        unsafe {
+            launch
+                .input(logits.buffer())
+                .input(target.buffer())
+                .input(&statistics)
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![Some(Tensor::from_device(result, logits.shape()))])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let shape = [3, 1, 50, 60];
+    let target = noise(&shape, 7).into_data();
+    let target = target.iter().map(|x| x.max(0.0).powi(6)).collect();
+    vec![
+        Case::new("heatmap_cross_entropy", &[&shape, &shape], |tape, x| {
+            heatmap_cross_entropy(tape, &x[0], &x[1])
+        })
+        .input(1, Tensor::from_parts(target, &shape))
+        .without_gradient(&[1]),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! Unit length over the channels of each pixel.
 
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 use rayon::prelude::*;
 
 const OP: &str = "l2_normalise";
@@ -19,13 +22,21 @@ const OP: &str = "l2_normalise";
 /// [`Error::Shape`] when `input` has not four axes, [`Error::Argument`] when `epsilon` is not
 /// positive.
 pub fn l2_normalise(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4(OP, "input")?;
+    input.dims4(OP, "input")?;
     if !(epsilon > 0.0 && epsilon.is_finite()) {
         return Err(Error::argument(
             OP,
             format!("epsilon {epsilon} is not positive"),
         ));
     }
+    match input.device() {
+        Device::Cpu => on_cpu(tape, input, epsilon),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, input, epsilon),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
     let pixels = h * w;
     let sample_len = (c * pixels).max(1);
     let mut norms = vec![0.0; n * pixels];
@@ -91,6 +102,92 @@ pub fn l2_normalise(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result<Ten
         Ok(vec![Some(Tensor::from_parts(data, output.shape()))])
     });
     Ok(output)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/l2_normalise.cu",
+    text: include_str!("l2_normalise.cu"),
+    hot: &["l2_normalise_forward", "l2_normalise_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "l2_normalise_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "l2_normalise_backward",
+};
+
+parameters! {
+    struct NormaliseParameters {
+        count: u32,
+        channels: u32,
+        pixels: u32,
+        epsilon: f32,
+    }
+}
+
+fn on_cuda(tape: &mut Tape, cuda: &Cuda, input: &Tensor, epsilon: f32) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
+    count(OP, input.len())?;
+    let parameters = NormaliseParameters {
+        count: (n * h * w) as u32,
+        channels: c as u32,
+        pixels: (h * w) as u32,
+        epsilon,
+    };
+    let mut norms = cuda.any::<f32>(n * h * w)?;
+    let mut output = cuda.any(input.len())?;
+    let launch = Launch::new(&FORWARD).over(norms.len());
+    // SAFETY: l2_normalise_forward(input, output, norms, NormaliseParameters): `norms` has `count`
+    // elements, by which the kernel guards its index, the others `channels` for each of them.
+    unsafe {
+        launch
+            .input(input.buffer())
+            .output(&mut output)
+            .output(&mut norms)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = Tensor::from_device(output, input.shape());
+    let saved = tape
+        .needs_gradient(&[input])
+        .then(|| (cuda.clone(), output.clone(), norms));
+    tape.record(&mut output, &[input], move |gradient| {
+        let (cuda, output, norms) = saved.expect("saved whenever recorded");
+        let mut result = cuda.any(output.len())?;
+        let launch = Launch::new(&BACKWARD).over(norms.len());
+        // SAFETY: l2_normalise_backward(output, norms, gradient, result, NormaliseParameters): as
+        // above, all but `norms` shaped like the input.
+        unsafe {
+            launch
+                .input(output.buffer())
+                .input(&norms)
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![Some(Tensor::from_device(result, output.shape()))])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let mut short = crate::testing::noise(&[1, 3, 2, 2], 1).into_data();
+    for channel in 0..3 {
+        short[channel * 4] = 0.0;
+    }
+    vec![
+        Case::new("l2_normalise", &[&[2, 37, 5, 7]], |tape, x| {
+            l2_normalise(tape, &x[0], 1e-12)
+        }),
+        Case::new("l2_normalise of a zero", &[&[1, 3, 2, 2]], |tape, x| {
+            l2_normalise(tape, &x[0], 0.1)
+        })
+        .input(0, Tensor::from_parts(short, &[1, 3, 2, 2])),
+    ]
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! Fully connected layer.
 
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Matrix, Product, Source, count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::gemm::{Strides, gemm};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
+
+const OP: &str = "linear";
 
 /// x · wᵀ + b.
 ///
@@ -13,11 +18,18 @@ use crate::tensor::Tensor;
 /// # Errors
 /// [`crate::Error::Shape`] when the shapes do not fit.
 pub fn linear(tape: &mut Tape, input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    const OP: &str = "linear";
-    let [n, i] = input.dims2(OP, "input")?;
+    let [_, i] = input.dims2(OP, "input")?;
     let [o, _] = weight.dims2(OP, "weight")?;
     weight.expect_shape(OP, "weight for this input", &[o, i])?;
     bias.expect_shape(OP, "bias", &[o])?;
+    match Device::common(OP, &[input, weight, bias])? {
+        Device::Cpu => on_cpu(tape, input, weight, bias),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, input, weight, bias),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, input: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let ([n, i], [o, _]) = (input.dims2(OP, "input")?, weight.dims2(OP, "weight")?);
     let mut data = bias.data().repeat(n);
     gemm(
         [n, o, i],
@@ -62,6 +74,93 @@ pub fn linear(tape: &mut Tape, input: &Tensor, weight: &Tensor, bias: &Tensor) -
         ])
     });
     Ok(output)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/linear.cu",
+    text: include_str!("linear.cu"),
+    hot: &[],
+};
+static TO_BIAS: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "linear_to_bias",
+};
+
+parameters! {
+    struct LinearParameters {
+        rows: u32,
+        columns: u32,
+    }
+}
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    input: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
+    let ([n, i], [o, _]) = (input.dims2(OP, "input")?, weight.dims2(OP, "weight")?);
+    let mut output = cuda.any(n * o)?;
+    let x = Matrix::row_major(input.buffer(), i);
+    Product::new([n, o, i], x, Matrix::transposed(weight.buffer(), i))
+        .bias(bias.buffer())
+        .enqueue(&mut output)?;
+    let mut output = Tensor::from_device(output, &[n, o]);
+    let inputs = [input, weight, bias];
+    let saved = tape
+        .needs_gradient(&inputs)
+        .then(|| (cuda.clone(), input.clone(), weight.clone()));
+    tape.record(&mut output, &inputs, move |gradient| {
+        let (cuda, input, weight) = saved.expect("saved whenever recorded");
+        let (mut to_input, mut to_weight) = (cuda.any(n * i)?, cuda.any(o * i)?);
+        let w = Matrix::row_major(weight.buffer(), i);
+        Product::new([n, i, o], Matrix::row_major(gradient.buffer(), o), w)
+            .enqueue(&mut to_input)?;
+        let x = Matrix::row_major(input.buffer(), i);
+        Product::new([o, i, n], Matrix::transposed(gradient.buffer(), o), x)
+            .enqueue(&mut to_weight)?;
+        Ok(vec![
+            Some(Tensor::from_device(to_input, &[n, i])),
+            Some(Tensor::from_device(to_weight, &[o, i])),
+            Some(Tensor::from_device(
+                column_sums(&cuda, gradient.buffer(), [n, o])?,
+                &[o],
+            )),
+        ])
+    });
+    Ok(output)
+}
+
+fn column_sums(cuda: &Cuda, matrix: &DeviceBuffer, [n, o]: [usize; 2]) -> Result<DeviceBuffer> {
+    count(OP, matrix.len())?;
+    let parameters = LinearParameters {
+        rows: n as u32,
+        columns: o as u32,
+    };
+    let mut sums = cuda.any(o)?;
+    let launch = Launch::new(&TO_BIAS).over(o);
+    // SAFETY: linear_to_bias(gradient, sums, LinearParameters): `sums` has `columns` elements, by
+    // which the kernel guards its index, the gradient `rows` for each of them.
+    unsafe {
+        launch
+            .input(matrix)
+            .output(&mut sums)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(sums)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new("linear", &[&[3, 37], &[19, 37], &[19]], |tape, x| {
+            linear(tape, &x[0], &x[1], &x[2])
+        })
+        // Sums of 37 products in another order.
+        .tolerance(1e-5, 1e-5),
+    ]
 }
 
 #[cfg(test)]

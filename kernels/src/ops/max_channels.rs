@@ -1,8 +1,11 @@
 //! The best score over orientations: CCVPE's matching map.
 
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 use rayon::prelude::*;
 
 const OP: &str = "max_channels";
@@ -16,7 +19,7 @@ const OP: &str = "max_channels";
 /// # Errors
 /// [`Error::Shape`] when `input` has not four axes or no channel.
 pub fn max_channels(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let [n, channels, h, w] = input.dims4(OP, "input")?;
+    let shape @ [_, channels, ..] = input.dims4(OP, "input")?;
     if channels == 0 {
         return Err(Error::shape(
             OP,
@@ -25,6 +28,25 @@ pub fn max_channels(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
             input.shape(),
         ));
     }
+    match input.device() {
+        Device::Cpu => {
+            let (mut output, winners) = forward_cpu(input, shape);
+            tape.record(&mut output, &[input], move |gradient| {
+                Ok(vec![Some(backward_cpu(gradient, &winners, shape))])
+            });
+            Ok(output)
+        }
+        Device::Cuda(cuda) => {
+            let (mut output, winners) = forward_cuda(&cuda, input, shape)?;
+            tape.record(&mut output, &[input], move |gradient| {
+                Ok(vec![Some(backward_cuda(&cuda, gradient, &winners, shape)?)])
+            });
+            Ok(output)
+        }
+    }
+}
+
+fn forward_cpu(input: &Tensor, [n, channels, h, w]: [usize; 4]) -> (Tensor, Vec<u32>) {
     let pixels = (h * w).max(1);
     let mut data = vec![0.0f32; n * h * w];
     let mut winners = vec![0u32; n * h * w];
@@ -41,20 +63,112 @@ pub fn max_channels(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
                 }
             }
         });
-    let mut output = Tensor::from_parts(data, &[n, 1, h, w]);
-    tape.record(&mut output, &[input], move |gradient| {
-        let mut data = vec![0.0; n * channels * h * w];
-        data.par_chunks_mut(channels * pixels)
-            .zip(winners.par_chunks(pixels))
-            .zip(gradient.data().par_chunks(pixels))
-            .for_each(|((result, winners), gradient)| {
-                for (pixel, (winner, g)) in winners.iter().zip(gradient).enumerate() {
-                    result[*winner as usize * pixels + pixel] = *g;
-                }
-            });
-        Ok(vec![Some(Tensor::from_parts(data, &[n, channels, h, w]))])
-    });
-    Ok(output)
+    (Tensor::from_parts(data, &[n, 1, h, w]), winners)
+}
+
+fn backward_cpu(gradient: &Tensor, winners: &[u32], shape: [usize; 4]) -> Tensor {
+    let [n, channels, h, w] = shape;
+    let pixels = (h * w).max(1);
+    let mut data = vec![0.0; n * channels * h * w];
+    data.par_chunks_mut(channels * pixels)
+        .zip(winners.par_chunks(pixels))
+        .zip(gradient.data().par_chunks(pixels))
+        .for_each(|((result, winners), gradient)| {
+            for (pixel, (winner, g)) in winners.iter().zip(gradient).enumerate() {
+                result[*winner as usize * pixels + pixel] = *g;
+            }
+        });
+    Tensor::from_parts(data, &shape)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/max_channels.cu",
+    text: include_str!("max_channels.cu"),
+    hot: &["max_channels_forward", "max_channels_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "max_channels_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "max_channels_backward",
+};
+
+parameters! {
+    struct MaxChannelsParameters {
+        count: u32,
+        channels: u32,
+        pixels: u32,
+    }
+}
+
+fn parameters(written: usize, [n, channels, h, w]: [usize; 4]) -> Result<MaxChannelsParameters> {
+    count(OP, n * channels * h * w)?;
+    Ok(MaxChannelsParameters {
+        count: written as u32,
+        channels: channels as u32,
+        pixels: (h * w) as u32,
+    })
+}
+
+fn forward_cuda(
+    cuda: &Cuda,
+    input: &Tensor,
+    shape: [usize; 4],
+) -> Result<(Tensor, DeviceBuffer<u32>)> {
+    let [n, _, h, w] = shape;
+    let mut output = cuda.any(n * h * w)?;
+    let mut winners = cuda.any(n * h * w)?;
+    let launch = Launch::new(&FORWARD).over(output.len());
+    // SAFETY: max_channels_forward(input, output, winners, MaxChannelsParameters): the outputs
+    // have `count` elements, by which the kernel guards its index, and `input` as many for each
+    // channel.
+    unsafe {
+        launch
+            .input(input.buffer())
+            .output(&mut output)
+            .output(&mut winners)
+            .parameters(&parameters(n * h * w, shape)?)
+            .enqueue(cuda)?;
+    }
+    Ok((Tensor::from_device(output, &[n, 1, h, w]), winners))
+}
+
+fn backward_cuda(
+    cuda: &Cuda,
+    gradient: &Tensor,
+    winners: &DeviceBuffer<u32>,
+    shape: [usize; 4],
+) -> Result<Tensor> {
+    let mut result = cuda.any(shape.iter().product())?;
+    let parameters = parameters(result.len(), shape)?;
+    let launch = Launch::new(&BACKWARD).over(result.len());
+    // SAFETY: max_channels_backward(gradient, winners, result, MaxChannelsParameters): the result
+    // has `count` elements, by which the kernel guards its index; the others one for each pixel.
+    unsafe {
+        launch
+            .input(gradient.buffer())
+            .input(winners)
+            .output(&mut result)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(result, &shape))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let ties = Tensor::from_parts([3.0, 1.0, 3.0, 2.0, 2.0, 0.0].to_vec(), &[1, 3, 1, 2]);
+    vec![
+        Case::new("max_channels", &[&[2, 20, 5, 7]], |tape, x| {
+            max_channels(tape, &x[0])
+        }),
+        Case::new("max_channels of equals", &[&[1, 3, 1, 2]], |tape, x| {
+            max_channels(tape, &x[0])
+        })
+        .input(0, ties),
+    ]
 }
 
 #[cfg(test)]

@@ -1,9 +1,14 @@
 //! Maximum over square windows that tile the image.
 
 use crate::buffer;
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
+
+const OP: &str = "max_pool2d";
 
 /// The largest value in each `window` × `window` square; the first of equals wins and gets the
 /// whole gradient. NaN wins over any number. Rows and columns that fill no window are dropped.
@@ -14,13 +19,11 @@ use crate::tensor::Tensor;
 /// # Errors
 /// [`Error::Shape`] when the image is smaller than one window; [`Error::Argument`] for window 0.
 pub fn max_pool2d(tape: &mut Tape, input: &Tensor, window: usize) -> Result<Tensor> {
-    const OP: &str = "max_pool2d";
-    let [n, c, h, w] = input.dims4(OP, "input")?;
+    let shape @ [_, _, h, w] = input.dims4(OP, "input")?;
     if window == 0 {
         return Err(Error::argument(OP, "window 0 holds nothing; use 1 or more"));
     }
-    let (rows, columns) = (h / window, w / window);
-    if rows == 0 || columns == 0 {
+    if h < window || w < window {
         return Err(Error::shape(
             OP,
             "image",
@@ -28,7 +31,31 @@ pub fn max_pool2d(tape: &mut Tape, input: &Tensor, window: usize) -> Result<Tens
             [h, w],
         ));
     }
-    let shape = [n, c, rows, columns];
+    match input.device() {
+        Device::Cpu => {
+            let (mut output, winners) = forward_cpu(input, shape, window);
+            tape.record(&mut output, &[input], move |gradient| {
+                let mut data = buffer::zeros(shape.iter().product());
+                for (winner, gradient) in winners.iter().zip(gradient.data()) {
+                    data[*winner] += gradient;
+                }
+                Ok(vec![Some(Tensor::from_parts(data, &shape))])
+            });
+            Ok(output)
+        }
+        Device::Cuda(cuda) => {
+            let (mut output, winners) = forward_cuda(&cuda, input, shape, window)?;
+            tape.record(&mut output, &[input], move |gradient| {
+                let to_input = backward_cuda(&cuda, gradient, &winners, shape, window)?;
+                Ok(vec![Some(to_input)])
+            });
+            Ok(output)
+        }
+    }
+}
+
+fn forward_cpu(input: &Tensor, [n, c, h, w]: [usize; 4], window: usize) -> (Tensor, Vec<usize>) {
+    let (rows, columns) = (h / window, w / window);
     let mut data = Vec::with_capacity(n * c * rows * columns);
     let mut winners = Vec::with_capacity(data.capacity());
     for plane in 0..n * c {
@@ -50,15 +77,104 @@ pub fn max_pool2d(tape: &mut Tape, input: &Tensor, window: usize) -> Result<Tens
             }
         }
     }
-    let mut output = Tensor::from_parts(data, &shape);
-    tape.record(&mut output, &[input], move |gradient| {
-        let mut data = buffer::zeros(n * c * h * w);
-        for (winner, gradient) in winners.iter().zip(gradient.data()) {
-            data[*winner] += gradient;
-        }
-        Ok(vec![Some(Tensor::from_parts(data, &[n, c, h, w]))])
-    });
-    Ok(output)
+    (Tensor::from_parts(data, &[n, c, rows, columns]), winners)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/max_pool2d.cu",
+    text: include_str!("max_pool2d.cu"),
+    hot: &["max_pool2d_forward", "max_pool2d_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "max_pool2d_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "max_pool2d_backward",
+};
+
+parameters! {
+    struct MaxPoolParameters {
+        count: u32,
+        height: u32,
+        width: u32,
+        window: u32,
+    }
+}
+
+fn parameters(count: usize, [_, _, h, w]: [usize; 4], window: usize) -> MaxPoolParameters {
+    MaxPoolParameters {
+        count: count as u32,
+        height: h as u32,
+        width: w as u32,
+        window: window as u32,
+    }
+}
+
+fn forward_cuda(
+    cuda: &Cuda,
+    input: &Tensor,
+    shape: [usize; 4],
+    window: usize,
+) -> Result<(Tensor, DeviceBuffer<u32>)> {
+    count(OP, input.len())?;
+    let [n, c, h, w] = shape;
+    let pooled = [n, c, h / window, w / window];
+    let mut output = cuda.any(pooled.iter().product())?;
+    let mut winners = cuda.any(output.len())?;
+    let parameters = parameters(output.len(), shape, window);
+    let launch = Launch::new(&FORWARD).over(output.len());
+    // SAFETY: max_pool2d_forward(input, output, winners, MaxPoolParameters): the outputs have
+    // `count` elements, by which the kernel guards its index; it reads the window of each, which
+    // lies within its image of height × width.
+    unsafe {
+        launch
+            .input(input.buffer())
+            .output(&mut output)
+            .output(&mut winners)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok((Tensor::from_device(output, &pooled), winners))
+}
+
+fn backward_cuda(
+    cuda: &Cuda,
+    gradient: &Tensor,
+    winners: &DeviceBuffer<u32>,
+    shape: [usize; 4],
+    window: usize,
+) -> Result<Tensor> {
+    let mut result = cuda.any(shape.iter().product())?;
+    let parameters = parameters(result.len(), shape, window);
+    let launch = Launch::new(&BACKWARD).over(result.len());
+    // SAFETY: max_pool2d_backward(gradient, winners, result, MaxPoolParameters): the result has
+    // `count` elements, by which the kernel guards its index; the others one for each window, of
+    // which those beyond the last whole one are not asked.
+    unsafe {
+        launch
+            .input(gradient.buffer())
+            .input(winners)
+            .output(&mut result)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(result, &shape))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let ties = Tensor::full(&[1, 1, 4, 4], 1.0);
+    vec![
+        Case::new("max_pool2d with a rest", &[&[2, 3, 7, 9]], |tape, x| {
+            max_pool2d(tape, &x[0], 2)
+        }),
+        Case::new("max_pool2d of equals", &[&[1, 1, 4, 4]], |tape, x| {
+            max_pool2d(tape, &x[0], 4)
+        })
+        .input(0, ties),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! Squared error of the orientation field, counted near the true place.
 
+use super::total::total;
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "orientation_loss";
 
@@ -28,6 +32,14 @@ pub fn orientation_loss(
     field.expect_shape(OP, "field", &[n, 2, h, w])?;
     weight.expect_shape(OP, "weight", &[n, 1, h, w])?;
     target.expect_shape(OP, "target", &[n, 2])?;
+    match Device::common(OP, &[field, weight, target])? {
+        Device::Cpu => on_cpu(tape, field, weight, target),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, field, weight, target),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, field: &Tensor, weight: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let [n, _, h, w] = field.dims4(OP, "field")?;
     let pixels = (h * w).max(1);
     let mut loss = 0.0f64;
     for (plane, (field, target)) in field.data().chunks(pixels).zip(target.data()).enumerate() {
@@ -56,6 +68,95 @@ pub fn orientation_loss(
         Ok(vec![Some(Tensor::from_parts(data, field.shape()))])
     });
     Ok(output)
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/orientation_loss.cu",
+    text: include_str!("orientation_loss.cu"),
+    hot: &["orientation_loss_backward"],
+};
+static PARTIAL: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "orientation_loss_partial",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "orientation_loss_backward",
+};
+
+/// Blocks whose sums are added up.
+const BLOCKS: usize = 256;
+
+parameters! {
+    struct OrientationParameters {
+        count: u32,
+        pixels: u32,
+        scale: f32,
+    }
+}
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    field: &Tensor,
+    weight: &Tensor,
+    target: &Tensor,
+) -> Result<Tensor> {
+    let [n, _, h, w] = field.dims4(OP, "field")?;
+    let parameters = OrientationParameters {
+        count: count(OP, field.len())?,
+        pixels: (h * w) as u32,
+        scale: 2.0 / n as f32,
+    };
+    let mut partial = cuda.any::<f64>(BLOCKS)?;
+    // SAFETY: orientation_loss_partial(field, weight, target, partial, OrientationParameters):
+    // `field` has `count` elements, by which the kernel guards its index, two planes of `pixels`
+    // for each plane of `weight` and each pair of `target`; each block writes its one sum.
+    unsafe {
+        Launch::new(&PARTIAL)
+            .grid([BLOCKS, 1, 1])
+            .input(field.buffer())
+            .input(weight.buffer())
+            .input(target.buffer())
+            .output(&mut partial)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = total(cuda, &partial, 1.0 / n as f32)?;
+    let saved = tape
+        .needs_gradient(&[field])
+        .then(|| (cuda.clone(), field.clone(), weight.clone(), target.clone()));
+    tape.record(&mut output, &[field], move |gradient| {
+        let (cuda, field, weight, target) = saved.expect("saved whenever recorded");
+        let mut result = cuda.any(field.len())?;
+        let launch = Launch::new(&BACKWARD).over(field.len());
+        // SAFETY: orientation_loss_backward(field, weight, target, gradient, result,
+        // OrientationParameters): as above; `result` is like `field`, `gradient` one number.
+        unsafe {
+            launch
+                .input(field.buffer())
+                .input(weight.buffer())
+                .input(target.buffer())
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![Some(Tensor::from_device(result, field.shape()))])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "orientation_loss",
+            &[&[3, 2, 9, 11], &[3, 1, 9, 11], &[3, 2]],
+            |tape, x| orientation_loss(tape, &x[0], &x[1], &x[2]),
+        )
+        .without_gradient(&[1, 2]),
+    ]
 }
 
 #[cfg(test)]

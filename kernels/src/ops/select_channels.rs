@@ -1,8 +1,11 @@
 //! Picks channels by index: the orientations inside a heading prior.
 
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "select_channels";
 
@@ -16,11 +19,11 @@ const OP: &str = "select_channels";
 /// [`Error::Shape`] when `input` has not four axes, [`Error::Argument`] when an index is not
 /// below C or none is given.
 pub fn select_channels(tape: &mut Tape, input: &Tensor, channels: &[usize]) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4(OP, "input")?;
+    let shape = input.dims4(OP, "input")?;
     if channels.is_empty() {
         return Err(Error::argument(OP, "no channel is named"));
     }
-    if let Some(channel) = channels.iter().find(|channel| **channel >= c) {
+    if let Some(channel) = channels.iter().find(|channel| **channel >= shape[1]) {
         return Err(Error::argument(
             OP,
             format!(
@@ -29,6 +32,22 @@ pub fn select_channels(tape: &mut Tape, input: &Tensor, channels: &[usize]) -> R
             ),
         ));
     }
+    let mut output = match input.device() {
+        Device::Cpu => forward_cpu(input, channels, shape),
+        Device::Cuda(cuda) => on_cuda(&cuda, &FORWARD, input, channels, shape)?,
+    };
+    let channels = channels.to_vec();
+    tape.record(&mut output, &[input], move |gradient| {
+        let to_input = match gradient.device() {
+            Device::Cpu => backward_cpu(gradient, &channels, shape),
+            Device::Cuda(cuda) => on_cuda(&cuda, &BACKWARD, gradient, &channels, shape)?,
+        };
+        Ok(vec![Some(to_input)])
+    });
+    Ok(output)
+}
+
+fn forward_cpu(input: &Tensor, channels: &[usize], [n, c, h, w]: [usize; 4]) -> Tensor {
     let pixels = h * w;
     let mut data = Vec::with_capacity(n * channels.len() * pixels);
     for sample in 0..n {
@@ -37,23 +56,90 @@ pub fn select_channels(tape: &mut Tape, input: &Tensor, channels: &[usize]) -> R
             data.extend_from_slice(&input.data()[start..start + pixels]);
         }
     }
-    let mut output = Tensor::from_parts(data, &[n, channels.len(), h, w]);
-    let channels = channels.to_vec();
-    tape.record(&mut output, &[input], move |gradient| {
-        let mut data = vec![0.0; n * c * pixels];
-        for sample in 0..n {
-            for (index, channel) in channels.iter().enumerate() {
-                let from = (sample * channels.len() + index) * pixels;
-                let to = (sample * c + channel) * pixels;
-                let sums = data[to..to + pixels].iter_mut();
-                for (sum, g) in sums.zip(&gradient.data()[from..from + pixels]) {
-                    *sum += g;
-                }
+    Tensor::from_parts(data, &[n, channels.len(), h, w])
+}
+
+fn backward_cpu(gradient: &Tensor, channels: &[usize], [n, c, h, w]: [usize; 4]) -> Tensor {
+    let pixels = h * w;
+    let mut data = vec![0.0; n * c * pixels];
+    for sample in 0..n {
+        for (index, channel) in channels.iter().enumerate() {
+            let from = (sample * channels.len() + index) * pixels;
+            let to = (sample * c + channel) * pixels;
+            let sums = data[to..to + pixels].iter_mut();
+            for (sum, g) in sums.zip(&gradient.data()[from..from + pixels]) {
+                *sum += g;
             }
         }
-        Ok(vec![Some(Tensor::from_parts(data, &[n, c, h, w]))])
-    });
-    Ok(output)
+    }
+    Tensor::from_parts(data, &[n, c, h, w])
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/select_channels.cu",
+    text: include_str!("select_channels.cu"),
+    hot: &[],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "select_channels_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "select_channels_backward",
+};
+
+parameters! {
+    struct SelectParameters {
+        count: u32,
+        channels: u32,
+        selected: u32,
+        pixels: u32,
+    }
+}
+
+/// Forward or backward: `from` has the shape of one side, the result that of the other.
+fn on_cuda(
+    cuda: &Cuda,
+    kernel: &'static Kernel,
+    from: &Tensor,
+    channels: &[usize],
+    [n, c, h, w]: [usize; 4],
+) -> Result<Tensor> {
+    let forward = std::ptr::eq(kernel, &raw const FORWARD);
+    let shape = [n, if forward { channels.len() } else { c }, h, w];
+    let mut output = cuda.any(shape.iter().product())?;
+    count(OP, from.len())?;
+    let parameters = SelectParameters {
+        count: count(OP, output.len())?,
+        channels: c as u32,
+        selected: channels.len() as u32,
+        pixels: (h * w) as u32,
+    };
+    let table: Vec<u32> = channels.iter().map(|channel| *channel as u32).collect();
+    let table: DeviceBuffer<u32> = cuda.constant(&table)?;
+    let launch = Launch::new(kernel).over(output.len());
+    // SAFETY: select_channels_*(from, table, output, SelectParameters): `output` has `count`
+    // elements, by which the kernel guards its index; `table` has `selected` entries, each below
+    // `channels`, so both sides are indexed within [N, channels or selected, pixels].
+    unsafe {
+        launch
+            .input(from.buffer())
+            .input(&table)
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, &shape))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new(
+        "select_channels, one twice",
+        &[&[2, 5, 3, 7]],
+        |tape, x| select_channels(tape, &x[0], &[4, 0, 4]),
+    )]
 }
 
 #[cfg(test)]

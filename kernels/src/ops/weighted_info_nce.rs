@@ -1,9 +1,13 @@
 //! `InfoNCE` weighted by a Gaussian target: the loss that pulls the right place and orientation up.
 
+use super::softmax::cuda::{SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
+use crate::cuda::{Cuda, Kernel, Launch, Source};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::{Case, noise};
 use rayon::prelude::*;
 
 const OP: &str = "weighted_info_nce";
@@ -20,7 +24,8 @@ const OP: &str = "weighted_info_nce";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or a sample is empty, [`Error::Argument`] when
-/// `temperature` is not positive or no target in the batch is above `threshold`.
+/// `temperature` is not positive or no target in the batch is above `threshold`; on a device,
+/// where nobody waits for the sum, the loss is then not finite.
 ///
 /// # Source
 /// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the matching loss; temperature 0.1
@@ -40,6 +45,19 @@ pub fn weighted_info_nce(
             format!("temperature {temperature} is not positive"),
         ));
     }
+    match Device::common(OP, &[scores, target])? {
+        Device::Cpu => on_cpu(tape, scores, target, m, [temperature, threshold]),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, scores, target, m, [temperature, threshold]),
+    }
+}
+
+fn on_cpu(
+    tape: &mut Tape,
+    scores: &Tensor,
+    target: &Tensor,
+    m: usize,
+    [temperature, threshold]: [f32; 2],
+) -> Result<Tensor> {
     let samples: Vec<Sample> = scores
         .data()
         .par_chunks(m)
@@ -111,6 +129,94 @@ impl Sample {
             loss,
         }
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/weighted_info_nce.cu",
+    text: include_str!("weighted_info_nce.cu"),
+    hot: &["weighted_info_nce_backward"],
+};
+static LOSS: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "weighted_info_nce_loss",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "weighted_info_nce_backward",
+};
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    scores: &Tensor,
+    target: &Tensor,
+    m: usize,
+    [temperature, threshold]: [f32; 2],
+) -> Result<Tensor> {
+    let parameters = SampleParameters::new(OP, scores.len(), m)?.tempered(temperature, threshold);
+    let statistics = statistics(cuda, scores, Some(target), &parameters)?;
+    let mut loss = cuda.any(1)?;
+    let mut total = cuda.any::<f64>(1)?;
+    // SAFETY: weighted_info_nce_loss(statistics, loss, total, SampleParameters) by one block:
+    // statistics of all `samples`, by which the kernel guards its index; one loss, one total.
+    unsafe {
+        Launch::new(&LOSS)
+            .input(&statistics)
+            .output(&mut loss)
+            .output(&mut total)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = Tensor::from_device(loss, &[]);
+    let saved = tape.needs_gradient(&[scores]).then(|| {
+        (
+            cuda.clone(),
+            scores.clone(),
+            target.clone(),
+            statistics,
+            total,
+        )
+    });
+    tape.record(&mut output, &[scores], move |gradient| {
+        let (cuda, scores, target, statistics, total) = saved.expect("saved whenever recorded");
+        let mut result = cuda.any(scores.len())?;
+        let launch = Launch::new(&BACKWARD).over(scores.len());
+        // SAFETY: weighted_info_nce_backward(scores, target, statistics, total, gradient, result,
+        // SampleParameters): the first two and `result` have samples · length elements, by which
+        // the kernel guards its index; `total` and `gradient` have one.
+        unsafe {
+            launch
+                .input(scores.buffer())
+                .input(target.buffer())
+                .input(&statistics)
+                .input(&total)
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![Some(Tensor::from_device(result, scores.shape()))])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let shape = [3, 5, 20, 30];
+    let mut target = noise(&shape, 7).into_data();
+    for value in &mut target {
+        *value = value.max(0.0).powi(6);
+    }
+    // The last sample has no cell above the threshold.
+    target[2 * 3000..].fill(0.005);
+    let target = Tensor::from_parts(target, &shape);
+    vec![
+        Case::new("weighted_info_nce", &[&shape, &shape], |tape, x| {
+            weighted_info_nce(tape, &x[0], &x[1], 0.1, 0.01)
+        })
+        .input(1, target)
+        .without_gradient(&[1]),
+    ]
 }
 
 #[cfg(test)]

@@ -141,13 +141,26 @@ fn worst(got: &Tensor, expected: &Tensor) -> f32 {
 pub fn cases() -> Vec<Case> {
     let of_each = [
         ops::add::cases,
+        ops::collapse_rows::cases,
+        ops::concat_channels::cases,
+        ops::drop_connect::cases,
         ops::gelu::cases,
+        ops::global_mean_pool::cases,
+        ops::heatmap_cross_entropy::cases,
+        ops::l2_normalise::cases,
+        ops::linear::cases,
+        ops::max_channels::cases,
+        ops::max_pool2d::cases,
+        ops::orientation_loss::cases,
         ops::relu::cases,
         ops::reshape::cases,
         ops::roll::cases,
         ops::scale::cases,
+        ops::select_channels::cases,
         ops::sigmoid::cases,
         ops::silu::cases,
+        ops::softmax::cases,
+        ops::weighted_info_nce::cases,
     ];
     of_each.iter().flat_map(|cases| cases()).collect()
 }
