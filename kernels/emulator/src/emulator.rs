@@ -1,0 +1,345 @@
+//! The emulator as a device.
+
+use crate::native::{Arena, Run, argument_bytes};
+use crate::{gemm, source_lines};
+use crossfix_kernels::cuda::{Address, Driver, Gemm, Graph, Kernel, LaunchShape, Memory};
+use crossfix_kernels::{Error, Result};
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// In which order the threads of a block, and the blocks, run between two meetings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    /// By number.
+    Forward,
+    /// From the last to the first.
+    Reverse,
+    /// By chance; the same seed gives the same order.
+    Random(u64),
+}
+
+/// On which side of a buffer the guard page touches it. The other side has one too, up to a page
+/// away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Guard {
+    /// Behind: the first element past the end faults. (Buffers begin at multiples of 16 bytes; of
+    /// the up to 15 bytes in between, writes are found when the launch ends.)
+    #[default]
+    After,
+    /// Before: element -1 faults.
+    Before,
+}
+
+/// How an [`Emulator`] runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The order of threads.
+    pub schedule: Schedule,
+    /// Whether every access is checked, which finds races and is some ten times slower.
+    pub checked: bool,
+    /// Where buffers lie.
+    pub guard: Guard,
+    /// How much device memory there is.
+    pub memory_bytes: usize,
+    /// After how much CPU time a launch counts as hanging.
+    pub limit_s: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            schedule: Schedule::Forward,
+            checked: false,
+            guard: Guard::After,
+            memory_bytes: 4 << 30,
+            limit_s: 120,
+        }
+    }
+}
+
+/// A CUDA device made of C++ and patience.
+pub struct Emulator(Arc<Machine>);
+
+struct Machine {
+    options: Options,
+    arena: Arena,
+    launches: AtomicU64,
+    capture: Mutex<Option<Vec<Command>>>,
+}
+
+/// Something enqueued.
+enum Command {
+    Launch {
+        kernel: Kernel,
+        shape: LaunchShape,
+        /// The arguments' bytes, in words so that they are aligned.
+        arguments: Vec<Vec<u64>>,
+    },
+    Gemm(Gemm),
+    Copy {
+        from: Address,
+        to: Address,
+        bytes: usize,
+    },
+    Zero {
+        address: Address,
+        bytes: usize,
+    },
+    Poison {
+        address: Address,
+        bytes: usize,
+    },
+}
+
+impl Emulator {
+    /// A device with its own memory.
+    pub fn new(options: Options) -> Self {
+        let before = options.guard == Guard::Before;
+        Self(Arc::new(Machine {
+            arena: Arena::new(options.memory_bytes, options.checked, before),
+            options,
+            launches: AtomicU64::new(0),
+            capture: Mutex::new(None),
+        }))
+    }
+}
+
+fn error(call: impl Into<String>, cause: impl AsRef<str>) -> Error {
+    Error::Cuda {
+        call: call.into(),
+        cause: source_lines::resolve(cause.as_ref()),
+    }
+}
+
+impl Machine {
+    fn capture(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
+        self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// # Safety
+    /// As for the driver's functions.
+    unsafe fn enqueue(&self, command: Command) -> Result<()> {
+        if let Some(commands) = &mut *self.capture() {
+            commands.push(command);
+            return Ok(());
+        }
+        // SAFETY: passed on.
+        unsafe { self.run(&command) }
+    }
+
+    fn holds(&self, call: &str, address: Address, bytes: usize) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        let found = self.arena.holds(address, bytes);
+        found.map_err(|why| error(call, format!("{bytes} bytes at {why}")))
+    }
+
+    fn refuse_in_capture(&self, call: &str) -> Result<()> {
+        match *self.capture() {
+            None => Ok(()),
+            Some(_) => Err(error(call, "not permitted while work is being recorded")),
+        }
+    }
+
+    /// # Safety
+    /// As for the driver's functions.
+    unsafe fn run(&self, command: &Command) -> Result<()> {
+        match command {
+            Command::Launch {
+                kernel,
+                shape,
+                arguments,
+            } => {
+                let pointers = arguments.iter().map(|a| a.as_ptr().cast_mut().cast());
+                let mut pointers: Vec<*mut c_void> = pointers.collect();
+                let (order, seed) = match self.options.schedule {
+                    Schedule::Forward => (0, 0),
+                    Schedule::Reverse => (1, 0),
+                    Schedule::Random(seed) => (2, seed),
+                };
+                // Each launch has an order of its own.
+                let launch = self.launches.fetch_add(1, Ordering::Relaxed);
+                let run = Run {
+                    grid: shape.grid,
+                    block: shape.block,
+                    shared_bytes: shape.shared_bytes,
+                    order,
+                    seed: seed.wrapping_mul(1_000_003).wrapping_add(launch),
+                    checked: self.options.checked,
+                    limit_s: self.options.limit_s,
+                };
+                // SAFETY: the arguments were copied by their sizes when enqueued.
+                let ran = unsafe {
+                    let (source, entry) = (kernel.source.name, kernel.entry);
+                    self.arena.launch(source, entry, &run, &mut pointers)
+                };
+                ran.map_err(|why| error(kernel.entry, why))
+            }
+            // SAFETY: passed on.
+            Command::Gemm(gemm) => {
+                unsafe { gemm::run(&self.arena, gemm) }.map_err(|why| error("matrix product", why))
+            }
+            Command::Copy { from, to, bytes } => {
+                self.holds("copy", *from, *bytes)?;
+                self.holds("copy", *to, *bytes)?;
+                // SAFETY: both ranges are live, checked just now.
+                unsafe {
+                    std::ptr::copy(*from as *const u8, *to as *mut u8, *bytes);
+                    self.arena.mark_written(*to, *bytes);
+                }
+                Ok(())
+            }
+            Command::Zero { address, bytes } => {
+                self.holds("fill", *address, *bytes)?;
+                // SAFETY: the range is live, checked just now.
+                unsafe {
+                    std::ptr::write_bytes(*address as *mut u8, 0, *bytes);
+                    self.arena.mark_written(*address, *bytes);
+                }
+                Ok(())
+            }
+            Command::Poison { address, bytes } => {
+                self.holds("reuse", *address, *bytes)?;
+                // SAFETY: the range is live, checked just now.
+                unsafe { self.arena.poison(*address, *bytes) };
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Recorded commands.
+struct Recording(Arc<Machine>, Vec<Command>);
+
+impl Graph for Recording {
+    fn replay(&self) -> Result<()> {
+        for command in &self.1 {
+            // SAFETY: promised when it was recorded; the memory lives as long as the recording.
+            unsafe { self.0.run(command)? };
+        }
+        Ok(())
+    }
+}
+
+impl Driver for Emulator {
+    fn name(&self) -> String {
+        format!("emulator, {:?}", self.0.options.schedule)
+    }
+
+    fn architecture(&self) -> u32 {
+        90
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Option<Address>> {
+        Ok(self.0.arena.allocate(bytes))
+    }
+
+    unsafe fn free(&self, address: Address, _bytes: usize) {
+        self.0.arena.release(address);
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        let total = self.0.options.memory_bytes;
+        let free = total.saturating_sub(self.0.arena.in_use());
+        Ok(Memory { free, total })
+    }
+
+    fn size_class(&self, bytes: usize) -> usize {
+        bytes
+    }
+
+    fn reused(&self, address: Address, bytes: usize) {
+        // SAFETY: a pool hands out its own live memory. Were it not live, the command would say so;
+        // there is nobody to tell here, and whoever uses the memory will be told.
+        let _ = unsafe { self.0.enqueue(Command::Poison { address, bytes }) };
+    }
+
+    unsafe fn upload(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.0.refuse_in_capture("upload")?;
+        self.0.holds("upload", to, bytes.len())?;
+        // SAFETY: the range is live, checked just now.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+            self.0.arena.mark_written(to, bytes.len());
+        }
+        Ok(())
+    }
+
+    unsafe fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.0.refuse_in_capture("download")?;
+        self.0.holds("download", from, bytes.len())?;
+        // SAFETY: the range is live, checked just now.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len());
+        }
+        Ok(())
+    }
+
+    unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.0.enqueue(Command::Copy { from, to, bytes }) }
+    }
+
+    unsafe fn fill_zero(&self, address: Address, bytes: usize) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.0.enqueue(Command::Zero { address, bytes }) }
+    }
+
+    unsafe fn launch(
+        &self,
+        kernel: &Kernel,
+        shape: LaunchShape,
+        arguments: &mut [*mut c_void],
+    ) -> Result<()> {
+        let sizes = argument_bytes(kernel.source.name, kernel.entry).ok_or_else(|| {
+            error(
+                kernel.entry,
+                format!("{} has no such kernel", kernel.source.name),
+            )
+        })?;
+        if sizes.len() != arguments.len() {
+            let (takes, given) = (sizes.len(), arguments.len());
+            let cause = format!("it takes {takes} arguments and was given {given}");
+            return Err(error(kernel.entry, cause));
+        }
+        let copied = arguments.iter().zip(sizes).map(|(argument, bytes)| {
+            let mut words = vec![0u64; bytes.div_ceil(8)];
+            // SAFETY: the argument is a value of the parameter's type, hence of that size.
+            unsafe {
+                let from = argument.cast_const().cast::<u8>();
+                std::ptr::copy_nonoverlapping(from, words.as_mut_ptr().cast(), *bytes);
+            }
+            words
+        });
+        let command = Command::Launch {
+            kernel: *kernel,
+            shape,
+            arguments: copied.collect(),
+        };
+        // SAFETY: passed on.
+        unsafe { self.0.enqueue(command) }
+    }
+
+    unsafe fn gemm(&self, gemm: &Gemm) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.0.enqueue(Command::Gemm(*gemm)) }
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.0.refuse_in_capture("synchronise")
+    }
+
+    fn begin_capture(&self) -> Result<()> {
+        self.0.refuse_in_capture("recording")?;
+        *self.0.capture() = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_capture(&self) -> Result<Box<dyn Graph>> {
+        let commands = self.0.capture().take();
+        let commands = commands.ok_or_else(|| error("end of recording", "nothing was begun"))?;
+        Ok(Box::new(Recording(self.0.clone(), commands)))
+    }
+}

@@ -1,0 +1,78 @@
+//! Every operation's kernels agree with their definition on the processor, forward and backward,
+//! in several orders of threads; and no kernel reads what it should not or races.
+
+use crossfix_kernel_emulator::{Emulator, Guard, Options, Schedule};
+use crossfix_kernels::Device;
+use crossfix_kernels::cuda::Cuda;
+use crossfix_kernels::testing::cases;
+use std::time::Instant;
+
+/// Runs every case on an emulator with these options.
+fn all_cases_agree(options: Options) {
+    let mut failures = Vec::new();
+    let start = Instant::now();
+    let mut slowest = (0.0, String::new());
+    for case in cases() {
+        let begun = Instant::now();
+        let device = Device::Cuda(Cuda::with_driver(Box::new(Emulator::new(options))));
+        match case.compare(&device) {
+            Ok(difference) => {
+                let accepted = case.accepts(difference);
+                let verdict = if accepted { "ok" } else { "WRONG" };
+                println!(
+                    "{:40} forward {:8.1e} backward {:8.1e} {verdict}",
+                    case.name, difference.forward, difference.backward
+                );
+                if !accepted {
+                    failures.push(format!(
+                        "{}: {difference:?}, allowed {:?}",
+                        case.name, case.tolerance
+                    ));
+                }
+            }
+            Err(error) => failures.push(format!("{}: {error}", case.name)),
+        }
+        let taken = begun.elapsed().as_secs_f64();
+        if taken > slowest.0 {
+            slowest = (taken, case.name);
+        }
+    }
+    let (seconds, name) = slowest;
+    let total = start.elapsed().as_secs_f64();
+    println!("{total:.1} s, of which {seconds:.1} s for {name}");
+    assert!(failures.is_empty(), "{options:?}:\n{}", failures.join("\n"));
+}
+
+#[test]
+fn they_agree_when_threads_run_in_reverse() {
+    // Also with guards before the buffers, which the other tests have behind.
+    all_cases_agree(Options {
+        schedule: Schedule::Reverse,
+        guard: Guard::Before,
+        ..Options::default()
+    });
+}
+
+#[test]
+fn they_agree_in_a_random_order() {
+    all_cases_agree(Options {
+        schedule: Schedule::Random(1),
+        ..Options::default()
+    });
+}
+
+#[test]
+fn they_agree_in_another_random_order() {
+    all_cases_agree(Options {
+        schedule: Schedule::Random(2),
+        ..Options::default()
+    });
+}
+
+#[test]
+fn no_kernel_races_or_reads_what_nobody_wrote() {
+    all_cases_agree(Options {
+        checked: true,
+        ..Options::default()
+    });
+}
