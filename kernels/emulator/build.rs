@@ -149,6 +149,10 @@ fn main() {
     println!("cargo:rerun-if-changed={}", cpp.display());
     println!("cargo:rerun-if-changed=build.rs");
 
+    if let Err(error) = compiler(&cpp, &common).try_get_compiler() {
+        panic!("the kernel emulator of the tests needs a C++ compiler (apt install g++): {error}");
+    }
+
     let mut sources = Vec::new();
     find(&kernels, &kernels, &mut sources);
     let tests = here.join("tests");
