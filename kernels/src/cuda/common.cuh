@@ -82,3 +82,57 @@ __device__ __forceinline__ float relu(float x) { return x < 0.0f ? 0.0f : x; }
 
 // 1 where x is positive, else 0; NaN stays NaN.
 __device__ __forceinline__ float relu_slope(float x) { return x > 0.0f ? 1.0f : (x <= 0.0f ? 0.0f : x); }
+
+// Tensor cores, from sm_80 on. Fragments as the PTX ISA lays them out; the emulator has its own.
+#ifndef CROSSFIX_EMULATED
+// To 10 bits of mantissa, nearest, ties away from zero.
+__device__ __forceinline__ unsigned to_tf32(float value) {
+#if __CUDA_ARCH__ >= 800
+    unsigned rounded;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(value));
+    return rounded;
+#else
+    return __float_as_uint(value);
+#endif
+}
+
+// d[16, 8] += a[16, 8] · b[8, 8]
+__device__ __forceinline__ void mma_tf32_16x8x8(float* d, const unsigned* a, const unsigned* b) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap(); // the launcher asks for full precision there
+#endif
+}
+
+// d[16, 8] += a[16, 16] · b[16, 8]
+__device__ __forceinline__ void mma_bf16_16x8x16(float* d, const unsigned* a, const unsigned* b) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap();
+#endif
+}
+#endif
+
+// Two numbers rounded to bf16 (nearest, ties to even; NaN stays NaN), `low` in the low half.
+__device__ __forceinline__ unsigned to_bf16_pair(float low, float high) {
+#if !defined(CROSSFIX_EMULATED) && __CUDA_ARCH__ >= 800
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    unsigned pair = 0;
+    const float values[2] = {low, high};
+    for (int i = 0; i < 2; ++i) {
+        unsigned bits = __float_as_uint(values[i]);
+        bits = values[i] == values[i] ? bits + 0x7fffu + ((bits >> 16) & 1u) : 0x7fffffffu;
+        pair |= (bits >> 16) << (16 * i);
+    }
+    return pair;
+#endif
+}

@@ -11,6 +11,8 @@ pub fn sources() -> Vec<&'static Source> {
     vec![
         &ops::collapse_rows::SOURCE,
         &ops::concat_channels::SOURCE,
+        &ops::conv2d::on_cuda::SOURCE,
+        &ops::conv_transpose2x2::SOURCE,
         &ops::drop_connect::SOURCE,
         &ops::elementwise::SOURCE,
         &ops::global_mean_pool::SOURCE,

@@ -4,9 +4,15 @@
 //! with their roles exchanged.
 
 use super::conv2d::{self, Conv2d, Geometry, Pad};
+use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Matrix, Product, Source};
+use crate::cuda::{count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
+
+const OP: &str = "conv_transpose2x2";
 
 /// output(o, 2y + i, 2x + j) = bias(o) + Σ over c of input(c, y, x) · weight(c, o, i, j).
 ///
@@ -21,7 +27,6 @@ pub fn conv_transpose2x2(
     weight: &Tensor,
     bias: &Tensor,
 ) -> Result<Tensor> {
-    const OP: &str = "conv_transpose2x2";
     let [batch, channels, height, width] = input.dims4(OP, "input")?;
     let [_, outputs, ..] = weight.dims4(OP, "weight")?;
     weight.expect_shape(OP, "weight for this input", &[channels, outputs, 2, 2])?;
@@ -38,15 +43,28 @@ pub fn conv_transpose2x2(
             groups: 1,
         },
     )?;
+    let inputs = [input, weight, bias];
+    match Device::common(OP, &inputs)? {
+        Device::Cpu => Ok(on_cpu(tape, inputs, halving, shape)),
+        Device::Cuda(cuda) => on_cuda(tape, &cuda, inputs, shape),
+    }
+}
+
+fn on_cpu(
+    tape: &mut Tape,
+    inputs @ [input, weight, bias]: [&Tensor; 3],
+    halving: Geometry,
+    shape: [usize; 4],
+) -> Tensor {
+    let pixels = shape[2] * shape[3];
     let mut data = conv2d::input_gradient(&halving, weight.data(), input.data());
-    let planes = data.chunks_exact_mut(4 * height * width);
+    let planes = data.chunks_exact_mut(pixels);
     for (plane, bias) in planes.zip(bias.data().iter().cycle()) {
         for value in plane {
             *value += bias;
         }
     }
     let mut output = Tensor::from_parts(data, &shape);
-    let inputs = [input, weight, bias];
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| (input.clone(), weight.clone()));
@@ -55,14 +73,132 @@ pub fn conv_transpose2x2(
         let gradient = gradient.data();
         let of_input = conv2d::forward(&halving, gradient, weight.data(), None);
         let of_weight = conv2d::weight_gradient(&halving, gradient, input.data());
-        let of_bias = conv2d::channel_sums(gradient, outputs, 4 * height * width);
+        let of_bias = conv2d::channel_sums(gradient, shape[1], pixels);
         Ok(vec![
             Some(Tensor::from_parts(of_input, input.shape())),
             Some(Tensor::from_parts(of_weight, weight.shape())),
-            Some(Tensor::from_parts(of_bias, &[outputs])),
+            Some(Tensor::from_parts(of_bias, &[shape[1]])),
+        ])
+    });
+    output
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/conv_transpose2x2.cu",
+    text: include_str!("conv_transpose2x2.cu"),
+    hot: &["conv_transpose2x2_spread", "conv_transpose2x2_gather"],
+};
+static SPREAD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "conv_transpose2x2_spread",
+};
+static GATHER: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "conv_transpose2x2_gather",
+};
+
+parameters! {
+    struct SquareParameters {
+        count: u32,
+        outputs: u32,
+        height: u32,
+        width: u32,
+    }
+}
+
+/// As products of matrices: weight `[C, 4 O]` against images `[C, H W]`, and a copy that puts the
+/// four numbers of each pixel and output channel into their square.
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    inputs @ [input, weight, bias]: [&Tensor; 3],
+    shape: [usize; 4],
+) -> Result<Tensor> {
+    let [n, outputs, height, width] = shape;
+    let (channels, pixels, rows) = (input.shape()[1], height * width / 4, 4 * outputs);
+    let mut spread = cuda.any(n * rows * pixels)?;
+    let image = Matrix::row_major(input.buffer(), pixels).batched(channels * pixels);
+    let transposed = Matrix::transposed(weight.buffer(), rows);
+    Product::new([rows, pixels, channels], transposed, image)
+        .batch(n)
+        .enqueue(&mut spread)?;
+    let data = square(cuda, &SPREAD, &spread, Some(bias.buffer()), shape)?;
+    let mut output = Tensor::from_device(data, &shape);
+    let saved = tape
+        .needs_gradient(&inputs)
+        .then(|| (cuda.clone(), input.clone(), weight.clone()));
+    tape.record(&mut output, &inputs, move |gradient| {
+        let (cuda, input, weight) = saved.expect("saved whenever recorded");
+        let gathered = square(&cuda, &GATHER, gradient.buffer(), None, shape)?;
+        let of_output = Matrix::row_major(&gathered, pixels).batched(rows * pixels);
+        let mut of_input = cuda.any(input.len())?;
+        let factor = Matrix::row_major(weight.buffer(), rows);
+        Product::new([channels, pixels, rows], factor, of_output)
+            .batch(n)
+            .enqueue(&mut of_input)?;
+        let mut of_weight = cuda.any(weight.len())?;
+        for sample in 0..n {
+            let image = Matrix::row_major(input.buffer(), pixels).at(sample * channels * pixels);
+            let of_output = Matrix::transposed(&gathered, pixels).at(sample * rows * pixels);
+            let product = Product::new([channels, rows, pixels], image, of_output);
+            if sample == 0 {
+                product.enqueue(&mut of_weight)?;
+            } else {
+                product.accumulate().enqueue(&mut of_weight)?;
+            }
+        }
+        let sums = [n, outputs, height * width];
+        let of_bias = conv2d::on_cuda::channel_sums(&cuda, gradient.buffer(), sums)?;
+        Ok(vec![
+            Some(Tensor::from_device(of_input, input.shape())),
+            Some(Tensor::from_device(of_weight, weight.shape())),
+            Some(Tensor::from_device(of_bias, &[outputs])),
         ])
     });
     Ok(output)
+}
+
+/// Between `[N, O, 2, 2, H, W]` and `[N, O, 2 H, 2 W]`, whose shape is given.
+fn square(
+    cuda: &Cuda,
+    kernel: &'static Kernel,
+    from: &DeviceBuffer,
+    bias: Option<&DeviceBuffer>,
+    [n, outputs, height, width]: [usize; 4],
+) -> Result<DeviceBuffer> {
+    let parameters = SquareParameters {
+        count: count(OP, n * outputs * height * width)?,
+        outputs: outputs as u32,
+        height: height as u32,
+        width: width as u32,
+    };
+    assert_eq!(from.len(), n * outputs * height * width, "another size");
+    let mut to = cuda.any(from.len())?;
+    let launch = Launch::new(kernel).over(from.len());
+    // SAFETY: conv_transpose2x2_*(from, bias or null, to, SquareParameters): both have `count`
+    // elements, by which the kernel guards its index; there is a bias for each output channel.
+    unsafe {
+        launch
+            .input(from)
+            .input_or_null(bias)
+            .output(&mut to)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(to)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![
+        Case::new(
+            "conv_transpose2x2",
+            &[&[3, 7, 4, 5], &[7, 6, 2, 2], &[6]],
+            |tape, x| conv_transpose2x2(tape, &x[0], &x[1], &x[2]),
+        )
+        // Sums of up to 60 products in another order.
+        .tolerance(1e-5, 1e-5),
+    ]
 }
 
 #[cfg(test)]

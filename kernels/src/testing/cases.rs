@@ -143,6 +143,8 @@ pub fn cases() -> Vec<Case> {
         ops::add::cases,
         ops::collapse_rows::cases,
         ops::concat_channels::cases,
+        ops::conv2d::cases,
+        ops::conv_transpose2x2::cases,
         ops::drop_connect::cases,
         ops::gelu::cases,
         ops::global_mean_pool::cases,

@@ -29,6 +29,21 @@ pub(in crate::ops) struct Geometry {
     pads: [Pad; 2],
 }
 
+/// Along one axis, for each output and tap: the input it reads, or -1 for zero.
+pub(in crate::ops) struct Sources {
+    /// `[outputs, taps]`.
+    pub table: Vec<i32>,
+    pub taps: usize,
+    /// Taps that share one of the kernel's.
+    pub repeat: usize,
+}
+
+impl Sources {
+    pub fn outputs(&self) -> usize {
+        self.table.len() / self.taps
+    }
+}
+
 impl Geometry {
     pub fn new(
         input: &Tensor,
@@ -220,6 +235,61 @@ impl Geometry {
             left,
             ..*self
         })
+    }
+
+    /// Where the rows and columns of the output come from.
+    pub fn sources(&self) -> [Sources; 2] {
+        let of = |padded: &[Option<usize>], outputs: usize, taps: usize| {
+            let sources = (0..outputs).flat_map(|i| &padded[i * self.stride..][..taps]);
+            let table = sources.map(|s| s.map_or(-1, |s| s as i32)).collect();
+            Sources {
+                table,
+                taps,
+                repeat: 1,
+            }
+        };
+        [
+            of(&self.rows, self.output_height, self.kernel_height),
+            of(&self.columns, self.output_width, self.kernel_width),
+        ]
+    }
+
+    /// Which rows and columns of the output each of the image's went to: for each tap as many
+    /// entries as the most often padded one has.
+    pub fn transposed_sources(&self) -> [Sources; 2] {
+        let of = |padded: &[Option<usize>], length: usize, outputs: usize, taps: usize| {
+            let mut uses = vec![Vec::new(); length * taps];
+            for output in 0..outputs {
+                for (tap, source) in padded[output * self.stride..][..taps].iter().enumerate() {
+                    if let Some(source) = source {
+                        uses[source * taps + tap].push(output as i32);
+                    }
+                }
+            }
+            let repeat = uses.iter().map(Vec::len).max().unwrap_or(0).max(1);
+            for of_tap in &mut uses {
+                of_tap.resize(repeat, -1);
+            }
+            Sources {
+                table: uses.concat(),
+                taps: taps * repeat,
+                repeat,
+            }
+        };
+        [
+            of(
+                &self.rows,
+                self.height,
+                self.output_height,
+                self.kernel_height,
+            ),
+            of(
+                &self.columns,
+                self.width,
+                self.output_width,
+                self.kernel_width,
+            ),
+        ]
     }
 
     /// Writes every channel of `image` with its padding around it. Within a row, the columns that

@@ -4,14 +4,18 @@
 mod dense;
 mod depthwise;
 mod geometry;
+pub(crate) mod on_cuda;
 mod panel;
 #[cfg(test)]
 mod tests;
 mod tile;
 
+use crate::cuda::Cuda;
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 pub(super) use geometry::Geometry;
 
@@ -61,37 +65,77 @@ pub fn conv2d(
     options: &Conv2d,
 ) -> Result<Tensor> {
     let geometry = Geometry::new(input, weight, bias, options)?;
-    let data = forward(
-        &geometry,
-        input.data(),
-        weight.data(),
-        bias.map(Tensor::data),
-    );
-    let mut output = Tensor::from_parts(data, &geometry.output_shape());
-
     let mut inputs = vec![input, weight];
     inputs.extend(bias);
+    let mut output = match Device::common("conv2d", &inputs)? {
+        Device::Cpu => {
+            let bias = bias.map(Tensor::data);
+            let data = forward(&geometry, input.data(), weight.data(), bias);
+            Tensor::from_parts(data, &geometry.output_shape())
+        }
+        Device::Cuda(cuda) => {
+            let bias = bias.map(Tensor::buffer);
+            let (input, weight) = (input.buffer(), weight.buffer());
+            let data = on_cuda::forward(&cuda, &geometry, input, weight, bias)?;
+            Tensor::from_device(data, &geometry.output_shape())
+        }
+    };
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| (input.clone(), weight.clone()));
     let with_bias = bias.is_some();
     tape.record(&mut output, &inputs, move |gradient| {
         let (input, weight) = saved.expect("saved whenever recorded");
-        let found = weight_gradient(&geometry, input.data(), gradient.data());
-        let mut gradients = vec![
-            input.requires_gradient().then(|| {
-                let found = input_gradient(&geometry, weight.data(), gradient.data());
-                Tensor::from_parts(found, input.shape())
-            }),
-            Some(Tensor::from_parts(found, weight.shape())),
-        ];
-        if with_bias {
-            let found = channel_sums(gradient.data(), geometry.outputs, geometry.output_pixels());
-            gradients.push(Some(Tensor::from_parts(found, &[geometry.outputs])));
-        }
+        let mut gradients = match gradient.device() {
+            Device::Cpu => backward(&geometry, &input, &weight, gradient),
+            Device::Cuda(cuda) => backward_on_cuda(&cuda, &geometry, &input, &weight, gradient)?,
+        };
+        gradients.truncate(if with_bias { 3 } else { 2 });
         Ok(gradients)
     });
     Ok(output)
+}
+
+/// The gradients of input, weight and bias.
+fn backward(
+    geometry: &Geometry,
+    input: &Tensor,
+    weight: &Tensor,
+    gradient: &Tensor,
+) -> Vec<Option<Tensor>> {
+    let to_weight = weight_gradient(geometry, input.data(), gradient.data());
+    let to_bias = || channel_sums(gradient.data(), geometry.outputs, geometry.output_pixels());
+    vec![
+        input.requires_gradient().then(|| {
+            let found = input_gradient(geometry, weight.data(), gradient.data());
+            Tensor::from_parts(found, input.shape())
+        }),
+        Some(Tensor::from_parts(to_weight, weight.shape())),
+        Some(Tensor::from_parts(to_bias(), &[geometry.outputs])),
+    ]
+}
+
+fn backward_on_cuda(
+    cuda: &Cuda,
+    g: &Geometry,
+    input: &Tensor,
+    weight: &Tensor,
+    gradient: &Tensor,
+) -> Result<Vec<Option<Tensor>>> {
+    let to_input = if input.requires_gradient() {
+        let found = on_cuda::input_gradient(cuda, g, weight.buffer(), gradient.buffer())?;
+        Some(Tensor::from_device(found, input.shape()))
+    } else {
+        None
+    };
+    let to_weight = on_cuda::weight_gradient(cuda, g, input.buffer(), gradient.buffer())?;
+    let shape = [g.batch, g.outputs, g.output_pixels()];
+    let to_bias = on_cuda::channel_sums(cuda, gradient.buffer(), shape)?;
+    Ok(vec![
+        to_input,
+        Some(Tensor::from_device(to_weight, weight.shape())),
+        Some(Tensor::from_device(to_bias, &[g.outputs])),
+    ])
 }
 
 /// The convolution itself.
@@ -135,4 +179,79 @@ pub(super) fn channel_sums(images: &[f32], channels: usize, pixels: usize) -> Ve
         }
     }
     sums
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, shapes: &[&[usize]], options: Conv2d| {
+        let tolerance = 1e-5; // sums of up to a few hundred products in another order
+        Case::new(name, shapes, move |tape, x| {
+            conv2d(tape, &x[0], &x[1], x.get(2), &options)
+        })
+        .tolerance(tolerance, tolerance)
+    };
+    let zero = |padding, stride, groups| Conv2d {
+        stride,
+        padding,
+        rows: Pad::Zero,
+        columns: Pad::Zero,
+        groups,
+    };
+    vec![
+        case(
+            "conv2d 3x3",
+            &[&[2, 5, 9, 11], &[7, 5, 3, 3], &[7]],
+            zero([1; 4], 1, 1),
+        ),
+        case(
+            "conv2d of several tiles",
+            &[&[2, 9, 12, 13], &[70, 9, 3, 3], &[70]],
+            zero([1; 4], 1, 1),
+        ),
+        case(
+            "conv2d, stride 2, asymmetric",
+            &[&[2, 3, 9, 10], &[8, 3, 3, 3]],
+            zero([0, 1, 0, 1], 2, 1),
+        ),
+        case(
+            "conv2d round a panorama",
+            &[&[2, 4, 6, 8], &[6, 4, 3, 3], &[6]],
+            Conv2d {
+                columns: Pad::Circular,
+                ..zero([1; 4], 1, 1)
+            },
+        ),
+        case(
+            "conv2d with mirrored edges",
+            &[&[1, 4, 7, 6], &[6, 4, 5, 3]],
+            Conv2d {
+                rows: Pad::Reflect,
+                columns: Pad::Reflect,
+                ..zero([2, 2, 1, 1], 1, 1)
+            },
+        ),
+        case(
+            "conv2d 1x1",
+            &[&[3, 7, 5, 6], &[9, 7, 1, 1], &[9]],
+            zero([0; 4], 1, 1),
+        ),
+        case(
+            "conv2d in two groups",
+            &[&[2, 6, 5, 7], &[8, 3, 3, 3], &[8]],
+            zero([1; 4], 1, 2),
+        ),
+        case(
+            "conv2d depthwise",
+            &[&[2, 6, 9, 8], &[6, 1, 3, 3]],
+            zero([1; 4], 1, 6),
+        ),
+        case(
+            "conv2d depthwise, stride 2, round",
+            &[&[2, 3, 10, 12], &[3, 1, 5, 5], &[3]],
+            Conv2d {
+                columns: Pad::Circular,
+                ..zero([1, 2, 1, 2], 2, 3)
+            },
+        ),
+    ]
 }
