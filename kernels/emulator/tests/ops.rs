@@ -3,7 +3,7 @@
 
 use crossfix_kernel_emulator::{Emulator, Guard, Options, Schedule};
 use crossfix_kernels::Device;
-use crossfix_kernels::cuda::Cuda;
+use crossfix_kernels::cuda::{Cuda, Precision};
 use crossfix_kernels::testing::cases;
 use std::time::Instant;
 
@@ -75,4 +75,30 @@ fn no_kernel_races_or_reads_what_nobody_wrote() {
         checked: true,
         ..Options::default()
     });
+}
+
+/// Factors are rounded to 11 bits (TF32) or 8 (bf16), so sums of a few hundred products of numbers
+/// below 1 differ by about the root of their number times 2⁻¹² or 2⁻⁹. No difference at all would
+/// mean that the tensor cores were not asked.
+#[test]
+fn tensor_cores_agree_to_their_rounding() {
+    for (precision, most) in [(Precision::Tf32, 1e-2), (Precision::Bf16, 8e-2)] {
+        let dense = |name: &str| name.starts_with("conv2d") && !name.contains("depthwise");
+        let mut tried = 0;
+        for case in cases().into_iter().filter(|case| dense(&case.name)) {
+            let options = Options {
+                schedule: Schedule::Random(3),
+                ..Options::default()
+            };
+            let cuda = Cuda::with_driver(Box::new(Emulator::new(options)));
+            cuda.set_precision(precision);
+            let difference = case.compare(&Device::Cuda(cuda)).unwrap();
+            println!("{precision:?} {}: {difference:?}", case.name);
+            for found in [difference.forward, difference.backward] {
+                assert!((1e-5..most).contains(&found), "{}: {found}", case.name);
+            }
+            tried += 1;
+        }
+        assert!(tried >= 5);
+    }
 }
