@@ -250,6 +250,36 @@ impl Tensor {
         }
     }
 
+    /// The elements of a tensor on a device, to be changed in place, where they stay for the next
+    /// step; a copy takes their place only if another tensor shares them.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cuda`].
+    ///
+    /// # Panics
+    /// As [`Tensor::buffer`].
+    pub(crate) fn buffer_mut(&mut self) -> Result<&mut DeviceBuffer> {
+        match &mut self.storage {
+            Storage::Cuda(buffer) => {
+                if Arc::get_mut(buffer).is_none() {
+                    let mut copy = buffer.cuda().any(buffer.len())?;
+                    copy.copy_from(buffer)?;
+                    *buffer = Arc::new(copy);
+                }
+                Ok(Arc::get_mut(buffer).expect("nobody else shares it now"))
+            }
+            Storage::Host(_) => panic!("a tensor on the host is used as if it were on a device"),
+        }
+    }
+
+    /// Whether another tensor shares the elements.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.storage {
+            Storage::Host(data) => Arc::strong_count(data) > 1,
+            Storage::Cuda(buffer) => Arc::strong_count(buffer) > 1,
+        }
+    }
+
     /// The only element of a one-element tensor; waits for a device to have computed it.
     ///
     /// # Errors

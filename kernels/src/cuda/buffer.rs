@@ -89,6 +89,13 @@ impl<T: Element> DeviceBuffer<T> {
         self.address
     }
 
+    /// Where it lies, for a kernel that finds its buffers in its parameters, low half first. Work
+    /// that uses it is about to be enqueued.
+    pub(crate) fn address_words(&self) -> [u32; 2] {
+        self.cuda.used(self.address);
+        [self.address as u32, (self.address >> 32) as u32]
+    }
+
     fn bytes(&self) -> usize {
         self.length * size_of::<T>()
     }

@@ -106,7 +106,13 @@ impl Step {
         let inputs = inputs
             .iter()
             .map(|input| {
-                crate::Device::common("step", &[input, &device.full(&[], 0.0)?])?;
+                if input.device() != device {
+                    return Err(Error::Device {
+                        op: "step",
+                        first: input.device().describe(),
+                        second: device.describe(),
+                    });
+                }
                 let mut copy = cuda.any(input.len())?;
                 copy.copy_from(input.buffer())?;
                 Ok(Tensor::from_device(copy, input.shape()))

@@ -171,6 +171,11 @@ impl Cuda {
         self.0.pool.used(address);
     }
 
+    /// Whether what is enqueued is recorded instead of run.
+    pub fn is_recording(&self) -> bool {
+        self.0.pool.is_recording()
+    }
+
     fn refuse_in_capture(&self, call: &str) -> Result<()> {
         if self.0.pool.is_recording() {
             return Err(Error::cuda(

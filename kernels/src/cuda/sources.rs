@@ -27,6 +27,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::softmax::cuda::SOURCE,
         &ops::total::SOURCE,
         &ops::weighted_info_nce::SOURCE,
+        &crate::optim::adam_on_cuda::SOURCE,
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Adam: steps as long as the gradient is steady, parameter by parameter.
 
 use super::clip::{clip_factor, global_norm};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Gradients;
 use crate::tensor::Tensor;
@@ -25,20 +26,20 @@ impl Parameter {
     }
 }
 
-/// Running moments of one parameter's gradient.
-#[derive(Debug, Clone, PartialEq)]
+/// Running moments of one parameter's gradient, where the parameter lies.
+#[derive(Debug, Clone)]
 pub struct Moments {
     /// Steps this parameter took; those without a gradient do not count.
     pub step: u64,
     /// Running mean of the gradient.
-    pub first: Vec<f32>,
+    pub first: Tensor,
     /// Running mean of the squared gradient.
-    pub second: Vec<f32>,
+    pub second: Tensor,
 }
 
 /// What a checkpoint has to keep: the moments, by parameter index; `None` for a parameter that
 /// never had a gradient.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct AdamState {
     /// One entry for each parameter; empty before the first step.
     pub moments: Vec<Option<Moments>>,
@@ -100,28 +101,36 @@ impl Adam {
     ///
     /// # Errors
     /// [`Error::NotFinite`] when a gradient or the learning rate is NaN or infinite,
-    /// [`Error::Shape`] when a gradient or the saved state does not fit the parameters. On an
-    /// error nothing has changed.
+    /// [`Error::Shape`] when a gradient or the saved state does not fit the parameters,
+    /// [`Error::Device`] when they lie on different devices. On an error nothing has changed.
     pub fn step(
         &mut self,
         parameters: &mut [Parameter],
         gradients: &Gradients,
         learning_rate: f64,
     ) -> Result<StepReport> {
-        if !learning_rate.is_finite() {
-            return Err(Error::NotFinite {
-                op: "adam",
-                what: format!("learning rate {learning_rate}"),
-            });
-        }
+        check_rate(learning_rate)?;
         self.check_state(parameters)?;
+        let values: Vec<&Tensor> = parameters.iter().map(|p| &p.value).collect();
+        match Device::common("adam", &values)? {
+            Device::Cpu => self.step_on_cpu(parameters, gradients, learning_rate),
+            Device::Cuda(cuda) => self.step_on_cuda(&cuda, parameters, gradients, learning_rate),
+        }
+    }
+
+    fn step_on_cpu(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: &Gradients,
+        learning_rate: f64,
+    ) -> Result<StepReport> {
         let gradient_norm = global_norm(parameters, gradients)?;
         let factor = self
             .clip_norm
             .map_or(1.0, |max| clip_factor(gradient_norm, max));
         self.state.moments.resize(parameters.len(), None);
-        let [beta1, beta2] = self.betas;
-        let (epsilon, weight_decay) = (self.epsilon as f32, self.weight_decay as f32);
+        let settings = self.settings(factor);
+        let betas = self.betas;
         parameters
             .par_iter_mut()
             .zip(&mut self.state.moments)
@@ -129,34 +138,44 @@ impl Adam {
                 let Some(gradient) = gradients.get(&parameter.value) else {
                     return;
                 };
+                let shape = parameter.value.shape().to_vec();
                 let moments = moments.get_or_insert_with(|| Moments {
                     step: 0,
-                    first: vec![0.0; gradient.len()],
-                    second: vec![0.0; gradient.len()],
+                    first: Tensor::zeros(&shape),
+                    second: Tensor::zeros(&shape),
                 });
                 moments.step += 1;
-                let step = moments.step as f64;
-                let update = Update {
-                    factor: factor as f32,
-                    weight_decay,
-                    // Complements in f64: 1 - 0.999 in f32 is off by 5e-5 of itself.
-                    first_share: (1.0 - beta1) as f32,
-                    second_share: (1.0 - beta2) as f32,
-                    step_size: (learning_rate / (1.0 - beta1.powf(step))) as f32,
-                    inverse_root_correction: (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
-                    epsilon,
-                };
                 // Taken out, so that the update is in place unless somebody else holds the value.
-                let value = std::mem::replace(&mut parameter.value, Tensor::scalar(0.0));
-                let shape = value.shape().to_vec();
-                let mut data = value.into_data();
-                update.apply(&mut data, gradient.data(), moments);
+                let take = |tensor: &mut Tensor| {
+                    std::mem::replace(tensor, Tensor::scalar(0.0)).into_data()
+                };
+                let mut data = take(&mut parameter.value);
+                let mut first = take(&mut moments.first);
+                let mut second = take(&mut moments.second);
+                let coefficients = coefficients(betas, moments.step, learning_rate);
+                let rows = (&mut data[..], &mut first[..], &mut second[..]);
+                update(&settings, coefficients, gradient.data(), rows);
+                moments.first = Tensor::from_parts(first, &shape);
+                moments.second = Tensor::from_parts(second, &shape);
                 parameter.value = Tensor::from_parts(data, &shape).with_gradient();
             });
         Ok(StepReport { gradient_norm })
     }
 
-    fn check_state(&self, parameters: &[Parameter]) -> Result<()> {
+    /// The numbers that are the same for all parameters and steps.
+    pub(super) fn settings(&self, factor: f64) -> Settings {
+        let [beta1, beta2] = self.betas;
+        Settings {
+            factor: factor as f32,
+            weight_decay: self.weight_decay as f32,
+            // Complements in f64: 1 - 0.999 in f32 is off by 5e-5 of itself.
+            first_share: (1.0 - beta1) as f32,
+            second_share: (1.0 - beta2) as f32,
+            epsilon: self.epsilon as f32,
+        }
+    }
+
+    pub(super) fn check_state(&self, parameters: &[Parameter]) -> Result<()> {
         let moments = &self.state.moments;
         if !moments.is_empty() && moments.len() != parameters.len() {
             return Err(Error::shape(
@@ -183,32 +202,49 @@ impl Adam {
     }
 }
 
-/// The numbers that are the same for all elements of one parameter.
-struct Update {
-    factor: f32,
-    weight_decay: f32,
-    first_share: f32,
-    second_share: f32,
-    step_size: f32,
-    inverse_root_correction: f32,
-    epsilon: f32,
+/// The numbers that are the same for all parameters of one step.
+pub(super) struct Settings {
+    pub factor: f32,
+    pub weight_decay: f32,
+    pub first_share: f32,
+    pub second_share: f32,
+    pub epsilon: f32,
 }
 
-impl Update {
-    fn apply(&self, data: &mut [f32], gradient: &[f32], moments: &mut Moments) {
-        let rows = data
-            .iter_mut()
-            .zip(gradient)
-            .zip(&mut moments.first)
-            .zip(&mut moments.second);
-        for (((x, g), first), second) in rows {
-            let g = self.factor * g + self.weight_decay * *x;
-            *first += self.first_share * (g - *first);
-            *second += self.second_share * (g * g - *second);
-            let root = second.sqrt() * self.inverse_root_correction + self.epsilon;
-            *x -= self.step_size * *first / root;
-        }
+fn update(
+    settings: &Settings,
+    [step_size, inverse_root_correction]: [f32; 2],
+    gradient: &[f32],
+    (data, first, second): (&mut [f32], &mut [f32], &mut [f32]),
+) {
+    let rows = data.iter_mut().zip(gradient).zip(first).zip(second);
+    for (((x, g), first), second) in rows {
+        let g = settings.factor * g + settings.weight_decay * *x;
+        *first += settings.first_share * (g - *first);
+        *second += settings.second_share * (g * g - *second);
+        let root = second.sqrt() * inverse_root_correction + settings.epsilon;
+        *x -= step_size * *first / root;
     }
+}
+
+/// Length of a parameter's step, and the correction of the root, at its `step`-th step.
+pub(super) fn coefficients(betas: [f64; 2], step: u64, learning_rate: f64) -> [f32; 2] {
+    let [beta1, beta2] = betas;
+    let step = step as f64;
+    [
+        (learning_rate / (1.0 - beta1.powf(step))) as f32,
+        (1.0 / (1.0 - beta2.powf(step)).sqrt()) as f32,
+    ]
+}
+
+pub(super) fn check_rate(learning_rate: f64) -> Result<()> {
+    if learning_rate.is_finite() {
+        return Ok(());
+    }
+    Err(Error::NotFinite {
+        op: "adam",
+        what: format!("learning rate {learning_rate}"),
+    })
 }
 
 #[cfg(test)]
@@ -267,9 +303,9 @@ mod tests {
         let moments = adam.state.moments[0].as_ref().unwrap();
         assert_eq!(moments.step, 10);
         let first = [0.556_519, 1.327_974_8, 1.029_899_6, 0.041_381_06];
-        assert_close(&moments.first, &first, 1e-6);
+        assert_close(moments.first.data(), &first, 1e-6);
         let second = [6.690_670_5e-3, 3.838_613e-2, 4.916_979_2e-2, 3.841_762_5e-5];
-        assert_close(&moments.second, &second, 1e-6);
+        assert_close(moments.second.data(), &second, 1e-6);
     }
 
     #[test]
@@ -302,7 +338,7 @@ mod tests {
         adam.step(&mut parameters, &gradients, 0.1).unwrap();
         assert_eq!(parameters[1].value.id(), stays);
         assert_eq!(parameters[1].value.data(), [0.3; 3]);
-        assert_eq!(adam.state.moments[1], None);
+        assert!(adam.state.moments[1].is_none());
         assert!(parameters[0].value.requires_gradient());
         assert!(parameters[0].value.data()[0] < 1.0);
     }
@@ -318,7 +354,7 @@ mod tests {
         let error = adam.step(&mut parameters, &gradients, 0.1).unwrap_err();
         assert!(error.to_string().contains("gradient of bad"), "{error}");
         assert!(parameters.iter().all(|p| p.value.data() == [1.0]));
-        assert_eq!(adam.state, AdamState::default());
+        assert!(adam.state.moments.is_empty());
     }
 
     #[test]
@@ -329,7 +365,7 @@ mod tests {
         let report = adam.step(&mut parameters, &gradients, 0.1).unwrap();
         assert!((report.gradient_norm - 5.0).abs() < 1e-12);
         let first = &adam.state.moments[0].as_ref().unwrap().first;
-        assert_close(first, &[0.06, 0.08], 1e-6);
+        assert_close(first.data(), &[0.06, 0.08], 1e-6);
     }
 
     #[test]

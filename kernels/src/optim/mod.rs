@@ -1,6 +1,7 @@
 //! What moves parameters: Adam, how long its steps are, and how gradients are bounded.
 
 mod adam;
+pub(crate) mod adam_on_cuda;
 mod clip;
 mod schedule;
 

@@ -116,6 +116,19 @@ impl Case {
         })
     }
 
+    /// Whether two runs on `device` give the same bits.
+    ///
+    /// # Errors
+    /// The operation's own.
+    pub fn repeats_to_the_bit(&self, device: &Device) -> Result<bool> {
+        let bits = |(output, gradients): (Tensor, Vec<Option<Tensor>>)| {
+            let all = [Some(output)].into_iter().chain(gradients).flatten();
+            let bits = all.flat_map(|tensor| tensor.into_data()).map(f32::to_bits);
+            bits.collect::<Vec<u32>>()
+        };
+        Ok(bits(self.run(device)?) == bits(self.run(device)?))
+    }
+
     /// Whether a difference is within the tolerance.
     pub fn accepts(&self, difference: Difference) -> bool {
         difference.forward <= self.tolerance[0] && difference.backward <= self.tolerance[1]

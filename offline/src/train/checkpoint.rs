@@ -3,6 +3,7 @@
 use super::TrainError;
 use crate::model::weights::{Arrays, arrays_of, fill, read_arrays, write_arrays};
 use crate::model::{CrossViewModel, ModelError};
+use crossfix_kernels::Tensor;
 use crossfix_kernels::optim::{Adam, AdamState, Moments};
 use serde_json::json;
 use std::path::Path;
@@ -36,11 +37,10 @@ impl Checkpoint {
             let Some(moments) = moments else { continue };
             let name = &parameter.name;
             let shape = parameter.value.shape().to_vec();
-            arrays.insert(
-                format!("{FIRST}{name}"),
-                (shape.clone(), moments.first.clone()),
-            );
-            arrays.insert(format!("{SECOND}{name}"), (shape, moments.second.clone()));
+            for (prefix, moment) in [(FIRST, &moments.first), (SECOND, &moments.second)] {
+                let values = moment.to_vec()?;
+                arrays.insert(format!("{prefix}{name}"), (shape.clone(), values));
+            }
             steps.insert(name.clone(), moments.step.into());
         }
         let text = json!({
@@ -89,10 +89,15 @@ impl Checkpoint {
                 (Some(step), Some((_, first)), Some((_, second)))
                     if first.len() == parameter.value.len() && second.len() == first.len() =>
                 {
+                    let device = parameter.value.device();
+                    let moment = |values| {
+                        let host = Tensor::new(values, parameter.value.shape())?;
+                        host.to(&device)
+                    };
                     Some(Moments {
                         step,
-                        first,
-                        second,
+                        first: moment(first).map_err(ModelError::from)?,
+                        second: moment(second).map_err(ModelError::from)?,
                     })
                 }
                 _ => return Err(refuse(&format!("the optimiser state of {name} is damaged"))),

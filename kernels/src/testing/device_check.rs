@@ -1,0 +1,151 @@
+//! Everything a device has to do, compared with the processor, in one table: run on a card by
+//! `tests/gpu`, and on the emulator by its dry run.
+
+use super::cases;
+use super::training::Training;
+use crate::device::Device;
+use crate::error::{Error, Result};
+
+/// What to run.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckOptions {
+    /// Only the operations: what compute-sanitizer can run in reasonable time.
+    pub operations_only: bool,
+    /// Replays of the recorded training step.
+    pub replays: usize,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            operations_only: false,
+            replays: 1000,
+        }
+    }
+}
+
+const STEPS: usize = 10;
+
+/// Runs every operation against its definition, ten training steps against the processor's, and
+/// a soak of replays of a recorded step. Prints one line for each and returns what failed.
+pub fn check_device(device: &Device, options: &CheckOptions) -> Vec<String> {
+    println!("device: {}", device.describe());
+    let mut failures = operations(device);
+    if !options.operations_only {
+        let parts: [(&str, &dyn Fn() -> Result<()>); 3] = [
+            ("training", &|| training(device)),
+            ("memory", &|| memory(device)),
+            ("replay", &|| replay(device, options.replays)),
+        ];
+        for (name, part) in parts {
+            if let Err(error) = part() {
+                println!("{name}: FAILED: {error}");
+                failures.push(format!("{name}: {error}"));
+            }
+        }
+    }
+    println!("{} failures", failures.len());
+    failures
+}
+
+fn operations(device: &Device) -> Vec<String> {
+    let mut failures = Vec::new();
+    println!(
+        "{:48} {:>9} {:>9} {:>9}  verdict",
+        "operation", "forward", "backward", "allowed"
+    );
+    for case in cases() {
+        let name = &case.name;
+        let allowed = case.tolerance[0].max(case.tolerance[1]);
+        let problem = match case.compare(device) {
+            Ok(difference) => {
+                let [forward, backward] = [difference.forward, difference.backward];
+                let same = case.repeats_to_the_bit(device);
+                let verdict = match (case.accepts(difference), &same) {
+                    (true, Ok(true)) => "ok",
+                    (true, Ok(false)) => "NOT THE SAME BITS TWICE",
+                    (true, Err(_)) => "FAILED THE SECOND TIME",
+                    (false, _) => "WRONG",
+                };
+                println!("{name:48} {forward:>9.1e} {backward:>9.1e} {allowed:>9.1e}  {verdict}");
+                (verdict != "ok").then(|| format!("{verdict}: {difference:?}"))
+            }
+            Err(error) => {
+                println!("{name:48} FAILED: {error}");
+                Some(error.to_string())
+            }
+        };
+        failures.extend(problem.map(|problem| format!("{name}: {problem}")));
+    }
+    failures
+}
+
+/// Ten steps have the losses they have on the processor.
+fn training(device: &Device) -> Result<()> {
+    let (mut here, mut there) = (Training::new(&Device::Cpu)?, Training::new(device)?);
+    println!("{:>8} {:>12} {:>12}", "step", "processor", "device");
+    let mut worst = 0.0f32;
+    for step in 1..=STEPS {
+        let (expected, got) = (here.step()?, there.step()?);
+        println!("{step:>8} {expected:>12.6} {got:>12.6}");
+        let difference = ((got - expected) / expected).abs();
+        worst = worst.max(if difference.is_nan() {
+            f32::INFINITY
+        } else {
+            difference
+        });
+    }
+    // Ten steps of Adam amplify roundings, most where gradients are near 0.
+    require(worst <= 1e-4, || format!("losses differ by {worst:e}"))
+}
+
+/// A step allocates nothing once the first ones have run.
+fn memory(device: &Device) -> Result<()> {
+    let Device::Cuda(cuda) = device else {
+        return Ok(());
+    };
+    let mut training = Training::new(device)?;
+    for _ in 0..2 {
+        training.step()?;
+    }
+    let before = cuda.memory();
+    for _ in 0..3 {
+        training.step()?;
+    }
+    let after = cuda.memory();
+    println!("memory: {} bytes in use, {} free", after.in_use, after.free);
+    require(before == after, || {
+        format!("steps go on allocating: {before:?}, then {after:?}")
+    })
+}
+
+/// A recorded step computes, to the bit, what the same step computes launch by launch, and its
+/// memory is its own: others train on the device in between.
+fn replay(device: &Device, replays: usize) -> Result<()> {
+    let mut launched = Training::new(device)?;
+    let mut recorded = Training::new(device)?;
+    launched.step()?;
+    recorded.step()?;
+    let mut recorded = recorded.record()?;
+    let mut bystander = Training::new(device)?;
+    for step in 1..=replays {
+        let (expected, got) = (launched.step()?, recorded.step()?);
+        require(expected.to_bits() == got.to_bits(), || {
+            format!("replay {step}: loss {got}, not {expected}")
+        })?;
+        if step % 7 == 0 {
+            bystander.step()?;
+        }
+    }
+    let same = launched.values()? == recorded.values()?;
+    require(same, || "parameters differ after the replays".into())?;
+    println!("replay: {replays} recorded steps have the bits of launched ones");
+    Ok(())
+}
+
+fn require(holds: bool, what: impl FnOnce() -> String) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    Err(Error::argument("device check", what()))
+}
