@@ -63,10 +63,10 @@ impl<T: Element> DeviceBuffer<T> {
         }
     }
 
-    /// The memory, never given back.
-    pub(super) fn leak(mut self) -> Address {
-        self.class = None;
-        self.address
+    /// The memory, as the pool gave it.
+    pub(super) fn leak(mut self) -> (Address, usize) {
+        let class = self.class.take().expect("a buffer of the pool");
+        (self.address, class)
     }
 
     /// The device it lies on.
@@ -112,6 +112,9 @@ impl<T: Element> DeviceBuffer<T> {
     pub(super) fn overwrite(&self, data: &[T]) -> Result<()> {
         assert_eq!(data.len(), self.length, "upload of another length");
         self.cuda.refuse_in_capture("upload")?;
+        if self.is_empty() {
+            return Ok(());
+        }
         // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
         let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.bytes()) };
         // SAFETY: this buffer has room for as many elements as `data`, checked above.
@@ -124,6 +127,9 @@ impl<T: Element> DeviceBuffer<T> {
     /// [`Error::Cuda`], also for anything queued before that failed.
     pub fn to_vec(&self) -> Result<Vec<T>> {
         self.cuda.refuse_in_capture("download")?;
+        if self.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut data: Vec<T> = Vec::with_capacity(self.length);
         // SAFETY: the capacity holds that many elements; the bytes are only written.
         let bytes = unsafe {
@@ -143,6 +149,9 @@ impl<T: Element> DeviceBuffer<T> {
     /// [`Error::Cuda`].
     pub fn fill_zero(&mut self) -> Result<()> {
         self.cuda.used(self.address);
+        if self.is_empty() {
+            return Ok(());
+        }
         // SAFETY: the buffer is that long.
         unsafe { self.cuda.0.driver.fill_zero(self.address, self.bytes()) }
     }
@@ -161,6 +170,9 @@ impl<T: Element> DeviceBuffer<T> {
         assert_eq!(self.cuda, other.cuda, "copy between devices");
         self.cuda.used(self.address);
         self.cuda.used(other.address);
+        if self.is_empty() {
+            return Ok(());
+        }
         // SAFETY: both are that long, on this device, and two buffers never overlap.
         unsafe {
             let driver = &self.cuda.0.driver;

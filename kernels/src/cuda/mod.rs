@@ -13,6 +13,8 @@ mod pool;
 mod product;
 mod real;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{Error, Result};
 use pool::Pool;
@@ -40,8 +42,8 @@ struct Inner {
     driver: Box<dyn Driver>,
     pool: Pool,
     precision: AtomicU8,
-    /// Uploaded tables by content: their address, never given back while the device is open.
-    constants: Mutex<HashMap<Vec<u8>, Address>>,
+    /// Uploaded tables by content: their memory, kept while the device is open.
+    constants: Mutex<HashMap<Vec<u8>, (Address, usize)>>,
 }
 
 impl Cuda {
@@ -134,11 +136,11 @@ impl Cuda {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let address = match constants.get(bytes) {
-            Some(address) => *address,
+            Some((address, _)) => *address,
             None => {
-                let address = self.upload(data)?.leak();
-                constants.insert(bytes.to_vec(), address);
-                address
+                let memory = self.upload(data)?.leak();
+                constants.insert(bytes.to_vec(), memory);
+                memory.0
             }
         };
         Ok(DeviceBuffer::constant(self.clone(), address, data.len()))
@@ -204,6 +206,13 @@ impl fmt::Debug for Cuda {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        let constants = self
+            .constants
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (_, (address, class)) in constants.drain() {
+            self.pool.give(address, class);
+        }
         // Nobody is left who could be told of a failure; the driver then frees all with itself.
         let _ = self.pool.trim(&*self.driver);
     }
