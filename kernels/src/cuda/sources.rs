@@ -15,6 +15,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::conv_transpose2x2::SOURCE,
         &ops::drop_connect::SOURCE,
         &ops::elementwise::SOURCE,
+        &ops::gather_channels::SOURCE,
         &ops::global_mean_pool::SOURCE,
         &ops::heatmap_cross_entropy::SOURCE,
         &ops::l2_normalise::SOURCE,

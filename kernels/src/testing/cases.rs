@@ -160,6 +160,7 @@ pub fn cases() -> Vec<Case> {
         ops::conv_transpose2x2::cases,
         ops::drop_connect::cases,
         ops::gelu::cases,
+        ops::gather_channels::cases,
         ops::global_mean_pool::cases,
         ops::heatmap_cross_entropy::cases,
         ops::l2_normalise::cases,

@@ -172,7 +172,7 @@ impl Ccvpe {
                     .collect()
             })
             .collect();
-        super::gather::gather_channels(tape, &scores, &channels)
+        ops::gather_channels(tape, &scores, &channels)
     }
 }
 

@@ -4,7 +4,6 @@
 //! behind it. Begin with [`spec`] and [`presets`], then [`ccvpe`].
 
 pub mod ccvpe;
-mod gather;
 pub(crate) mod layers;
 pub mod parameters;
 pub mod presets;
