@@ -9,6 +9,7 @@ pub const COMMON: &str = include_str!("common.cuh");
 /// All kernels' files.
 pub fn sources() -> Vec<&'static Source> {
     vec![
+        &ops::batch_norm::SOURCE,
         &ops::collapse_rows::SOURCE,
         &ops::concat_channels::SOURCE,
         &ops::conv2d::on_cuda::SOURCE,
@@ -24,8 +25,10 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::max_pool2d::SOURCE,
         &ops::orientation_loss::SOURCE,
         &ops::roll::SOURCE,
+        &ops::rolled_matching::on_cuda::SOURCE,
         &ops::select_channels::SOURCE,
         &ops::softmax::cuda::SOURCE,
+        &ops::squeeze_excite::SOURCE,
         &ops::total::SOURCE,
         &ops::weighted_info_nce::SOURCE,
         &crate::optim::adam_on_cuda::SOURCE,

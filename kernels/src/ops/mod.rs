@@ -6,7 +6,7 @@
 
 mod activation;
 pub(crate) mod add;
-mod batch_norm;
+pub(crate) mod batch_norm;
 pub(crate) mod collapse_rows;
 mod column_attention;
 pub(crate) mod concat_channels;
@@ -30,7 +30,7 @@ pub(crate) mod orientation_loss;
 pub(crate) mod relu;
 pub(crate) mod reshape;
 pub(crate) mod roll;
-mod rolled_matching;
+pub(crate) mod rolled_matching;
 mod sample_normalise;
 pub(crate) mod scale;
 pub(crate) mod select_channels;
@@ -39,7 +39,7 @@ pub(crate) mod silu;
 mod soft_margin_triplet;
 pub(crate) mod softmax;
 mod spatial_correlation;
-mod squeeze_excite;
+pub(crate) mod squeeze_excite;
 pub(crate) mod total;
 mod upsample2x;
 pub(crate) mod weighted_info_nce;

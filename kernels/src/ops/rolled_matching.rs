@@ -2,11 +2,14 @@
 //! heart of CCVPE. Turning the camera by one step rolls the descriptor by a fixed number of
 //! channels, so all orientations come from one descriptor.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::gemm::{Strides, gemm};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+
+pub(crate) mod on_cuda;
 
 const OP: &str = "rolled_matching";
 
@@ -38,6 +41,13 @@ pub fn rolled_matching(
     window_offset: usize,
 ) -> Result<Tensor> {
     let plan = Plan::new(aerial, ground, shifts, window_offset)?;
+    match Device::common(OP, &[aerial, ground])? {
+        Device::Cpu => on_cpu(tape, aerial, ground, plan),
+        Device::Cuda(cuda) => on_cuda::matching(tape, &cuda, aerial, ground, plan),
+    }
+}
+
+fn on_cpu(tape: &mut Tape, aerial: &Tensor, ground: &Tensor, plan: Plan) -> Result<Tensor> {
     let [n, _, h, w] = aerial.dims4(OP, "aerial")?;
     let orientations = plan.starts.len();
     let mut scores = vec![0.0; n * orientations * plan.pixels];

@@ -154,6 +154,7 @@ fn worst(got: &Tensor, expected: &Tensor) -> f32 {
 pub fn cases() -> Vec<Case> {
     let of_each = [
         ops::add::cases,
+        ops::batch_norm::cases,
         ops::collapse_rows::cases,
         ops::concat_channels::cases,
         ops::conv2d::cases,
@@ -171,11 +172,13 @@ pub fn cases() -> Vec<Case> {
         ops::relu::cases,
         ops::reshape::cases,
         ops::roll::cases,
+        ops::rolled_matching::on_cuda::cases,
         ops::scale::cases,
         ops::select_channels::cases,
         ops::sigmoid::cases,
         ops::silu::cases,
         ops::softmax::cases,
+        ops::squeeze_excite::cases,
         ops::weighted_info_nce::cases,
     ];
     of_each.iter().flat_map(|cases| cases()).collect()

@@ -158,9 +158,10 @@ impl Translation<'_> {
             let statistics = self.parameters.statistics(norm.statistics);
             let (gamma, beta) = (self.values(norm.gamma), self.values(norm.beta));
             for channel in 0..shape[0] {
-                let variance = f64::from(statistics.variance[channel]) + f64::from(norm.epsilon);
+                let variance =
+                    f64::from(statistics.variance.data()[channel]) + f64::from(norm.epsilon);
                 let factor = f64::from(gamma[channel]) / variance.sqrt();
-                let mean = f64::from(statistics.mean[channel]);
+                let mean = f64::from(statistics.mean.data()[channel]);
                 bias[channel] = (bias[channel] - mean) * factor + f64::from(beta[channel]);
                 factors[channel] = factor;
             }

@@ -312,15 +312,14 @@ mod tests {
     fn random_model(spec: CcvpeSpec, seed: u64) -> Ccvpe {
         let mut model = Ccvpe::new(spec, seed).unwrap();
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let mut draw = |values: &mut [f32], low: f32, high: f32| {
-            values
-                .iter_mut()
-                .for_each(|value| *value = rng.random_range(low..high));
+        let mut draw = |old: &crossfix_kernels::Tensor, low: f32, high: f32| {
+            let values = (0..old.len()).map(|_| rng.random_range(low..high));
+            crossfix_kernels::Tensor::new(values.collect(), old.shape()).unwrap()
         };
         let parameters = model.parameters_mut();
         for statistics in parameters.all_statistics_mut() {
-            draw(&mut statistics.mean, -0.5, 0.5);
-            draw(&mut statistics.variance, 0.3, 2.0);
+            statistics.mean = draw(&statistics.mean, -0.5, 0.5);
+            statistics.variance = draw(&statistics.variance, 0.3, 2.0);
         }
         for parameter in parameters.all_mut() {
             let is_norm = parameter.name.contains("_bn");
@@ -332,10 +331,7 @@ mod tests {
             } else {
                 0.0
             };
-            let mut values = parameter.value.data().to_vec();
-            draw(&mut values, middle - 0.3, middle + 0.3);
-            let shape = parameter.value.shape().to_vec();
-            parameter.value = crossfix_kernels::Tensor::new(values, &shape).unwrap();
+            parameter.value = draw(&parameter.value, middle - 0.3, middle + 0.3).with_gradient();
         }
         model
     }

@@ -70,8 +70,11 @@ pub fn arrays_of(model: &dyn CrossViewModel) -> Arrays {
     }
     let statistics = parameters.all_statistics();
     for (name, statistics) in parameters.statistics_names().iter().zip(statistics) {
-        let mean = (vec![statistics.mean.len()], statistics.mean.clone());
-        let variance = (vec![statistics.variance.len()], statistics.variance.clone());
+        let mean = (vec![statistics.mean.len()], statistics.mean.data().to_vec());
+        let variance = (
+            vec![statistics.variance.len()],
+            statistics.variance.data().to_vec(),
+        );
         arrays.insert(format!("{name}.running_mean"), mean);
         arrays.insert(format!("{name}.running_var"), variance);
     }
@@ -199,8 +202,9 @@ pub fn fill(
         slot.value = Tensor::new(data, &shape)?.with_gradient();
     }
     for (slot, (mean, variance)) in parameters.all_statistics_mut().iter_mut().zip(statistics) {
-        slot.mean = mean;
-        slot.variance = variance;
+        let channels = [mean.len()];
+        slot.mean = Tensor::new(mean, &channels)?;
+        slot.variance = Tensor::new(variance, &channels)?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::dataset::{Example, Pair};
 use crate::loss::PoseTarget;
-use crate::model::{Ccvpe, CrossViewModel, preset, weights::arrays_of};
+use crate::model::{Ccvpe, preset, weights::arrays_of};
 use crate::run::{Interrupt, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
 

@@ -2,10 +2,12 @@
 //!
 //! Only the input is kept for the backward pass; what lies between is computed again.
 
+mod on_cuda;
 mod planes;
 
 use super::activation::Activation;
 use crate::buffer;
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::math::sum;
 use crate::tape::Tape;
@@ -16,22 +18,33 @@ use planes::Channel;
 
 const OP: &str = "batch_norm";
 
-/// Mean and variance of each channel, averaged over training steps.
-#[derive(Debug, Clone, PartialEq)]
+/// Mean and variance of each channel, averaged over training steps; on the device that trains.
+#[derive(Debug, Clone)]
 pub struct RunningStatistics {
-    /// Mean of each channel.
-    pub mean: Vec<f32>,
-    /// Unbiased variance of each channel.
-    pub variance: Vec<f32>,
+    /// Mean of each channel, `[C]`.
+    pub mean: Tensor,
+    /// Unbiased variance of each channel, `[C]`.
+    pub variance: Tensor,
 }
 
 impl RunningStatistics {
     /// Before the first step: mean 0, variance 1.
     pub fn new(channels: usize) -> Self {
         Self {
-            mean: vec![0.0; channels],
-            variance: vec![1.0; channels],
+            mean: Tensor::zeros(&[channels]),
+            variance: Tensor::full(&[channels], 1.0),
         }
+    }
+
+    /// The same on another device.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`], [`Error::Cuda`].
+    pub fn to(&self, device: &Device) -> Result<Self> {
+        Ok(Self {
+            mean: self.mean.to(device)?,
+            variance: self.variance.to(device)?,
+        })
     }
 }
 
@@ -78,11 +91,12 @@ pub fn batch_norm(
     let [n, c, h, w] = input.dims4(OP, "input")?;
     gamma.expect_shape(OP, "gamma", &[c])?;
     beta.expect_shape(OP, "beta", &[c])?;
-    if running.mean.len() != c || running.variance.len() != c {
-        let got = [running.mean.len(), running.variance.len()];
-        return Err(Error::shape(OP, "running statistics", [c, c], got));
-    }
-    if let BatchNormMode::Train { momentum } = mode {
+    running.mean.expect_shape(OP, "running mean", &[c])?;
+    let variance = &running.variance;
+    variance.expect_shape(OP, "running variance", &[c])?;
+    let everything = [input, gamma, beta, &running.mean, variance];
+    let device = Device::common(OP, &everything)?;
+    if let BatchNormMode::Train { .. } = mode {
         if n * h * w < 2 {
             return Err(Error::argument(
                 OP,
@@ -92,14 +106,24 @@ pub fn batch_norm(
                 ),
             ));
         }
+    }
+    if let Device::Cuda(cuda) = device {
+        let affine = [gamma, beta];
+        return on_cuda::batch_norm(
+            tape, &cuda, input, affine, running, mode, epsilon, activation,
+        );
+    }
+    if let BatchNormMode::Train { momentum } = mode {
         let batch = batch_statistics(input.data(), [n, c, h * w]);
         let unbiased = (n * h * w) as f32 / (n * h * w - 1) as f32;
-        for (running, batch) in running.mean.iter_mut().zip(&batch.mean) {
-            *running += momentum * (batch - *running);
-        }
-        for (running, batch) in running.variance.iter_mut().zip(&batch.variance) {
-            *running += momentum * (batch * unbiased - *running);
-        }
+        let moved = |running: &Tensor, batch: &Tensor, factor: f32| {
+            let pairs = running.data().iter().zip(batch.data());
+            let data =
+                pairs.map(|(running, batch)| running + momentum * (batch * factor - running));
+            Tensor::from_parts(data.collect(), &[c])
+        };
+        running.mean = moved(&running.mean, &batch.mean, 1.0);
+        running.variance = moved(&running.variance, &batch.variance, unbiased);
         let channels = channels(&batch, gamma, beta, epsilon);
         return Ok(normalise(
             tape, input, gamma, beta, channels, true, activation,
@@ -118,7 +142,11 @@ fn channels(
     epsilon: f32,
 ) -> Vec<Channel> {
     let affine = gamma.data().iter().zip(beta.data());
-    let statistics = statistics.mean.iter().zip(&statistics.variance);
+    let statistics = statistics
+        .mean
+        .data()
+        .iter()
+        .zip(statistics.variance.data());
     affine
         .zip(statistics)
         .map(|((gamma, beta), (mean, variance))| Channel {
@@ -252,7 +280,7 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
         .collect();
     let planes = (moments.len() / c) as f64;
     let count = planes * plane_len as f64;
-    let mut statistics = RunningStatistics::new(c);
+    let (mut means, mut variances) = (vec![0.0; c], vec![0.0; c]);
     for channel in 0..c {
         let of_channel = || {
             let planes = moments[channel..].iter().step_by(c);
@@ -263,11 +291,16 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
         let squares: f64 = of_channel()
             .map(|[of_plane, squares]| squares + plane_len as f64 * (of_plane - mean).powi(2))
             .sum();
-        statistics.mean[channel] = mean as f32;
-        statistics.variance[channel] = (squares / count) as f32;
+        means[channel] = mean as f32;
+        variances[channel] = (squares / count) as f32;
     }
-    statistics
+    RunningStatistics {
+        mean: Tensor::from_parts(means, &[c]),
+        variance: Tensor::from_parts(variances, &[c]),
+    }
 }
+
+pub(crate) use on_cuda::{SOURCE, cases};
 
 #[cfg(test)]
 mod tests {
@@ -279,8 +312,8 @@ mod tests {
 
     fn running() -> RunningStatistics {
         RunningStatistics {
-            mean: vec![0.2, -0.1, 0.4],
-            variance: vec![0.5, 1.5, 0.9],
+            mean: Tensor::from_parts(vec![0.2, -0.1, 0.4], &[3]),
+            variance: Tensor::from_parts(vec![0.5, 1.5, 0.9], &[3]),
         }
     }
 
@@ -309,8 +342,8 @@ mod tests {
             &[1.0 - 3.0 * unit, 1.0 - unit, 1.0 + unit, 1.0 + 3.0 * unit],
             1e-6,
         );
-        assert_close(&running.mean, &[0.4], 1e-6);
-        assert_close(&running.variance, &[0.9 + 2.0 / 3.0], 1e-6);
+        assert_close(running.mean.data(), &[0.4], 1e-6);
+        assert_close(running.variance.data(), &[0.9 + 2.0 / 3.0], 1e-6);
     }
 
     #[test]
@@ -318,10 +351,9 @@ mod tests {
         let x = Tensor::new(vec![1.0, 5.0], &[1, 1, 1, 2]).unwrap();
         let one = Tensor::full(&[1], 1.0);
         let mut running = RunningStatistics {
-            mean: vec![3.0],
-            variance: vec![3.0],
+            mean: Tensor::full(&[1], 3.0),
+            variance: Tensor::full(&[1], 3.0),
         };
-        let before = running.clone();
         let mut tape = Tape::inference();
         let y = batch_norm(
             &mut tape,
@@ -335,7 +367,7 @@ mod tests {
         )
         .unwrap();
         assert_close(y.data(), &[0.0, 2.0], 1e-6);
-        assert_eq!(running, before);
+        assert_eq!([running.mean.data(), running.variance.data()], [[3.0]; 2]);
     }
 
     #[test]
