@@ -1,19 +1,27 @@
-//! Convolution as a product of matrices: weights times im2col, of which only a panel of 64 pixels
-//! and 128 taps exists at a time, in the cache.
+//! Convolution as a product of matrices: weights times im2col, of which only a panel of 32 pixels
+//! and 192 taps exists at a time, in the cache; where few outputs share a panel, not even that.
 //!
-//! Threads take one sample each. Sums over samples are added in sample order, so the number of
-//! threads does not change a bit.
+//! Threads take one sample each or, when there are fewer samples than threads, some of its
+//! rows. Sums over samples are added in sample order, so the number of threads does not change a
+//! bit.
 
+use super::correlate;
 use super::geometry::Geometry;
-use super::panel::{AddTaps, FillRows, Runs, Start};
-use super::tile::{Lines, PANEL, ROWS, SPAN, UNIT, correlate, panel_product};
+use super::panel::{AddTaps, InPlace, Keep, Panel, Runs};
+use super::tile::{DEPTH, PANEL, ROWS, Rows, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
 use crate::math::add_assign;
 use crate::scratch;
 use rayon::prelude::*;
 
-/// Taps of the kernel in one panel, at most: 36 KiB.
-const DEPTH: usize = 144;
+/// Outputs that share a panel without repaying its gathering.
+const FEW_OUTPUTS: usize = 64;
+/// Sums that stay in the second-level cache while the taps go by.
+const BLOCK: usize = 128 * 1024;
+/// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
+const MOST_ROWS: usize = 336;
+/// Weights beyond this many are not summed up sample by sample in memory of their own.
+const MANY_WEIGHTS: usize = 256 * 1024;
 
 pub(super) fn forward(
     g: &Geometry,
@@ -21,117 +29,191 @@ pub(super) fn forward(
     weight: &[f32],
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let (group_outputs, taps) = (g.outputs / g.groups, g.group_taps());
-    let blocks: Vec<_> = weight
-        .chunks_exact(group_outputs * taps)
-        .map(|weight| {
-            blocks_of(group_outputs, taps, |output, tap| {
-                weight[output * taps + tap]
-            })
-        })
-        .collect();
-    let pixels = g.output_pixels();
-    let mut output = buffer::any(g.batch * g.outputs * pixels);
-    output
-        .par_chunks_exact_mut(g.outputs * pixels)
-        .zip(input.par_chunks_exact(g.channels * g.pixels()))
-        .for_each(|(output, image)| {
-            convolve(g, image, &blocks, bias, output);
-        });
+    let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
+    let packed = packed(g.groups, outputs, taps, |group, output, first, terms| {
+        let row = &weight[(group * outputs + output) * taps..][..taps];
+        terms.copy_from_slice(&row[first..][..terms.len()]);
+    });
+    let mut output = buffer::any(g.batch * g.outputs * g.output_pixels());
+    convolve_all(g, input, &packed, bias, &mut output);
+    buffer::recycle(packed);
     output
 }
 
 /// The gradient of the input: the transpose of [`forward`].
 pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let (group_outputs, taps) = (g.outputs / g.groups, g.group_taps());
-    let group_channels = g.channels / g.groups;
+    let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
+    let channels = g.channels / g.groups;
     let kernel = g.kernel_height * g.kernel_width;
-    let groups = weight.chunks_exact(group_outputs * taps);
-    let transposed = g.transposed();
-    let blocks: Vec<_> = match &transposed {
-        // A convolution of the gradient with the kernel turned around.
-        Some(_) => groups
-            .map(|weight| {
-                blocks_of(group_channels, group_outputs * kernel, |channel, tap| {
-                    let (output, at) = (tap / kernel, kernel - 1 - tap % kernel);
-                    weight[output * taps + channel * kernel + at]
-                })
-            })
-            .collect(),
-        None => groups
-            .map(|weight| {
-                blocks_of(taps, group_outputs, |tap, output| {
-                    weight[output * taps + tap]
-                })
-            })
-            .collect(),
-    };
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
+    if let Some(transposed) = g.transposed() {
+        // A convolution of the gradient with the kernel turned around.
+        let depth = outputs * kernel;
+        let packed = packed(g.groups, channels, depth, |group, channel, first, terms| {
+            let weight = &weight[group * outputs * taps + channel * kernel..];
+            let (mut output, mut left) = (first / kernel, kernel - first % kernel);
+            for term in terms {
+                left -= 1;
+                *term = weight[output * taps + left];
+                if left == 0 {
+                    (output, left) = (output + 1, kernel);
+                }
+            }
+        });
+        convolve_all(&transposed, gradient, &packed, None, &mut found);
+        buffer::recycle(packed);
+        return found;
+    }
+    let packed = packed(g.groups, taps, outputs, |group, tap, first, terms| {
+        let weight = &weight[(group * outputs + first) * taps + tap..];
+        for (term, weight) in terms.iter_mut().zip(weight.iter().step_by(taps)) {
+            *term = *weight;
+        }
+    });
     found
         .par_chunks_exact_mut(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
         .for_each(|(found, gradient)| {
-            if let Some(transposed) = &transposed {
-                convolve(transposed, gradient, &blocks, None, found);
-            } else {
-                found.fill(0.0);
-                scatter(g, gradient, &blocks, found);
-            }
+            found.fill(0.0);
+            scatter(g, gradient, packed.as_chunks().0, found);
         });
+    buffer::recycle(packed);
     found
 }
 
 /// The gradient of the weight.
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let parts: Vec<Vec<f32>> = input
-        .par_chunks_exact(g.channels * g.pixels())
-        .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
-        .map(|(image, gradient)| sample_weight_gradient(g, image, gradient))
-        .collect();
-    let mut sums = buffer::zeros(g.outputs * g.group_taps());
-    for part in parts {
-        add_assign(&mut sums, &part);
-        buffer::recycle(part);
+    let samples = || {
+        let images = input.par_chunks_exact(g.channels * g.pixels());
+        images.zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
+    };
+    let weights = g.outputs * g.group_taps();
+    let mut sums = buffer::zeros(weights);
+    if weights > MANY_WEIGHTS || g.batch == 1 {
+        let split = split(g, 1, g.outputs);
+        for sample in 0..g.batch {
+            let image = &input[sample * g.channels * g.pixels()..][..g.channels * g.pixels()];
+            let gradient = &gradient[sample * g.outputs * g.output_pixels()..];
+            sums.par_chunks_mut(split * g.group_taps())
+                .zip(gradient.par_chunks(split * g.output_pixels()))
+                .for_each(|(sums, gradient)| add_weight_gradient(g, image, gradient, sums));
+        }
+    } else {
+        let parts: Vec<Vec<f32>> = samples()
+            .map(|(image, gradient)| {
+                let mut part = buffer::zeros(weights);
+                add_weight_gradient(g, image, gradient, &mut part);
+                part
+            })
+            .collect();
+        for part in parts {
+            add_assign(&mut sums, &part);
+            buffer::recycle(part);
+        }
     }
     // From [output, kernel row, kernel column, channel] to [output, channel, row, column].
     let (channels, kernel) = (g.channels / g.groups, g.kernel_height * g.kernel_width);
-    let mut found = buffer::empty(sums.len());
-    for sums in sums.chunks_exact(channels * kernel) {
-        for channel in 0..channels {
-            found.extend(sums[channel..].iter().step_by(channels));
-        }
+    if kernel == 1 {
+        return sums;
     }
+    let mut found = buffer::any(sums.len());
+    found
+        .par_chunks_exact_mut(channels * kernel)
+        .zip(sums.par_chunks_exact(channels * kernel))
+        .with_min_len(16)
+        .for_each(|(found, sums)| {
+            for (channel, found) in found.chunks_exact_mut(kernel).enumerate() {
+                for (value, sum) in found
+                    .iter_mut()
+                    .zip(sums[channel..].iter().step_by(channels))
+                {
+                    *value = *sum;
+                }
+            }
+        });
     buffer::recycle(sums);
     found
 }
 
-/// A matrix of `rows` × `depth` with four rows side by side; rows beyond the last are zero.
-fn blocks_of(rows: usize, depth: usize, element: impl Fn(usize, usize) -> f32) -> Vec<[f32; ROWS]> {
-    let mut blocks = Vec::with_capacity(rows.div_ceil(ROWS) * depth);
-    for first in (0..rows).step_by(ROWS) {
-        for k in 0..depth {
-            let mut block = [0.0; ROWS];
-            for (value, row) in block.iter_mut().zip(first..rows) {
-                *value = element(row, k);
-            }
-            blocks.push(block);
-        }
+/// Rows of each sample that one task takes: all that stay in the cache, if there are as many
+/// samples as threads.
+fn split(g: &Geometry, samples: usize, rows: usize) -> usize {
+    if g.groups > 1 {
+        return rows;
     }
-    blocks
+    let tasks = rayon::current_num_threads().div_ceil(samples);
+    let tasks = tasks.max(rows.div_ceil(MOST_ROWS));
+    rows.div_ceil(tasks).next_multiple_of(ROWS)
 }
 
-/// Writes the convolution of one image.
+/// For each group, a packed matrix of `rows` × `depth`; `copy(group, row, first, terms)` fills in
+/// the terms from `first`.
+fn packed(
+    groups: usize,
+    rows: usize,
+    depth: usize,
+    copy: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
+    let piece = piece(depth);
+    let group_rows = packed_rows(rows, depth, piece);
+    let mut packed = buffer::any(groups * group_rows * DEPTH);
+    let (whole, _) = packed.as_chunks_mut();
+    for (group, packed) in whole.chunks_exact_mut(group_rows).enumerate() {
+        let copy = |row: usize, first: usize, terms: &mut [f32]| copy(group, row, first, terms);
+        pack(rows, depth, piece, copy, packed);
+    }
+    packed
+}
+
+/// Writes the convolution of every image with packed weights.
+fn convolve_all(
+    g: &Geometry,
+    input: &[f32],
+    packed: &[f32],
+    bias: Option<&[f32]>,
+    output: &mut [f32],
+) {
+    let pixels = g.output_pixels();
+    let split = split(g, g.batch, g.outputs);
+    output
+        .par_chunks_exact_mut(g.outputs * pixels)
+        .zip(input.par_chunks_exact(g.channels * g.pixels()))
+        .for_each(|(output, image)| {
+            output
+                .par_chunks_mut(split * pixels)
+                .enumerate()
+                .for_each(|(index, output)| {
+                    let bias = bias.map(|bias| &bias[index * split..][..output.len() / pixels]);
+                    convolve(g, image, packed.as_chunks().0, index * split, bias, output);
+                });
+        });
+}
+
+/// Writes the convolution of one image, for the outputs from `first_output`.
 fn convolve(
     g: &Geometry,
     image: &[f32],
-    blocks: &[Vec<[f32; ROWS]>],
+    packed: &Rows,
+    first_output: usize,
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
     let taps = g.tap_offsets();
+    let piece = piece(taps.len());
+    let group_rows = packed_rows(group_outputs, taps.len(), piece);
     let padded_len = if g.is_padded() { g.padded_len() } else { 0 };
-    scratch::with([padded_len, DEPTH * PANEL], |[padded, panel]| {
+    let rows = group_outputs.min(output.len() / pixels);
+    let padded_rows = rows.next_multiple_of(UNIT);
+    // A small output is summed up where it is. Otherwise as few blocks as possible, about equally
+    // wide; the odd step spreads rows over the cache.
+    let direct = rows == padded_rows && pixels % PANEL == 0 && rows * pixels <= BLOCK;
+    let blocks = pixels.div_ceil((BLOCK / padded_rows).max(PANEL));
+    let width = pixels.div_ceil(blocks).next_multiple_of(PANEL);
+    let step = if direct { pixels } else { width + 16 };
+    let block_len = if direct { 0 } else { padded_rows * step };
+    let lengths = [padded_len, DEPTH * PANEL, block_len];
+    scratch::with(lengths, |[padded, panel, block]| {
         let padded: &[f32] = if g.is_padded() {
             g.pad(image, padded);
             padded
@@ -140,26 +222,49 @@ fn convolve(
         };
         let panel = panel.as_chunks_mut().0;
         let images = padded.chunks_exact(padded.len() / g.groups);
-        let outputs = output.chunks_exact_mut(group_outputs * pixels);
-        let depth = taps.len().div_ceil(taps.len().div_ceil(DEPTH));
-        for (group, ((image, output), blocks)) in images.zip(outputs).zip(blocks).enumerate() {
-            let bias = bias.map(|bias| &bias[group * group_outputs..][..group_outputs]);
-            for first_pixel in (0..pixels).step_by(PANEL) {
-                let runs = Runs::new(g, first_pixel);
-                for (index, taps_here) in taps.chunks(depth).enumerate() {
-                    let panel = &mut panel[..taps_here.len()];
-                    runs.gather(image, taps_here, panel);
-                    let sink = FillRows {
-                        output: &mut output[first_pixel..],
-                        pixels,
-                        valid: runs.valid,
-                        start: match (index, bias) {
-                            (0, None) => Start::Zero,
-                            (0, Some(bias)) => Start::Bias(bias),
-                            _ => Start::Sum,
-                        },
-                    };
-                    panel_product(blocks, taps.len(), index * depth, panel, sink);
+        let outputs = output.chunks_mut(group_outputs * pixels);
+        let packed = packed.chunks_exact(group_rows);
+        for (group, ((image, output), packed)) in images.zip(outputs).zip(packed).enumerate() {
+            for first in (0..pixels).step_by(width) {
+                let last = pixels.min(first + width);
+                let sums = if direct { &mut *output } else { &mut *block };
+                for (index, taps) in taps.chunks(piece).enumerate() {
+                    let packed = &packed[index * group_outputs.next_multiple_of(UNIT)..];
+                    let packed = &packed[first_output..][..padded_rows];
+                    for first_pixel in (first..last).step_by(PANEL) {
+                        let runs = Runs::new(g, first_pixel);
+                        let sink = Keep {
+                            block: &mut sums[first_pixel - first..],
+                            step,
+                            add: index > 0,
+                        };
+                        match runs.long() {
+                            Some(starts) if rows <= FEW_OUTPUTS && !g.is_pointwise() => {
+                                let values = InPlace {
+                                    image,
+                                    taps,
+                                    starts,
+                                };
+                                panel_product(packed, values, sink);
+                            }
+                            _ => {
+                                let panel = &mut panel[..taps.len()];
+                                runs.gather(image, taps, panel);
+                                panel_product(packed, Panel(panel), sink);
+                            }
+                        }
+                    }
+                }
+                let rows = output.chunks_exact_mut(pixels);
+                for (row, output) in rows.enumerate() {
+                    let output = &mut output[first..last];
+                    if !direct {
+                        output.copy_from_slice(&block[row * step..][..last - first]);
+                    }
+                    if let Some(bias) = bias {
+                        let bias = bias[group * group_outputs + row];
+                        output.iter_mut().for_each(|value| *value += bias);
+                    }
                 }
             }
         }
@@ -167,22 +272,26 @@ fn convolve(
 }
 
 /// Adds the gradient of one image, tap by tap, through the padded image.
-fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &mut [f32]) {
+fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
     let taps = g.tap_offsets();
+    let piece = piece(group_outputs);
+    let group_rows = packed_rows(taps.len(), group_outputs, piece);
     scratch::with([g.padded_len(), DEPTH * PANEL], |[padded, panel]| {
         padded.fill(0.0);
         let panel = panel.as_chunks_mut().0;
         let group_len = padded.len() / g.groups;
         let images = padded.chunks_exact_mut(group_len);
         let gradients = gradient.chunks_exact(group_outputs * pixels);
-        for ((image, gradient), blocks) in images.zip(gradients).zip(blocks) {
+        let packed = packed.chunks_exact(group_rows);
+        for ((image, gradient), packed) in images.zip(gradients).zip(packed) {
             for first_pixel in (0..pixels).step_by(PANEL) {
                 let runs = Runs::new(g, first_pixel);
-                for first in (0..group_outputs).step_by(DEPTH) {
-                    let depth = DEPTH.min(group_outputs - first);
-                    let panel = &mut panel[..depth];
-                    let rows = gradient[first * pixels..].chunks_exact(pixels);
+                let pieces = gradient.chunks(piece * pixels);
+                let packed = packed.chunks_exact(taps.len().next_multiple_of(UNIT));
+                for (gradient, packed) in pieces.zip(packed) {
+                    let panel = &mut panel[..gradient.len() / pixels];
+                    let rows = gradient.chunks_exact(pixels);
                     for (panel, row) in panel.iter_mut().zip(rows) {
                         let row = &row[first_pixel..][..runs.valid];
                         panel[..runs.valid].copy_from_slice(row);
@@ -192,7 +301,7 @@ fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &
                         taps: &taps,
                         runs: &runs,
                     };
-                    panel_product(blocks, group_outputs, first, panel, sink);
+                    panel_product(packed, Panel(panel), sink);
                 }
             }
         }
@@ -200,58 +309,102 @@ fn scatter(g: &Geometry, gradient: &[f32], blocks: &[Vec<[f32; ROWS]>], image: &
     });
 }
 
+/// Adds the gradient of one sample, for as many outputs as `gradient` has, to `found`
 /// [output, kernel row, kernel column, channel of the group].
-fn sample_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
-    let channels = g.channels / g.groups;
+fn add_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
+    if correlate::fits(g) {
+        return correlate::add_weight_gradient(g, image, gradient, found);
+    }
+    let pixels = g.output_pixels();
+    let (channels, taps) = (g.channels / g.groups, g.group_taps());
+    let outputs = found.len() / taps / g.groups;
     let row_taps = g.kernel_width * channels;
-    let span = balanced_span(row_taps);
     let line = g.padded_width() * channels;
-    let mut found = buffer::any(g.outputs * g.group_taps());
     let padded_len = g.padded_height() * line;
-    scratch::with([padded_len + SPAN], |[padded]| {
+    let piece = piece(pixels);
+    let lengths = [
+        padded_len,
+        DEPTH * PANEL,
+        packed_rows(outputs, pixels, piece) * DEPTH,
+        outputs.next_multiple_of(UNIT) * PANEL,
+    ];
+    scratch::with(lengths, |[padded, panel, packed, block]| {
+        let (panel, packed) = (panel.as_chunks_mut().0, packed.as_chunks_mut().0);
         let groups = image
             .chunks_exact(channels * g.pixels())
-            .zip(gradient.chunks_exact(group_outputs * pixels))
-            .zip(found.chunks_exact_mut(group_outputs * g.group_taps()));
+            .zip(gradient.chunks_exact(outputs * pixels))
+            .zip(found.chunks_exact_mut(outputs * taps));
         for ((image, gradient), found) in groups {
-            g.pad_interleaved(image, &mut padded[..padded_len]);
-            for first in (0..group_outputs).step_by(ROWS) {
-                // Beyond the last output, repeat it; those sums are dropped below.
-                let factors = std::array::from_fn(|row| {
-                    let output = (first + row).min(group_outputs - 1);
-                    &gradient[output * pixels..][..pixels]
-                });
-                for ky in 0..g.kernel_height {
-                    for from in (0..row_taps).step_by(span) {
-                        let width = span.min(row_taps - from);
-                        let lines = Lines {
-                            count: g.output_height,
-                            pixels: g.output_width,
-                            line_step: g.stride * line,
-                            pixel_step: g.stride * channels,
-                        };
-                        let mut sums = [[0.0; SPAN]; ROWS];
-                        correlate(
-                            factors,
-                            &padded[ky * line + from..],
-                            lines,
-                            width,
-                            &mut sums,
+            g.pad_interleaved(image, padded);
+            let copy = |output: usize, first: usize, terms: &mut [f32]| {
+                terms.copy_from_slice(&gradient[output * pixels + first..][..terms.len()]);
+            };
+            pack(outputs, pixels, piece, copy, packed);
+            for first_tap in (0..taps).step_by(PANEL) {
+                let valid = PANEL.min(taps - first_tap);
+                let packed = packed.chunks_exact(outputs.next_multiple_of(UNIT));
+                for (first_pixel, packed) in (0..pixels).step_by(piece).zip(packed) {
+                    let panel = &mut panel[..piece.min(pixels - first_pixel)];
+                    // The taps of one kernel row lie side by side.
+                    let mut column = 0;
+                    while column < valid {
+                        let (ky, from) = (
+                            (first_tap + column) / row_taps,
+                            (first_tap + column) % row_taps,
                         );
-                        for (output, sums) in (first..group_outputs).zip(&sums) {
-                            let at = (output * g.kernel_height + ky) * row_taps + from;
-                            found[at..at + width].copy_from_slice(&sums[..width]);
+                        let length = (row_taps - from).min(valid - column);
+                        let padded = &padded[ky * line + from..];
+                        let mut at = first_pixel;
+                        let mut rest = &mut *panel;
+                        while !rest.is_empty() {
+                            let (y, x) = (at / g.output_width, at % g.output_width);
+                            let run = rest.len().min(g.output_width - x);
+                            let (here, after) = rest.split_at_mut(run);
+                            rest = after;
+                            at += run;
+                            let from = g.stride * (y * line + x * channels);
+                            copy_spans(here, column, length, &padded[from..], g.stride * channels);
                         }
+                        column += length;
+                    }
+                    let sink = Keep {
+                        block: &mut *block,
+                        step: PANEL,
+                        add: first_pixel > 0,
+                    };
+                    panel_product(packed, Panel(panel), sink);
+                }
+                let rows = found.chunks_exact_mut(taps).zip(block.chunks_exact(PANEL));
+                for (found, block) in rows {
+                    let found = &mut found[first_tap..first_tap + valid];
+                    for (found, sum) in found.iter_mut().zip(block) {
+                        *found += sum;
                     }
                 }
             }
         }
     });
-    found
 }
 
-/// Cuts `taps` into as few spans as possible, about equally long.
-fn balanced_span(taps: usize) -> usize {
-    taps.div_ceil(taps.div_ceil(SPAN)).next_multiple_of(UNIT)
+/// Copies to each row of `panel`, from `column`, `length` values; from one row to the next, they
+/// move on by `step`.
+fn copy_spans(
+    panel: &mut [[f32; PANEL]],
+    column: usize,
+    length: usize,
+    values: &[f32],
+    step: usize,
+) {
+    if let (PANEL, 0) = (length, column) {
+        for (index, row) in panel.iter_mut().enumerate() {
+            row.copy_from_slice(&values[index * step..][..PANEL]);
+        }
+        return;
+    }
+    for (index, row) in panel.iter_mut().enumerate() {
+        let values = &values[index * step..][..length];
+        for (to, from) in row[column..column + length].iter_mut().zip(values) {
+            *to = *from;
+        }
+    }
 }

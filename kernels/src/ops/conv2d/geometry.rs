@@ -150,6 +150,11 @@ impl Geometry {
         self.rows.len() != self.height || self.columns.len() != self.width || self.stride != 1
     }
 
+    /// Whether each output pixel sees one input pixel, the one in its place.
+    pub fn is_pointwise(&self) -> bool {
+        self.kernel_height * self.kernel_width == 1 && !self.is_padded()
+    }
+
     /// Columns of the padded image that share a remainder modulo the stride.
     fn phase_width(&self) -> usize {
         self.columns.len().div_ceil(self.stride)

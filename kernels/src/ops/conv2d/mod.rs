@@ -1,6 +1,7 @@
 //! Two-dimensional convolution with padding by zeros, wrap-around or reflection, per axis.
 //! Ground panoramas wrap around in azimuth but not in elevation.
 
+mod correlate;
 mod dense;
 mod depthwise;
 mod geometry;

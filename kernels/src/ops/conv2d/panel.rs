@@ -1,53 +1,83 @@
-//! Panels of 64 output pixels: gathered from a padded image, and given back to outputs or images.
+//! Panels of 32 output pixels: gathered from a padded image, or read where they are; and where
+//! the sums over a panel go.
 
 use super::geometry::Geometry;
-use super::tile::{PANEL, ROWS, Sink, Tile};
-use pulp::Arch;
+use super::tile::{PANEL, RUN, Sink, Values};
+use pulp::{Arch, Simd};
 
-/// Writes the tiles of a panel to the rows of an output that they belong to.
-pub(super) struct FillRows<'a> {
-    /// From the first pixel of the panel.
-    pub output: &'a mut [f32],
-    /// Of one row.
-    pub pixels: usize,
-    pub valid: usize,
-    pub start: Start<'a>,
-}
+/// A panel that was gathered, one row for each term.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a>(pub &'a [[f32; PANEL]]);
 
-/// What a tile is added to.
-pub(super) enum Start<'a> {
-    Zero,
-    /// One number for each row.
-    Bias(&'a [f32]),
-    /// What earlier taps left in the output.
-    Sum,
-}
-
-impl Sink for FillRows<'_> {
+impl Values for Panel<'_> {
     #[inline(always)]
-    fn take(&mut self, block: usize, tile: &Tile) {
-        let rows = self.output[block * ROWS * self.pixels..].chunks_mut(self.pixels);
-        for (index, (row, sums)) in rows.zip(tile).enumerate() {
-            let (row, sums) = (&mut row[..self.valid], &sums[..self.valid]);
-            match self.start {
-                Start::Zero => row.copy_from_slice(sums),
-                Start::Bias(bias) => {
-                    let bias = bias[block * ROWS + index];
-                    for (value, sum) in row.iter_mut().zip(sums) {
-                        *value = sum + bias;
-                    }
-                }
-                Start::Sum => {
-                    for (value, sum) in row.iter_mut().zip(sums) {
-                        *value += sum;
-                    }
-                }
+    fn terms<S: Simd, const N: usize>(&self, from: usize) -> impl Iterator<Item = [S::f32s; N]> {
+        let width = N * S::F32_LANES;
+        self.0.iter().map(move |row| {
+            let (vectors, _) = S::as_simd_f32s(&row[from..from + width]);
+            std::array::from_fn(|n| vectors[n])
+        })
+    }
+}
+
+/// A panel read from the padded image, in runs of 16 pixels.
+#[derive(Clone, Copy)]
+pub(super) struct InPlace<'a> {
+    pub image: &'a [f32],
+    pub taps: &'a [usize],
+    pub starts: [usize; PANEL / RUN],
+}
+
+impl Values for InPlace<'_> {
+    #[inline(always)]
+    fn terms<S: Simd, const N: usize>(&self, from: usize) -> impl Iterator<Item = [S::f32s; N]> {
+        let Self { image, starts, .. } = *self;
+        self.taps.iter().map(move |tap| {
+            std::array::from_fn(|n| {
+                let at = from + n * S::F32_LANES;
+                let place = tap + starts[at / RUN] + at % RUN;
+                let (vectors, _) = S::as_simd_f32s(&image[place..place + S::F32_LANES]);
+                vectors[0]
+            })
+        })
+    }
+}
+
+/// Keeps sums in a compact block, where later terms find them in the cache: written one by one to
+/// an output whose rows are far apart, they would hold up the loop.
+pub(super) struct Keep<'a> {
+    /// From the first column of the panel in the first row.
+    pub block: &'a mut [f32],
+    /// From one row to the next.
+    pub step: usize,
+    /// Whether to add to what earlier terms left.
+    pub add: bool,
+}
+
+impl Sink for Keep<'_> {
+    #[inline(always)]
+    fn take<S: Simd, const R: usize, const N: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        from: usize,
+        sums: &[[S::f32s; N]; R],
+    ) {
+        for (row, sums) in (row..).zip(sums) {
+            let kept = &mut self.block[row * self.step + from..][..N * S::F32_LANES];
+            let (kept, _) = S::as_mut_simd_f32s(kept);
+            for (kept, sum) in kept.iter_mut().zip(sums) {
+                *kept = if self.add {
+                    simd.add_f32s(*sum, *kept)
+                } else {
+                    *sum
+                };
             }
         }
     }
 }
 
-/// Adds the tiles of a panel to the places in a padded image that its taps look at.
+/// Adds sums to the places in a padded image that their taps look at.
 pub(super) struct AddTaps<'a> {
     pub image: &'a mut [f32],
     pub taps: &'a [usize],
@@ -56,9 +86,20 @@ pub(super) struct AddTaps<'a> {
 
 impl Sink for AddTaps<'_> {
     #[inline(always)]
-    fn take(&mut self, block: usize, tile: &Tile) {
-        for (tap, sums) in self.taps[block * ROWS..].iter().zip(tile) {
-            self.runs.add(self.image, *tap, sums);
+    fn take<S: Simd, const R: usize, const N: usize>(
+        &mut self,
+        _: S,
+        row: usize,
+        from: usize,
+        sums: &[[S::f32s; N]; R],
+    ) {
+        for (tap, sums) in self.taps[row..].iter().zip(sums) {
+            let mut line = [0.0; PANEL];
+            let width = N * S::F32_LANES;
+            S::as_mut_simd_f32s(&mut line[..width])
+                .0
+                .copy_from_slice(sums);
+            self.runs.add(self.image, *tap, from, &line[..width]);
         }
     }
 }
@@ -73,9 +114,13 @@ pub(super) struct Runs {
 
 impl Runs {
     pub fn new(g: &Geometry, first_pixel: usize) -> Self {
-        // The longest power of two that never crosses the end of a row.
-        let length = 1 << g.output_width.trailing_zeros().min(4);
         let valid = PANEL.min(g.output_pixels() - first_pixel);
+        // The longest power of two that never crosses the end of a row.
+        let length = if g.is_pointwise() && valid == PANEL {
+            PANEL
+        } else {
+            PANEL.min(1 << g.output_width.trailing_zeros())
+        };
         // Beyond the image, any place will do.
         let mut starts = [0; PANEL];
         for (start, pixel) in starts.iter_mut().zip((first_pixel..).step_by(length)) {
@@ -90,9 +135,19 @@ impl Runs {
         }
     }
 
+    /// Where each 16 pixels begin, if they lie side by side.
+    pub fn long(&self) -> Option<[usize; PANEL / RUN]> {
+        match self.length {
+            PANEL => Some([self.starts[0], self.starts[0] + RUN]),
+            RUN => Some([self.starts[0], self.starts[1]]),
+            _ => None,
+        }
+    }
+
     /// One row of the panel for each tap.
     pub fn gather(&self, image: &[f32], taps: &[usize], panel: &mut [[f32; PANEL]]) {
         Arch::new().dispatch(|| match self.length {
+            PANEL => self.gather_runs::<PANEL>(image, taps, panel),
             16 => self.gather_runs::<16>(image, taps, panel),
             8 => self.gather_runs::<8>(image, taps, panel),
             4 => self.gather_runs::<4>(image, taps, panel),
@@ -116,24 +171,23 @@ impl Runs {
         }
     }
 
-    /// The transpose of [`Runs::gather`], for one tap.
+    /// The transpose of [`Runs::gather`], for one tap and the pixels from `from`.
     #[inline(always)]
-    fn add(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
+    fn add(&self, image: &mut [f32], tap: usize, from: usize, sums: &[f32]) {
         match self.length {
-            16 => self.add_runs::<16>(image, tap, sums),
-            8 => self.add_runs::<8>(image, tap, sums),
-            4 => self.add_runs::<4>(image, tap, sums),
-            2 => self.add_runs::<2>(image, tap, sums),
-            _ => self.add_runs::<1>(image, tap, sums),
+            RUN | PANEL if sums.len() >= RUN => self.add_runs::<RUN>(image, tap, from, sums),
+            4 | 8 | RUN | PANEL => self.add_runs::<4>(image, tap, from, sums),
+            2 => self.add_runs::<2>(image, tap, from, sums),
+            _ => self.add_runs::<1>(image, tap, from, sums),
         }
     }
 
     #[inline(always)]
-    fn add_runs<const N: usize>(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
+    fn add_runs<const N: usize>(&self, image: &mut [f32], tap: usize, from: usize, sums: &[f32]) {
         let image = &mut image[tap..];
-        let runs = sums[..self.valid].as_chunks::<N>().0;
-        for (run, start) in runs.iter().zip(&self.starts) {
-            if let Some(values) = image[*start..].first_chunk_mut::<N>() {
+        for (at, run) in (from..self.valid).step_by(N).zip(sums.as_chunks::<N>().0) {
+            let start = self.starts[at / self.length] + at % self.length;
+            if let Some(values) = image[start..].first_chunk_mut::<N>() {
                 for (value, sum) in values.iter_mut().zip(run) {
                     *value += sum;
                 }

@@ -1,185 +1,148 @@
-//! The two inner loops of a convolution, four rows at a time in vector registers.
+//! The inner loop of every dense convolution: twelve rows times a panel of 32 columns, in vector
+//! registers.
 //!
 //! Every sum runs over its terms in order with one fused multiply-add each, so the result does
-//! not depend on the width of the vectors.
+//! not depend on the width of the vectors, nor on how rows are grouped.
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Rows of a tile: output channels, or taps of the kernel.
-pub(super) const ROWS: usize = 4;
-/// Columns of a panel: output pixels.
-pub(super) const PANEL: usize = 64;
-/// Columns the weight gradient handles at once, at most: five AVX-512 registers.
-pub(super) const SPAN: usize = 80;
-/// Columns that every machine handles at once.
-pub(super) const UNIT: usize = 16;
+/// Rows of a tile, at most: output channels, or taps of the kernel.
+pub(super) const ROWS: usize = 12;
+/// Rows of the smallest tile; row counts are rounded up to it.
+pub(super) const UNIT: usize = 4;
+/// Columns of a panel: output pixels, or taps of the kernel.
+pub(super) const PANEL: usize = 32;
+/// Columns that lie side by side in an image whose rows are a multiple of it.
+pub(super) const RUN: usize = 16;
+/// Terms of a sum that are in the cache together, at most: a panel takes 24 KiB then.
+pub(super) const DEPTH: usize = 192;
 
-/// Four rows of one panel.
-pub(super) type Tile = [[f32; PANEL]; ROWS];
+/// The left factors, one row of [`DEPTH`] terms each; a multiple of [`UNIT`] rows.
+pub(super) type Rows = [[f32; DEPTH]];
 
-/// What becomes of a finished tile. A trait, not a closure, so that it can be inlined into the
-/// loop and adopt its instruction set.
+/// The right factors.
+pub(super) trait Values {
+    /// For each term of the sum, the `N` vectors of columns that begin at `from`.
+    fn terms<S: Simd, const N: usize>(&self, from: usize) -> impl Iterator<Item = [S::f32s; N]>;
+}
+
+/// What becomes of finished sums. A trait, not a closure, so that it can be inlined into the loop
+/// and adopt its instruction set.
 pub(super) trait Sink {
-    fn take(&mut self, block: usize, tile: &Tile);
+    /// Sums of the rows from `row` and the columns from `from`.
+    fn take<S: Simd, const R: usize, const N: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        from: usize,
+        sums: &[[S::f32s; N]; R],
+    );
 }
 
-/// Calls `sink.take(block, tile)` with `tile[r][p] = Σₖ block[k][r] · panel[k][p]` for every block of
-/// `blocks`: `depth` rows of each, of which those from `first` meet the rows of `panel`.
-pub(super) fn panel_product(
-    blocks: &[[f32; ROWS]],
-    depth: usize,
-    first: usize,
-    panel: &[[f32; PANEL]],
-    sink: impl Sink,
-) {
-    Arch::new().dispatch(PanelProduct {
-        blocks,
-        depth,
-        first,
-        panel,
-        sink,
-    });
+/// Hands `sink` the sums Σₖ rows[r][k] · values[k][p] of all rows and columns.
+pub(super) fn panel_product(rows: &Rows, values: impl Values, sink: impl Sink) {
+    Arch::new().dispatch(PanelProduct { rows, values, sink });
 }
 
-struct PanelProduct<'a, F> {
-    blocks: &'a [[f32; ROWS]],
-    depth: usize,
-    first: usize,
-    panel: &'a [[f32; PANEL]],
-    sink: F,
+struct PanelProduct<'a, V, K> {
+    rows: &'a Rows,
+    values: V,
+    sink: K,
 }
 
-impl<F: Sink> WithSimd for PanelProduct<'_, F> {
+impl<V: Values, K: Sink> WithSimd for PanelProduct<'_, V, K> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let mut tile = [[0.0; PANEL]; ROWS];
-        for (index, block) in self.blocks.chunks_exact(self.depth).enumerate() {
-            let block = &block[self.first..][..self.panel.len()];
-            // As many accumulators as the registers hold: the match is decided at compile time.
-            match S::F32_LANES {
-                16 => columns::<S, 4>(simd, block, self.panel, 0, &mut tile),
-                8 => {
-                    for from in (0..PANEL).step_by(UNIT) {
-                        columns::<S, 2>(simd, block, self.panel, from, &mut tile);
-                    }
+        let mut row = 0;
+        while row < self.rows.len() {
+            let rows = &self.rows[row..];
+            // As many sums as the registers hold: the match is decided at compile time.
+            row += match (S::F32_LANES, rows.len()) {
+                // Two middling tiles keep the units busier than a large and a small one.
+                (16, 16) => self.tile::<S, 8, 2>(simd, row, 0),
+                (16, ROWS..) => self.tile::<S, ROWS, 2>(simd, row, 0),
+                (16, 8..) => self.tile::<S, 8, 2>(simd, row, 0),
+                (16, _) => self.tile::<S, UNIT, 2>(simd, row, 0),
+                (8, _) => {
+                    self.tile::<S, UNIT, 2>(simd, row, 0);
+                    self.tile::<S, UNIT, 2>(simd, row, PANEL / 2)
                 }
-                lanes => {
-                    for from in (0..PANEL).step_by(4 * lanes) {
-                        columns::<S, 4>(simd, block, self.panel, from, &mut tile);
-                    }
+                (lanes, _) => {
+                    let tiles = (0..PANEL).step_by(4 * lanes);
+                    tiles.for_each(|from| _ = self.tile::<S, UNIT, 4>(simd, row, from));
+                    UNIT
                 }
-            }
-            self.sink.take(index, &tile);
+            };
         }
+    }
+}
+
+impl<V: Values, K: Sink> PanelProduct<'_, V, K> {
+    /// Returns the number of rows it took.
+    #[inline(always)]
+    fn tile<S: Simd, const R: usize, const N: usize>(
+        &mut self,
+        simd: S,
+        row: usize,
+        from: usize,
+    ) -> usize {
+        let rows = self.rows[row..].first_chunk().expect("whole units");
+        let sums = sums::<S, R, N>(simd, rows, self.values.terms::<S, N>(from));
+        self.sink.take(simd, row, from, &sums);
+        R
     }
 }
 
 #[inline(always)]
-fn columns<S: Simd, const N: usize>(
+fn sums<S: Simd, const R: usize, const N: usize>(
     simd: S,
-    block: &[[f32; ROWS]],
-    panel: &[[f32; PANEL]],
-    from: usize,
-    tile: &mut Tile,
-) {
-    let width = N * S::F32_LANES;
-    let mut sums = [[simd.splat_f32s(0.0); N]; ROWS];
-    for (factors, row) in block.iter().zip(panel) {
-        let (values, _) = S::as_simd_f32s(&row[from..from + width]);
-        for (sums, factor) in sums.iter_mut().zip(factors) {
-            let factor = simd.splat_f32s(*factor);
+    rows: &[[f32; DEPTH]; R],
+    values: impl Iterator<Item = [S::f32s; N]>,
+) -> [[S::f32s; N]; R] {
+    let mut sums = [[simd.splat_f32s(0.0); N]; R];
+    for (k, values) in (0..DEPTH).zip(values) {
+        for (sums, row) in sums.iter_mut().zip(rows) {
+            let factor = simd.splat_f32s(row[k]);
             for (sum, value) in sums.iter_mut().zip(values) {
-                *sum = simd.mul_add_f32s(factor, *value, *sum);
+                *sum = simd.mul_add_f32s(factor, value, *sum);
             }
         }
     }
-    for (row, sums) in tile.iter_mut().zip(sums) {
-        let (row, _) = S::as_mut_simd_f32s(&mut row[from..from + width]);
-        row.copy_from_slice(&sums);
-    }
+    // Element by element, so that the sums stay in registers whatever becomes of the copy.
+    std::array::from_fn(|r| std::array::from_fn(|n| sums[r][n]))
 }
 
-/// Where [`correlate`] finds its pixels: line by line, a fixed step apart.
-#[derive(Clone, Copy)]
-pub(super) struct Lines {
-    pub count: usize,
-    pub pixels: usize,
-    /// From one line to the next, and from one pixel to the next, in `values`.
-    pub line_step: usize,
-    pub pixel_step: usize,
-}
-
-/// `sums[r][j] = Σ over lines and pixels of factors[r][pixel] · values[pixel's place + j]`, for
-/// the first `width` of j. `values` must extend [`SPAN`] beyond the last place.
-pub(super) fn correlate(
-    factors: [&[f32]; ROWS],
-    values: &[f32],
-    lines: Lines,
-    width: usize,
-    sums: &mut [[f32; SPAN]; ROWS],
+/// Copies a matrix of `rows` × `depth`, cut into pieces of `piece` terms, to where
+/// [`panel_product`] wants it: for each piece all rows, those beyond the last zero.
+pub(super) fn pack(
+    rows: usize,
+    depth: usize,
+    piece: usize,
+    mut copy: impl FnMut(usize, usize, &mut [f32]),
+    packed: &mut Rows,
 ) {
-    Arch::new().dispatch(Correlate {
-        factors,
-        values,
-        lines,
-        width,
-        sums,
-    });
-}
-
-struct Correlate<'a> {
-    factors: [&'a [f32]; ROWS],
-    values: &'a [f32],
-    lines: Lines,
-    width: usize,
-    sums: &'a mut [[f32; SPAN]; ROWS],
-}
-
-impl WithSimd for Correlate<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let units = self.width.div_ceil(UNIT);
-        match (S::F32_LANES, units) {
-            (16, 1) => self.span::<S, 1>(simd, 0),
-            (16, 2) => self.span::<S, 2>(simd, 0),
-            (16, 3) => self.span::<S, 3>(simd, 0),
-            (16, 4) => self.span::<S, 4>(simd, 0),
-            (16, _) => self.span::<S, 5>(simd, 0),
-            (8, _) => (0..units).for_each(|unit| self.span::<S, 2>(simd, unit * UNIT)),
-            (4, _) => (0..units).for_each(|unit| self.span::<S, 4>(simd, unit * UNIT)),
-            _ => (0..units * UNIT).for_each(|from| self.span::<S, 1>(simd, from)),
-        }
-    }
-}
-
-impl Correlate<'_> {
-    #[inline(always)]
-    fn span<S: Simd, const N: usize>(&mut self, simd: S, from: usize) {
-        let width = N * S::F32_LANES;
-        let lines = self.lines;
-        let mut sums = [[simd.splat_f32s(0.0); N]; ROWS];
-        for line in 0..lines.count {
-            let pixels = line * lines.pixels..(line + 1) * lines.pixels;
-            let [a, b, c, d] = self.factors.map(|row| &row[pixels.clone()]);
-            let mut place = line * lines.line_step + from;
-            for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
-                let (values, _) = S::as_simd_f32s(&self.values[place..place + width]);
-                place += lines.pixel_step;
-                for (sums, factor) in sums.iter_mut().zip([a, b, c, d]) {
-                    let factor = simd.splat_f32s(*factor);
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = simd.mul_add_f32s(factor, *value, *sum);
-                    }
-                }
+    let padded = rows.next_multiple_of(UNIT);
+    for (index, packed) in packed.chunks_exact_mut(padded).enumerate() {
+        let first = index * piece;
+        let length = piece.min(depth - first);
+        for (row, packed) in packed.iter_mut().enumerate() {
+            if row < rows {
+                copy(row, first, &mut packed[..length]);
+            } else {
+                packed[..length].fill(0.0);
             }
         }
-        for (row, sums) in self.sums.iter_mut().zip(sums) {
-            let (row, _) = S::as_mut_simd_f32s(&mut row[from..from + width]);
-            row.copy_from_slice(&sums);
-        }
     }
+}
+
+/// Rows of packed factors for a matrix of `rows` × `depth` in pieces of `piece`.
+pub(super) fn packed_rows(rows: usize, depth: usize, piece: usize) -> usize {
+    rows.next_multiple_of(UNIT) * depth.div_ceil(piece)
+}
+
+/// Cuts `depth` terms into as few pieces as possible, about equally long.
+pub(super) fn piece(depth: usize) -> usize {
+    depth.div_ceil(depth.div_ceil(DEPTH))
 }
