@@ -14,13 +14,17 @@ const SPAN: usize = 80;
 const UNIT: usize = 16;
 /// Elements of an image that stay in the second-level cache.
 const SMALL_IMAGE: usize = 128 * 1024;
+/// Outputs for which a larger image is not read too often.
+const FEW_OUTPUTS: usize = 16;
 /// Weights that do not repay the copies that the product of matrices makes.
 const FEW_WEIGHTS: usize = 64 * 1024;
 
 /// Whether this is the better way for this convolution.
 pub(super) fn fits(g: &Geometry) -> bool {
     let image = g.padded_height() * g.padded_width() * g.channels;
-    image <= SMALL_IMAGE && g.outputs * g.group_taps() <= FEW_WEIGHTS
+    let (outputs, taps) = (g.outputs, g.group_taps());
+    let few_passes = image <= SMALL_IMAGE || taps <= SPAN || outputs <= FEW_OUTPUTS;
+    outputs * taps <= FEW_WEIGHTS && few_passes
 }
 
 /// Adds the gradient of one sample, for as many outputs as `gradient` has, to `found`

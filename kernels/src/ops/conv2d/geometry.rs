@@ -23,6 +23,8 @@ pub(in crate::ops) struct Geometry {
     rows: Vec<Option<usize>>,
     /// The same for columns.
     columns: Vec<Option<usize>>,
+    /// The padded columns to the left and right of the image, and what they show.
+    fringe: Vec<(usize, Option<usize>)>,
     left: usize,
     padding: [usize; 4],
     /// Of rows and of columns.
@@ -105,6 +107,7 @@ impl Geometry {
             output_width: (columns.len() - kernel_width) / stride + 1,
             stride,
             groups,
+            fringe: fringe(&columns, left, width),
             rows,
             columns,
             left,
@@ -156,12 +159,12 @@ impl Geometry {
     }
 
     /// Columns of the padded image that share a remainder modulo the stride.
-    fn phase_width(&self) -> usize {
+    pub fn phase_width(&self) -> usize {
         self.columns.len().div_ceil(self.stride)
     }
 
     /// From one row of the padded image to the next.
-    fn row_step(&self) -> usize {
+    pub fn row_step(&self) -> usize {
         self.phase_width() * self.stride
     }
 
@@ -235,6 +238,7 @@ impl Geometry {
             outputs: self.channels,
             output_height: self.height,
             output_width: self.width,
+            fringe: fringe(&columns, left, self.output_width),
             rows,
             columns,
             left,
@@ -337,14 +341,9 @@ impl Geometry {
 
     fn pad_row(&self, row: &[f32], padded_row: &mut [f32]) {
         padded_row[self.left..][..self.width].copy_from_slice(row);
-        for column in self.fringe() {
-            padded_row[column] = self.columns[column].map_or(0.0, |source| row[source]);
+        for (column, source) in &self.fringe {
+            padded_row[*column] = source.map_or(0.0, |source| row[source]);
         }
-    }
-
-    /// The padded columns to the left and right of the image.
-    fn fringe(&self) -> impl Iterator<Item = usize> {
-        (0..self.left).chain(self.left + self.width..self.columns.len())
     }
 
     /// The transpose of [`Geometry::pad`]: adds every padded pixel to the pixel it showed.
@@ -356,15 +355,28 @@ impl Geometry {
             for (padded_row, source) in padded_rows.zip(&self.rows) {
                 let Some(source) = source else { continue };
                 self.join_phases(padded_row, &mut line);
-                let row = &mut plane[source * self.width..][..self.width];
-                for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
-                    *sum += value;
-                }
-                for column in self.fringe() {
-                    if let Some(source) = self.columns[column] {
-                        row[source] += line[column];
-                    }
-                }
+                self.fold_row(&line, &mut plane[source * self.width..][..self.width]);
+            }
+        }
+    }
+
+    /// As [`Geometry::fold`] for one plane whose columns are in their order.
+    pub fn fold_plain(&self, padded: &[f32], plane: &mut [f32]) {
+        let padded_rows = padded.chunks_exact(self.columns.len());
+        for (line, source) in padded_rows.zip(&self.rows) {
+            if let Some(source) = source {
+                self.fold_row(line, &mut plane[source * self.width..][..self.width]);
+            }
+        }
+    }
+
+    fn fold_row(&self, line: &[f32], row: &mut [f32]) {
+        for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
+            *sum += value;
+        }
+        for (column, source) in &self.fringe {
+            if let Some(source) = source {
+                row[*source] += line[*column];
             }
         }
     }
@@ -420,9 +432,9 @@ impl Geometry {
                     *value = *from;
                 }
             }
-            for column in self.fringe() {
+            for (column, source) in &self.fringe {
                 let pixel = column * channels..(column + 1) * channels;
-                match self.columns[column] {
+                match source {
                     None => padded_row[pixel].fill(0.0),
                     Some(source) => {
                         let from = (self.left + source) * channels;
@@ -432,6 +444,11 @@ impl Geometry {
             }
         }
     }
+}
+
+fn fringe(columns: &[Option<usize>], left: usize, width: usize) -> Vec<(usize, Option<usize>)> {
+    let outside = (0..left).chain(left + width..columns.len());
+    outside.map(|column| (column, columns[column])).collect()
 }
 
 /// For each padded position along one axis, the position it shows.

@@ -4,6 +4,7 @@
 mod correlate;
 mod dense;
 mod depthwise;
+mod fixed;
 mod geometry;
 pub(crate) mod on_cuda;
 mod panel;

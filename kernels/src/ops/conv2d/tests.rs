@@ -112,6 +112,38 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [8, 1, 5, 5],
             options(2, [1, 2, 1, 2], Zero, Circular, 4),
         ),
+        // Depthwise loops of fixed size: rows and columns that fill tiles, and that do not.
+        (
+            [2, 3, 9, 21],
+            [3, 1, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 3),
+        ),
+        (
+            [1, 2, 12, 37],
+            [2, 1, 3, 3],
+            options(2, [0, 1, 0, 1], Zero, Circular, 2),
+        ),
+        (
+            [1, 2, 6, 70],
+            [2, 1, 5, 5],
+            options(1, [2, 2, 2, 2], Zero, Zero, 2),
+        ),
+        (
+            [2, 2, 11, 35],
+            [2, 1, 5, 5],
+            options(2, [1, 2, 1, 2], Reflect, Zero, 2),
+        ),
+        // Many weights, and more outputs than stay in the cache.
+        (
+            [1, 40, 8, 16],
+            [340, 40, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
+        (
+            [3, 100, 4, 9],
+            [90, 100, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
         (
             [2, 5, 4, 6],
             [7, 5, 1, 1],
