@@ -57,6 +57,7 @@ pub struct GpsdReports {
 struct Device {
     driver: Option<String>,
     epoch: Option<Epoch>,
+    done: Option<Epoch>,           // complete, because a newer one began
     gst: Option<(i64, GstSigmas)>, // time and sigmas of the latest GST
     last_fix_ns: Option<i64>,
     last_height_m: Option<f64>,
@@ -78,7 +79,7 @@ impl GpsdReports {
         }
     }
 
-    /// Takes one line in; `now` is any monotonic time.
+    /// Takes one line in; `now` is any monotonic time. Take the fixes out after each line.
     pub fn line(&mut self, line: &[u8], now: Duration) -> Line {
         let value: Value = match serde_json::from_slice(line) {
             Ok(value) => value,
@@ -143,6 +144,9 @@ impl GpsdReports {
     pub fn take(&mut self, now: Duration) -> Option<GnssFix> {
         let settle = Duration::from_secs_f64(self.config.settle_s);
         self.devices.values_mut().find_map(|device| {
+            if let Some(done) = device.done.take() {
+                return device.finish(done, &self.config);
+            }
             let epoch = device.epoch.as_ref()?;
             let has_gst = device
                 .gst
@@ -150,13 +154,16 @@ impl GpsdReports {
             if !has_gst && now.saturating_sub(epoch.arrived) < settle {
                 return None;
             }
-            device.finish(&self.config)
+            let epoch = device.epoch.take()?;
+            device.finish(epoch, &self.config)
         })
     }
 
     /// Whether an epoch waits for its settle time.
     pub fn is_settling(&self) -> bool {
-        self.devices.values().any(|device| device.epoch.is_some())
+        self.devices
+            .values()
+            .any(|device| device.epoch.is_some() || device.done.is_some())
     }
 
     fn report<T: serde::de::DeserializeOwned>(
@@ -225,9 +232,13 @@ impl Device {
         {
             return;
         }
-        let arrived = match &self.epoch {
+        let arrived = match self.epoch.take() {
             Some(epoch) if epoch.time_ns == time_ns => epoch.arrived,
-            _ => now,
+            // A burst after a stall: nobody had the time to settle it.
+            older => {
+                self.done = older;
+                now
+            }
         };
         self.epoch = Some(Epoch {
             time_ns,
@@ -236,8 +247,8 @@ impl Device {
         });
     }
 
-    fn finish(&mut self, config: &GpsdConfig) -> Option<GnssFix> {
-        let Epoch { time_ns, tpv, .. } = self.epoch.take()?;
+    fn finish(&mut self, epoch: Epoch, config: &GpsdConfig) -> Option<GnssFix> {
+        let Epoch { time_ns, tpv, .. } = epoch;
         let gst = self
             .gst
             .filter(|(gst_ns, _)| *gst_ns == time_ns)
@@ -475,6 +486,25 @@ mod tests {
             CovarianceRule::Gst
         );
         assert_eq!(reports.take(at(500)), None);
+    }
+
+    #[test]
+    fn a_burst_of_epochs_without_gst_is_a_fix_each() {
+        let mut reports = GpsdReports::new(&GpsdConfig::default());
+        let mut seconds = Vec::new();
+        for second in 40..44 {
+            let line = format!(
+                r#"{{"class":"TPV","mode":3,"time":"2020-07-11T22:37:{second}.000Z","lat":1,"lon":2,"eph":9}}"#
+            );
+            reports.line(line.as_bytes(), Duration::ZERO);
+            seconds.extend(reports.take(Duration::ZERO));
+        }
+        seconds.extend(reports.take(SETTLED));
+        let seconds: Vec<i64> = seconds
+            .iter()
+            .map(|fix| fix.time_ns / 1_000_000_000 % 60)
+            .collect();
+        assert_eq!(seconds, [40, 41, 42, 43]);
     }
 
     #[test]
