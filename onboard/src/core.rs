@@ -19,6 +19,12 @@ use crate::tiles::TileStore;
 const LARGEST_FRAME_PX: usize = 8192;
 /// Estimates between measurements come at most this often, nanoseconds (10 Hz, give or take jitter).
 const OUTPUT_SPACING_NS: i64 = 95_000_000;
+/// No estimate is made up this long before a fix is due, nanoseconds: it is about to be known better.
+const BEFORE_FIX_NS: i64 = 25_000_000;
+/// Nor this long after it was due, nanoseconds: receivers take their time, and so do busy machines.
+const AFTER_FIX_NS: i64 = 95_000_000;
+/// Longest interval between fixes that makes the next one expected, nanoseconds.
+const LONGEST_CADENCE_NS: i64 = 2_500_000_000;
 /// A time this far from the others is doubted, nanoseconds.
 const TIME_JUMP_NS: i64 = 10_000_000_000;
 /// Events in a row with doubted times before they are believed and everything starts over.
@@ -56,6 +62,8 @@ pub struct Core {
     /// What keeps the camera from contributing, in words.
     missing: Option<String>,
     last_output_ns: i64,
+    /// Time of the last fix, and since the one before.
+    cadence_ns: Option<(i64, i64)>,
     doubted_in_a_row: usize,
     counters: CoreCounters,
     timings: MatchTimings,
@@ -88,6 +96,7 @@ impl Core {
             matcher,
             missing: None,
             last_output_ns: i64::MIN,
+            cadence_ns: None,
             doubted_in_a_row: 0,
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
@@ -136,6 +145,9 @@ impl Core {
         let due = match event {
             Event::Gnss(fix) => {
                 let used = self.fusion.on_gnss(&fix);
+                if used.is_ok() {
+                    self.note_cadence(fix.time_ns);
+                }
                 count(
                     used,
                     &mut self.counters.fixes,
@@ -156,20 +168,44 @@ impl Core {
         if due { self.estimates() } else { Vec::new() }
     }
 
-    /// Time has passed: dead-reckons to `time_ns`, so that silence shows in the estimates.
+    /// Time has passed: dead-reckons to `time_ns`, so that silence shows in the estimates. There is
+    /// nothing while a fix is due any moment; ask again a little later.
     pub fn tick(&mut self, time_ns: i64) -> Vec<Estimate> {
         let plausible = self.fusion.now_ns().is_some_and(|now_ns| {
             time_ns > now_ns && time_ns.saturating_sub(now_ns) < 6 * TIME_JUMP_NS
         });
-        if !plausible {
+        if !plausible || self.fix_is_due(time_ns) {
             return Vec::new();
         }
-        self.fusion.advance(time_ns);
+        self.fusion.look_ahead(time_ns);
         if self.output_is_due() {
             self.estimates()
         } else {
             Vec::new()
         }
+    }
+
+    fn note_cadence(&mut self, fix_ns: i64) {
+        let since_ns = self
+            .cadence_ns
+            .map_or(0, |(last_ns, _)| fix_ns.saturating_sub(last_ns));
+        self.cadence_ns = Some((fix_ns, since_ns));
+    }
+
+    /// Whether the receiver's rhythm has a fix just about now.
+    fn fix_is_due(&self, time_ns: i64) -> bool {
+        let Some((last_ns, interval_ns)) = self.cadence_ns else {
+            return false;
+        };
+        let since_ns = time_ns.saturating_sub(last_ns);
+        let timeout_ns = (self.fusion.config().gnss_timeout_s * 1e9) as i64;
+        if !(1..LONGEST_CADENCE_NS).contains(&interval_ns) || since_ns > timeout_ns {
+            return false;
+        }
+        let before_ns = BEFORE_FIX_NS.min(interval_ns / 4);
+        let after_ns = AFTER_FIX_NS.min(interval_ns / 4);
+        since_ns > interval_ns / 2
+            && (since_ns + before_ns).rem_euclid(interval_ns) < before_ns + after_ns
     }
 
     fn estimates(&mut self) -> Vec<Estimate> {
@@ -202,11 +238,12 @@ impl Core {
         self.counters.restarts += 1;
         self.fusion.restart();
         self.last_output_ns = i64::MIN;
+        self.cadence_ns = None;
         true
     }
 
     fn frame(&mut self, frame: &CameraFrame) -> bool {
-        self.fusion.advance(frame.time_ns);
+        self.fusion.reach(frame.time_ns);
         let result = self
             .fusion
             .wants_frame(frame.time_ns)

@@ -325,6 +325,79 @@ fn without_odometry_the_fixes_carry_on() {
     assert!(error_deg.abs() * 68_000.0 < 3.0, "{error_deg}");
 }
 
+/// Fixes at 1 Hz, with ticks between them at these times, in milliseconds.
+fn fixes_and_ticks(ticks_ms: impl Iterator<Item = i64>) -> Vec<Estimate> {
+    let mut core = Core::new(FusionConfig::default(), None, None, None);
+    let mut ticks_ms = ticks_ms.peekable();
+    let mut after_fixes = Vec::new();
+    for second in 0..20 {
+        while let Some(ms) = ticks_ms.next_if(|ms| *ms < 1000 * second) {
+            core.tick(START_NS + ms * 1_000_000);
+        }
+        let Event::Gnss(mut fix) = fix(10 * second) else {
+            unreachable!()
+        };
+        // Braking and turning, so that what the receiver last said does not hold.
+        fix.speed_mps = Some(12.0 - 0.5 * second as f64);
+        fix.track_deg = Some(90.0 + 8.0 * second as f64);
+        after_fixes.extend(core.handle(Event::Gnss(fix)));
+    }
+    after_fixes
+}
+
+#[test]
+fn what_follows_a_measurement_does_not_depend_on_the_ticks_before_it() {
+    let alone = fixes_and_ticks(std::iter::empty());
+    for spacing_ms in [7, 90, 333] {
+        let ticked = fixes_and_ticks((1..).map(|tick| tick * spacing_ms));
+        assert_eq!(format!("{alone:?}"), format!("{ticked:?}"));
+    }
+}
+
+#[test]
+fn a_fix_that_comes_after_a_tick_at_its_time_is_in_the_next_estimate_and_time_goes_on() {
+    let mut core = Core::new(FusionConfig::default(), None, None, None);
+    let millisecond = |ms: i64| START_NS + ms * 1_000_000;
+    core.handle(fix(0));
+    let ticked = core.tick(millisecond(1100));
+    let late = core.handle(fix(10));
+    assert_eq!(ticked[0].time_ns, late[0].time_ns);
+    let error_m = |estimate: &Estimate| {
+        (estimate.position.longitude_deg - place(10.0).longitude_deg).abs() * 68_000.0
+    };
+    assert!(error_m(&ticked[0]) > 5.0 && error_m(&late[0]) < 1.0);
+}
+
+#[test]
+fn no_tick_speaks_while_a_fix_is_due_and_a_lost_fix_silences_none_after_it() {
+    let mut core = Core::new(FusionConfig::default(), None, None, None);
+    for second in 0..3 {
+        core.handle(fix(10 * second));
+    }
+    let mut spoken_ms = Vec::new();
+    for ms in (2000..4500).step_by(25) {
+        if !core.tick(START_NS + ms * 1_000_000).is_empty() {
+            spoken_ms.push(ms);
+        }
+    }
+    let due = |ms: &i64| (2975..3095).contains(ms) || (3975..4095).contains(ms);
+    assert!(!spoken_ms.iter().any(due), "{spoken_ms:?}");
+    let longest = spoken_ms.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(longest <= Some(225), "{spoken_ms:?}");
+}
+
+#[test]
+fn a_fix_that_comes_twice_counts_once() {
+    let mut core = Core::new(FusionConfig::default(), None, None, None);
+    core.handle(fix(0));
+    assert_eq!(core.handle(fix(10)).len(), 1);
+    assert_eq!(core.handle(fix(10)).len(), 0);
+    assert_eq!(
+        (core.counters().fixes, core.counters().fixes_unused),
+        (2, 1)
+    );
+}
+
 #[test]
 fn numbers_that_cannot_be_are_counted_and_change_nothing() {
     let (mut core, _folder) = core();

@@ -42,6 +42,10 @@ const LONGEST_STEP_S: f64 = 0.1;
 const FRAME_RADIUS_M: f64 = 10_000.0;
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
+/// 1-sigma of a speed that a receiver tells, m/s.
+const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
+/// 1-sigma of the speed of a vehicle whose receiver tells none, m/s.
+const UNTOLD_SPEED_SIGMA_MPS: f64 = 15.0;
 /// Speed that a vehicle may have when nothing tells, 1-sigma, m/s.
 const BLIND_SPEED_MPS: f64 = 10.0;
 /// Fixes in a row that contradict everything known, and agree with each other, before they win.
@@ -57,6 +61,9 @@ pub enum Unused {
     /// Not a number, or an impossible one.
     #[error("it carries numbers that cannot be")]
     Invalid,
+    /// The fix that came before it, once more.
+    #[error("it repeats the fix before it")]
+    Repeated,
     /// Older than the memory of the track.
     #[error("it is older than the track's memory")]
     TooLate,
@@ -100,8 +107,21 @@ pub struct Fusion {
     started: Option<Started>,
     odometry: Option<(i64, Motion)>,
     gnss_motion: Option<(i64, Motion, Option<f64>)>,
+    last_fix: Option<(i64, Geodetic)>,
     heading_ns: i64,
     reset_count: u32,
+    /// Where the measurements had left things before ticks led on from there.
+    measured: Option<Measured>,
+}
+
+/// What a tick changes. The next measurement starts from here, so that ticks are only looks ahead and
+/// the estimates after a measurement do not depend on when anybody looked.
+#[derive(Debug, Clone)]
+struct Measured {
+    now_ns: i64,
+    frame: LocalFrame,
+    navigator: Navigator,
+    history: History,
 }
 
 /// Everything that exists once there was a fix.
@@ -132,8 +152,10 @@ impl Fusion {
             started: None,
             odometry: None,
             gnss_motion: None,
+            last_fix: None,
             heading_ns: i64::MIN,
             reset_count: 0,
+            measured: None,
         }
     }
 
@@ -156,8 +178,44 @@ impl Fusion {
         };
     }
 
-    /// Dead-reckons to `time_ns`; earlier times change nothing.
-    pub fn advance(&mut self, time_ns: i64) {
+    /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement
+    /// is taken in as if there had been no look.
+    pub fn look_ahead(&mut self, time_ns: i64) {
+        if time_ns <= self.now_ns {
+            return;
+        }
+        if let (None, Some(started)) = (&self.measured, &self.started) {
+            self.measured = Some(Measured {
+                now_ns: self.now_ns,
+                frame: started.frame.clone(),
+                navigator: started.navigator.clone(),
+                history: started.history.clone(),
+            });
+        }
+        self.advance(time_ns);
+    }
+
+    /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
+    pub fn reach(&mut self, time_ns: i64) {
+        self.measure(|fusion| fusion.advance(time_ns));
+    }
+
+    /// Takes a measurement in from where the measurements had left things, and then looks as far
+    /// ahead as before.
+    fn measure<T>(&mut self, take_in: impl FnOnce(&mut Self) -> T) -> T {
+        let ahead_ns = self.now_ns;
+        if let (Some(measured), Some(started)) = (self.measured.take(), &mut self.started) {
+            self.now_ns = measured.now_ns;
+            started.frame = measured.frame;
+            started.navigator = measured.navigator;
+            started.history = measured.history;
+        }
+        let result = take_in(self);
+        self.look_ahead(ahead_ns);
+        result
+    }
+
+    fn advance(&mut self, time_ns: i64) {
         if self.now_ns == i64::MIN || self.started.is_none() {
             self.now_ns = self.now_ns.max(time_ns);
             return;
@@ -174,6 +232,10 @@ impl Fusion {
     /// # Errors
     /// [`Unused`] when it was not usable.
     pub fn on_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
+        self.measure(|fusion| fusion.take_odometry(sample))
+    }
+
+    fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
         let numbers = [
             sample.forward_speed_mps,
             sample.yaw_rate_rps,
@@ -241,9 +303,16 @@ impl Fusion {
     /// # Errors
     /// [`Unused`] when it was not usable.
     pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+        self.measure(|fusion| fusion.take_gnss(fix))
+    }
+
+    fn take_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
         let covariance = self.believed_covariance(fix).ok_or(Unused::Invalid)?;
         if fix.position.check().is_err() {
             return Err(Unused::Invalid);
+        }
+        if self.last_fix == Some((fix.time_ns, fix.position)) {
+            return Err(Unused::Repeated);
         }
         if let Some(started) = &self.started
             && fix.time_ns < self.now_ns
@@ -258,8 +327,14 @@ impl Fusion {
             // What the receiver says now tells nothing about the way through a long gap.
             self.advance(fix.time_ns);
         }
-        self.note_gnss_motion(fix);
+        self.last_fix = Some((fix.time_ns, fix.position));
+        let since = self.note_gnss_motion(fix);
+        let from_now_on = self.gnss_motion;
+        if let (Some(since), Some((_, motion, _))) = (since, &mut self.gnss_motion) {
+            *motion = since;
+        }
         self.advance(fix.time_ns);
+        self.gnss_motion = from_now_on;
         if self.started.is_none() {
             self.start(fix, covariance);
         }
@@ -315,6 +390,10 @@ impl Fusion {
     /// # Errors
     /// [`Unused`] when it was not usable.
     pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+        self.measure(|fusion| fusion.take_visual(fix))
+    }
+
+    fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
         self.advance(fix.time_ns);
         let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
@@ -508,8 +587,13 @@ impl Fusion {
         Some(Matrix2::new(ee, en, en, nn))
     }
 
-    /// Speed and turn rate from the receiver, for when there is no odometry.
-    fn note_gnss_motion(&mut self, fix: &GnssFix) {
+    /// Speed and turn rate from the receiver, for when there is no odometry. Gives the motion since
+    /// the fix before, where both told it.
+    fn note_gnss_motion(&mut self, fix: &GnssFix) -> Option<Motion> {
+        let before = self.gnss_motion;
+        if before.is_some_and(|(time_ns, ..)| fix.time_ns <= time_ns) {
+            return None;
+        }
         let speed = fix
             .speed_mps
             .filter(|v| v.is_finite() && (0.0..150.0).contains(v));
@@ -517,7 +601,7 @@ impl Fusion {
             .track_deg
             .filter(|v| v.is_finite() && speed.is_some_and(|s| s > SLOWEST_COURSE_MPS))
             .map(yaw_rad_from_heading_deg);
-        let yaw_rate_rps = match (self.gnss_motion, course) {
+        let yaw_rate_rps = match (before, course) {
             (Some((time_ns, _, Some(before))), Some(now))
                 if fix.time_ns > time_ns && fix.time_ns - time_ns < seconds(2.5) =>
             {
@@ -530,7 +614,7 @@ impl Fusion {
             Some(speed_mps) => Motion {
                 speed_mps,
                 yaw_rate_rps,
-                speed_sigma_mps: 0.7,
+                speed_sigma_mps: TOLD_SPEED_SIGMA_MPS,
                 yaw_rate_sigma_rps: 0.15,
                 lasting: false,
             },
@@ -538,12 +622,19 @@ impl Fusion {
             None => Motion {
                 speed_mps: 0.0,
                 yaw_rate_rps: 0.0,
-                speed_sigma_mps: 15.0,
+                speed_sigma_mps: UNTOLD_SPEED_SIGMA_MPS,
                 yaw_rate_sigma_rps: 0.3,
                 lasting: false,
             },
         };
         self.gnss_motion = Some((fix.time_ns, motion, course));
+        let (time_ns, before, _) = before?;
+        let told = |motion: &Motion| motion.speed_sigma_mps < UNTOLD_SPEED_SIGMA_MPS;
+        let near = fix.time_ns - time_ns <= seconds(self.config.gnss_timeout_s);
+        (near && told(&before) && told(&motion)).then_some(Motion {
+            speed_mps: 0.5 * (before.speed_mps + motion.speed_mps),
+            ..motion
+        })
     }
 
     /// The motion to hold at `time_ns`: odometry, else the receiver's, else anything.

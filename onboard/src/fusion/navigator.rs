@@ -15,6 +15,13 @@
 //! let odometry pull the output away from them, so the filter learns from its own residuals which
 //! share of the stated variance shows, works with that, and adds the rest back when asked for its
 //! covariance: what does not vary may still be wrong.
+//!
+//! # A receiver that is the only one to speak
+//! When the motion is the receiver's word too, it has already weighed fixes against motion, better
+//! than can be done here. Then the filter follows the fixes, and doubts one only if it lies outside of
+//! what the receiver itself states.
+
+use std::ops::AddAssign;
 
 use nalgebra::{Matrix2, SMatrix, SVector, Vector2};
 
@@ -45,7 +52,7 @@ const LEARNING: f64 = 0.05;
 /// Least share of the stated variance that is ever worked with.
 const LEAST_SHOWN: f64 = 0.02;
 /// Share worked with while the motion itself is the receiver's word.
-const SHOWN_TO_ITS_OWN_SPEED: f64 = 1e-3;
+const SHOWN_TO_ITS_OWN_SPEED: f64 = 1e-4;
 /// 1-sigma by which a vehicle's speed strays in a second from one that the receiver told, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
@@ -76,8 +83,12 @@ pub(crate) struct Navigator {
     yaw_known: bool,
     bias_variance_m2: [f64; 2],
     stated_covariance_m2: Matrix2<f64>,
-    /// Share of the stated variance that the fixes show.
+    /// Share of the stated variance that the fixes show against an independent motion.
     shown: f64,
+    /// Share of the stated variance that the last fix was not weighed with.
+    hidden: f64,
+    /// Whether the receiver's slow error is told from the position.
+    bias_known: bool,
     /// Whether something else than the receiver tells the motion.
     independent_motion: bool,
 }
@@ -120,6 +131,8 @@ impl Navigator {
             ],
             stated_covariance_m2: fix_covariance_m2,
             shown: 1.0,
+            hidden: 0.0,
+            bias_known: true,
             independent_motion: true,
         }
     }
@@ -137,8 +150,7 @@ impl Navigator {
     }
 
     pub(crate) fn position_covariance_m2(&self) -> Matrix2<f64> {
-        self.covariance.fixed_view::<2, 2>(EAST, EAST)
-            + self.stated_covariance_m2 * (1.0 - self.shown)
+        self.covariance.fixed_view::<2, 2>(EAST, EAST) + self.stated_covariance_m2 * self.hidden
     }
 
     pub(crate) fn yaw_rad(&self) -> f64 {
@@ -254,15 +266,15 @@ impl Navigator {
     ) -> bool {
         let share = config.gnss_correlated_share;
         self.stated_covariance_m2 = fix_covariance_m2;
-        if !self.independent_motion {
-            // The receiver's own speed says nothing that its fixes do not: follow the fixes.
-            self.shown = SHOWN_TO_ITS_OWN_SPEED;
-        }
-        let fix_covariance_m2 = fix_covariance_m2 * self.shown;
-        self.bias_variance_m2 = [
-            share * fix_covariance_m2[(0, 0)],
-            share * fix_covariance_m2[(1, 1)],
-        ];
+        let shown = if self.independent_motion {
+            self.shown
+        } else {
+            SHOWN_TO_ITS_OWN_SPEED
+        };
+        self.hidden = 1.0 - shown;
+        let stated_covariance_m2 = fix_covariance_m2;
+        let fix_covariance_m2 = stated_covariance_m2 * shown;
+        self.know_bias(self.independent_motion, fix_covariance_m2 * share);
         let moved = [
             self.track_m[0] - track_then_m[0],
             self.track_m[1] - track_then_m[1],
@@ -279,16 +291,53 @@ impl Navigator {
         let noise = fix_covariance_m2 * (1.0 - share);
         let spread = observation * self.covariance * observation.transpose() + noise;
         // Without the bias the same residual would be judged against the whole stated error.
-        let Some(inverse) = spread.try_inverse() else {
+        let expected = if self.independent_motion {
+            spread
+        } else {
+            spread + stated_covariance_m2
+        };
+        let Some(inverse) = expected.try_inverse() else {
             return true;
         };
         let distance = (residual.transpose() * inverse * residual)[0];
-        let surprise = (distance / 2.0).min(3.0) - 1.0;
-        self.shown = (self.shown * (LEARNING * surprise).exp()).clamp(LEAST_SHOWN, 1.0);
+        if self.independent_motion {
+            let surprise = (distance / 2.0).min(3.0) - 1.0;
+            self.shown = (self.shown * (LEARNING * surprise).exp()).clamp(LEAST_SHOWN, 1.0);
+        }
         // Student-t: a residual this far out speaks of an error this much larger.
         let doubt = (distance / DOUBT).max(1.0);
-        self.correct(observation, residual, noise + spread * (doubt - 1.0));
+        self.correct(observation, residual, noise + expected * (doubt - 1.0));
         distance > CONTRADICTION
+    }
+
+    /// Keeps the receiver's slow error of this variance as a state, or does without: as long as only
+    /// the receiver speaks, position and error cannot be told apart, and what was known fades.
+    fn know_bias(&mut self, known: bool, variance_m2: Matrix2<f64>) {
+        self.bias_variance_m2 = if known {
+            [variance_m2[(0, 0)], variance_m2[(1, 1)]]
+        } else {
+            [0.0, 0.0]
+        };
+        if known && !self.bias_known {
+            self.covariance
+                .fixed_view_mut::<2, 2>(BIAS_EAST, BIAS_EAST)
+                .add_assign(&variance_m2);
+            self.covariance
+                .fixed_view_mut::<2, 2>(EAST, EAST)
+                .add_assign(&variance_m2);
+            for (row, column) in [(EAST, BIAS_EAST), (BIAS_EAST, EAST)] {
+                self.covariance
+                    .fixed_view_mut::<2, 2>(row, column)
+                    .add_assign(&(-variance_m2));
+            }
+        }
+        if !known {
+            for bias in [BIAS_EAST, BIAS_NORTH] {
+                self.covariance.row_mut(bias).fill(0.0);
+                self.covariance.column_mut(bias).fill(0.0);
+            }
+        }
+        self.bias_known = known;
     }
 
     /// A direction of travel or a heading, given as its difference from the yaw at its time.

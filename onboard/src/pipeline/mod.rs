@@ -5,6 +5,7 @@
 //! estimates and never holds up the core. When every source is silent, ticks make the core go on.
 
 mod clock;
+mod live_core;
 mod queue;
 mod replay;
 mod setup;
@@ -19,13 +20,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
 use tracing::{debug, info};
 
-use self::clock::EventClock;
+pub use self::live_core::LiveCore;
 use self::queue::OldestDropped;
 pub use self::replay::{ReplayError, ReplaySummary, replay};
 pub use self::setup::{SetupError, core_from};
 use self::supervisor::Supervisor;
 use crate::config::Config;
-use crate::core::Core;
 use crate::event::{Estimate, Event, State};
 use crate::source::Pace;
 
@@ -106,9 +106,11 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunErr
     drop((event_sender, frames));
 
     let core = CoreThread {
-        core,
-        clock: EventClock::default(),
-        tick: Duration::from_secs_f64(config.daemon.tick_s),
+        core: LiveCore::new(
+            core,
+            Duration::from_secs_f64(config.daemon.tick_s),
+            Instant::now(),
+        ),
         outputs,
         shared: shared.clone(),
     };
@@ -142,9 +144,7 @@ pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunErr
 }
 
 struct CoreThread {
-    core: Core,
-    clock: EventClock,
-    tick: Duration,
+    core: LiveCore,
     outputs: Vec<OldestDropped<Arc<Estimate>>>,
     shared: Arc<Shared>,
 }
@@ -152,10 +152,9 @@ struct CoreThread {
 impl CoreThread {
     fn run(mut self, mut events: Receiver<Event>, mut frames: Receiver<Event>) {
         let (mut events_open, mut frames_open) = (true, true);
-        let mut next_tick = Instant::now() + self.tick;
         while events_open || frames_open {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
-            let patience = next_tick.saturating_duration_since(Instant::now());
+            let patience = self.core.patience(Instant::now());
             // Fixes and odometry are cheap and place the frames, so they go first.
             let event = match events.try_recv() {
                 Ok(event) => Ok(event),
@@ -175,17 +174,8 @@ impl CoreThread {
             };
             let estimates = match event {
                 Ok(event) => self.take(event),
-                Err(_) if Instant::now() >= next_tick => {
-                    next_tick = Instant::now() + self.tick;
-                    self.clock
-                        .now_ns(Instant::now())
-                        .map_or_else(Vec::new, |now_ns| self.core.tick(now_ns))
-                }
-                Err(_) => continue,
+                Err(_) => self.core.wait_over(Instant::now()),
             };
-            if !estimates.is_empty() {
-                next_tick = Instant::now() + self.tick;
-            }
             self.publish(estimates);
         }
         debug!(counters = ?self.core.counters(), "core is done");
@@ -193,10 +183,7 @@ impl CoreThread {
 
     fn take(&mut self, event: Event) -> Vec<Estimate> {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
-        if !matches!(event, Event::SourceState { .. }) {
-            self.clock.saw(event.time_ns(), Instant::now());
-        }
-        self.core.handle(event)
+        self.core.handle(event, Instant::now())
     }
 
     fn publish(&mut self, estimates: Vec<Estimate>) {

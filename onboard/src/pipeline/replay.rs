@@ -103,8 +103,15 @@ fn replay_messages(
         {
             let mut next_ns = last_ns.saturating_add(tick_ns);
             while next_ns < time_ns {
-                publish_all(core.tick(next_ns));
-                next_ns = next_ns.saturating_add(tick_ns);
+                let estimates = core.tick(next_ns);
+                // Without an estimate the core waits for a fix that is due.
+                let wait_ns = if estimates.is_empty() {
+                    tick_ns / 4
+                } else {
+                    tick_ns
+                };
+                publish_all(estimates);
+                next_ns = next_ns.saturating_add(wait_ns.max(1));
             }
         }
         last_ns = Some(last_ns.map_or(time_ns, |last_ns| {
