@@ -2,8 +2,11 @@
 //! pseudo-terminal, `crossfixd` reads gpsd, and gpsd's own Python client reads `crossfixd`.
 
 use anyhow::{Context, Result, ensure};
-use crossfix_calibration::{Geodetic, LocalFrame};
-use crossfix_tests::{Gga, Guard, data, free_port, program, read_gga, script, wait_for_port};
+use crossfix_calibration::Geodetic;
+use crossfix_tests::{
+    Gga, Guard, data, free_port, horizontal_m, mean, place_at, program, read_gga, script,
+    wait_for_port,
+};
 use serde_json::Value;
 use serialport::{SerialPort, TTYPort};
 use std::io::{Read, Write};
@@ -16,6 +19,9 @@ const FIRST_EPOCH: usize = 700;
 const EPOCHS: usize = 45;
 /// gpsd needs a few epochs to recognise the receiver.
 const FEWEST_REPORTS: usize = 20;
+/// A fix that comes too late for an estimate of its own time is in the next one, so a busy machine has
+/// fewer of these: 39 of 45 at best, 20 with nine programs competing for each core.
+const FEWEST_AT_EPOCHS: usize = 8;
 
 #[test]
 fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_degraded_positions_near_the_truth()
@@ -128,7 +134,7 @@ fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_degraded_positions_near_the
         let newest = fixes.partition_point(|fix| fix.time_of_day_s <= time + 1e-3);
         let (Some(fix), Some(true_place)) = (
             newest.checked_sub(1).map(|index| fixes[index]),
-            at(&truth, time),
+            place_at(&truth, time),
         ) else {
             continue;
         };
@@ -140,7 +146,7 @@ fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_degraded_positions_near_the
         held.push(horizontal_m(true_place, fix.position));
     }
     ensure!(
-        own.len() >= FEWEST_REPORTS,
+        own.len() >= FEWEST_AT_EPOCHS,
         "only {} reports at the receiver's epochs",
         own.len()
     );
@@ -158,9 +164,10 @@ fn a_real_gpsd_feeds_the_daemon_and_its_client_reads_degraded_positions_near_the
         own_always_m < held_m,
         "between fixes: crossfixd {own_always_m:.3} m, newest fix {held_m:.3} m"
     );
-    // No worse than the receiver. Rounding needs 0.05 m; the rest is a margin for a loaded machine, not measured.
+    // No worse than the receiver: without another source the output at a fix's time is the fix, to
+    // gpsd's rounding and two milliseconds of driving.
     ensure!(
-        own_m <= alone_m + 0.2,
+        own_m <= alone_m + 0.05,
         "crossfixd {own_m:.3} m, the receiver alone {alone_m:.3} m"
     );
 
@@ -204,39 +211,6 @@ fn epochs(nmea: &str) -> Vec<String> {
     epochs
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
-}
-
-fn horizontal_m(a: Geodetic, b: Geodetic) -> f64 {
-    let enu = LocalFrame::new(a).enu_from_geodetic(b);
-    enu.east().hypot(enu.north())
-}
-
-/// The truth at a time, between its seconds linearly; nothing where the record has a gap.
-fn at(truth: &[Gga], time_of_day_s: f64) -> Option<Geodetic> {
-    let next = truth
-        .iter()
-        .find(|fix| fix.time_of_day_s >= time_of_day_s)?;
-    let last = truth
-        .iter()
-        .rev()
-        .find(|fix| fix.time_of_day_s <= time_of_day_s)?;
-    let span = next.time_of_day_s - last.time_of_day_s;
-    if span > 1.5 {
-        return None;
-    }
-    let share = if span == 0.0 {
-        0.0
-    } else {
-        (time_of_day_s - last.time_of_day_s) / span
-    };
-    let mix = |of: fn(&Geodetic) -> f64| {
-        of(&last.position) + share * (of(&next.position) - of(&last.position))
-    };
-    Geodetic::new(mix(|p| p.latitude_deg), mix(|p| p.longitude_deg), 0.0).ok()
-}
-
 /// `2020-02-07T02:26:01.000Z` to seconds since midnight.
 fn time_of_day_s(tpv: &Value) -> Option<f64> {
     let clock = tpv["time"]
@@ -255,5 +229,5 @@ fn time_of_day_s(tpv: &Value) -> Option<f64> {
 
 fn error_m(tpv: &Value, truth: &[Gga]) -> Option<f64> {
     let place = Geodetic::new(tpv["lat"].as_f64()?, tpv["lon"].as_f64()?, 0.0).ok()?;
-    Some(horizontal_m(at(truth, time_of_day_s(tpv)?)?, place))
+    Some(horizontal_m(place_at(truth, time_of_day_s(tpv)?)?, place))
 }

@@ -3,7 +3,7 @@
 pub mod golden;
 
 use anyhow::{Context, Result, bail};
-use crossfix_calibration::Geodetic;
+use crossfix_calibration::{Geodetic, LocalFrame};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -89,6 +89,41 @@ pub fn read_gga(text: &str) -> Vec<Gga> {
             })
         })
         .collect()
+}
+
+/// The mean; not a number for none.
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// Horizontal distance, metres.
+pub fn horizontal_m(a: Geodetic, b: Geodetic) -> f64 {
+    let enu = LocalFrame::new(a).enu_from_geodetic(b);
+    enu.east().hypot(enu.north())
+}
+
+/// The truth at a time, between its seconds linearly; nothing where the record has a gap.
+pub fn place_at(truth: &[Gga], time_of_day_s: f64) -> Option<Geodetic> {
+    let next = truth
+        .iter()
+        .find(|fix| fix.time_of_day_s >= time_of_day_s)?;
+    let last = truth
+        .iter()
+        .rev()
+        .find(|fix| fix.time_of_day_s <= time_of_day_s)?;
+    let span = next.time_of_day_s - last.time_of_day_s;
+    if span > 1.5 {
+        return None;
+    }
+    let share = if span == 0.0 {
+        0.0
+    } else {
+        (time_of_day_s - last.time_of_day_s) / span
+    };
+    let mix = |of: fn(&Geodetic) -> f64| {
+        of(&last.position) + share * (of(&next.position) - of(&last.position))
+    };
+    Geodetic::new(mix(|p| p.latitude_deg), mix(|p| p.longitude_deg), 0.0).ok()
 }
 
 /// A loopback TCP port that was free a moment ago.
