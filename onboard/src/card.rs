@@ -4,22 +4,34 @@
 //! refuses a student without one, because sizes, metres per pixel and the meaning of the yaw output
 //! cannot be guessed from tensors.
 
+use std::f64::consts::{PI, TAU};
+
+use crossfix_calibration::StripSpec;
 use serde::{Deserialize, Serialize};
 
 /// Key of the card in the ONNX `metadata_props`.
 pub const CARD_KEY: &str = "crossfix.card";
+
+/// ONNX input of students that see part of the turn: the bin on which the strip's left edge lies,
+/// counted clockwise from the one that begins at south; see [`GroundInput::left_bin`].
+pub const LEFT_BIN_INPUT: &str = "ground_left_bin";
 
 /// The card format that this version reads and writes.
 pub const CARD_FORMAT_VERSION: u32 = 1;
 
 /// Longest side of any picture or map that a card may announce, in pixels.
 const LARGEST_SIDE_PX: usize = 4096;
+/// Most orientation bins of a turn that a card may announce.
+const MOST_BINS: usize = 360;
+/// How far from a bin a strip may begin, as a part of the bin's width.
+const BIN_TOLERANCE: f64 = 1e-3;
 
 /// Everything that driving must know about an exported student.
 ///
 /// # Shapes and units
 /// ONNX inputs `ground` `[1, 3, ground.rows, ground.columns]` and `aerial`
-/// `[1, 3, aerial.size_px, aerial.size_px]`, pixel values 0 to 255 in RGB; outputs `heatmap`
+/// `[1, 3, aerial.size_px, aerial.size_px]`, pixel values 0 to 255 in RGB, and, where the card gives
+/// `ground.orientation_bins`, [`LEFT_BIN_INPUT`] `[1]` 64-bit integer; outputs `heatmap`
 /// `[1, heatmap.side, heatmap.side]`, which sums to 1, and `orientation`
 /// `[1, 2, heatmap.side, heatmap.side]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +78,38 @@ pub struct GroundInput {
     pub fov_deg: f64,
     /// Elevation of the top edge in degrees above the horizon.
     pub top_elevation_deg: f64,
+    /// For students that see part of the turn: the bins that divide the whole turn. The strip's left
+    /// edge lies on one of them, and the graph is told which. Absent where the strip is the whole
+    /// turn, north in its centre.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orientation_bins: Option<usize>,
+}
+
+impl GroundInput {
+    /// The strip to cut for a vehicle with this yaw (radians counter-clockwise from east), by the
+    /// rule of training.
+    pub fn strip_spec(&self, yaw_rad: f64) -> StripSpec {
+        let wide_rad = self.fov_deg.to_radians();
+        let left_azimuth_rad = self.orientation_bins.map_or(-PI, |bins| {
+            StripSpec::left_edge_on_bin(wide_rad, bins, yaw_rad)
+        });
+        StripSpec {
+            rows: self.rows,
+            columns: self.columns,
+            top_elevation_rad: self.top_elevation_deg.to_radians(),
+            radians_per_pixel: wide_rad / self.columns as f64,
+            left_azimuth_rad,
+        }
+    }
+
+    /// The bin on which a strip that begins at this azimuth lies, clockwise from south; nothing when
+    /// it begins between bins.
+    pub fn left_bin(&self, left_azimuth_rad: f64) -> Option<usize> {
+        let bins = self.orientation_bins.unwrap_or(1);
+        let bin = (left_azimuth_rad + PI) * bins as f64 / TAU;
+        let near = (bin - bin.round()).abs() <= BIN_TOLERANCE;
+        near.then(|| bin.round().rem_euclid(bins as f64) as usize)
+    }
 }
 
 /// The aerial patch, north up.
@@ -231,6 +275,13 @@ impl StudentCard {
                 self.patch_side_m()
             ));
         }
+        if let Some(bins) = self.ground.orientation_bins
+            && !(2..=MOST_BINS).contains(&bins)
+        {
+            return invalid(format!(
+                "ground.orientation_bins = {bins}, outside 2 to {MOST_BINS}"
+            ));
+        }
         if self.aerial_features.is_empty() {
             return invalid("no aerial_features, so nothing could be cached".to_owned());
         }
@@ -270,6 +321,7 @@ pub(crate) mod tests {
                 columns: 8,
                 fov_deg: 360.0,
                 top_elevation_deg: 28.0,
+                orientation_bins: None,
             },
             aerial: AerialInput {
                 size_px: 8,
@@ -301,7 +353,11 @@ pub(crate) mod tests {
     #[test]
     fn impossible_cards_are_refused_by_name() {
         type Break = fn(&mut StudentCard);
-        let cases: [(Break, &str); 7] = [
+        let cases: [(Break, &str); 8] = [
+            (
+                |c| c.ground.orientation_bins = Some(1 << 40),
+                "ground.orientation_bins",
+            ),
             (|c| c.heatmap.side = 0, "heatmap.side"),
             (|c| c.ground.columns = 1 << 40, "ground.columns"),
             (
@@ -329,5 +385,41 @@ pub(crate) mod tests {
         }
         let newer = StudentCard::from_json("{\"format_version\":2,\"more\":1}").unwrap_err();
         assert!(newer.to_string().contains("format_version 2"), "{newer}");
+    }
+
+    #[test]
+    fn a_front_strip_begins_on_the_bin_nearest_to_centring_the_heading() {
+        let ground = GroundInput {
+            rows: 48,
+            columns: 96,
+            fov_deg: 135.0,
+            top_elevation_deg: 28.0,
+            orientation_bins: Some(16),
+        };
+        // Heading, left edge in degrees clockwise from north, its bin clockwise from south.
+        for (heading_deg, left_deg, bin) in [
+            (0.0, -67.5, 5),
+            (90.0, 22.5, 9),
+            (180.0, 112.5, 13),
+            (-112.4, -180.0, 0),
+            (-124.0, 157.5, 15),
+        ] {
+            let strip = ground.strip_spec((90.0f64 - heading_deg).to_radians());
+            assert!((strip.left_azimuth_rad.to_degrees() - left_deg).abs() < 1e-9);
+            assert_eq!(ground.left_bin(strip.left_azimuth_rad), Some(bin));
+        }
+        assert_eq!(ground.left_bin(0.1), None);
+        assert_eq!(ground.left_bin(f64::NAN), None);
+    }
+
+    #[test]
+    fn a_panorama_begins_in_the_south_whatever_the_heading() {
+        let ground = tiny_card().ground;
+        for yaw_rad in [-3.0, 0.0, 1.0] {
+            let strip = ground.strip_spec(yaw_rad);
+            assert_eq!(ground.left_bin(strip.left_azimuth_rad), Some(0));
+            assert!((strip.radians_per_pixel - TAU / 8.0).abs() < 1e-12);
+        }
+        assert_eq!(ground.left_bin(0.0), None);
     }
 }

@@ -4,15 +4,12 @@
 //! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
 //! used is counted, and the estimates say what is missing.
 
-use std::f64::consts::{PI, TAU};
+use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 
-use crossfix_calibration::{Camera, PatchSpec, StripRemap, StripSpec};
-
-use crate::card::StudentCard;
 use crate::event::{CameraFrame, CrossViewFix, Estimate, Event, wrap_rad};
 use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
 use crate::image_decode::decode_rgb;
-use crate::matcher::{MatchTimings, Matcher};
+use crate::matcher::{GroundStrip, MatchTimings, Matcher};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side.
@@ -291,8 +288,8 @@ impl Core {
         let config = self.fusion.config();
         let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
             .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
-        let strip = strip_spec(matcher.card(), pose.yaw_rad);
-        let strip = StripRemap::new(camera, &strip, pose.yaw_rad)
+        let direction = matcher.card().ground.strip_spec(pose.yaw_rad);
+        let strip = StripRemap::new(camera, &direction, pose.yaw_rad)
             .and_then(|remap| remap.apply(&picture))
             .map_err(|e| e.to_string())?;
         let spec = PatchSpec {
@@ -303,7 +300,14 @@ impl Core {
             .patch(pose.position, spec, config.patch_grid_m)
             .map_err(|e| e.to_string())?;
         let result = matcher
-            .match_frame(&strip, georeference.key(), &patch)
+            .match_frame(
+                GroundStrip {
+                    image: &strip,
+                    left_azimuth_rad: direction.left_azimuth_rad,
+                },
+                georeference.key(),
+                &patch,
+            )
             .map_err(|e| e.to_string())?;
         self.timings = result.timings;
         let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
@@ -331,31 +335,6 @@ impl Core {
             return None;
         };
         Some(absent.to_owned())
-    }
-}
-
-/// The strip that the student eats, for a vehicle with this yaw.
-fn strip_spec(card: &StudentCard, yaw_rad: f64) -> StripSpec {
-    let ground = card.ground;
-    let radians_per_pixel = ground.fov_deg.to_radians() / ground.columns as f64;
-    let whole_turn = ground.fov_deg > 359.9;
-    let left_azimuth_rad = if whole_turn {
-        -PI
-    } else {
-        // The same rule as when training: the left edge on a sixteenth of a turn.
-        StripSpec::front((ground.fov_deg / 360.0 * 256.0).round() as usize, yaw_rad)
-            .left_azimuth_rad
-    };
-    StripSpec {
-        rows: ground.rows,
-        columns: ground.columns,
-        top_elevation_rad: ground.top_elevation_deg.to_radians(),
-        radians_per_pixel: if whole_turn {
-            TAU / ground.columns as f64
-        } else {
-            radians_per_pixel
-        },
-        left_azimuth_rad,
     }
 }
 

@@ -23,8 +23,8 @@ pub struct StripSpec {
     pub left_azimuth_rad: f64,
 }
 
-/// Orientation bin that the left edge of a front strip sits on: a sixteenth of a turn.
-const BIN_RAD: f64 = TAU / 16.0;
+/// Orientation bins of a turn; the left edge of a front strip sits on one.
+const BINS: usize = 16;
 
 impl StripSpec {
     /// The whole turn in 48 × 256, from 28° above the horizon down, north in the centre column.
@@ -42,15 +42,21 @@ impl StripSpec {
     /// multiple of 22.5° that brings its centre nearest to where a vehicle with this yaw looks.
     pub fn front(columns: usize, yaw_rad: f64) -> Self {
         let whole = Self::panorama();
-        let heading_rad = PI / 2.0 - yaw_rad;
-        let half_rad = columns as f64 * whole.radians_per_pixel / 2.0;
-        let bin = ((heading_rad - half_rad) / BIN_RAD).round();
-        let left_azimuth_rad = (bin * BIN_RAD + PI).rem_euclid(TAU) - PI;
+        let wide_rad = columns as f64 * whole.radians_per_pixel;
         Self {
             columns,
-            left_azimuth_rad,
+            left_azimuth_rad: Self::left_edge_on_bin(wide_rad, BINS, yaw_rad),
             ..whole
         }
+    }
+
+    /// Where a strip of this width begins: the multiple of a turn's `bins`-th part, in [-π, π), that
+    /// brings the strip's centre nearest to where a vehicle with this yaw looks.
+    pub fn left_edge_on_bin(wide_rad: f64, bins: usize, yaw_rad: f64) -> f64 {
+        let bin_rad = TAU / bins as f64;
+        let heading_rad = PI / 2.0 - yaw_rad;
+        let bin = ((heading_rad - wide_rad / 2.0) / bin_rad).round();
+        (bin * bin_rad + PI).rem_euclid(TAU) - PI
     }
 
     /// Azimuth of a continuous column, radians clockwise from north.

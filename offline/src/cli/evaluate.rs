@@ -8,7 +8,8 @@ use crate::predict::{PairPrediction, from_heatmap};
 use anyhow::Context;
 use clap::Args;
 use crossfix_calibration::{PatchGeoreference, PatchSpec};
-use crossfix_onboard::matcher::{Matcher, TractMatcher};
+use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
+use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `crossfix evaluate`.
@@ -59,7 +60,11 @@ fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Res
     };
     let mut one = |pair: &Pair| -> anyhow::Result<PairPrediction> {
         let key = PatchGeoreference::exactly_at(pair.centre, patch)?.key();
-        let found = matcher.match_frame(&pair.ground, key, &pair.aerial)?;
+        let strip = GroundStrip {
+            image: &pair.ground,
+            left_azimuth_rad: pair.left_bin as f64 * spec.bin_rad() - PI,
+        };
+        let found = matcher.match_frame(strip, key, &pair.aerial)?;
         let field = |_| found.yaw_residual_rad;
         let heatmap = found.heatmap.probabilities();
         Ok(from_heatmap(heatmap, field, pair, &spec, false))

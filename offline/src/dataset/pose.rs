@@ -46,15 +46,17 @@ pub fn offset_from_cell([column, row]: [f64; 2], spec: &CcvpeSpec) -> [f64; 2] {
 
 /// The strip a network eats from a vehicle with this yaw.
 pub fn strip_spec(spec: &CcvpeSpec, yaw_rad: f64) -> StripSpec {
-    let strip = if spec.ground_left_bin {
-        StripSpec::front(spec.ground_columns, yaw_rad)
-    } else {
-        StripSpec::panorama()
-    };
+    let whole = StripSpec::panorama();
+    let wide_rad = spec.ground_columns as f64 * whole.radians_per_pixel;
     StripSpec {
         rows: spec.ground_rows,
         columns: spec.ground_columns,
-        ..strip
+        left_azimuth_rad: if spec.ground_left_bin {
+            StripSpec::left_edge_on_bin(wide_rad, spec.orientation_bins, yaw_rad)
+        } else {
+            whole.left_azimuth_rad
+        },
+        ..whole
     }
 }
 

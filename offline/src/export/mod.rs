@@ -16,7 +16,7 @@ use anyhow::Context;
 use crossfix_kernels::Tensor;
 use crossfix_onboard::card::{
     AerialInput, CARD_FORMAT_VERSION, CARD_KEY, CardError, ErrorStatistics, GroundInput,
-    HeatmapOutput, OrientationConvention, Provenance, StudentCard,
+    HeatmapOutput, LEFT_BIN_INPUT, OrientationConvention, Provenance, StudentCard,
 };
 use prost::Message;
 use rand::{Rng, SeedableRng};
@@ -24,10 +24,6 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
-
-/// Input of networks that see part of the circle: `[1]` 64-bit integer, the bin on which the ground
-/// image's left edge lies, clockwise from the one that begins at south (azimuth -180°).
-pub const LEFT_BIN: &str = "ground_left_bin";
 
 /// File format of the ONNX standard that goes with [`OPSET`].
 const IR_VERSION: i64 = 8;
@@ -93,6 +89,7 @@ pub fn student_card(spec: &CcvpeSpec, temperature: f64, licence: &str) -> Studen
             columns: spec.ground_columns,
             fov_deg,
             top_elevation_deg: if height_deg < 180.0 { 28.0 } else { 90.0 },
+            orientation_bins: spec.ground_left_bin.then_some(spec.orientation_bins),
         },
         aerial: AerialInput {
             size_px: spec.aerial_px,
@@ -120,7 +117,7 @@ pub fn student_card(spec: &CcvpeSpec, temperature: f64, licence: &str) -> Studen
 ///
 /// # Shapes
 /// One sample: inputs `ground` `[1, 3, rows, columns]` and `aerial` `[1, 3, side, side]`, RGB from
-/// 0 to 255, and [`LEFT_BIN`] for networks that see part of the circle; outputs `heatmap`
+/// 0 to 255, and [`LEFT_BIN_INPUT`] for networks that see part of the turn; outputs `heatmap`
 /// `[1, side, side]`, which sums to 1, and `orientation` `[1, 2, side, side]`, unit vectors.
 ///
 /// # Errors
@@ -158,7 +155,10 @@ pub fn write_onnx(
 
 fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
     let truth = student_card(spec, card.temperature, &card.licence);
-    let fields: [(&'static str, fn(&StudentCard) -> f64); 6] = [
+    let fields: [(&'static str, fn(&StudentCard) -> f64); 7] = [
+        ("ground.orientation_bins", |card| {
+            card.ground.orientation_bins.unwrap_or(0) as f64
+        }),
         ("ground.rows", |card| card.ground.rows as f64),
         ("ground.columns", |card| card.ground.columns as f64),
         ("aerial.size_px", |card| card.aerial.size_px as f64),

@@ -43,9 +43,10 @@ impl Translation<'_> {
         let ground = self.graph.input("ground", &shape, DataType::Float);
         let shape = [1, 3, spec.aerial_px, spec.aerial_px];
         let aerial = self.graph.input("aerial", &shape, DataType::Float);
-        let left_bin = spec
-            .ground_left_bin
-            .then(|| self.graph.input(super::LEFT_BIN, &[1], DataType::Int64));
+        let left_bin = spec.ground_left_bin.then(|| {
+            self.graph
+                .input(super::LEFT_BIN_INPUT, &[1], DataType::Int64)
+        });
         let epsilon = self.graph.floats("l2_epsilon", &[1], &[L2_EPSILON]);
         let scale: Vec<f32> = (0..3).map(|channel| pixel_affine(channel).0).collect();
         let offset: Vec<f32> = (0..3).map(|channel| pixel_affine(channel).1).collect();

@@ -1,6 +1,6 @@
 //! Compares an exported file with the training engine, whole and cut as the daemon cuts it.
 
-use super::{ExportError, LEFT_BIN};
+use super::{ExportError, LEFT_BIN_INPUT};
 use crate::model::weights::{Arrays, write_arrays};
 use crate::model::{Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError};
 use anyhow::Context;
@@ -114,7 +114,7 @@ pub fn write_parity(
             .iter()
             .map(|bin| *bin as f32)
             .collect();
-        arrays.insert(LEFT_BIN.into(), (vec![n], bins));
+        arrays.insert(LEFT_BIN_INPUT.into(), (vec![n], bins));
     }
     let text = serde_json::json!({ "preset": model.spec().preset, "temperature": temperature });
     Ok(write_arrays(path, &arrays, &text)?)
@@ -187,7 +187,7 @@ impl Student {
             ("aerial", image(&input.aerial)?),
         ];
         if let Some(bin) = input.ground_left_bin.get(sample) {
-            known.push((LEFT_BIN, tensor1(&[*bin as i64])));
+            known.push((LEFT_BIN_INPUT, tensor1(&[*bin as i64])));
         }
         let whole = self.whole.run(&known)?;
         let features = self.aerial.run(&known)?;
@@ -301,10 +301,11 @@ fn largest(a: f64, b: f64) -> f64 {
 mod tests {
     use super::super::{noise_input, student_card, write_onnx};
     use super::*;
+    use crate::dataset::pose::{left_bin, strip_spec, yaw_from_heading};
     use crate::model::preset;
     use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
     use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
-    use crossfix_onboard::matcher::{Matcher, TractMatcher};
+    use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -434,11 +435,54 @@ mod tests {
         };
         let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
         let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
-        let (strip, patch) = (picture(&input.ground), picture(&input.aerial));
-        let answer = matcher.match_frame(&strip, key, &patch).unwrap();
+        let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+        let strip = GroundStrip {
+            image: &image,
+            left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
+        };
+        let answer = matcher.match_frame(strip, key, &patch).unwrap();
         let (heatmap, _) = reference(&model, &input, 1.5).unwrap();
         assert!(relative_error(answer.heatmap.probabilities(), &heatmap) <= 1e-4);
         assert!(answer.yaw_residual_rad.is_some());
+    }
+
+    #[test]
+    fn the_daemon_drives_with_a_front_student_whichever_way_the_vehicle_heads() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("student.onnx");
+        let model = random_model(preset("compact-front").unwrap(), 7);
+        let card = student_card(model.spec(), 1.0, "MIT");
+        let card = write_onnx(&model, card, &path).unwrap();
+        let mut input = noise_input(model.spec(), 1, 8).unwrap();
+        let mut matcher = TractMatcher::load(&path).unwrap();
+        assert_eq!(matcher.card(), &card);
+        let patch = PatchSpec {
+            size_px: card.aerial.size_px,
+            metres_per_pixel: card.aerial.metres_per_pixel,
+        };
+        let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
+        let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
+        let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+        let mut seen: Vec<Vec<f32>> = Vec::new();
+        for heading_deg in [0.0, 47.0, 90.0, 171.0, -140.0, -33.0] {
+            let yaw_rad = yaw_from_heading(heading_deg);
+            let training = strip_spec(model.spec(), yaw_rad);
+            input.ground_left_bin = vec![left_bin(model.spec(), &training)];
+            let (heatmap, _) = reference(&model, &input, 1.0).unwrap();
+            // What the daemon cuts for this heading is what training cut.
+            let driving = card.ground.strip_spec(yaw_rad);
+            assert!((driving.left_azimuth_rad - training.left_azimuth_rad).abs() < 1e-9);
+            assert!((driving.radians_per_pixel - training.radians_per_pixel).abs() < 1e-12);
+            let strip = GroundStrip {
+                image: &image,
+                left_azimuth_rad: driving.left_azimuth_rad,
+            };
+            let answer = matcher.match_frame(strip, key, &patch).unwrap();
+            let found = answer.heatmap.probabilities();
+            assert!(relative_error(found, &heatmap) <= 1e-4, "{heading_deg}");
+            assert!(seen.iter().all(|other| relative_error(found, other) > 1e-2));
+            seen.push(heatmap);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crossfix_calibration::{Equirectangular, Geodetic, Heatmap, Mount, PatchKey, 
 
 use super::*;
 use crate::card::tests::tiny_card;
-use crate::card::{AerialInput, GroundInput, HeatmapOutput};
+use crate::card::{AerialInput, GroundInput, HeatmapOutput, StudentCard};
 use crate::event::{
     CovarianceRule, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State,
 };
@@ -28,11 +28,12 @@ impl Matcher for Staged {
 
     fn match_frame(
         &mut self,
-        strip: &RgbImage,
+        strip: GroundStrip<'_>,
         _key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError> {
-        assert_eq!([strip.width, strip.height, patch.width], [32, 4, 64]);
+        let GroundStrip { image, .. } = strip;
+        assert_eq!([image.width, image.height, patch.width], [32, 4, 64]);
         if self.fails {
             return Err(MatchError::Run("staged failure".into()));
         }
@@ -51,6 +52,7 @@ fn staged(fails: bool) -> Box<dyn Matcher> {
             columns: 32,
             fov_deg: 360.0,
             top_elevation_deg: 28.0,
+            orientation_bins: None,
         },
         aerial: AerialInput {
             size_px: 64,

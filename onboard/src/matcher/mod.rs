@@ -25,14 +25,24 @@ pub trait Matcher: Send {
     /// on it alone is computed once.
     ///
     /// # Errors
-    /// [`MatchError::Input`] for pictures of other sizes than the card's, [`MatchError::Run`] when the
-    /// network fails or answers with something that is no heatmap.
+    /// [`MatchError::Input`] for pictures of other sizes than the card's, [`MatchError::Direction`] for
+    /// a strip that begins where none may, [`MatchError::Run`] when the network fails or answers with
+    /// something that is no heatmap.
     fn match_frame(
         &mut self,
-        strip: &RgbImage,
+        strip: GroundStrip<'_>,
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError>;
+}
+
+/// A ground picture and how it lies on the turn.
+#[derive(Debug, Clone, Copy)]
+pub struct GroundStrip<'a> {
+    /// The picture, as [`GroundInput::strip_spec`](crate::card::GroundInput::strip_spec) describes it.
+    pub image: &'a RgbImage,
+    /// Azimuth of its left edge, radians clockwise from north.
+    pub left_azimuth_rad: f64,
 }
 
 /// What the network says about one strip and one patch.
@@ -92,6 +102,17 @@ pub enum MatchError {
         actual: [usize; 2],
         /// Width and height of the card.
         expected: [usize; 2],
+    },
+    /// A strip that begins between the bins of the card.
+    #[error(
+        "the ground strip begins {left_azimuth_deg:.3}° clockwise from north, and the student eats \
+         strips that begin at south or a multiple of {bin_deg}° from there"
+    )]
+    Direction {
+        /// Where it begins.
+        left_azimuth_deg: f64,
+        /// Width of an orientation bin.
+        bin_deg: f64,
     },
     /// The network failed on this input.
     #[error("the student failed: {0}")]

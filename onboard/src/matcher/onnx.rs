@@ -14,10 +14,12 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::Framework;
 
 use super::MatchError;
-use crate::card::{CARD_KEY, StudentCard};
+use crate::card::{CARD_KEY, LEFT_BIN_INPUT, StudentCard};
 
 const MOST_NODES: usize = 20_000;
 const MOST_ELEMENTS: i64 = 1 << 28;
+/// A field of view from here on is a panorama, whose ends meet.
+const WHOLE_TURN_DEG: f64 = 359.9;
 
 /// The operators a student may use: those our exporter writes and their close relatives. No control
 /// flow, no randomness, nothing that makes big tensors out of small numbers.
@@ -130,10 +132,13 @@ impl Student {
         )
     }
 
-    /// The part from `ground` and the aerial features, whose shapes are given in the card's order, to
-    /// `heatmap` and `orientation`.
+    /// The part from `ground`, its left bin where the card has bins, and the aerial features, whose
+    /// shapes are given in the card's order, to `heatmap` and `orientation`.
     pub(super) fn ground_part(&self, feature_shapes: &[Vec<usize>]) -> Result<ModelProto, String> {
         let mut inputs = vec![value("ground", &self.ground_shape())];
+        if self.card.ground.orientation_bins.is_some() {
+            inputs.push(value_of(LEFT_BIN_INPUT, DataType::Int64, Some(&[1])));
+        }
         for (name, shape) in self.card.aerial_features.iter().zip(feature_shapes) {
             inputs.push(value(name, shape));
         }
@@ -178,29 +183,44 @@ impl Student {
             .iter()
             .filter(|input| !known.contains(input.name.as_str()))
             .collect();
-        for (name, shape) in [
-            ("ground", self.ground_shape()),
-            ("aerial", self.aerial_shape()),
-        ] {
-            let Some(input) = inputs.iter().find(|input| input.name == name) else {
-                return Err(format!("has no input `{name}`"));
+        let mut expected = vec![
+            ("ground", DataType::Float, self.ground_shape().to_vec()),
+            ("aerial", DataType::Float, self.aerial_shape().to_vec()),
+        ];
+        if self.card.ground.orientation_bins.is_some() {
+            expected.push((LEFT_BIN_INPUT, DataType::Int64, vec![1]));
+        } else if self.card.ground.fov_deg < WHOLE_TURN_DEG {
+            return Err(format!(
+                "sees {}° of the turn, and its card gives no ground.orientation_bins",
+                self.card.ground.fov_deg
+            ));
+        }
+        for (name, kind, shape) in &expected {
+            let Some(input) = inputs.iter().find(|input| input.name == *name) else {
+                return Err(format!("has no input `{name}`, which its card asks for"));
             };
-            if announced(input) != Some(shape.map(|side| side as i64).to_vec()) {
+            let sides: Vec<i64> = shape.iter().map(|side| *side as i64).collect();
+            if announced(input, *kind) != Some(sides) {
                 return Err(format!(
-                    "has an input `{name}` that is not float {shape:?} as its card says"
+                    "has an input `{name}` that is not {} {shape:?} as its card says",
+                    kind.as_str_name().to_ascii_lowercase()
                 ));
             }
         }
-        if inputs.len() != 2 {
+        if let Some(other) = inputs
+            .iter()
+            .find(|input| expected.iter().all(|(name, ..)| *name != input.name))
+        {
             return Err(format!(
-                "has {} inputs; a student has `ground` and `aerial`",
-                inputs.len()
+                "has an input `{}`, which its card knows nothing about",
+                other.name
             ));
         }
-        known.extend(["ground", "aerial"]);
+        known.extend(expected.iter().map(|(name, ..)| *name));
         // ONNX wants nodes in the order they run, which also rules out cycles.
         for node in &graph.node {
             check_node(node)?;
+            self.check_left_bin(node, graph)?;
             for input in node.input.iter().filter(|input| !input.is_empty()) {
                 if !known.contains(input.as_str()) {
                     return Err(format!("uses `{input}` before anything made it"));
@@ -224,6 +244,32 @@ impl Student {
             }
         }
         Ok(())
+    }
+
+    /// That the left bin is only looked up, in tables of as many rows as the card has bins. A table of
+    /// another length would turn the picture without a word.
+    fn check_left_bin(&self, node: &NodeProto, graph: &GraphProto) -> Result<(), String> {
+        let Some(bins) = self.card.ground.orientation_bins else {
+            return Ok(());
+        };
+        if node.input.iter().all(|input| input != LEFT_BIN_INPUT) {
+            return Ok(());
+        }
+        let table = graph
+            .initializer
+            .iter()
+            .find(|weight| Some(&weight.name) == node.input.first());
+        let axis = node.attribute.iter().find(|a| a.name == "axis");
+        let rows = table.and_then(|table| table.dims.first());
+        match (rows, node.op_type.as_str(), axis.map_or(0, |axis| axis.i)) {
+            (Some(&rows), "Gather", 0) if rows == bins as i64 => Ok(()),
+            (Some(&rows), "Gather", 0) => Err(format!(
+                "has a table of {rows} orientation bins, and its card says {bins}"
+            )),
+            _ => Err(format!(
+                "uses `{LEFT_BIN_INPUT}` for something else than looking up a bin"
+            )),
+        }
     }
 
     /// The smallest model that makes `outputs` out of `inputs`.
@@ -266,7 +312,7 @@ impl Student {
             input: inputs,
             output: outputs
                 .iter()
-                .map(|name| value_of_any_shape(name))
+                .map(|name| value_of(name, DataType::Float, None))
                 .collect(),
             ..GraphProto::default()
         };
@@ -361,12 +407,12 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
     Ok(())
 }
 
-/// The shape of a float tensor, if it is one with numbers for sides.
-fn announced(input: &ValueInfoProto) -> Option<Vec<i64>> {
+/// The shape of a tensor of this kind, if it is one with numbers for sides.
+fn announced(input: &ValueInfoProto, kind: DataType) -> Option<Vec<i64>> {
     let Some(type_proto::Value::TensorType(tensor)) = &input.r#type.as_ref()?.value else {
         return None;
     };
-    if tensor.elem_type != DataType::Float as i32 {
+    if tensor.elem_type != kind as i32 {
         return None;
     }
     let side = |dimension: &Dimension| match dimension.value {
@@ -378,24 +424,20 @@ fn announced(input: &ValueInfoProto) -> Option<Vec<i64>> {
 
 /// A float value of this shape.
 pub(super) fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
-    let dim = shape
-        .iter()
-        .map(|&side| Dimension {
-            value: Some(dimension::Value::DimValue(side as i64)),
-            ..Dimension::default()
-        })
-        .collect();
-    value_with(name, Some(TensorShapeProto { dim }))
+    value_of(name, DataType::Float, Some(shape))
 }
 
-fn value_of_any_shape(name: &str) -> ValueInfoProto {
-    value_with(name, None)
-}
-
-fn value_with(name: &str, shape: Option<TensorShapeProto>) -> ValueInfoProto {
+/// A value of this kind, and of this shape or any.
+pub(super) fn value_of(name: &str, kind: DataType, shape: Option<&[usize]>) -> ValueInfoProto {
+    let side = |side: &usize| Dimension {
+        value: Some(dimension::Value::DimValue(*side as i64)),
+        ..Dimension::default()
+    };
     let tensor = type_proto::Tensor {
-        elem_type: DataType::Float as i32,
-        shape,
+        elem_type: kind as i32,
+        shape: shape.map(|shape| TensorShapeProto {
+            dim: shape.iter().map(side).collect(),
+        }),
     };
     ValueInfoProto {
         name: name.to_owned(),

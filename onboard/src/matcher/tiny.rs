@@ -9,8 +9,8 @@ use tract_onnx::pb::{
     TensorProto, attribute_proto::AttributeType, tensor_proto::DataType,
 };
 
-use super::onnx::value;
-use crate::card::{CARD_KEY, StudentCard, tests::tiny_card};
+use super::onnx::{value, value_of};
+use crate::card::{CARD_KEY, LEFT_BIN_INPUT, StudentCard, tests::tiny_card};
 
 /// The parts of a student, to be spoiled by tests before [`encode`].
 pub(crate) struct Tiny {
@@ -47,28 +47,67 @@ pub(crate) fn key(number: usize) -> PatchKey {
     PatchGeoreference::exactly_at(centre, spec).unwrap().key()
 }
 
+impl Tiny {
+    /// A student that sees half of the turn and has four bins:
+    /// `heatmap = softmax(red(aerial) · mean(red(ground)) · left_bin² / 100 000)`.
+    pub(crate) fn front() -> Self {
+        let mut tiny = Self::default();
+        tiny.card.ground.fov_deg = 180.0;
+        tiny.card.ground.orientation_bins = Some(4);
+        let graph = tiny.graph();
+        graph
+            .input
+            .push(value_of(LEFT_BIN_INPUT, DataType::Int64, Some(&[1])));
+        graph.initializer.push(floats(
+            "squares",
+            &[4, 1, 1, 1],
+            &[0.0, 1.0, 4.0, 9.0].map(|square| square / 100.0),
+        ));
+        // In the order they run: the square is looked up, then multiplied in before the logits.
+        graph
+            .node
+            .insert(0, node("Gather", &["squares", LEFT_BIN_INPUT], "square"));
+        let logits = 1 + graph
+            .node
+            .iter()
+            .position(|node| node.output == ["products"])
+            .unwrap();
+        graph
+            .node
+            .insert(logits, node("Mul", &["products", "square"], "turned"));
+        graph.node[logits + 1].input[0] = "turned".into();
+        tiny
+    }
+}
+
+fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: DataType::Float as i32,
+        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        ..TensorProto::default()
+    }
+}
+
+fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        op_type: op.into(),
+        name: format!("make_{output}"),
+        input: inputs.iter().map(|s| (*s).into()).collect(),
+        output: vec![output.into()],
+        ..NodeProto::default()
+    }
+}
+
 impl Default for Tiny {
     fn default() -> Self {
-        let floats = |name: &str, dims: &[i64], values: &[f32]| TensorProto {
-            name: name.into(),
-            dims: dims.to_vec(),
-            data_type: DataType::Float as i32,
-            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            ..TensorProto::default()
-        };
         let integers = |name: &str, values: &[i64]| TensorProto {
             name: name.into(),
             dims: vec![values.len() as i64],
             data_type: DataType::Int64 as i32,
             int64_data: values.to_vec(),
             ..TensorProto::default()
-        };
-        let node = |op: &str, inputs: &[&str], output: &str| NodeProto {
-            op_type: op.into(),
-            name: format!("make_{output}"),
-            input: inputs.iter().map(|s| (*s).into()).collect(),
-            output: vec![output.into()],
-            ..NodeProto::default()
         };
         let mut softmax = node("Softmax", &["logits"], "flat_heatmap");
         softmax.attribute.push(AttributeProto {

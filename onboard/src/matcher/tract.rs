@@ -11,7 +11,7 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::onnx::Student;
-use super::{MatchError, MatchResult, MatchTimings, Matcher};
+use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher};
 use crate::card::{OrientationConvention, StudentCard};
 use crate::lru::Lru;
 
@@ -22,7 +22,7 @@ const FEATURE_BYTES: usize = 16 << 20;
 /// How far the sum of a heatmap may be from 1 before it is called broken.
 const SUM_TOLERANCE: f64 = 1e-2;
 
-type Features = Arc<Vec<Tensor>>;
+type Features = Arc<Vec<TValue>>;
 
 /// An exported student in tract: the aerial half, remembered per patch, and the rest.
 ///
@@ -101,13 +101,12 @@ impl TractMatcher {
         if let Some(features) = self.features.get(&key) {
             return Ok(features);
         }
-        let outputs = run(&self.aerial, tvec!(planar(patch)?.into()))?;
-        let features: Vec<Tensor> = outputs.into_iter().map(TValue::into_tensor).collect();
+        let features = run(&self.aerial, tvec!(planar(patch)?.into()))?;
         let weight = features
             .iter()
             .map(|feature| feature.len() * size_of::<f32>())
             .sum();
-        let features = Arc::new(features);
+        let features = Arc::new(features.to_vec());
         self.features.insert(key, features.clone(), weight);
         Ok(features)
     }
@@ -120,22 +119,29 @@ impl Matcher for TractMatcher {
 
     fn match_frame(
         &mut self,
-        strip: &RgbImage,
+        strip: GroundStrip<'_>,
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError> {
         let size_px = self.card.aerial.size_px;
-        check_size(
-            "ground",
-            strip,
-            [self.card.ground.columns, self.card.ground.rows],
-        )?;
+        let ground = self.card.ground;
+        check_size("ground", strip.image, [ground.columns, ground.rows])?;
         check_size("aerial", patch, [size_px, size_px])?;
+        let left_bin =
+            ground
+                .left_bin(strip.left_azimuth_rad)
+                .ok_or_else(|| MatchError::Direction {
+                    left_azimuth_deg: strip.left_azimuth_rad.to_degrees(),
+                    bin_deg: 360.0 / ground.orientation_bins.unwrap_or(1) as f64,
+                })?;
         let start = Instant::now();
         let features = self.features(key, patch)?;
         let aerial = start.elapsed();
-        let mut inputs = tvec!(planar(strip)?.into());
-        inputs.extend(features.iter().map(|feature| feature.clone().into_tvalue()));
+        let mut inputs: TVec<TValue> = tvec!(planar(strip.image)?.into());
+        if ground.orientation_bins.is_some() {
+            inputs.push(tensor1(&[left_bin as i64]).into());
+        }
+        inputs.extend(features.iter().cloned());
         let outputs = run(&self.ground, inputs)?;
         let timings = MatchTimings {
             aerial,
@@ -290,6 +296,8 @@ fn yaw_residual(orientation: &[f32], heatmap: &Heatmap) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::PI;
+
     use super::*;
     use crate::matcher::tiny::{Tiny, encode, key};
 
@@ -313,14 +321,24 @@ mod tests {
         })
     }
 
-    fn strip() -> RgbImage {
+    fn grey() -> RgbImage {
         picture(8, 4, |_, _, _| 100)
+    }
+
+    /// A panorama, north in its centre.
+    fn south(image: &RgbImage) -> GroundStrip<'_> {
+        GroundStrip {
+            image,
+            left_azimuth_rad: -PI,
+        }
     }
 
     #[test]
     fn the_two_halves_together_are_the_whole_graph() {
         let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
-        let result = matcher.match_frame(&strip(), key(0), &patch(5, 2)).unwrap();
+        let result = matcher
+            .match_frame(south(&grey()), key(0), &patch(5, 2))
+            .unwrap();
         assert_eq!(result.heatmap.mode().cell, [5, 2]);
         // Logits are aerial red × mean ground / 1000: 20 at the mode and 1 in the other 63 cells.
         let expected = 1.0 / (1.0 + 63.0 * (-19f64).exp());
@@ -332,11 +350,17 @@ mod tests {
     #[test]
     fn aerial_features_are_computed_once_per_patch() {
         let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
-        let first = matcher.match_frame(&strip(), key(0), &patch(5, 2)).unwrap();
+        let first = matcher
+            .match_frame(south(&grey()), key(0), &patch(5, 2))
+            .unwrap();
         // Another picture under the same key is not looked at.
-        let cached = matcher.match_frame(&strip(), key(0), &patch(1, 1)).unwrap();
+        let cached = matcher
+            .match_frame(south(&grey()), key(0), &patch(1, 1))
+            .unwrap();
         assert_eq!(first.heatmap, cached.heatmap);
-        let other = matcher.match_frame(&strip(), key(1), &patch(1, 1)).unwrap();
+        let other = matcher
+            .match_frame(south(&grey()), key(1), &patch(1, 1))
+            .unwrap();
         assert_eq!(other.heatmap.mode().cell, [1, 1]);
     }
 
@@ -344,16 +368,89 @@ mod tests {
     fn pictures_of_other_sizes_are_refused_with_both_sizes() {
         let mut matcher = TractMatcher::from_bytes(&encode(&Tiny::default()), "tiny").unwrap();
         let error = matcher
-            .match_frame(&patch(0, 0), key(0), &patch(0, 0))
+            .match_frame(south(&patch(0, 0)), key(0), &patch(0, 0))
             .unwrap_err()
             .to_string();
         assert!(
             error.contains("ground") && error.contains("[8, 8]") && error.contains("[8, 4]"),
             "{error}"
         );
-        let mut short = strip();
+        let mut short = grey();
         short.data.pop();
-        assert!(matcher.match_frame(&short, key(0), &patch(0, 0)).is_err());
+        let found = matcher.match_frame(south(&short), key(0), &patch(0, 0));
+        assert!(matches!(found, Err(MatchError::Input { .. })));
+    }
+
+    /// The tiny student as one that sees half of the turn: its logits grow with the square of the
+    /// left bin.
+    fn front(spoil: impl Fn(&mut Tiny)) -> Result<TractMatcher, MatchError> {
+        let mut tiny = Tiny::front();
+        spoil(&mut tiny);
+        TractMatcher::from_bytes(&encode(&tiny), "front.onnx")
+    }
+
+    #[test]
+    fn a_front_student_is_told_on_which_bin_its_strip_begins() {
+        let mut matcher = front(|_| ()).unwrap();
+        let bin_rad = PI / 2.0;
+        for bin in 0..4 {
+            let strip = GroundStrip {
+                image: &grey(),
+                left_azimuth_rad: -PI + f64::from(bin) * bin_rad,
+            };
+            let found = matcher.match_frame(strip, key(0), &patch(5, 2)).unwrap();
+            // Row `bin` of the table is bin².
+            let expected = 1.0 / (1.0 + 63.0 * (-0.19 * f64::from(bin * bin)).exp());
+            let found = f64::from(found.heatmap.probabilities()[2 * 8 + 5]);
+            assert!((found - expected).abs() < 1e-6, "{bin}: {found} {expected}");
+        }
+        let between = GroundStrip {
+            image: &grey(),
+            left_azimuth_rad: 0.4 * bin_rad,
+        };
+        let error = matcher
+            .match_frame(between, key(0), &patch(5, 2))
+            .unwrap_err();
+        assert!(matches!(error, MatchError::Direction { bin_deg, .. } if bin_deg == 90.0));
+    }
+
+    #[test]
+    fn a_front_student_whose_card_tells_of_another_graph_is_refused() {
+        let cases: [(fn(&mut Tiny), &str); 6] = [
+            (
+                |t| t.card.ground.orientation_bins = None,
+                "no ground.orientation_bins",
+            ),
+            (
+                |t| {
+                    t.card.ground.orientation_bins = None;
+                    t.card.ground.fov_deg = 360.0;
+                },
+                "an input `ground_left_bin`, which its card knows nothing about",
+            ),
+            (
+                |t| t.card.ground.orientation_bins = Some(8),
+                "a table of 4 orientation bins, and its card says 8",
+            ),
+            (
+                |t| {
+                    t.graph().input.pop();
+                },
+                "no input `ground_left_bin`",
+            ),
+            (
+                |t| t.graph().input[2] = super::super::onnx::value("ground_left_bin", &[1]),
+                "`ground_left_bin` that is not int64 [1]",
+            ),
+            (
+                |t| t.graph().node[0].input.swap(0, 1),
+                "for something else than looking up a bin",
+            ),
+        ];
+        for (spoil, expected) in cases {
+            let message = front(spoil).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
     }
 
     #[test]
@@ -450,7 +547,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x55;
             if let Ok(mut matcher) = TractMatcher::from_bytes(&bytes, "x") {
-                let _ = matcher.match_frame(&strip(), key(0), &patch(0, 0));
+                let _ = matcher.match_frame(south(&grey()), key(0), &patch(0, 0));
             }
         }
     }
