@@ -1,6 +1,7 @@
 //! What to publish: the mean, how far off it may be, and whether there is one answer or several.
 
 use super::GridBelief;
+use super::math::largest;
 
 /// Share of the mass in the highest-density region whose islands count as modes.
 const REGION: f64 = 0.9;
@@ -115,11 +116,18 @@ impl GridBelief {
         let per_m = 2.0 / self.metres_per_cell;
         let mut rings = vec![0.0; 3 * self.cells + 2];
         let last = rings.len() - 1;
+        let squared = |offset_m: f64| ((offset_m * per_m) * (offset_m * per_m)) as f32;
+        let easts: Vec<f32> = (0..self.cells)
+            .map(|col| squared(self.east(col) - mean_m[0]))
+            .collect();
+        let mut radii = vec![0.0f32; self.cells];
         for (row, line) in probabilities.chunks_exact(self.cells).enumerate() {
-            let north = (self.north(row) - mean_m[1]) * per_m;
-            for (col, &p) in line.iter().enumerate() {
-                let east = (self.east(col) - mean_m[0]) * per_m;
-                rings[((east * east + north * north).sqrt() as usize).min(last)] += f64::from(p);
+            let north = squared(self.north(row) - mean_m[1]);
+            for (radius, east) in radii.iter_mut().zip(&easts) {
+                *radius = (east + north).sqrt();
+            }
+            for (radius, &p) in radii.iter().zip(line) {
+                rings[(*radius as usize).min(last)] += f64::from(p);
             }
         }
         Rings(rings)
@@ -175,7 +183,7 @@ impl GridBelief {
 
     /// Log-probability above which cells hold [`REGION`] of the mass, to a tenth of a neper.
     fn region_threshold(&self, probabilities: &[f32]) -> f32 {
-        let top = self.log.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let top = largest(&self.log);
         let mut bins = [0.0f64; 256];
         for (&l, &p) in self.log.iter().zip(probabilities) {
             bins[(((top - l) * 10.0) as usize).min(255)] += f64::from(p);

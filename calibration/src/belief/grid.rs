@@ -1,5 +1,6 @@
 //! The grid itself: where its cells are, and sliding the window.
 
+use super::math::{exp, largest, sum};
 use crate::{Error, Result};
 
 /// Log-probability below which a cell does not sink, so that any hypothesis can come back: nothing
@@ -64,7 +65,7 @@ impl GridBelief {
 
     /// Row-major probabilities, row 0 in the north.
     pub fn probabilities(&self) -> Vec<f32> {
-        self.log.iter().map(|l| l.exp()).collect()
+        self.log.iter().map(|l| exp(*l)).collect()
     }
 
     /// `[east, north]` of the centre of the cell `[col, row]`.
@@ -91,7 +92,7 @@ impl GridBelief {
             }
             for (col, l) in line.iter().enumerate() {
                 if (self.east(col) - point_m[0]).hypot(north) <= radius_m {
-                    mass += f64::from(l.exp());
+                    mass += f64::from(exp(*l));
                 }
             }
         }
@@ -118,7 +119,7 @@ impl GridBelief {
         } else {
             moved.log.fill(f32::NEG_INFINITY);
         }
-        let kept: f64 = moved.log.iter().map(|l| f64::from(l.exp())).sum();
+        let kept = sum(&moved.probabilities());
         if kept < 1e-9 {
             return Err(Error::Belief(format!(
                 "moving the window from {:?} to {target_m:?} would leave the belief behind; start a new one",
@@ -156,18 +157,21 @@ impl GridBelief {
     /// Makes the probabilities sum to 1 and lifts cells to the floor; returns the log of the sum
     /// before. All-impossible input becomes uniform.
     pub(super) fn normalise(&mut self) -> f64 {
-        let top = self.log.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let top = largest(&self.log);
         if !top.is_finite() {
             let uniform = -(self.log.len() as f32).ln();
             self.log.fill(uniform);
             return f64::NEG_INFINITY;
         }
-        let sum: f64 = self
-            .log
-            .chunks(self.cells)
-            .map(|line| line.iter().map(|l| f64::from((l - top).exp())).sum::<f64>())
-            .sum();
-        let log_sum = f64::from(top) + sum.ln();
+        let mut line_shares = vec![0.0f32; self.cells];
+        let mut mass = 0.0;
+        for line in self.log.chunks_exact(self.cells) {
+            for (share, l) in line_shares.iter_mut().zip(line) {
+                *share = exp(l - top);
+            }
+            mass += sum(&line_shares);
+        }
+        let log_sum = f64::from(top) + mass.ln();
         for l in &mut self.log {
             *l = ((f64::from(*l) - log_sum) as f32).max(FLOOR);
         }

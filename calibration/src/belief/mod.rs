@@ -7,6 +7,7 @@
 
 mod estimate;
 mod grid;
+mod math;
 mod predict;
 mod smooth;
 mod update;

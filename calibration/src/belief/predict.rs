@@ -2,6 +2,7 @@
 
 use super::GridBelief;
 use super::grid::{FLOOR, check_point};
+use super::math::{exp, ln, sum};
 use crate::{Error, Result};
 
 impl GridBelief {
@@ -28,6 +29,24 @@ impl GridBelief {
         Ok(self.blur(sigma_m))
     }
 
+    /// Any place in the window may be right after all: a share of the mass is spread evenly over it.
+    ///
+    /// # Errors
+    /// [`Error::Belief`] unless the share is in 0..=1; nothing changes then.
+    pub fn spread(&mut self, share: f64) -> Result<()> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Belief(format!(
+                "a share of {share} to spread; need 0..=1"
+            )));
+        }
+        let even = (share / self.log.len() as f64) as f32;
+        let kept = (1.0 - share) as f32;
+        for l in &mut self.log {
+            *l = ln(kept * exp(*l) + even).max(FLOOR);
+        }
+        Ok(())
+    }
+
     /// Convolves with a Gaussian, nothing beyond the edges; returns the mass that left.
     pub(super) fn blur(&mut self, sigma_m: f64) -> f64 {
         let kernel = kernel(sigma_m / self.metres_per_cell, self.cells);
@@ -45,7 +64,7 @@ impl GridBelief {
                 add_scaled(line, &wide[k..k + cells], weight);
             }
         }
-        let mut sum = 0.0f64;
+        let mut mass = 0.0;
         let mut blurred = vec![0.0f32; cells];
         for (row, out) in self.log.chunks_exact_mut(cells).enumerate() {
             blurred.fill(0.0);
@@ -58,16 +77,16 @@ impl GridBelief {
                     kernel[source + radius - row],
                 );
             }
-            sum += f64::from(blurred.iter().sum::<f32>());
+            mass += sum(&blurred);
             for (o, &p) in out.iter_mut().zip(&blurred) {
-                *o = p.ln();
+                *o = ln(p);
             }
         }
-        let log_sum = sum.ln() as f32;
+        let log_mass = mass.ln() as f32;
         for l in &mut self.log {
-            *l = (*l - log_sum).max(FLOOR);
+            *l = (*l - log_mass).max(FLOOR);
         }
-        (1.0 - sum).max(0.0)
+        (1.0 - mass).max(0.0)
     }
 }
 
@@ -122,6 +141,24 @@ mod tests {
         }
         assert_eq!(kernel(0.0, 9), [1.0]);
         assert_eq!(kernel(1e5, 9).len(), 19);
+    }
+
+    #[test]
+    fn spreading_lifts_every_cell_by_the_same_mass() {
+        let mut belief = GridBelief::new([0.0, 0.0], 32, 0.5).unwrap();
+        belief
+            .update_gnss([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0]], f64::INFINITY)
+            .unwrap();
+        let before = belief.probabilities();
+        belief.spread(0.1).unwrap();
+        for (after, before) in belief.probabilities().iter().zip(&before) {
+            let expected = 0.9 * before + 0.1 / 1024.0;
+            assert!(
+                (after - expected).abs() < 1e-6 * expected,
+                "{after} {expected}"
+            );
+        }
+        assert!(belief.spread(1.1).is_err() && belief.spread(f64::NAN).is_err());
     }
 
     #[test]

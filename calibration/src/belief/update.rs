@@ -2,6 +2,7 @@
 
 use super::GridBelief;
 use super::grid::check_point;
+use super::math::{exp, ln};
 use crate::{Error, Heatmap, Result};
 
 impl GridBelief {
@@ -63,7 +64,7 @@ impl GridBelief {
             }
             for (l, &(left, share)) in line.iter_mut().zip(&columns) {
                 let p = blend[left] * (1.0 - share) + blend[left + 1] * share;
-                *l += exponent * (p + outlier).ln();
+                *l += exponent * ln(p + outlier);
             }
         }
         Ok(self.normalise())
@@ -90,19 +91,8 @@ impl GridBelief {
         degrees_of_freedom: f64,
     ) -> Result<f64> {
         check_point("fix", position_m)?;
-        let [[ee, en], [ne, nn]] = covariance_m2;
-        let determinant = ee * nn - en * ne;
-        let symmetric = (en - ne).abs() <= 1e-9 * (ee.abs() + nn.abs());
-        if !(symmetric
-            && ee > 0.0
-            && nn > 0.0
-            && determinant > 1e-12 * ee * nn
-            && determinant.is_finite())
-        {
-            return Err(Error::Belief(format!(
-                "covariance {covariance_m2:?} m²; need symmetric and positive definite"
-            )));
-        }
+        positive_determinant(covariance_m2)?;
+        let [[ee, en], [_, nn]] = covariance_m2;
         if degrees_of_freedom.is_nan() || degrees_of_freedom <= 0.0 {
             return Err(Error::Belief(format!(
                 "{degrees_of_freedom} degrees of freedom; need a positive number"
@@ -124,6 +114,50 @@ impl GridBelief {
             };
             constant + tail
         })
+    }
+
+    /// A filter says `position_m` (`[east, north]`) with this covariance, and is wrong altogether in a
+    /// share `outlier` of the cases.
+    ///
+    /// The likelihood is `(1 − outlier) N(position, covariance) + outlier / window area`.
+    ///
+    /// Returns the log of the evidence as a density per m².
+    ///
+    /// # Errors
+    /// [`Error::Belief`] unless the covariance is symmetric and positive definite and `outlier` in
+    /// 0..=1; nothing changes then.
+    pub fn update_gaussian(
+        &mut self,
+        position_m: [f64; 2],
+        covariance_m2: [[f64; 2]; 2],
+        outlier: f64,
+    ) -> Result<f64> {
+        check_point("position", position_m)?;
+        let determinant = positive_determinant(covariance_m2)?;
+        if !(0.0..=1.0).contains(&outlier) {
+            return Err(Error::Belief(format!(
+                "outlier share {outlier}; need 0..=1"
+            )));
+        }
+        let [[ee, en], [_, nn]] = covariance_m2;
+        // ½ (e n) Σ⁻¹ (e n)ᵗ, term by term.
+        let [by_ee, by_en, by_nn] = [nn, -2.0 * en, ee].map(|v| 0.5 * v / determinant);
+        let peak = (1.0 - outlier) / (std::f64::consts::TAU * determinant.sqrt());
+        let floor = outlier * (self.cells as f64 * self.metres_per_cell).powi(-2);
+        let (peak, floor) = (peak as f32, floor.max(1e-30) as f32);
+        let easts: Vec<f32> = (0..self.cells)
+            .map(|col| (self.east(col) - position_m[0]) as f32)
+            .collect();
+        let norths: Vec<f64> = (0..self.cells)
+            .map(|row| self.north(row) - position_m[1])
+            .collect();
+        for (line, n) in self.log.chunks_exact_mut(self.cells).zip(norths) {
+            let (a, b, c) = (by_ee as f32, (by_en * n) as f32, (by_nn * n * n) as f32);
+            for (l, &e) in line.iter_mut().zip(&easts) {
+                *l += ln(peak * exp(-((a * e + b) * e + c)) + floor);
+            }
+        }
+        Ok(self.normalise())
     }
 
     /// Any measurement, as the log-likelihood of each cell's centre `[east, north]`.
@@ -151,6 +185,23 @@ impl GridBelief {
         self.log = log;
         Ok(self.normalise())
     }
+}
+
+/// The determinant of a covariance, or an error for a matrix that is none.
+fn positive_determinant(covariance_m2: [[f64; 2]; 2]) -> Result<f64> {
+    let [[ee, en], [ne, nn]] = covariance_m2;
+    let determinant = ee * nn - en * ne;
+    let symmetric = (en - ne).abs() <= 1e-9 * (ee.abs() + nn.abs());
+    let good = symmetric
+        && ee > 0.0
+        && nn > 0.0
+        && determinant > 1e-12 * ee * nn
+        && determinant.is_finite();
+    good.then_some(determinant).ok_or_else(|| {
+        Error::Belief(format!(
+            "covariance {covariance_m2:?} m²; need symmetric and positive definite"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -199,6 +250,29 @@ mod tests {
                 exponent * ((1.0 - outlier) * p + outlier).ln()
             })
             .unwrap();
+        for (got, expected) in belief.log.iter().zip(&expected.log) {
+            assert!((got - expected).abs() < 1e-4, "{got} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_gaussian_is_the_equation_in_the_docs() {
+        let (position, covariance, outlier) = ([103.2, 46.1], [[4.0, -1.5], [-1.5, 2.0]], 0.03);
+        let mut belief = flat();
+        let evidence = belief
+            .update_gaussian(position, covariance, outlier)
+            .unwrap();
+        let mut expected = flat();
+        let expected_evidence = expected
+            .update_with(|[e, n]| {
+                let (e, n) = (e - position[0], n - position[1]);
+                let determinant = 4.0 * 2.0 - 1.5 * 1.5;
+                let squared = (2.0 * e * e + 3.0 * e * n + 4.0 * n * n) / determinant;
+                let peak = 1.0 / (std::f64::consts::TAU * f64::sqrt(determinant));
+                ((1.0 - outlier) * peak * (-0.5 * squared).exp() + outlier / 1024.0).ln()
+            })
+            .unwrap();
+        assert!((evidence - expected_evidence).abs() < 1e-5);
         for (got, expected) in belief.log.iter().zip(&expected.log) {
             assert!((got - expected).abs() < 1e-4, "{got} {expected}");
         }
@@ -300,6 +374,17 @@ mod tests {
                 .update_gnss([0.0, 0.0], [[1.0, 0.0], [0.0, 1.0]], 0.0)
                 .is_err()
         );
+        for (covariance, outlier) in [
+            ([[1.0, 2.0], [2.0, 1.0]], 0.1),
+            ([[1.0, 0.0], [0.0, 1.0]], -0.1),
+            ([[1.0, 0.0], [0.0, 1.0]], f64::NAN),
+        ] {
+            assert!(
+                belief
+                    .update_gaussian([0.0, 0.0], covariance, outlier)
+                    .is_err()
+            );
+        }
         let heatmap = Heatmap::gaussian(8, 1.0, [0.0, 0.0], 2.0).unwrap();
         assert!(
             belief

@@ -47,7 +47,7 @@ impl VisualBelief {
         config: &FusionConfig,
     ) -> Result<(), Error> {
         self.blur(track_variance_m2, config)?;
-        self.forget(config.visual_forgetting)?;
+        self.grid.spread(config.visual_forgetting)?;
         self.grid.update_heatmap(
             heatmap,
             centre_m,
@@ -96,22 +96,13 @@ impl VisualBelief {
     ) -> Result<(BeliefEstimate, f64), Error> {
         self.blur(track_variance_m2, config)?;
         let mut product = self.grid.clone();
-        let Some(inverse) = covariance_m2.try_inverse() else {
-            return Err(Error::Belief("the GNSS covariance is singular".into()));
-        };
-        let side_m = config.metres_per_cell * config.window_cells as f64;
-        let outlier = config.gnss_outlier_share / (side_m * side_m);
-        let peak = (1.0 - config.gnss_outlier_share)
-            / (std::f64::consts::TAU * covariance_m2.determinant().sqrt());
-        let [ee, en, nn] = [inverse[(0, 0)], inverse[(0, 1)], inverse[(1, 1)]];
-        product.update_with(|[east, north]| {
-            let (e, n) = (east - offset_m[0], north - offset_m[1]);
-            let squared = ee * e * e + 2.0 * en * e * n + nn * n * n;
-            f64::from(
-                ((peak * f64::from((-0.5 * squared as f32).exp())) + outlier).max(1e-30) as f32,
-            )
-            .ln()
-        })?;
+        let [[ee, ne], [en, nn]] = covariance_m2.data.0;
+        let middle = 0.5 * (en + ne);
+        product.update_gaussian(
+            offset_m,
+            [[ee, middle], [middle, nn]],
+            config.gnss_outlier_share,
+        )?;
         Ok((
             product.estimate(),
             (track_variance_m2 - self.blurred_m2).max(0.0),
@@ -122,33 +113,10 @@ impl VisualBelief {
     fn blur(&mut self, track_variance_m2: f64, config: &FusionConfig) -> Result<(), Error> {
         let sigma_m = (track_variance_m2 - self.blurred_m2).max(0.0).sqrt();
         if sigma_m >= BLUR_CELLS * config.metres_per_cell {
-            // The window is far wider than any such step, so what leaves it is what `forget` returns.
+            // The window is far wider than any such step, so what leaves it is what spreading returns.
             self.grid.predict([0.0, 0.0], sigma_m)?;
             self.blurred_m2 = track_variance_m2;
         }
-        Ok(())
-    }
-
-    /// Spreads a share of the mass evenly over the window.
-    fn forget(&mut self, share: f64) -> Result<(), Error> {
-        if share <= 0.0 {
-            return Ok(());
-        }
-        let log = self.grid.log_probabilities();
-        let even = share / log.len() as f64;
-        let lift: Vec<f32> = log
-            .iter()
-            .map(|l| ((1.0 - share) as f32 + (even as f32) * (-l).exp()).ln())
-            .collect();
-        let cells = self.grid.cells();
-        let (shape, mut fallback) = (self.grid.clone(), 0);
-        self.grid.update_with(|point| {
-            let at = shape
-                .cell_at(point)
-                .map_or(fallback, |[col, row]| row * cells + col);
-            fallback = at;
-            f64::from(lift[at])
-        })?;
         Ok(())
     }
 }
