@@ -1,7 +1,8 @@
 //! The network as an ONNX graph: what `model::ccvpe` computes, batch norms folded.
 //!
 //! Everything that depends on the aerial patch alone is made first and listed as a cut point, so
-//! that a drive computes it once for each patch.
+//! that a drive computes it once for each patch: the descriptors, and the part of each decoder
+//! step's first convolution that reads the aerial encoder's skip.
 
 use super::graph::{Graph, Kernel, Value};
 use crate::model::layers::{Block, Conv, Encoder, Norm, Step};
@@ -59,20 +60,21 @@ impl Translation<'_> {
 
         // The aerial half. Scores are cosines, which the length of a descriptor does not change,
         // so unit descriptors serve both the matching and the decoders.
-        let (features, mut skips) = self.encoder(&model.aerial_encoder, &aerial);
+        let (features, skips) = self.encoder(&model.aerial_encoder, &aerial);
         let first = self.descriptor_map(&features);
         let first = self.unit(&first, &epsilon);
         let mut cuts = vec![self.graph.rename(&first, "aerial_features_0")];
         let first = cuts[0].clone();
-        let mut used: Vec<usize> = Vec::new();
+        let mut from_skips = Vec::new();
         for step in model.location.iter().chain(&model.orientation) {
-            used.extend(step.skip.filter(|block| !used.contains(block)));
+            from_skips.push(step.skip.map(|block| {
+                let part = self.first_of_skip(step, &skips[block]);
+                let name = format!("aerial_features_{}", cuts.len());
+                cuts.push(self.graph.rename(&part, &name));
+                cuts[cuts.len() - 1].clone()
+            }));
         }
-        for block in used {
-            let name = format!("aerial_features_{}", cuts.len());
-            skips[block] = self.graph.rename(&skips[block], &name);
-            cuts.push(skips[block].clone());
-        }
+        let from_skips_of_orientation = from_skips.split_off(model.location.len());
         let aerial_features: Vec<String> = cuts.iter().map(|cut| cut.name.clone()).collect();
 
         // The ground half.
@@ -109,7 +111,7 @@ impl Translation<'_> {
             };
             stack.get_or_insert(scores);
             let joined = self.graph.concat(1, &[&matching, &unit]);
-            x = self.step(&model.location[k], &joined, &skips);
+            x = self.step(&model.location[k], &joined, from_skips[k].as_ref());
         }
         let side = spec.heatmap_side();
         let mut logits = self.graph.reshape(&x, &[1, side * side]);
@@ -127,8 +129,8 @@ impl Translation<'_> {
             Some(stack) => self.graph.concat(1, &[stack, &first]),
             None => first,
         };
-        for step in &model.orientation {
-            y = self.step(step, &y, &skips);
+        for (step, from_skip) in model.orientation.iter().zip(&from_skips_of_orientation) {
+            y = self.step(step, &y, from_skip.as_ref());
         }
         let orientation = self.unit(&y, &epsilon);
         let orientation = self.graph.rename(&orientation, "orientation");
@@ -394,7 +396,20 @@ impl Translation<'_> {
         self.graph.gather(stack, &index, 1)
     }
 
-    fn step(&mut self, step: &Step, x: &Value, skips: &[Value]) -> Value {
+    /// What a step's first convolution makes of the skip, bias included. The skip's channels come
+    /// after the upsampled ones, and a convolution is linear.
+    fn first_of_skip(&mut self, step: &Step, skip: &Value) -> Value {
+        let whole = self.kernel(&step.first, None);
+        let (name, inputs) = (format!("{}.skip", whole.name), whole.shape[1]);
+        let kernel = Kernel {
+            name,
+            ..of_inputs(whole, inputs - skip.shape[1], inputs)
+        };
+        self.graph.conv(skip, &kernel, &step.first.options)
+    }
+
+    /// A decoder step; `from_skip` is what [`Self::first_of_skip`] made.
+    fn step(&mut self, step: &Step, x: &Value, from_skip: Option<&Value>) -> Value {
         let [weight, bias] = step.up;
         let shape = self.parameters.value(weight).shape();
         let kernel = Kernel {
@@ -403,15 +418,38 @@ impl Translation<'_> {
             weight: self.values(weight).to_vec(),
             bias: self.values(bias).to_vec(),
         };
-        let mut x = self.graph.upsample(x, &kernel);
-        if let Some(block) = step.skip {
-            x = self.graph.concat(1, &[&x, &skips[block]]);
-        }
+        let x = self.graph.upsample(x, &kernel);
         let kernel = self.kernel(&step.first, None);
-        let x = self.graph.conv(&x, &kernel, &step.first.options);
+        let x = if let Some(from_skip) = from_skip {
+            let kernel = Kernel {
+                bias: vec![0.0; kernel.shape[0]],
+                ..of_inputs(kernel, 0, x.shape[1])
+            };
+            let x = self.graph.conv(&x, &kernel, &step.first.options);
+            self.graph.combine("Add", &x, from_skip)
+        } else {
+            self.graph.conv(&x, &kernel, &step.first.options)
+        };
         let x = self.graph.map("Relu", &x);
         let kernel = self.kernel(&step.second, None);
         self.graph.conv(&x, &kernel, &step.second.options)
+    }
+}
+
+/// The part of a kernel that reads the input channels `from..to`.
+fn of_inputs(kernel: Kernel, from: usize, to: usize) -> Kernel {
+    let [outputs, inputs, rows, columns] = kernel.shape;
+    let taps = rows * columns;
+    let weight = kernel
+        .weight
+        .chunks_exact(inputs * taps)
+        .flat_map(|output| &output[from * taps..to * taps])
+        .copied()
+        .collect();
+    Kernel {
+        shape: [outputs, to - from, rows, columns],
+        weight,
+        ..kernel
     }
 }
 
