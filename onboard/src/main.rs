@@ -11,6 +11,7 @@ use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
 use crossfix_onboard::config::{Config, Problem};
 use crossfix_onboard::log::LogWriter;
+use crossfix_onboard::matcher::panic_is_caught;
 use crossfix_onboard::{pipeline, sink, status};
 use tracing::warn;
 
@@ -71,6 +72,9 @@ fn main() -> ExitCode {
     // A dead thread must not leave half a daemon publishing.
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        if panic_is_caught() {
+            return;
+        }
         default_hook(panic);
         std::process::abort();
     }));
@@ -110,7 +114,9 @@ fn log_to_stderr() {
         .unwrap_or_else(|_| "info".into());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(std::io::stderr)
+        // The complaint that standard error is full would go there too, and panic.
+        .log_internal_errors(false);
     // The journal stamps and colours by itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         builder.without_time().with_ansi(false).init();

@@ -1,6 +1,7 @@
 //! Ground strip and aerial patch to heatmap, through the exported student.
 
 mod onnx;
+mod panics;
 #[cfg(test)]
 pub(crate) mod tiny;
 mod tract;
@@ -12,6 +13,7 @@ use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
 
 use crate::card::{CardError, StudentCard};
 
+pub use panics::panic_is_caught;
 pub use tract::TractMatcher;
 
 /// Something that compares a ground strip with an aerial patch.

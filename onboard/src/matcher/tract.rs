@@ -1,7 +1,6 @@
 //! Runs the exported student with tract, in two halves.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +10,7 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::onnx::Student;
+use super::panics::quietly;
 use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher};
 use crate::card::{OrientationConvention, StudentCard};
 use crate::lru::Lru;
@@ -160,8 +160,7 @@ impl Matcher for TractMatcher {
     }
 }
 
-/// Optimises a model and makes it ready to run. tract answers some malformed models with a panic,
-/// which becomes an error here.
+/// Optimises a model and makes it ready to run.
 fn runnable(model: &ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
     let built = quietly(|| -> TractResult<_> {
         let inference = tract_onnx::onnx()
@@ -185,17 +184,6 @@ fn run(model: &Arc<TypedRunnableModel>, inputs: TVec<TValue>) -> Result<TVec<TVa
         Ok(Err(e)) => Err(MatchError::Run(format!("{e:#}"))),
         Err(panic) => Err(MatchError::Run(panic)),
     }
-}
-
-/// Runs `work`, turning a panic into its words.
-fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
-        let words = payload
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        format!("tract panicked: {}", words.unwrap_or_default())
-    })
 }
 
 fn output_shapes(model: &Arc<TypedRunnableModel>) -> Result<Vec<Vec<usize>>, String> {

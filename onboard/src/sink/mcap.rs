@@ -13,6 +13,7 @@ use crate::log::LogWriter;
 /// Writes estimates to a file, and makes sure of them every few seconds.
 pub struct McapSink {
     writer: LogWriter,
+    file: NewFile,
     every: Duration,
     synced: Instant,
     dirty: bool,
@@ -26,6 +27,7 @@ impl McapSink {
         info!(sink = "mcap", ?path, "recording");
         Ok(Self {
             writer,
+            file: NewFile { path, kept: false },
             every: Duration::from_secs_f64(config.flush_s),
             synced: Instant::now(),
             dirty: false,
@@ -43,6 +45,7 @@ impl Sink for McapSink {
     fn poll(&mut self) -> Result<(), SinkError> {
         if self.dirty && self.synced.elapsed() >= self.every {
             self.writer.sync()?;
+            self.file.kept = true;
             self.synced = Instant::now();
             self.dirty = false;
         }
@@ -50,7 +53,28 @@ impl Sink for McapSink {
     }
 
     fn finish(self: Box<Self>) -> Result<(), SinkError> {
-        Ok(self.writer.finish()?)
+        let Self {
+            writer, mut file, ..
+        } = *self;
+        writer.finish()?;
+        file.kept = true;
+        Ok(())
+    }
+}
+
+/// A file that is removed again unless something of it is safely on the disk. A full disk makes every
+/// try fail, and each would leave an empty file behind.
+struct NewFile {
+    path: PathBuf,
+    kept: bool,
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.kept {
+            // If this fails too, the file stays; nothing depends on it.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -98,6 +122,31 @@ mod tests {
                 matches!(&messages[0], Message::Estimate(found) if found.state == State::Degraded)
             );
         }
+    }
+
+    #[test]
+    fn a_file_with_nothing_safe_in_it_is_removed_and_any_other_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let config = McapSinkConfig {
+                path: folder.path().join(name),
+                flush_s: 0.05,
+            };
+            McapSink::open(&config).unwrap()
+        };
+        // As after a failure: dropped without being finished.
+        let mut failed = open("failed.mcap");
+        failed.publish(&estimate(State::Ok)).unwrap();
+        drop(failed);
+        assert!(!folder.path().join("failed.mcap").exists());
+        let mut synced = open("synced.mcap");
+        synced.publish(&estimate(State::Ok)).unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+        synced.poll().unwrap();
+        drop(synced);
+        assert!(folder.path().join("synced.mcap").exists());
+        Box::new(open("finished.mcap")).finish().unwrap();
+        assert!(folder.path().join("finished.mcap").exists());
     }
 
     #[test]
