@@ -126,8 +126,12 @@ impl PatchGeoreference {
         &self,
         window: &Window,
         mut tile: impl FnMut(TileId) -> Option<Arc<RgbImage>>,
-    ) -> Result<RgbImage> {
-        let mut mosaic = RgbImage::black(window.width, window.height);
+    ) -> Result<Mosaic> {
+        let mut mosaic = Mosaic {
+            width: window.width,
+            height: window.height,
+            pixels: vec![[0; 4]; window.width * window.height],
+        };
         let side = window.tile_px as usize;
         window.each_tile(|id, [x0, y0]| {
             let Geodetic {
@@ -144,50 +148,61 @@ impl PatchGeoreference {
             // The part of the tile that lies in the window, in window pixels.
             let (from_x, to_x) = (x0.max(0), (x0 + window.tile_px).min(window.width as i64));
             let (from_y, to_y) = (y0.max(0), (y0 + window.tile_px).min(window.height as i64));
-            let bytes = (to_x - from_x) as usize * 3;
+            let wide = (to_x - from_x) as usize;
             for y in from_y..to_y {
                 let source = ((y - y0) as usize * side + (from_x - x0) as usize) * 3;
-                let target = (y as usize * window.width + from_x as usize) * 3;
-                mosaic.data[target..target + bytes]
-                    .copy_from_slice(&image.data[source..source + bytes]);
+                let target = y as usize * window.width + from_x as usize;
+                let source = image.data[source..source + wide * 3].chunks_exact(3);
+                for (pixel, rgb) in mosaic.pixels[target..target + wide].iter_mut().zip(source) {
+                    *pixel = [rgb[0], rgb[1], rgb[2], 0];
+                }
             }
             Ok(())
         })?;
         Ok(mosaic)
     }
 
-    fn resample(&self, window: &Window, mosaic: &RgbImage, samples: usize) -> RgbImage {
+    fn resample(&self, window: &Window, mosaic: &Mosaic, samples: usize) -> RgbImage {
         let size = self.spec().size_px;
         let mut patch = RgbImage::black(size, size);
         let weight = 1.0 / (samples * samples) as f32;
-        let mut sums = vec![0.0f32; size * 3];
+        let mut sums = vec![[0.0f32; 4]; size];
         // Where in its cell of nodes each sample of a row lies; the same for every row.
         let across: Vec<f32> = (0..EXACT_EVERY_PX * samples)
             .map(|k| (k as f32 + 0.5) / (EXACT_EVERY_PX * samples) as f32)
             .collect();
         for (row, line) in patch.data.chunks_exact_mut(size * 3).enumerate() {
-            sums.fill(0.0);
+            sums.fill([0.0; 4]);
             for i in 0..samples {
                 let nodes = window.nodes_at_row(row as f64 + (i as f64 + 0.5) / samples as f64);
-                for (ends, sums) in nodes.windows(2).zip(sums.chunks_mut(EXACT_EVERY_PX * 3)) {
+                for (ends, sums) in nodes.windows(2).zip(sums.chunks_mut(EXACT_EVERY_PX)) {
                     let [x, y] = ends[0].map(|v| v as f32);
                     let [dx, dy] = [
                         (ends[1][0] - ends[0][0]) as f32,
                         (ends[1][1] - ends[0][1]) as f32,
                     ];
-                    for (sum, at) in sums.chunks_exact_mut(3).zip(across.chunks_exact(samples)) {
+                    for (sum, at) in sums.iter_mut().zip(across.chunks_exact(samples)) {
                         for t in at {
                             add_bilinear(mosaic, x + dx * t, y + dy * t, sum);
                         }
                     }
                 }
             }
-            for (o, s) in line.iter_mut().zip(&sums) {
-                *o = (s * weight + 0.5) as u8;
+            for (rgb, sum) in line.chunks_exact_mut(3).zip(&sums) {
+                for (o, s) in rgb.iter_mut().zip(sum) {
+                    *o = (s * weight + 0.5) as u8;
+                }
             }
         }
         patch
     }
+}
+
+/// The map pixels of a window, each with a fourth byte that makes them as wide as vector lanes.
+struct Mosaic {
+    width: usize,
+    height: usize,
+    pixels: Vec<[u8; 4]>,
 }
 
 /// A rectangle of map pixels and the mapping from patch pixels into it.
@@ -239,27 +254,27 @@ impl Window {
     }
 }
 
-/// Adds the bilinear colour at continuous `(x, y)`, edges repeated; the image is at least 2 × 2.
+/// Adds the bilinear colour at continuous `(x, y)`, edges repeated; the mosaic is at least 2 × 2.
 #[inline]
-fn add_bilinear(image: &RgbImage, x: f32, y: f32, sum: &mut [f32]) {
+fn add_bilinear(mosaic: &Mosaic, x: f32, y: f32, sum: &mut [f32; 4]) {
     // A hair below the last centre, so that a right and a lower neighbour always exist.
-    let x = (x - 0.5).clamp(0.0, image.width as f32 - 1.001);
-    let y = (y - 0.5).clamp(0.0, image.height as f32 - 1.001);
+    let x = (x - 0.5).clamp(0.0, mosaic.width as f32 - 1.001);
+    let y = (y - 0.5).clamp(0.0, mosaic.height as f32 - 1.001);
     let (x0, y0) = (x as usize, y as usize);
     let (fx, fy) = (x - x0 as f32, y - y0 as f32);
-    let at = (y0 * image.width + x0) * 3;
-    let upper = &image.data[at..at + 6];
-    let lower = &image.data[at + image.width * 3..at + image.width * 3 + 6];
+    let at = y0 * mosaic.width + x0;
+    let upper = &mosaic.pixels[at..at + 2];
+    let lower = &mosaic.pixels[at + mosaic.width..at + mosaic.width + 2];
     let [a, b, c, d] = [
         (1.0 - fx) * (1.0 - fy),
         fx * (1.0 - fy),
         (1.0 - fx) * fy,
         fx * fy,
     ];
-    for k in 0..3 {
-        let [p, q] = [upper[k], upper[k + 3]].map(f32::from);
-        let [r, s] = [lower[k], lower[k + 3]].map(f32::from);
-        sum[k] += p * a + q * b + r * c + s * d;
+    let [p, q] = [upper[0], upper[1]].map(|pixel| pixel.map(f32::from));
+    let [r, s] = [lower[0], lower[1]].map(|pixel| pixel.map(f32::from));
+    for k in 0..4 {
+        sum[k] += p[k] * a + q[k] * b + r[k] * c + s[k] * d;
     }
 }
 #[cfg(test)]
