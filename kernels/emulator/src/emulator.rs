@@ -36,7 +36,7 @@ pub enum Guard {
 pub struct Options {
     /// The order of threads.
     pub schedule: Schedule,
-    /// Whether every access is checked, which finds races and is some ten times slower.
+    /// Whether every access is checked, which finds races and is a few times slower.
     pub checked: bool,
     /// Where buffers lie.
     pub guard: Guard,
