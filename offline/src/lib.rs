@@ -1,7 +1,7 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`],
-//! [`model`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`model`], [`import`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod adapt;

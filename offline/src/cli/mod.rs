@@ -13,6 +13,7 @@ pub use train::TrainArgs;
 
 use crate::demo::{self, DemoArgs};
 use crate::export::{self, ExportArgs};
+use crate::import::{self, ImportArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Command {
     Simulate(SimulateArgs),
     /// Train a network on pairs with true positions.
     Train(TrainArgs),
+    /// Read a published PyTorch checkpoint.
+    Import(ImportArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),
     /// Measure a network on pairs with true positions.
@@ -55,6 +58,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Train(args) => train::run(args),
+        Command::Import(args) => import::run(args),
         Command::Adapt(args) => adapt::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),

@@ -184,15 +184,27 @@ fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
     Ok(())
 }
 
-/// `crossfix export`: weights to an ONNX file with a card.
+/// What `crossfix export` writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One ONNX file with a card, for `crossfixd`.
+    Onnx,
+    /// A PyTorch checkpoint (zip) that `torch.load(..., weights_only=True)` reads.
+    Pytorch,
+}
+
+/// `crossfix export`: weights to an ONNX file with a card, or back to PyTorch.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExportArgs {
     /// Weights (.safetensors) that `train`, `adapt` or `import` wrote.
     #[arg(long)]
     pub weights: PathBuf,
-    /// The ONNX file to write.
+    /// The file to write.
     #[arg(long)]
     pub out: PathBuf,
+    /// What to write: a graph for vehicles, or a state dict under the published names.
+    #[arg(long, value_enum, default_value_t = Format::Onnx)]
+    pub format: Format,
     /// Licence of the weights, as an SPDX expression. Taken from the weights when they name one.
     #[arg(long)]
     pub licence: Option<String>,
@@ -208,6 +220,12 @@ pub struct ExportArgs {
 /// something else than the training engine.
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let (model, header) = weights::load(&args.weights)?;
+    if args.format == Format::Pytorch {
+        let wrote = crate::import::write::write_state_dict(&args.out, &model);
+        wrote.with_context(|| format!("cannot write \"{}\"", args.out.display()))?;
+        println!("{}: a state dict for PyTorch", args.out.display());
+        return Ok(());
+    }
     let known = |key: &str| header.provenance.get(key);
     let licence = args
         .licence

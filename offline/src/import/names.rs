@@ -3,9 +3,9 @@
 use crate::model::Parameters;
 use std::collections::BTreeMap;
 
-/// A tensor of the published network that ours leaves out, and why it may.
-fn is_unused(name: &str) -> bool {
-    // The encoders' classifiers are in the state dict and never evaluated; the counter serves
+/// Whether a tensor of the published CCVPE state dict is one that ours leaves out.
+pub fn is_unused(name: &str) -> bool {
+    // The encoders' classifiers are in the state dict and never evaluated; the counters serve
     // running averages without a momentum.
     name.contains("_efficientnet._fc.") || name.ends_with(".num_batches_tracked")
 }
@@ -26,24 +26,12 @@ pub fn published_shape(name: &str, own: &[usize]) -> Vec<usize> {
 pub fn wanted(parameters: &Parameters) -> BTreeMap<String, Vec<usize>> {
     let weights = parameters.all().iter();
     let weights = weights.map(|p| (p.name.clone(), published_shape(&p.name, p.value.shape())));
-    let statistics = parameters
-        .statistics_names()
-        .iter()
-        .zip(parameters.all_statistics());
-    let statistics = statistics.flat_map(|(name, statistics)| {
-        let channels = vec![statistics.mean.len()];
-        ["running_mean", "running_var"].map(|what| (format!("{name}.{what}"), channels.clone()))
-    });
+    let names = parameters.statistics_names().iter();
+    let statistics = names
+        .zip(parameters.all_statistics())
+        .flat_map(|(name, statistics)| {
+            let channels = vec![statistics.mean.len()];
+            ["running_mean", "running_var"].map(|what| (format!("{name}.{what}"), channels.clone()))
+        });
     weights.chain(statistics).collect()
-}
-
-/// Tensors of `found` that belong to no network of this kind, each with its shape.
-pub fn extra<'a>(
-    found: &'a BTreeMap<String, Vec<usize>>,
-    wanted: &BTreeMap<String, Vec<usize>>,
-) -> Vec<&'a str> {
-    let names = found.keys().map(String::as_str);
-    names
-        .filter(|name| !wanted.contains_key(*name) && !is_unused(name))
-        .collect()
 }
