@@ -9,7 +9,7 @@ use crossfix_kernels::{Tape, Tensor, ops};
 use serde::{Deserialize, Serialize};
 
 /// Where a camera is in its aerial image, and how its ground image was turned.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PoseTarget {
     /// Column in heatmap cells from the left edge; cell centres at +0.5.
     pub column: f64,

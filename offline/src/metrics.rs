@@ -1,5 +1,7 @@
 //! Position errors along and across the road, yaw errors, and their summaries.
 
+pub mod published;
+
 use serde::{Deserialize, Serialize};
 
 /// How wrong one estimate was.

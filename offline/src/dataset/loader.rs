@@ -5,18 +5,13 @@
 
 use super::Pair;
 use super::pairs::{DatasetError, PairRow, PairsDataset};
+use super::picture;
 use super::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::CcvpeSpec;
 use crate::progress;
 use crossfix_calibration::{Geodetic, PatchSpec, RgbImage, StripRemap};
 use crossfix_onboard::tiles::{TileError, TileStore};
 use rayon::prelude::*;
-use std::io::Cursor;
-
-/// Largest side of a picture that is decoded.
-const MOST_SIDE_PX: u32 = 16_384;
-/// Largest file of a picture.
-const MOST_IMAGE_BYTES: u64 = 64 << 20;
 
 /// How pairs are prepared.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -123,34 +118,18 @@ fn one(
 
 fn read_picture(dataset: &PairsDataset, row: &PairRow) -> Result<RgbImage, String> {
     let path = dataset.folder.join(&row.image);
-    let say = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-    let bytes = std::fs::metadata(&path).map_err(|error| say(&error))?.len();
-    if bytes > MOST_IMAGE_BYTES {
-        return Err(say(&format!(
-            "{bytes} bytes; pictures have at most {MOST_IMAGE_BYTES}"
-        )));
-    }
-    let bytes = std::fs::read(&path).map_err(|error| say(&error))?;
-    let mut reader = image::ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| say(&error))?;
-    let mut limits = image::Limits::default();
-    limits.max_image_width = Some(MOST_SIDE_PX);
-    limits.max_image_height = Some(MOST_SIDE_PX);
-    reader.limits(limits);
-    let picture = reader
-        .decode()
-        .map_err(|error| say(&format!("{error}; record it again as JPEG or PNG")))?
-        .into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
+    let picture = picture::read(&path)?;
+    let (width, height) = (picture.width, picture.height);
     let expected = dataset.manifest.camera.image_size();
     if [width, height] != expected {
-        return Err(say(&format!(
-            "{width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
-            expected[0], expected[1]
-        )));
+        return Err(format!(
+            "{}: {width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
+            path.display(),
+            expected[0],
+            expected[1]
+        ));
     }
-    RgbImage::from_data(width, height, picture.into_raw()).map_err(|error| say(&error))
+    Ok(picture)
 }
 
 fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {

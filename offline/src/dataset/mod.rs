@@ -2,17 +2,36 @@
 //!
 //! [`Pair`] carries no truth. True positions are in [`Truth`], read by another function from
 //! another file; adaptation is never given one.
+//!
+//! The published datasets are [`vigor`] and [`kitti`]; [`samples`] is how training and measuring
+//! read either, [`ahead`] how that is done before it is needed.
 
+pub mod ahead;
 pub mod augment;
+pub mod cache;
+#[cfg(test)]
+mod golden;
+pub mod kitti;
 pub mod loader;
+pub mod npy;
+pub mod numpy;
 pub mod pairs;
+pub mod picture;
 pub mod pose;
+pub mod problems;
+pub mod resample;
+pub mod samples;
+mod text;
+pub mod vigor;
 pub mod write;
 
 pub use augment::{Augmentation, View};
+pub use cache::Pictures;
 pub use loader::{Preparation, prepare};
-pub use pairs::{PairsDataset, Truth};
+pub use pairs::{DatasetError, PairsDataset, Truth};
 pub use pose::{TruePose, true_pose};
+pub use problems::Problems;
+pub use samples::{Labelled, PairSource, Samples, Shown};
 
 use crate::loss::PoseTarget;
 use crate::model::{CcvpeSpec, Input, ModelError};

@@ -1,0 +1,264 @@
+//! KITTI's images as networks see them, with the published draws and rounding.
+
+use super::patch::Placement;
+use super::{Kitti, KittiFolder, KittiSplit, METRES_PER_PIXEL};
+use crate::dataset::problems::Problems;
+use crate::dataset::resample::write_planes;
+use crate::dataset::samples::{Job, PairSource, Samples, Shown};
+use crate::dataset::vigor::{published_cell, unplaced_pair};
+use crate::dataset::{DatasetError, Pair, Pictures};
+use crate::loss::PoseTarget;
+use crate::model::{CcvpeSpec, ModelError};
+use crossfix_calibration::RgbImage;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use std::borrow::Cow;
+
+/// Sizes of the images that a network eats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    rows: usize,
+    columns: usize,
+    aerial_px: usize,
+    heatmap_side: usize,
+}
+
+impl Sizes {
+    fn of(spec: &CcvpeSpec) -> Self {
+        Self {
+            rows: spec.ground_rows,
+            columns: spec.ground_columns,
+            aerial_px: spec.aerial_px,
+            heatmap_side: spec.heatmap_side(),
+        }
+    }
+
+    /// The network must eat frames and aerial images at the maps' own resolution.
+    fn check(spec: &CcvpeSpec) -> Result<(), ModelError> {
+        let resolution = (spec.metres_per_pixel / METRES_PER_PIXEL - 1.0).abs() < 1e-3;
+        if !spec.ground_wraps && !spec.ground_left_bin && resolution {
+            return Ok(());
+        }
+        Err(ModelError::Input(format!(
+            "{} does not eat KITTI's frames and maps; take ccvpe-kitti",
+            spec.preset
+        )))
+    }
+}
+
+/// Frames of a list with their true places, for training and measuring.
+pub struct KittiSamples<'a> {
+    kitti: &'a Kitti,
+    indices: Vec<usize>,
+    /// Largest turn either way, degrees: 180 for unknown orientation.
+    pub rotation_range_deg: f64,
+    /// Reads the pictures.
+    pub pictures: Pictures,
+    sizes: Sizes,
+}
+
+impl<'a> KittiSamples<'a> {
+    /// These frames of a list, for a network.
+    ///
+    /// # Errors
+    /// When the network does not eat KITTI's images.
+    pub fn new(
+        kitti: &'a Kitti,
+        indices: Vec<usize>,
+        rotation_range_deg: f64,
+        spec: &CcvpeSpec,
+    ) -> Result<Self, ModelError> {
+        Sizes::check(spec)?;
+        Ok(Self {
+            kitti,
+            indices,
+            rotation_range_deg,
+            pictures: Pictures::default(),
+            sizes: Sizes::of(spec),
+        })
+    }
+
+    /// From three numbers in [-1, 1]: shift along the heading, shift to its left, turn.
+    pub(super) fn placement(&self, index: usize, draw: impl FnMut() -> f64) -> Placement {
+        placement(self.kitti, index, self.rotation_range_deg, draw)
+    }
+
+    pub(super) fn read(
+        &self,
+        index: usize,
+        placement: Placement,
+        ground: &mut [f32],
+        aerial: &mut [f32],
+    ) -> Result<Shown, DatasetError> {
+        let [frame, patch] = read_images(self.kitti, index, placement, self.sizes, &self.pictures)?;
+        write_planes(&frame, 0, self.sizes.columns, ground);
+        let side = self.sizes.aerial_px;
+        write_planes(&patch, 0, side, aerial);
+        let [right, down] = placement.published_offset_px();
+        let cell = |offset: f64| published_cell(-offset, side, self.sizes.heatmap_side);
+        let cells_per_px = self.sizes.heatmap_side as f64 / side as f64;
+        let half = side as f64 / 2.0;
+        Ok(Shown {
+            target: PoseTarget {
+                column: cell(right),
+                row: cell(down),
+                residual_rad: placement.heading_deg().to_radians(),
+            },
+            left_bin: 0,
+            metres_per_cell: METRES_PER_PIXEL / cells_per_px,
+            camera: placement
+                .centre_from_camera_px()
+                .map(|offset| (half - offset) * cells_per_px),
+        })
+    }
+}
+
+/// A listed frame lies as its list says (the list's shifts point the other way); others as drawn.
+fn placement(
+    kitti: &Kitti,
+    index: usize,
+    rotation_range_deg: f64,
+    mut draw: impl FnMut() -> f64,
+) -> Placement {
+    let [forward, left, turn] = match kitti.rows[index].listed {
+        Some(listed) => [-listed.shift_x, -listed.shift_y, listed.theta],
+        None => [draw(), draw(), draw()],
+    };
+    Placement {
+        forward,
+        left,
+        turn_deg: turn * rotation_range_deg,
+    }
+}
+
+fn read_images(
+    kitti: &Kitti,
+    index: usize,
+    placement: Placement,
+    sizes: Sizes,
+    pictures: &Pictures,
+) -> Result<[RgbImage; 2], DatasetError> {
+    let row = &kitti.rows[index];
+    let wrong = |what: String| DatasetError::Pair {
+        id: row.name.id(),
+        what,
+    };
+    let size = [sizes.columns, sizes.rows];
+    let frame = pictures.read(&kitti.frame_path(index), Some(size));
+    let map = pictures.read(&kitti.map_path(index), None).map_err(wrong)?;
+    Ok([
+        frame.map_err(wrong)?,
+        placement.cut(&map, row.yaw_rad, sizes.aerial_px),
+    ])
+}
+
+impl Samples for KittiSamples<'_> {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> Job<'a> {
+        let index = self.indices[index];
+        let placement = self.placement(index, || rng.random_range(-1.0..=1.0));
+        Box::new(move |ground, aerial| self.read(index, placement, ground, aerial))
+    }
+
+    fn identity(&self) -> Vec<(String, [f64; 3])> {
+        let name = |index: &usize| {
+            let row = &self.kitti.rows[*index];
+            let listed = row.listed.map_or([0.0; 2], |l| [l.shift_x, l.shift_y]);
+            (
+                row.name.id(),
+                [listed[0], listed[1], self.rotation_range_deg],
+            )
+        };
+        self.indices.iter().map(name).collect()
+    }
+
+    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+        if Sizes::of(spec) == self.sizes {
+            return Ok(());
+        }
+        Err(ModelError::Input(format!(
+            "the samples were not made for {}",
+            spec.preset
+        )))
+    }
+}
+
+/// Frames of a test list and the patches they lie in, without the cameras' places: what adaptation
+/// may know. The heading, which a vehicle measures, is known.
+pub struct KittiImages {
+    kitti: Kitti,
+    indices: Vec<usize>,
+    rotation_range_deg: f64,
+    /// Reads the pictures.
+    pub pictures: Pictures,
+    sizes: Sizes,
+}
+
+impl KittiImages {
+    /// These frames of a test list. Its shifts cut the patches and are given to nobody.
+    ///
+    /// # Errors
+    /// As [`Kitti::open`]; a training list has no fixed patches and is refused.
+    pub fn open(
+        folder: &KittiFolder,
+        split: KittiSplit,
+        choose: impl FnOnce(usize) -> Vec<usize>,
+        rotation_range_deg: f64,
+        spec: &CcvpeSpec,
+    ) -> Result<Self, Problems> {
+        let mut problems = Problems::of(folder.root.display());
+        if split == KittiSplit::Train {
+            problems.push("a training list has no fixed patches; adapt on test1 or test2");
+        }
+        if let Err(error) = Sizes::check(spec) {
+            problems.push(error.to_string());
+        }
+        problems.or(())?;
+        let kitti = Kitti::open(folder, split)?;
+        Ok(Self {
+            indices: choose(kitti.rows.len()),
+            kitti,
+            rotation_range_deg,
+            pictures: Pictures::default(),
+            sizes: Sizes::of(spec),
+        })
+    }
+
+    fn placement(&self, index: usize) -> Placement {
+        placement(
+            &self.kitti,
+            self.indices[index],
+            self.rotation_range_deg,
+            || 0.0,
+        )
+    }
+}
+
+impl PairSource for KittiImages {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.kitti.rows[self.indices[index]].name.id()
+    }
+
+    fn pair(&self, index: usize) -> Result<Cow<'_, Pair>, DatasetError> {
+        let placement = self.placement(index);
+        let [frame, patch] = read_images(
+            &self.kitti,
+            self.indices[index],
+            placement,
+            self.sizes,
+            &self.pictures,
+        )?;
+        Ok(Cow::Owned(unplaced_pair(self.id(index), frame, patch)))
+    }
+
+    fn given_residual_rad(&self, index: usize) -> f64 {
+        self.placement(index).heading_deg().to_radians()
+    }
+}

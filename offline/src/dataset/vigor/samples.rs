@@ -1,0 +1,337 @@
+//! VIGOR's images as networks see them, with the published rolls, offsets and rounding.
+
+use super::{Vigor, VigorFolder, VigorSplit};
+use crate::dataset::problems::Problems;
+use crate::dataset::resample::{round_half_even, write_planes};
+use crate::dataset::samples::{Job, PairSource, Samples, Shown};
+use crate::dataset::{DatasetError, Pair, Pictures};
+use crate::loss::PoseTarget;
+use crate::model::{CcvpeSpec, ModelError};
+use crossfix_calibration::{Geodetic, RgbImage};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use std::borrow::Cow;
+use std::f64::consts::FRAC_PI_2;
+use std::path::PathBuf;
+
+/// How panoramas are turned.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Headings {
+    /// Drawn each time, up to this many degrees either way; 180 and more: from the whole circle.
+    /// 0 leaves north in the centre.
+    Within(f64),
+    /// Degrees for each panorama of the list: the fixed turns of a published evaluation.
+    Fixed(Vec<f64>),
+}
+
+/// Sizes of the images that a network eats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Sizes {
+    rows: usize,
+    /// Columns of the whole circle, and how many of them, from the left, are kept.
+    columns: [usize; 2],
+    aerial_px: usize,
+    heatmap_side: usize,
+}
+
+impl Sizes {
+    fn of(spec: &CcvpeSpec) -> Self {
+        let whole = if spec.ground_wraps {
+            spec.ground_columns
+        } else {
+            2 * spec.ground_rows
+        };
+        Self {
+            rows: spec.ground_rows,
+            columns: [whole, spec.ground_columns],
+            aerial_px: spec.aerial_px,
+            heatmap_side: spec.heatmap_side(),
+        }
+    }
+
+    fn panorama(&self) -> Option<[usize; 2]> {
+        Some([self.columns[0], self.rows])
+    }
+
+    fn check(spec: &CcvpeSpec) -> Result<(), ModelError> {
+        let whole = spec.ground_wraps || spec.ground_columns <= 2 * spec.ground_rows;
+        if whole && !spec.ground_left_bin {
+            return Ok(());
+        }
+        Err(ModelError::Input(format!(
+            "{} does not eat north-centred panoramas; take a ccvpe-vigor preset for VIGOR",
+            spec.preset
+        )))
+    }
+}
+
+/// Panoramas of a split with their labels, for training and measuring.
+pub struct VigorSamples<'a> {
+    vigor: &'a Vigor,
+    indices: Vec<usize>,
+    headings: Headings,
+    /// Draw among the positive and the semi-positive tiles that hold the camera.
+    pub semi_positives: bool,
+    /// Take a black panorama where one cannot be read, as the published loader does.
+    pub black_where_unreadable: bool,
+    /// Reads the pictures.
+    pub pictures: Pictures,
+    sizes: Sizes,
+}
+
+impl<'a> VigorSamples<'a> {
+    /// These panoramas of `vigor`, for a network; positive tiles only.
+    ///
+    /// # Errors
+    /// When the network does not eat panoramas, or fixed headings are of another list.
+    pub fn new(
+        vigor: &'a Vigor,
+        indices: Vec<usize>,
+        headings: Headings,
+        spec: &CcvpeSpec,
+    ) -> Result<Self, ModelError> {
+        Sizes::check(spec)?;
+        if let Headings::Fixed(degrees) = &headings {
+            if degrees.len() != vigor.rows.len() {
+                return Err(ModelError::Input(format!(
+                    "{} fixed orientations for {} panoramas; the file belongs to another split",
+                    degrees.len(),
+                    vigor.rows.len()
+                )));
+            }
+        }
+        Ok(Self {
+            vigor,
+            indices,
+            headings,
+            semi_positives: false,
+            black_where_unreadable: false,
+            pictures: Pictures::default(),
+            sizes: Sizes::of(spec),
+        })
+    }
+
+    /// The turn of a panorama, as a share of the circle: content moves right, the angle grows.
+    fn draw_turn(&self, index: usize, rng: &mut ChaCha8Rng) -> f64 {
+        match &self.headings {
+            Headings::Fixed(degrees) => degrees[index] / 360.0,
+            Headings::Within(most) if *most >= 180.0 => rng.random_range(0.0..1.0),
+            Headings::Within(most) => rng.random_range(-1.0..=1.0) * most / 360.0,
+        }
+    }
+
+    /// Draws among the four tiles until one holds the camera; the positive one always does.
+    pub(super) fn draw_tile(&self, index: usize, mut draw: impl FnMut() -> usize) -> usize {
+        if !self.semi_positives {
+            return 0;
+        }
+        loop {
+            let place = draw();
+            if self.vigor.rows[index].tiles[place].1.inside() {
+                return place;
+            }
+        }
+    }
+
+    /// Reads panorama `index` turned by `turn` of the circle, and its tile number `place`.
+    pub(super) fn read(
+        &self,
+        index: usize,
+        turn: f64,
+        place: usize,
+        ground: &mut [f32],
+        aerial: &mut [f32],
+    ) -> Result<Shown, DatasetError> {
+        let row = &self.vigor.rows[index];
+        let wrong = |what: String| DatasetError::Pair {
+            id: row.panorama.clone(),
+            what,
+        };
+        let panorama = match self
+            .pictures
+            .read(&self.vigor.panorama_path(index), self.sizes.panorama())
+        {
+            Err(_) if self.black_where_unreadable => {
+                RgbImage::black(self.sizes.columns[0], self.sizes.rows)
+            }
+            other => other.map_err(wrong)?,
+        };
+        let roll = round_half_even(turn * self.sizes.columns[0] as f64) as i64;
+        write_planes(&panorama, roll, self.sizes.columns[1], ground);
+        let (tile, offset) = row.tiles[place];
+        let side = self.sizes.aerial_px;
+        let tile = self.vigor.tile_path(tile);
+        let tile = self.pictures.read(&tile, Some([side; 2])).map_err(wrong)?;
+        write_planes(&tile, 0, side, aerial);
+        let [south, west] = offset.rounded(side);
+        let cells_per_px = self.sizes.heatmap_side as f64 / side as f64;
+        Ok(Shown {
+            target: PoseTarget {
+                column: published_cell(-west, side, self.sizes.heatmap_side),
+                row: published_cell(south, side, self.sizes.heatmap_side),
+                residual_rad: (360.0 * turn).to_radians(),
+            },
+            left_bin: 0,
+            metres_per_cell: row.city.metres_per_tile_pixel() * super::TILE_PX as f64
+                / self.sizes.heatmap_side as f64,
+            camera: offset.place(side).map(|px| px * cells_per_px),
+        })
+    }
+}
+
+/// Heatmap coordinate (cell centres at +0.5) of the published ground truth for a camera `offset`
+/// pixels right of or below the centre of an image with `side` pixels.
+///
+/// The published maps are drawn on `side` equally spaced samples of an interval of length `side`,
+/// so one cell is `side / (side - 1)` pixels; with a heatmap of another side there is nothing
+/// published to follow, and cells are cells.
+pub fn published_cell(offset: f64, side: usize, heatmap_side: usize) -> f64 {
+    let place = side as f64 / 2.0 + offset;
+    if side == heatmap_side {
+        place * (side as f64 - 1.0) / side as f64 + 0.5
+    } else {
+        place * heatmap_side as f64 / side as f64
+    }
+}
+
+/// Sigma in cells of the published ground truth with `sigma_px` pixels, on the same grid.
+pub fn published_sigma_cells(sigma_px: f64, side: usize) -> f64 {
+    sigma_px * (side as f64 - 1.0) / side as f64
+}
+
+impl Samples for VigorSamples<'_> {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> Job<'a> {
+        let index = self.indices[index];
+        let turn = self.draw_turn(index, rng);
+        let place = self.draw_tile(index, || rng.random_range(0..4));
+        Box::new(move |ground, aerial| self.read(index, turn, place, ground, aerial))
+    }
+
+    fn identity(&self) -> Vec<(String, [f64; 3])> {
+        let name = |index: &usize| {
+            let row = &self.vigor.rows[*index];
+            let (_, offset) = row.tiles[0];
+            let semi = f64::from(u8::from(self.semi_positives));
+            (
+                row.panorama.clone(),
+                [offset.south_px, offset.west_px, semi],
+            )
+        };
+        self.indices.iter().map(name).collect()
+    }
+
+    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+        if Sizes::of(spec) == self.sizes {
+            return Ok(());
+        }
+        Err(ModelError::Input(format!(
+            "the samples were not made for {}",
+            spec.preset
+        )))
+    }
+}
+
+/// Panoramas and the tiles they lie in, north in the centre, without the cameras' places: what
+/// adaptation may know.
+pub struct VigorImages {
+    /// Panorama and tile, and the panorama's name.
+    files: Vec<(String, [PathBuf; 2])>,
+    /// Reads the pictures.
+    pub pictures: Pictures,
+    sizes: Sizes,
+}
+
+impl VigorImages {
+    /// The positive tiles of these panoramas of a split. The label file is read for which tile
+    /// belongs to which panorama; the places in it are dropped here.
+    ///
+    /// # Errors
+    /// As [`Vigor::open`], and when the network does not eat panoramas.
+    pub fn open(
+        folder: &VigorFolder,
+        split: VigorSplit,
+        choose: impl FnOnce(usize) -> Vec<usize>,
+        spec: &CcvpeSpec,
+    ) -> Result<Self, Problems> {
+        let vigor = Vigor::open(folder, split)?;
+        if let Err(error) = Sizes::check(spec) {
+            let mut problems = Problems::of(folder.root.display());
+            problems.push(error.to_string());
+            return Err(problems);
+        }
+        let files = choose(vigor.rows.len()).into_iter().map(|index| {
+            let row = &vigor.rows[index];
+            let paths = [vigor.panorama_path(index), vigor.tile_path(row.tiles[0].0)];
+            (row.panorama.clone(), paths)
+        });
+        Ok(Self {
+            files: files.collect(),
+            pictures: Pictures::default(),
+            sizes: Sizes::of(spec),
+        })
+    }
+}
+
+impl PairSource for VigorImages {
+    fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    fn id(&self, index: usize) -> String {
+        self.files[index].0.clone()
+    }
+
+    fn pair(&self, index: usize) -> Result<Cow<'_, Pair>, DatasetError> {
+        let (id, [panorama, tile]) = &self.files[index];
+        let wrong = |what: String| DatasetError::Pair {
+            id: id.clone(),
+            what,
+        };
+        let panorama = self.pictures.read(panorama, self.sizes.panorama());
+        let panorama = panorama.map_err(wrong)?;
+        let [_, columns] = self.sizes.columns;
+        let ground = if columns == panorama.width {
+            panorama
+        } else {
+            first_columns(&panorama, columns)
+        };
+        let side = [self.sizes.aerial_px; 2];
+        let aerial = self.pictures.read(tile, Some(side)).map_err(wrong)?;
+        Ok(Cow::Owned(unplaced_pair(id.clone(), ground, aerial)))
+    }
+}
+
+/// A pair of which nothing is known but its images and that the camera is somewhere in the tile.
+pub(crate) fn unplaced_pair(id: String, ground: RgbImage, aerial: RgbImage) -> Pair {
+    // Wider than any patch: the coarse position says nothing.
+    const VARIANCE_M2: f64 = 1e8;
+    Pair {
+        id,
+        drive: String::new(),
+        time_ns: 0,
+        ground,
+        left_bin: 0,
+        aerial,
+        centre: Geodetic {
+            latitude_deg: 0.0,
+            longitude_deg: 0.0,
+            height_m: 0.0,
+        },
+        coarse_offset_m: [0.0, 0.0],
+        coarse_covariance_m2: [[VARIANCE_M2, 0.0], [0.0, VARIANCE_M2]],
+        yaw_rad: FRAC_PI_2,
+    }
+}
+
+fn first_columns(image: &RgbImage, columns: usize) -> RgbImage {
+    let rows = image.data.chunks_exact((image.width * 3).max(1));
+    RgbImage {
+        width: columns,
+        height: image.height,
+        data: rows.flat_map(|row| &row[..columns * 3]).copied().collect(),
+    }
+}
