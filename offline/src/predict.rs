@@ -1,7 +1,8 @@
 //! What a network says about pairs, in metres. Knows no truth.
 
+use crate::dataset::ahead::{Workers, ahead};
 use crate::dataset::pose::offset_from_cell;
-use crate::dataset::{Pair, plain_batch};
+use crate::dataset::{Pair, PairSource, plain_batch};
 use crate::model::{CcvpeSpec, CrossViewModel, Extent, ForwardOptions, ModelError, Prediction};
 use crate::progress;
 use crossfix_kernels::{Tape, Tensor};
@@ -68,6 +69,51 @@ pub fn predict(
     }
     bar.finish_and_clear();
     Ok(all)
+}
+
+/// Runs a network over the pairs of a source, which are read ahead of it.
+///
+/// # Errors
+/// [`ModelError`] when a pair cannot be read or does not fit the network.
+pub fn predict_source(
+    model: &mut dyn CrossViewModel,
+    source: &dyn PairSource,
+) -> Result<Vec<PairPrediction>, ModelError> {
+    let spec = model.spec().clone();
+    let size = batch_size(&spec);
+    let read = |number: u64| -> Result<_, ModelError> {
+        let first = number as usize * size;
+        let pairs = (first..source.len().min(first + size))
+            .map(|index| source.pair(index))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| ModelError::Input(error.to_string()))?;
+        let all: Vec<&Pair> = pairs.iter().map(AsRef::as_ref).collect();
+        let input = plain_batch(&all, &spec)?;
+        Ok((pairs, input))
+    };
+    let bar = progress::bar("predict", source.len() as u64);
+    let mut all = Vec::with_capacity(source.len());
+    let batches = source.len().div_ceil(size) as u64;
+    ahead(0..batches, Workers::default(), read, |batches| {
+        for batch in batches {
+            let (pairs, input) = batch?;
+            let options = ForwardOptions::evaluation(Extent::Everything);
+            let prediction = model.forward(&mut Tape::inference(), &input, options)?;
+            let heatmaps = prediction.heatmaps()?;
+            for (index, pair) in pairs.iter().enumerate() {
+                all.push(one(model, &prediction, &heatmaps, index, pair, false));
+            }
+            bar.inc(pairs.len() as u64);
+        }
+        Ok::<_, ModelError>(())
+    })?;
+    bar.finish_and_clear();
+    Ok(all)
+}
+
+/// Samples in an inference batch: fewer of the large networks, whose activations fill memory.
+pub fn batch_size(spec: &CcvpeSpec) -> usize {
+    if spec.aerial_px >= 256 { 4 } else { 16 }
 }
 
 fn one(

@@ -78,12 +78,14 @@ impl AdaptConfig {
         if spec.preset.starts_with("compact") {
             return Self::default();
         }
+        // Only a whole circle can be turned.
+        let panorama = spec.ground_wraps;
         Self {
-            epochs: 3.0,
+            epochs: if panorama { 3.0 } else { 5.0 },
             decay: DecayKind::Constant,
             batch_norm: BatchNormKind::Train,
             augmentation: Augmentation {
-                heading_jitter_deg: 180.0,
+                heading_jitter_deg: if panorama { 180.0 } else { 0.0 },
                 ..Augmentation::none()
             },
             // Sigma 4 pixels of an aerial image 512 pixels wide.

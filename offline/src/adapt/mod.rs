@@ -19,12 +19,13 @@ pub use config::{AdaptConfig, HeadingLabels};
 pub use outlier_filter::{Filtered, keep_closest};
 pub use pseudo_ground_truth::{Label, label};
 
-use crate::dataset::{Example, Pair};
+use crate::dataset::{Labelled, PairSource};
+use crate::loss::PoseTarget;
 use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError};
-use crate::predict::{PairPrediction, predict};
+use crate::predict::{PairPrediction, predict_source};
 use crate::run::{Interrupt, RunFolder};
-use crate::train::{Fitted, TrainError, fit};
+use crate::train::{Fitted, TrainError, fit_samples};
 use serde_json::json;
 
 /// Why adaptation stopped.
@@ -66,7 +67,7 @@ pub struct Adapted {
 /// [`AdaptError`]; what was done until then is in `folder`.
 pub fn adapt(
     teacher: &dyn CrossViewModel,
-    pairs: &[Pair],
+    pairs: &dyn PairSource,
     config: &AdaptConfig,
     seed: u64,
     folder: Option<&RunFolder>,
@@ -74,21 +75,22 @@ pub fn adapt(
     interrupt: &Interrupt,
 ) -> Result<Adapted, AdaptError> {
     config.check()?;
-    let pairs: Vec<&Pair> = pairs.iter().collect();
     // 1. Pseudo ground truth: the teacher's mode, nothing else of its heatmap.
-    let labels = label(teacher.boxed_clone().as_mut(), &pairs, config)?;
-    let labelled = pairs.iter().zip(&labels).map(|(pair, label)| Example {
-        pair,
-        target: label.target(),
-    });
-    let examples: Vec<Example> = labelled.collect();
+    let labels = label(teacher.boxed_clone().as_mut(), pairs, config)?;
+    let targets: Vec<(usize, PoseTarget)> = labels.iter().map(Label::target).enumerate().collect();
     let settings = config.fit(teacher.spec());
-    let train = |name: &'static str, examples: &[Example]| {
+    let train = |name: &'static str, targets: &[(usize, PoseTarget)]| {
         let mut student = teacher.boxed_clone();
-        let fitted = fit(
+        let samples = Labelled {
+            source: pairs,
+            labels: targets,
+            augmentation: &settings.augmentation,
+            spec: teacher.spec(),
+        };
+        let fitted = fit_samples(
             name,
             student.as_mut(),
-            examples,
+            &samples,
             &settings,
             seed,
             folder,
@@ -101,8 +103,8 @@ pub fn adapt(
         Ok((student, fitted))
     };
     // 2. The auxiliary student learns every label; far from the teacher means wrong.
-    let (mut auxiliary, first) = train("auxiliary", &examples)?;
-    let auxiliary_predictions = predict(auxiliary.as_mut(), &pairs, false)?;
+    let (mut auxiliary, first) = train("auxiliary", &targets)?;
+    let auxiliary_predictions = predict_source(auxiliary.as_mut(), pairs)?;
     let distances = labels
         .iter()
         .zip(&auxiliary_predictions)
@@ -112,10 +114,10 @@ pub fn adapt(
         write_labels(folder, &labels, &filtered)?;
     }
     // 3. The student, from the teacher's weights, learns the teacher's labels that were kept.
-    let kept: Vec<Example> = examples
+    let kept: Vec<(usize, PoseTarget)> = targets
         .iter()
         .zip(&filtered.kept)
-        .filter_map(|(example, kept)| kept.then_some(*example))
+        .filter_map(|(target, kept)| kept.then_some(*target))
         .collect();
     let (student, second) = train("student", &kept)?;
     Ok(Adapted {

@@ -1,10 +1,10 @@
 //! Labels by mode: where the teacher's heatmap peaks, the rest of it thrown away.
 
 use super::config::{AdaptConfig, HeadingLabels};
-use crate::dataset::Pair;
+use crate::dataset::PairSource;
 use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ModelError};
-use crate::predict::{PairPrediction, predict};
+use crate::predict::{PairPrediction, predict_source};
 use serde::{Deserialize, Serialize};
 
 /// The teacher's word on one pair.
@@ -49,23 +49,23 @@ impl Label {
 /// [`ModelError`] when a pair does not fit the teacher.
 pub fn label(
     teacher: &mut dyn CrossViewModel,
-    pairs: &[&Pair],
+    pairs: &dyn PairSource,
     config: &AdaptConfig,
 ) -> Result<Vec<Label>, ModelError> {
-    let predictions = predict(teacher, pairs, false)?;
+    let predictions = predict_source(teacher, pairs)?;
     let bin_rad = teacher.spec().bin_rad();
     let prior = teacher.spec().orientation_prior;
     // An angle beyond the prior has no bin to learn; the nearest inside has.
     let widest_rad = prior.map_or(f64::INFINITY, |n| n.max(1) as f64 * bin_rad);
-    let labels = pairs.iter().zip(&predictions).map(|(pair, prediction)| {
+    let labels = predictions.iter().enumerate().map(|(index, prediction)| {
         let (cell, offset_m, residual) = mode(prediction, config.labels_within_prior);
         Label {
-            id: pair.id.clone(),
+            id: pairs.id(index),
             column: cell[0] as f64 + 0.5,
             row: cell[1] as f64 + 0.5,
             offset_m,
             residual_rad: match config.heading_labels {
-                HeadingLabels::Given => 0.0,
+                HeadingLabels::Given => pairs.given_residual_rad(index),
                 HeadingLabels::Teacher => residual.unwrap_or(0.0).clamp(-widest_rad, widest_rad),
             },
             peak: prediction.peak,

@@ -1,4 +1,5 @@
 use super::*;
+use crate::dataset::Pair;
 use crate::model::weights::arrays_of;
 use crate::model::{Ccvpe, preset};
 use crate::train::tests::noise_pairs;
@@ -35,7 +36,6 @@ fn the_student_learns_only_kept_labels_and_only_coarse_levels() {
 #[test]
 fn labels_are_centres_of_heatmap_cells() {
     let pairs = pairs();
-    let pairs: Vec<&Pair> = pairs.iter().collect();
     for label in label(&mut teacher(), &pairs, &AdaptConfig::default()).unwrap() {
         assert_eq!((label.column.fract(), label.row.fract()), (0.5, 0.5));
         assert_eq!(label.offset_m, [label.column - 32.0, 32.0 - label.row]);

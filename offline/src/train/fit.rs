@@ -1,8 +1,10 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
 use super::{BatchNormKind, Checkpoint, FitConfig, TrainError};
-use crate::dataset::{Example, View, batch};
-use crate::loss::{Loss, loss};
+use crate::dataset::ahead::{Ahead, Workers};
+use crate::dataset::samples::{Batch, BatchError, InMemory, batches_ahead};
+use crate::dataset::{Example, Samples};
+use crate::loss::{Loss, PoseTarget, loss};
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
 use crate::run::{Interrupt, RunFolder, sha256_json};
@@ -49,12 +51,43 @@ pub fn fit(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Result<Fitted, TrainError> {
+    let spec = model.spec().clone();
+    let samples = InMemory {
+        examples,
+        augmentation: &config.augmentation,
+        spec: &spec,
+    };
+    fit_samples(
+        name, model, &samples, config, seed, folder, resume, interrupt,
+    )
+}
+
+/// As [`fit`], on samples that are read while it trains, ahead of their step.
+///
+/// # Errors
+/// As [`fit`], and [`TrainError::Data`] when a sample cannot be read.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a run has that many independent parts"
+)]
+pub fn fit_samples(
+    name: &'static str,
+    model: &mut dyn CrossViewModel,
+    samples: &dyn Samples,
+    config: &FitConfig,
+    seed: u64,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Result<Fitted, TrainError> {
     config.check()?;
-    if examples.is_empty() {
+    let spec = model.spec().clone();
+    samples.check(&spec)?;
+    if samples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
     }
-    let total = config.total_steps(examples.len());
-    let run_sha256 = fingerprint(name, model, examples, config, seed);
+    let total = config.total_steps(samples.len());
+    let run_sha256 = fingerprint(name, model, samples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
     let curve = format!("{name}.curve.jsonl");
     let mut adam = Adam::default();
@@ -79,48 +112,69 @@ pub fn fit(
     bar.set_position(step);
     let start = Instant::now();
     let mut losses = Vec::new();
-    let mut order = Order::new(seed, examples.len());
-    while step < total && !interrupt.asked() {
-        let rate = schedule.at(step, total);
-        let drawn = draw(&mut order, examples, config, model, seed, step);
-        let result = one_step(model, &mut adam, &drawn, config, rate, seed, step);
-        let (loss, total_loss, norm) = match result {
-            Ok(done) => done,
-            Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => {
+    // Which samples a step has and how they are seen depends on seed and step alone, so batches
+    // are made on other threads before their step comes.
+    let jobs = |step: u64| {
+        let mut rng = generator(seed, 1, step);
+        let mut order = Order::new(seed, samples.len());
+        let first = step * config.batch as u64;
+        (first..first + config.batch as u64)
+            .map(|place| samples.draw(order.at(place), &mut rng))
+            .collect()
+    };
+    let first = step;
+    let train = |batches: &mut Ahead<Result<Batch, BatchError>>| -> Result<u64, TrainError> {
+        let mut step = first;
+        while step < total && !interrupt.asked() {
+            let rate = schedule.at(step, total);
+            let Some(batch) = batches.next() else { break };
+            let batch = batch.map_err(|error| match error {
+                BatchError::Data(error) => TrainError::Data(error),
+                BatchError::Model(error) => TrainError::Model(error),
+            })?;
+            let result = one_step(model, &mut adam, &batch, config, rate, seed, step);
+            let (loss, total_loss, norm) = match result {
+                Ok(done) => done,
+                Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => {
+                    save(step, model, &adam)?;
+                    bar.abandon();
+                    return Err(TrainError::NotFinite {
+                        step,
+                        what,
+                        checkpoint: path
+                            .as_ref()
+                            .map_or("memory".into(), |path| path.display().to_string()),
+                    });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            losses.push(total_loss);
+            step += 1;
+            bar.set_position(step);
+            if step.is_multiple_of(10) || step == total {
+                bar.set_message(format!("loss {total_loss:.3}"));
+                if let Some(folder) = folder {
+                    let line = json!({
+                        "step": step, "loss": total_loss, "info_nce": loss.info_nce,
+                        "heatmap": loss.heatmap, "orientation": loss.orientation,
+                        "learning_rate": rate, "gradient_norm": norm,
+                    });
+                    folder
+                        .append_line(&curve, &line)
+                        .map_err(|error| TrainError::Write {
+                            path: folder.file(&curve).display().to_string(),
+                            error,
+                        })?;
+                }
+            }
+            if step.is_multiple_of(config.checkpoint_every) {
                 save(step, model, &adam)?;
-                bar.abandon();
-                return Err(TrainError::NotFinite {
-                    step,
-                    what,
-                    checkpoint: path.map_or("memory".into(), |path| path.display().to_string()),
-                });
-            }
-            Err(error) => return Err(error.into()),
-        };
-        losses.push(total_loss);
-        step += 1;
-        bar.set_position(step);
-        if step.is_multiple_of(10) || step == total {
-            bar.set_message(format!("loss {total_loss:.3}"));
-            if let Some(folder) = folder {
-                let line = json!({
-                    "step": step, "loss": total_loss, "info_nce": loss.info_nce,
-                    "heatmap": loss.heatmap, "orientation": loss.orientation,
-                    "learning_rate": rate, "gradient_norm": norm,
-                });
-                folder
-                    .append_line(&curve, &line)
-                    .map_err(|error| TrainError::Write {
-                        path: folder.file(&curve).display().to_string(),
-                        error,
-                    })?;
             }
         }
-        if step.is_multiple_of(config.checkpoint_every) {
-            save(step, model, &adam)?;
-        }
-    }
-    save(step, model, &adam)?;
+        save(step, model, &adam)?;
+        Ok(step)
+    };
+    let step = batches_ahead(first..total, Workers::default(), &spec, jobs, train)?;
     bar.finish_and_clear();
     Ok(Fitted {
         steps: step,
@@ -135,7 +189,7 @@ pub fn fit(
 fn fingerprint(
     name: &str,
     model: &dyn CrossViewModel,
-    examples: &[Example],
+    samples: &dyn Samples,
     config: &FitConfig,
     seed: u64,
 ) -> String {
@@ -143,17 +197,7 @@ fn fingerprint(
         checkpoint_every: 1,
         ..config.clone()
     };
-    let labels: Vec<_> = examples
-        .iter()
-        .map(|e| {
-            (
-                &e.pair.id,
-                e.target.column,
-                e.target.row,
-                e.target.residual_rad,
-            )
-        })
-        .collect();
+    let labels = samples.identity();
     sha256_json(&(name, model.spec(), config, seed, labels))
 }
 
@@ -194,45 +238,17 @@ fn generator(seed: u64, purpose: u64, time: u64) -> ChaCha8Rng {
     rng
 }
 
-struct Drawn<'a> {
-    examples: Vec<Example<'a>>,
-    views: Vec<View>,
-}
-
-fn draw<'a>(
-    order: &mut Order,
-    examples: &[Example<'a>],
-    config: &FitConfig,
-    model: &dyn CrossViewModel,
-    seed: u64,
-    step: u64,
-) -> Drawn<'a> {
-    let mut rng = generator(seed, 1, step);
-    let first = step * config.batch as u64;
-    let places = first..first + config.batch as u64;
-    let examples: Vec<Example> = places.map(|place| examples[order.at(place)]).collect();
-    let views = examples
-        .iter()
-        .map(|example| {
-            let side = example.pair.aerial.width;
-            let augmentation = &config.augmentation;
-            View::draw(&mut rng, augmentation, model.spec(), side, &example.target)
-        })
-        .collect();
-    Drawn { examples, views }
-}
-
 fn one_step(
     model: &mut dyn CrossViewModel,
     adam: &mut Adam,
-    drawn: &Drawn,
+    batch: &Batch,
     config: &FitConfig,
     rate: f64,
     seed: u64,
     step: u64,
 ) -> Result<(Loss, f32, f64), ModelError> {
     let spec = model.spec().clone();
-    let (input, targets) = batch(&drawn.examples, &drawn.views, &spec)?;
+    let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
     let mut drop_connect = generator(seed, 2, step);
     let mut tape = Tape::training();
     let statistics = model.parameters().all_statistics().to_vec();
@@ -248,7 +264,7 @@ fn one_step(
     };
     // A step that fails leaves the state before it: the running statistics are put back.
     let attempt = || {
-        let prediction = model.forward(&mut tape, &input, options)?;
+        let prediction = model.forward(&mut tape, &batch.input, options)?;
         let loss = loss(&mut tape, &spec, &prediction, &targets, &config.loss)?;
         let value = loss.total.item()?;
         if !value.is_finite() {

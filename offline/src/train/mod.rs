@@ -6,9 +6,10 @@ mod fit;
 pub(crate) mod tests;
 
 pub use checkpoint::Checkpoint;
-pub use fit::{Fitted, fit};
+pub use fit::{Fitted, fit, fit_samples};
 
-use crate::dataset::Augmentation;
+use crate::dataset::vigor::published_sigma_cells;
+use crate::dataset::{Augmentation, DatasetError};
 use crate::loss::LossConfig;
 use crate::model::{CcvpeSpec, Extent, ModelError};
 use crossfix_kernels::optim::{Decay, LearningRate};
@@ -20,6 +21,9 @@ pub enum TrainError {
     /// The network or an operation failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A sample cannot be read.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
     /// A loss or gradient is NaN or infinite.
     #[error(
         "step {step}: {what} is not finite; the last good state is in {checkpoint}; lower learning_rate, or set clip_norm"
@@ -130,16 +134,19 @@ impl Default for FitConfig {
 
 impl FitConfig {
     /// The published supervised settings, for networks of published size.
-    pub fn published() -> Self {
+    pub fn published(spec: &CcvpeSpec) -> Self {
+        let panorama = spec.ground_wraps;
+        // 4 pixels of a map drawn on samples that lie a little more than a pixel apart.
+        let sigma_cells = published_sigma_cells(4.0, spec.heatmap_side());
         Self {
-            epochs: 15.0,
+            epochs: if panorama { 15.0 } else { 6.0 },
             learning_rate: 1e-4,
             decay: DecayKind::Constant,
             warm_up_steps: 0,
             batch_norm_momentum: 0.01,
             augmentation: Augmentation {
                 symmetries: false,
-                heading_jitter_deg: 180.0,
+                heading_jitter_deg: if panorama { 180.0 } else { 0.0 },
                 colour: 0.0,
                 crop_jitter_m: 0.0,
             },
@@ -147,7 +154,7 @@ impl FitConfig {
                 info_nce: 1e4,
                 heatmap: 1.0,
                 orientation: 10.0,
-                sigma_m: 4.0 * 0.14,
+                sigma_m: sigma_cells * spec.metres_per_cell(),
                 ..LossConfig::default()
             },
             ..Self::default()
