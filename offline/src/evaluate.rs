@@ -1,5 +1,9 @@
 //! One model, one area, one table.
 
+mod published;
+
+pub use published::evaluate_samples;
+
 use crate::dataset::pose::wrap_rad;
 use crate::dataset::{Pair, Truth, true_pose};
 use crate::metrics::{PositionError, Summary, YawSummary};

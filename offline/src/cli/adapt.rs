@@ -1,9 +1,10 @@
 //! `crossfix adapt`: a student for an area without true positions.
 
 use super::data;
+use super::published::PublishedArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
 use crate::dataset::Truth;
-use crate::model::{CrossViewModel, weights};
+use crate::model::{Ccvpe, CrossViewModel, weights};
 use crate::run::{Interrupt, RunFolder, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -28,9 +29,12 @@ pub struct AdaptArgs {
     /// Weights trained where true positions were known.
     #[arg(long)]
     teacher: PathBuf,
-    /// Pairs of the new area. Their truth, if there is one, is not opened.
+    /// Pairs of the new area. Their truth, if there is one, is not opened. Or the root of a
+    /// published dataset (see --dataset).
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    published: PublishedArgs,
     /// Folder whose truth.jsonl the recipe `oracle` learns from.
     #[arg(long)]
     truth: Option<PathBuf>,
@@ -91,6 +95,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
 
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    if args.published.is_published() {
+        return adapt_published(args, &teacher, &config, &folder, &interrupt);
+    }
     let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
@@ -151,6 +158,66 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         print!("teacher\n{}student\n{}", before.table(), after.table());
         record["test"] = json!({ "teacher": before, "student": after });
     }
+    folder
+        .write_json("run.json", &record)
+        .context("cannot write run.json")?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Adapts to the target area of VIGOR or KITTI, and measures teacher and student on its test part.
+fn adapt_published(
+    args: &AdaptArgs,
+    teacher: &Ccvpe,
+    config: &AdaptConfig,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    if args.recipe != Recipe::Paper || args.test.is_some() {
+        bail!(
+            "published datasets adapt with the recipe `paper`, and are tested on their own parts"
+        );
+    }
+    let published = &args.published;
+    let pairs = published.target(&args.data, args.limit, teacher.spec())?;
+    let adapted = adapt(
+        teacher,
+        pairs.as_ref(),
+        config,
+        args.seed,
+        Some(folder),
+        args.resume,
+        interrupt,
+    )?;
+    let mut record = json!({
+        "made_by": producer(),
+        "seed": args.seed,
+        "recipe": "paper",
+        "settings": config,
+        "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
+        "dataset": published.provenance(pairs.len()),
+        "licence": "see the licence of the dataset",
+        "details": {
+            "kept_fraction": adapted.filtered.kept_fraction(),
+            "seconds": adapted.fits[0].seconds + adapted.fits[1].seconds,
+        },
+    });
+    let auxiliary = folder.file("auxiliary.safetensors");
+    weights::save(&auxiliary, adapted.auxiliary.as_ref(), record.clone())?;
+    let path = folder.file("student.safetensors");
+    weights::save(&path, adapted.student.as_ref(), record.clone())?;
+    let mut measured = serde_json::Map::new();
+    let models = [
+        ("teacher", teacher.boxed_clone()),
+        ("auxiliary", adapted.auxiliary.boxed_clone()),
+        ("student", adapted.student.boxed_clone()),
+    ];
+    for (name, mut model) in models {
+        let summary = published.test(model.as_mut(), &args.data, args.limit, args.seed)?;
+        print!("{name}\n{}", summary.table());
+        measured.insert(name.into(), json!(summary));
+    }
+    record["test"] = Value::Object(measured);
     folder
         .write_json("run.json", &record)
         .context("cannot write run.json")?;

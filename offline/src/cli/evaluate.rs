@@ -1,14 +1,16 @@
 //! `crossfix evaluate`: one model, one area, one table.
 
 use super::data;
+use super::published::PublishedArgs;
 use crate::dataset::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{preset, weights};
 use crate::predict::{PairPrediction, from_heatmap};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use crossfix_calibration::{PatchGeoreference, PatchSpec};
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
+use serde_json::json;
 use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
 
@@ -18,12 +20,17 @@ pub struct EvaluateArgs {
     /// Weights (.safetensors), or an exported student (.onnx), which runs as on the vehicle.
     #[arg(long)]
     model: PathBuf,
-    /// Pairs dataset with truth.jsonl.
+    /// Pairs dataset with truth.jsonl, or the root of a published dataset (see --dataset).
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    published: PublishedArgs,
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
+    /// Seed of the turns that --dataset vigor draws.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -32,6 +39,9 @@ pub struct EvaluateArgs {
 /// Runs it.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let onnx = args.model.extension().is_some_and(|name| name == "onnx");
+    if args.published.is_published() {
+        return measure_published(args, onnx);
+    }
     let measured = if onnx {
         measure_onnx(&args.model, &args.data, args.limit)?
     } else {
@@ -41,6 +51,25 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.json {
         let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
         println!("{text}");
+    } else {
+        print!("{}", measured.table());
+    }
+    Ok(())
+}
+
+/// Measures a network on VIGOR or KITTI.
+fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
+    if onnx {
+        bail!("published datasets are measured with weights (.safetensors), not with a .onnx");
+    }
+    let (mut model, _) = weights::load(&args.model)?;
+    let measured = args
+        .published
+        .evaluate(&mut model, &args.data, args.limit, args.seed)?;
+    if args.json {
+        let settings = args.published.provenance(measured.position_m.count);
+        let text = json!({ "settings": settings, "measured": measured });
+        println!("{}", serde_json::to_string_pretty(&text)?);
     } else {
         print!("{}", measured.table());
     }

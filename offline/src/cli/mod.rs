@@ -3,6 +3,7 @@
 mod adapt;
 mod data;
 mod evaluate;
+mod published;
 mod report;
 mod train;
 

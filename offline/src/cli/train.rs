@@ -1,22 +1,25 @@
 //! `crossfix train`: supervised training where true positions are known.
 
 use super::data;
+use super::published::PublishedArgs;
 use crate::adapt::oracle::supervised_examples;
 use crate::dataset::Truth;
 use crate::model::{Ccvpe, PRESETS, preset, weights};
 use crate::run::{Interrupt, RunFolder, producer};
-use crate::train::{FitConfig, fit};
+use crate::train::{FitConfig, fit, fit_samples};
 use anyhow::{Context, bail};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Arguments of `crossfix train`.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// Pairs dataset with truth.jsonl.
+    /// Pairs dataset with truth.jsonl, or the root of a published dataset (see --dataset).
     #[arg(long)]
     data: PathBuf,
+    #[command(flatten)]
+    published: PublishedArgs,
     /// Another one to measure on at the end.
     #[arg(long)]
     validation: Option<PathBuf>,
@@ -76,7 +79,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let defaults = if spec.preset.starts_with("compact") {
         FitConfig::default()
     } else {
-        FitConfig::published()
+        FitConfig::published(&spec)
     };
     let mut config = data::settings(args.config.as_deref(), defaults)?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
@@ -86,6 +89,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
 
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    if args.published.is_published() {
+        return train_published(args, &mut model, &config, &folder, &interrupt);
+    }
     let truth = Truth::open(&args.data)?;
     let (pairs, dataset) = data::pairs(&args.data, &spec, args.margin_m, args.limit)?;
     let examples = supervised_examples(&spec, &pairs, &truth);
@@ -148,5 +154,62 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         path.display(),
         fitted.total_steps
     );
+    Ok(())
+}
+
+/// Trains on VIGOR or KITTI with the published draws, and measures on what was kept apart: 20 % of
+/// VIGOR's list, KITTI's first test list.
+fn train_published(
+    args: &TrainArgs,
+    model: &mut Ccvpe,
+    config: &FitConfig,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let spec = model.spec().clone();
+    let published = &args.published;
+    let (fitted, samples) = published.train(&args.data, args.limit, &spec, |samples| {
+        let fitted = fit_samples(
+            "train",
+            model,
+            samples,
+            config,
+            args.seed,
+            Some(folder),
+            args.resume,
+            interrupt,
+        )?;
+        Ok((fitted, samples.len()))
+    })?;
+    if fitted.interrupted {
+        bail!(
+            "stopped on request after {} of {} steps; the same command with --resume goes on",
+            fitted.steps,
+            fitted.total_steps
+        );
+    }
+    let provenance = |measured: Value| {
+        json!({
+            "made_by": producer(),
+            "seed": args.seed,
+            "settings": config,
+            "dataset": published.provenance(samples),
+            "steps": fitted.total_steps,
+            "seconds": fitted.seconds,
+            "validation": measured,
+            "licence": "see the licence of the dataset",
+        })
+    };
+    // Saved before it is measured: measuring may fail or be stopped.
+    let path = folder.file("model.safetensors");
+    weights::save(&path, model, provenance(Value::Null))?;
+    let measured = published.validate(model, &args.data, args.limit, args.seed)?;
+    print!("{}", measured.table());
+    let record = provenance(json!(measured));
+    weights::save(&path, model, record.clone())?;
+    folder
+        .write_json("run.json", &record)
+        .context("cannot write run.json")?;
+    println!("{} after {} steps", path.display(), fitted.total_steps);
     Ok(())
 }

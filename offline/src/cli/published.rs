@@ -1,0 +1,497 @@
+//! VIGOR and KITTI on the command line: which list, which part of it, how turned.
+
+use crate::dataset::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples, KittiSplit};
+use crate::dataset::vigor::{
+    Headings, Vigor, VigorFolder, VigorImages, VigorSamples, VigorSplit, split,
+};
+use crate::dataset::{PairSource, Pictures, Problems, Samples, npy};
+use crate::evaluate::evaluate_samples;
+use crate::metrics::published::PublishedSummary;
+use crate::model::{CcvpeSpec, CrossViewModel};
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// The layout of `--data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatasetKind {
+    /// Our own: dataset.toml, pairs.jsonl.
+    Pairs,
+    /// VIGOR with corrected labels.
+    Vigor,
+    /// KITTI with aerial maps.
+    Kitti,
+}
+
+/// A published list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum List {
+    /// VIGOR same-area, training.
+    SameAreaTrain,
+    /// VIGOR same-area, test.
+    SameAreaTest,
+    /// VIGOR cross-area, New York and Seattle.
+    CrossAreaTrain,
+    /// VIGOR cross-area, San Francisco and Chicago.
+    CrossAreaTest,
+    /// KITTI, training.
+    Train,
+    /// KITTI, test in the training's area.
+    Test1,
+    /// KITTI, test elsewhere.
+    Test2,
+}
+
+/// A part of a list. The 80 / 20 parts are those of the published training, the 70 / 10 / 20
+/// parts those of the adaptation paper.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// All of it.
+    All,
+    /// The first 80 % of the shuffled list.
+    Train,
+    /// The last 20 % of the shuffled list.
+    Validation,
+    /// The first 70 % of the shuffled target area.
+    Target,
+    /// The next 10 %.
+    TargetValidation,
+    /// The last 20 %.
+    TargetTest,
+}
+
+/// Options of the published datasets.
+#[derive(Debug, Clone, Args)]
+pub struct PublishedArgs {
+    /// Layout of --data.
+    #[arg(long, value_enum, default_value_t = DatasetKind::Pairs)]
+    pub dataset: DatasetKind,
+    /// List of a published dataset.
+    #[arg(long, value_enum)]
+    list: Option<List>,
+    /// Part of the list.
+    #[arg(long, value_enum)]
+    part: Option<Part>,
+    /// Order of the target area, as a .npy of int64: the list's indices, first 70 % adaptation,
+    /// then 10 % validation, then 20 % test. Without it, numpy's shuffle with seed 0.
+    #[arg(long)]
+    order: Option<PathBuf>,
+    /// VIGOR: name of the label folder.
+    #[arg(long, default_value = "splits__corrected")]
+    labels: String,
+    /// VIGOR: what stands before .txt in the names of label files.
+    #[arg(long, default_value = "__corrected")]
+    label_suffix: String,
+    /// VIGOR: turn panoramas by up to this many degrees either way; 180 is unknown orientation, 0
+    /// is known orientation. Default: what the network searches.
+    #[arg(long)]
+    heading_within: Option<f64>,
+    /// VIGOR: fixed turns of the list's panoramas, degrees, as a .npy of float64.
+    #[arg(long)]
+    orientations: Option<PathBuf>,
+    /// VIGOR: train on semi-positive tiles too.
+    #[arg(long)]
+    semi_positives: bool,
+    /// VIGOR: a panorama that cannot be read is black, as in the published code, not an error.
+    #[arg(long)]
+    black_where_unreadable: bool,
+    /// KITTI: folder of the list files. Default: `lists` in --data.
+    #[arg(long)]
+    lists: Option<PathBuf>,
+    /// KITTI: turn patches by up to this many degrees either way.
+    #[arg(long, default_value_t = 180.0)]
+    rotation_range: f64,
+    /// Keep decoded pictures in this folder; later epochs and runs read them there.
+    #[arg(long)]
+    cache: Option<PathBuf>,
+    /// Do not read the header of every picture first.
+    #[arg(long)]
+    no_check: bool,
+}
+
+/// A published dataset whose text was read: its samples borrow it.
+pub enum Published {
+    /// VIGOR.
+    Vigor(Vigor),
+    /// KITTI.
+    Kitti(Kitti),
+}
+
+impl PublishedArgs {
+    /// Whether `--data` is a published dataset.
+    pub fn is_published(&self) -> bool {
+        self.dataset != DatasetKind::Pairs
+    }
+
+    fn list(&self, otherwise: [List; 2]) -> List {
+        self.list
+            .unwrap_or(otherwise[usize::from(self.dataset == DatasetKind::Kitti)])
+    }
+
+    fn vigor_split(list: List) -> anyhow::Result<VigorSplit> {
+        Ok(match list {
+            List::SameAreaTrain => VigorSplit::SameAreaTrain,
+            List::SameAreaTest => VigorSplit::SameAreaTest,
+            List::CrossAreaTrain => VigorSplit::CrossAreaTrain,
+            List::CrossAreaTest => VigorSplit::CrossAreaTest,
+            _ => bail!(
+                "VIGOR has the lists same-area-train, same-area-test, cross-area-train and cross-area-test"
+            ),
+        })
+    }
+
+    fn kitti_split(list: List) -> anyhow::Result<KittiSplit> {
+        Ok(match list {
+            List::Train => KittiSplit::Train,
+            List::Test1 => KittiSplit::Test1,
+            List::Test2 => KittiSplit::Test2,
+            _ => bail!("KITTI has the lists train, test1 and test2"),
+        })
+    }
+
+    fn vigor_folder(&self, data: &Path) -> VigorFolder {
+        VigorFolder {
+            root: data.into(),
+            labels: self.labels.clone(),
+            suffix: self.label_suffix.clone(),
+        }
+    }
+
+    fn kitti_folder(&self, data: &Path) -> KittiFolder {
+        let mut folder = KittiFolder::new(data);
+        if let Some(lists) = &self.lists {
+            folder.lists.clone_from(lists);
+        }
+        folder
+    }
+
+    /// Reads a list and its labels and, unless told otherwise, the header of every picture.
+    fn open(&self, data: &Path, list: List) -> anyhow::Result<Published> {
+        let check = |found: Result<(), Problems>| if self.no_check { Ok(()) } else { found };
+        match self.dataset {
+            DatasetKind::Vigor => {
+                let split = Self::vigor_split(list)?;
+                let vigor = Vigor::open(&self.vigor_folder(data), split)?;
+                check_count(vigor.rows.len(), split.published_count());
+                check(vigor.check_pictures())?;
+                Ok(Published::Vigor(vigor))
+            }
+            DatasetKind::Kitti => {
+                let split = Self::kitti_split(list)?;
+                let kitti = Kitti::open(&self.kitti_folder(data), split)?;
+                check_count(kitti.rows.len(), split.published_count());
+                check(kitti.check_pictures())?;
+                Ok(Published::Kitti(kitti))
+            }
+            DatasetKind::Pairs => bail!("--dataset pairs has no published lists"),
+        }
+    }
+
+    fn indices(&self, part: Part, count: usize) -> anyhow::Result<Vec<usize>> {
+        let target = || match &self.order {
+            None => Ok(split::target_area(count)),
+            Some(path) => read_order(path, count).map(split::parts),
+        };
+        if self.order.is_some() && matches!(part, Part::All | Part::Train | Part::Validation) {
+            bail!("--order is of the parts target, target-validation and target-test");
+        }
+        let [train, validation] = split::train_validation(count);
+        Ok(match part {
+            Part::All => (0..count).collect(),
+            Part::Train => train,
+            Part::Validation => validation,
+            Part::Target => target()?[0].clone(),
+            Part::TargetValidation => target()?[1].clone(),
+            Part::TargetTest => target()?[2].clone(),
+        })
+    }
+
+    fn pictures(&self) -> anyhow::Result<Pictures> {
+        let Some(folder) = &self.cache else {
+            return Ok(Pictures::default());
+        };
+        Pictures::cached_in(folder)
+            .with_context(|| format!("cannot make the folder {}", folder.display()))
+    }
+
+    fn headings(&self, spec: &CcvpeSpec) -> anyhow::Result<Headings> {
+        if let Some(path) = &self.orientations {
+            let degrees = npy::read(path).map_err(anyhow::Error::msg)?;
+            return Ok(Headings::Fixed(degrees));
+        }
+        let searched = spec.orientation_prior.map_or(180.0, |bins| {
+            bins as f64 * 360.0 / spec.orientation_bins as f64
+        });
+        let within = self.heading_within.unwrap_or(searched);
+        if !(0.0..=360.0).contains(&within) {
+            bail!("--heading-within {within}; it is 0 to 180 degrees");
+        }
+        Ok(Headings::Within(within))
+    }
+
+    fn samples<'a>(
+        &self,
+        opened: &'a Published,
+        part: Part,
+        train: bool,
+        limit: Option<usize>,
+        spec: &CcvpeSpec,
+    ) -> anyhow::Result<Box<dyn Samples + 'a>> {
+        let cut = |mut indices: Vec<usize>| {
+            indices.truncate(limit.unwrap_or(usize::MAX));
+            indices
+        };
+        Ok(match opened {
+            Published::Vigor(vigor) => {
+                let indices = cut(self.indices(part, vigor.rows.len())?);
+                let headings = self.headings(spec)?;
+                let mut samples = VigorSamples::new(vigor, indices, headings, spec)?;
+                samples.semi_positives = train && self.semi_positives;
+                samples.black_where_unreadable = self.black_where_unreadable;
+                samples.pictures = self.pictures()?;
+                Box::new(samples)
+            }
+            Published::Kitti(kitti) => {
+                let indices = cut(self.indices(part, kitti.rows.len())?);
+                let range = self.rotation_range;
+                let mut samples = KittiSamples::new(kitti, indices, range, spec)?;
+                samples.pictures = self.pictures()?;
+                Box::new(samples)
+            }
+        })
+    }
+
+    /// Measures a network with the published metrics.
+    pub fn evaluate(
+        &self,
+        model: &mut dyn CrossViewModel,
+        data: &Path,
+        limit: Option<usize>,
+        seed: u64,
+    ) -> anyhow::Result<PublishedSummary> {
+        let list = self.list([List::CrossAreaTest, List::Test2]);
+        let part = self.part.unwrap_or(Part::All);
+        self.evaluate_part(model, data, list, part, limit, seed)
+    }
+
+    /// Measures a trained network on what its training kept apart.
+    pub fn validate(
+        &self,
+        model: &mut dyn CrossViewModel,
+        data: &Path,
+        limit: Option<usize>,
+        seed: u64,
+    ) -> anyhow::Result<PublishedSummary> {
+        let (list, part) = match self.dataset {
+            DatasetKind::Kitti => (List::Test1, Part::All),
+            _ => (self.list([List::CrossAreaTrain; 2]), Part::Validation),
+        };
+        self.evaluate_part(model, data, list, part, limit, seed)
+    }
+
+    /// Measures a network on the part of the target area that adaptation never sees.
+    pub fn test(
+        &self,
+        model: &mut dyn CrossViewModel,
+        data: &Path,
+        limit: Option<usize>,
+        seed: u64,
+    ) -> anyhow::Result<PublishedSummary> {
+        let list = self.list([List::CrossAreaTest, List::Test2]);
+        self.evaluate_part(model, data, list, Part::TargetTest, limit, seed)
+    }
+
+    /// Measures a network on one part of a list.
+    fn evaluate_part(
+        &self,
+        model: &mut dyn CrossViewModel,
+        data: &Path,
+        list: List,
+        part: Part,
+        limit: Option<usize>,
+        seed: u64,
+    ) -> anyhow::Result<PublishedSummary> {
+        let opened = self.open(data, list)?;
+        let samples = self.samples(&opened, part, false, limit, model.spec())?;
+        let vehicle_frame = self.dataset == DatasetKind::Kitti;
+        Ok(evaluate_samples(
+            model,
+            samples.as_ref(),
+            seed,
+            vehicle_frame,
+        )?)
+    }
+
+    /// Gives the samples to train on: 80 % of VIGOR's training lists, all of KITTI's.
+    pub fn train<R>(
+        &self,
+        data: &Path,
+        limit: Option<usize>,
+        spec: &CcvpeSpec,
+        with: impl FnOnce(&dyn Samples) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        let list = self.list([List::CrossAreaTrain, List::Train]);
+        let otherwise = match self.dataset {
+            DatasetKind::Kitti => Part::All,
+            _ => Part::Train,
+        };
+        let opened = self.open(data, list)?;
+        let part = self.part.unwrap_or(otherwise);
+        let samples = self.samples(&opened, part, true, limit, spec)?;
+        with(samples.as_ref())
+    }
+
+    /// Pairs to adapt on, without the cameras' places: 70 % of the target area.
+    pub fn target(
+        &self,
+        data: &Path,
+        limit: Option<usize>,
+        spec: &CcvpeSpec,
+    ) -> anyhow::Result<Box<dyn PairSource>> {
+        let list = self.list([List::CrossAreaTest, List::Test2]);
+        let part = self.part.unwrap_or(Part::Target);
+        if !self.no_check {
+            self.open(data, list)?;
+        }
+        let mut wrong = None;
+        let choose = |count: usize| match self.indices(part, count) {
+            Ok(mut indices) => {
+                indices.truncate(limit.unwrap_or(usize::MAX));
+                indices
+            }
+            Err(error) => {
+                wrong = Some(error);
+                Vec::new()
+            }
+        };
+        let source: Box<dyn PairSource> = match self.dataset {
+            DatasetKind::Vigor => {
+                let folder = self.vigor_folder(data);
+                let split = Self::vigor_split(list)?;
+                let mut images = VigorImages::open(&folder, split, choose, spec)?;
+                images.pictures = self.pictures()?;
+                Box::new(images)
+            }
+            _ => {
+                let folder = self.kitti_folder(data);
+                let split = Self::kitti_split(list)?;
+                let range = self.rotation_range;
+                let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
+                images.pictures = self.pictures()?;
+                Box::new(images)
+            }
+        };
+        match wrong {
+            Some(error) => Err(error),
+            None => Ok(source),
+        }
+    }
+
+    /// What a run says about its dataset.
+    pub fn provenance(&self, used: usize) -> Value {
+        json!({
+            "dataset": self.dataset,
+            "list": self.list,
+            "part": self.part,
+            "order": self.order,
+            "heading_within": self.heading_within,
+            "orientations": self.orientations,
+            "semi_positives": self.semi_positives,
+            "rotation_range": self.rotation_range,
+            "samples": used,
+        })
+    }
+}
+
+/// A list of another length is used, but not silently: figures then compare with no table.
+fn check_count(found: usize, published: usize) {
+    if found != published {
+        eprintln!("the list has {found} entries; the published one has {published}");
+    }
+}
+
+fn read_order(path: &Path, count: usize) -> anyhow::Result<Vec<usize>> {
+    let numbers = npy::read(path).map_err(anyhow::Error::msg)?;
+    check_order(&numbers, count).with_context(|| format!("{}", path.display()))
+}
+
+fn check_order(numbers: &[f64], count: usize) -> anyhow::Result<Vec<usize>> {
+    let mut seen = vec![false; count];
+    if numbers.len() != count {
+        bail!(
+            "{} indices for {count} panoramas; the order belongs to another list",
+            numbers.len()
+        );
+    }
+    for value in numbers {
+        let index = *value as usize;
+        if index as f64 != *value || index >= count || std::mem::replace(&mut seen[index], true) {
+            bail!("{value} is out of range or stands twice; an order has every index once");
+        }
+    }
+    Ok(numbers.iter().map(|value| *value as usize).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: PublishedArgs,
+    }
+
+    fn parsed(line: &str) -> PublishedArgs {
+        Line::parse_from(line.split(' ')).args
+    }
+
+    #[test]
+    fn parts_of_a_list_do_not_overlap() {
+        let args = parsed("x --dataset vigor");
+        for parts in [
+            [Part::Train, Part::Validation].as_slice(),
+            &[Part::Target, Part::TargetValidation, Part::TargetTest],
+        ] {
+            let of = |part: &Part| args.indices(*part, 101).unwrap();
+            let mut all: Vec<usize> = parts.iter().flat_map(of).collect();
+            all.sort_unstable();
+            assert_eq!(all, (0..101).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn orders_have_every_index_once() {
+        assert_eq!(check_order(&[2.0, 0.0, 1.0], 3).unwrap(), [2, 0, 1]);
+        for wrong in [
+            [0.0, 1.0, 1.0],
+            [0.0, 1.0, 3.0],
+            [0.0, 1.0, -1.0],
+            [0.0, 1.0, 1.5],
+        ] {
+            assert!(check_order(&wrong, 3).is_err());
+        }
+        assert!(check_order(&[0.0], 3).is_err());
+    }
+
+    #[test]
+    fn a_network_without_prior_searches_the_whole_circle() {
+        let args = parsed("x --dataset vigor");
+        let within = |name| args.headings(&crate::model::preset(name).unwrap()).unwrap();
+        assert_eq!(within("ccvpe-vigor"), Headings::Within(180.0));
+        assert_eq!(within("ccvpe-vigor-prior0"), Headings::Within(0.0));
+    }
+
+    #[test]
+    fn lists_of_the_other_dataset_are_refused() {
+        let args = parsed("x --dataset kitti --list cross-area-test");
+        let error = args.open(Path::new("nowhere"), args.list([List::Train; 2]));
+        assert!(error.err().unwrap().to_string().contains("test1"));
+    }
+}
