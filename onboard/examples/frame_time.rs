@@ -113,7 +113,7 @@ impl Drive {
 
     fn frame(&mut self, frame: &CameraFrame, times: &mut Times) -> Result<()> {
         let begin = Instant::now();
-        self.fusion.advance(frame.time_ns);
+        self.fusion.reach(frame.time_ns);
         let Ok(pose) = self.fusion.wants_frame(frame.time_ns) else {
             return Ok(());
         };
