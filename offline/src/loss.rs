@@ -196,7 +196,7 @@ pub fn loss(
                 spec.orientation_bins,
             ));
         }
-        let target = Tensor::new(target, &[n, entries])?;
+        let target = Tensor::new(target, &[n, entries])?.to(&scores.device())?;
         let term =
             ops::weighted_info_nce(tape, &scores, &target, config.temperature, config.threshold)?;
         info_nce.push(term.item()?);
@@ -209,7 +209,7 @@ pub fn loss(
     let mut heatmap = None;
     if config.heatmap > 0.0 {
         let logits = part(prediction.logits.as_ref(), "heatmap")?;
-        let target = Tensor::new(maps.concat(), &[n, side * side])?;
+        let target = Tensor::new(maps.concat(), &[n, side * side])?.to(&logits.device())?;
         let term = ops::heatmap_cross_entropy(tape, logits, &target)?;
         heatmap = Some(term.item()?);
         terms.push(ops::scale(tape, &term, config.heatmap)?);
@@ -217,11 +217,11 @@ pub fn loss(
     let mut orientation = None;
     if config.orientation > 0.0 {
         let field = part(prediction.orientation.as_ref(), "orientation")?;
-        let weight = Tensor::new(maps.concat(), &[n, 1, side, side])?;
+        let weight = Tensor::new(maps.concat(), &[n, 1, side, side])?.to(&field.device())?;
         let directions = targets
             .iter()
             .flat_map(|t| [t.residual_rad.cos() as f32, t.residual_rad.sin() as f32]);
-        let directions = Tensor::new(directions.collect(), &[n, 2])?;
+        let directions = Tensor::new(directions.collect(), &[n, 2])?.to(&field.device())?;
         let term = ops::orientation_loss(tape, field, &weight, &directions)?;
         orientation = Some(term.item()?);
         terms.push(ops::scale(tape, &term, config.orientation)?);

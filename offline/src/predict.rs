@@ -54,6 +54,7 @@ pub fn predict(
         let input = plain_batch(pairs, model.spec())?;
         let options = ForwardOptions::evaluation(Extent::Everything);
         let prediction = model.forward(&mut Tape::inference(), &input, options)?;
+        let prediction = prediction.to_host()?;
         let heatmaps = prediction.heatmaps()?;
         for (index, pair) in pairs.iter().enumerate() {
             all.push(one(

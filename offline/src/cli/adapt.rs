@@ -2,6 +2,7 @@
 
 use super::data;
 use super::published::PublishedArgs;
+use super::device::DeviceArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
 use crate::dataset::Truth;
 use crate::model::{Ccvpe, CrossViewModel, weights};
@@ -66,6 +67,8 @@ pub struct AdaptArgs {
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Folder for student.safetensors, auxiliary.safetensors, labels.jsonl, run.json.
     #[arg(long)]
     out: PathBuf,
@@ -84,7 +87,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         (Recipe::Paper, Some(_)) => bail!("the recipe `paper` uses no truth; leave --truth away"),
         _ => {}
     }
-    let (teacher, header) = weights::load(&args.teacher)?;
+    let (mut teacher, header) = weights::load(&args.teacher)?;
+    teacher.parameters_mut().move_to(&args.device.open()?)?;
     let spec = teacher.spec().clone();
     let mut config = data::settings(args.config.as_deref(), AdaptConfig::paper(&spec))?;
     config.keep = args.keep.unwrap_or(config.keep);

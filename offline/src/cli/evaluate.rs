@@ -2,9 +2,10 @@
 
 use super::data;
 use super::published::PublishedArgs;
+use super::device::DeviceArgs;
 use crate::dataset::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
-use crate::model::{preset, weights};
+use crate::model::{CrossViewModel, preset, weights};
 use crate::predict::{PairPrediction, from_heatmap};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -31,6 +32,8 @@ pub struct EvaluateArgs {
     /// Seed of the turns that --dataset vigor draws.
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -46,6 +49,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         measure_onnx(&args.model, &args.data, args.limit)?
     } else {
         let (mut model, _) = weights::load(&args.model)?;
+        model.parameters_mut().move_to(&args.device.open()?)?;
         data::measure(&mut model, &args.data, args.limit)?
     };
     if args.json {

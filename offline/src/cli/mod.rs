@@ -2,6 +2,7 @@
 
 mod adapt;
 mod data;
+mod device;
 mod evaluate;
 mod published;
 mod report;

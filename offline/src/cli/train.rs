@@ -2,9 +2,10 @@
 
 use super::data;
 use super::published::PublishedArgs;
+use super::device::DeviceArgs;
 use crate::adapt::oracle::supervised_examples;
 use crate::dataset::Truth;
-use crate::model::{Ccvpe, PRESETS, preset, weights};
+use crate::model::{Ccvpe, CrossViewModel, PRESETS, preset, weights};
 use crate::run::{Interrupt, RunFolder, producer};
 use crate::train::{FitConfig, fit, fit_samples};
 use anyhow::{Context, bail};
@@ -51,6 +52,8 @@ pub struct TrainArgs {
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Folder for model.safetensors, run.json, the curve and the checkpoint.
     #[arg(long)]
     out: PathBuf,
@@ -75,6 +78,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             Ccvpe::new(spec, args.seed)?
         }
     };
+    model.parameters_mut().move_to(&args.device.open()?)?;
     let spec = model.spec().clone();
     let defaults = if spec.preset.starts_with("compact") {
         FitConfig::default()

@@ -233,6 +233,8 @@ impl Ccvpe {
     ) -> Result<Prediction, ModelError> {
         input.check(&self.spec)?;
         let extent = options.extent;
+        let device = self.parameters.device();
+        let (ground, aerial) = (input.ground.to(&device)?, input.aerial.to(&device)?);
         // Taken out for the pass, so that layers and numbers can be borrowed side by side.
         let mut parameters = std::mem::take(&mut self.parameters);
         let mut pass = Pass {
@@ -243,8 +245,7 @@ impl Ccvpe {
             // A shorter life, to go with the pass's.
             watch: watch.map(|watch| -> Watch { watch }),
         };
-        let (ground, aerial) = (&input.ground, &input.aerial);
-        let result = self.run(&mut pass, ground, aerial, &input.ground_left_bin, extent);
+        let result = self.run(&mut pass, &ground, &aerial, &input.ground_left_bin, extent);
         self.parameters = parameters;
         Ok(result?)
     }

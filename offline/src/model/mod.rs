@@ -17,7 +17,7 @@ pub use presets::{PRESETS, preset};
 pub use spec::CcvpeSpec;
 
 use crossfix_kernels::ops::{self, BatchNormMode};
-use crossfix_kernels::{Tape, Tensor};
+use crossfix_kernels::{Device, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 /// Mean of RGB in [0, 1] that inputs are normalised with (ImageNet).
@@ -137,6 +137,19 @@ pub struct Prediction {
 }
 
 impl Prediction {
+    /// The same on the host, to be read.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] when the device failed.
+    pub fn to_host(&self) -> Result<Self, ModelError> {
+        let host = |tensor: &Tensor| tensor.to(&Device::Cpu);
+        Ok(Self {
+            levels: self.levels.iter().map(host).collect::<Result<_, _>>()?,
+            logits: self.logits.as_ref().map(host).transpose()?,
+            orientation: self.orientation.as_ref().map(host).transpose()?,
+        })
+    }
+
     /// Heatmaps `[N, side * side]`: softmax of the logits.
     ///
     /// # Errors

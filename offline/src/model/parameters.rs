@@ -1,7 +1,7 @@
 //! The numbers of a network: named parameters and batch-norm statistics, and how they begin.
 
 use crossfix_kernels::optim::Parameter;
-use crossfix_kernels::{Tensor, ops::RunningStatistics};
+use crossfix_kernels::{Device, Result, Tensor, ops::RunningStatistics};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -66,6 +66,27 @@ impl Parameters {
     /// All statistics, to load.
     pub fn all_statistics_mut(&mut self) -> &mut [RunningStatistics] {
         &mut self.statistics
+    }
+
+    /// Where the numbers are, and so where the network runs.
+    pub fn device(&self) -> Device {
+        let first = self.parameters.first();
+        first.map_or(Device::Cpu, |parameter| parameter.value.device())
+    }
+
+    /// Moves all numbers; the network runs there from now on.
+    ///
+    /// # Errors
+    /// The device's own, such as no memory; the numbers are then where they were.
+    pub fn move_to(&mut self, device: &Device) -> Result<()> {
+        let values = self.parameters.iter().map(|p| p.value.to(device));
+        let values = values.collect::<Result<Vec<_>>>()?;
+        let statistics = self.statistics.iter().map(|s| s.to(device));
+        self.statistics = statistics.collect::<Result<Vec<_>>>()?;
+        for (parameter, value) in self.parameters.iter_mut().zip(values) {
+            parameter.value = value.with_gradient();
+        }
+        Ok(())
     }
 
     /// Number of trainable values.

@@ -4,7 +4,7 @@
 //! where the weights came from and how good they were.
 
 use super::{Ccvpe, CcvpeSpec, CrossViewModel, ModelError, PIXEL_MEAN, PIXEL_SIGMA};
-use crossfix_kernels::Tensor;
+use crossfix_kernels::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,7 +59,20 @@ impl Header {
 /// Named arrays, as a file holds them.
 pub type Arrays = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
-/// The numbers of `model` by name.
+/// The numbers of `model`, which lies on any device, by name.
+///
+/// # Errors
+/// [`ModelError::Kernel`] when the device failed.
+pub fn arrays_from(model: &dyn CrossViewModel) -> Result<Arrays, ModelError> {
+    if model.parameters().device() == Device::Cpu {
+        return Ok(arrays_of(model));
+    }
+    let mut host = model.boxed_clone();
+    host.parameters_mut().move_to(&Device::Cpu)?;
+    Ok(arrays_of(host.as_ref()))
+}
+
+/// The numbers of `model`, which lies on the host, by name.
 pub fn arrays_of(model: &dyn CrossViewModel) -> Arrays {
     let parameters = model.parameters();
     let mut arrays = Arrays::new();
@@ -88,7 +101,7 @@ pub fn arrays_of(model: &dyn CrossViewModel) -> Arrays {
 pub fn save(path: &Path, model: &dyn CrossViewModel, provenance: Value) -> Result<(), ModelError> {
     let header = Header::new(model.spec(), provenance);
     let text = serde_json::to_value(&header).map_err(|error| wrong(path, error))?;
-    write_arrays(path, &arrays_of(model), &text)
+    write_arrays(path, &arrays_from(model)?, &text)
 }
 
 /// Reads a network and what its file says about it.
@@ -198,6 +211,7 @@ pub fn fill(
         ));
     }
     let parameters = model.parameters_mut();
+    let device = parameters.device();
     for (slot, (data, shape)) in parameters.all_mut().iter_mut().zip(values) {
         slot.value = Tensor::new(data, &shape)?.with_gradient();
     }
@@ -206,7 +220,7 @@ pub fn fill(
         slot.mean = Tensor::new(mean, &channels)?;
         slot.variance = Tensor::new(variance, &channels)?;
     }
-    Ok(())
+    Ok(parameters.move_to(&device)?)
 }
 
 /// Writes arrays and a JSON text as one safetensors file, whole or not at all.

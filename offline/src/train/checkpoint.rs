@@ -1,7 +1,7 @@
 //! The whole state of a run in one file, so that it resumes to the same bits.
 
 use super::TrainError;
-use crate::model::weights::{Arrays, arrays_of, fill, read_arrays, write_arrays};
+use crate::model::weights::{Arrays, arrays_from, fill, read_arrays, write_arrays};
 use crate::model::{CrossViewModel, ModelError};
 use crossfix_kernels::Tensor;
 use crossfix_kernels::optim::{Adam, AdamState, Moments};
@@ -31,7 +31,7 @@ impl Checkpoint {
         model: &dyn CrossViewModel,
         adam: &Adam,
     ) -> Result<(), ModelError> {
-        let mut arrays = arrays_of(model);
+        let mut arrays = arrays_from(model)?;
         let mut steps = serde_json::Map::new();
         for (parameter, moments) in model.parameters().all().iter().zip(&adam.state.moments) {
             let Some(moments) = moments else { continue };
