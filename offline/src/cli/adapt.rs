@@ -1,8 +1,8 @@
 //! `crossfix adapt`: a student for an area without true positions.
 
 use super::data;
-use super::published::PublishedArgs;
 use super::device::DeviceArgs;
+use super::published::PublishedArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
 use crate::dataset::Truth;
 use crate::model::{Ccvpe, CrossViewModel, weights};

@@ -1,8 +1,8 @@
 //! `crossfix evaluate`: one model, one area, one table.
 
 use super::data;
-use super::published::PublishedArgs;
 use super::device::DeviceArgs;
+use super::published::PublishedArgs;
 use crate::dataset::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, preset, weights};

@@ -1,8 +1,8 @@
 //! `crossfix train`: supervised training where true positions are known.
 
 use super::data;
-use super::published::PublishedArgs;
 use super::device::DeviceArgs;
+use super::published::PublishedArgs;
 use crate::adapt::oracle::supervised_examples;
 use crate::dataset::Truth;
 use crate::model::{Ccvpe, CrossViewModel, PRESETS, preset, weights};
