@@ -4,7 +4,6 @@ mod drive_log;
 
 pub use drive_log::write_drive_log;
 
-use crate::city::district::CELL_M;
 use crate::city::drive::Instruments;
 use crate::city::frames::{CameraKind, Frame, plan_drive, random_frames};
 use crate::city::gnss::Reception;
@@ -379,11 +378,13 @@ fn manifest(area: &Area, plan: &PairsPlan) -> DatasetManifest {
 }
 
 fn tile_manifest(latitude_deg: f64) -> TileManifest {
+    let metres_per_pixel = mercator::ground_resolution(latitude_deg, tiles::ZOOM, tiles::TILE_PX);
     TileManifest {
         zoom: tiles::ZOOM,
         tile_px: tiles::TILE_PX,
-        metres_per_pixel: mercator::ground_resolution(latitude_deg, tiles::ZOOM, tiles::TILE_PX),
-        georef_sigma_m: f64::from(CELL_M),
+        metres_per_pixel,
+        // The painted town lies where the truth has it, to half a pixel either way; 1-sigma of that.
+        georef_sigma_m: metres_per_pixel / 12f64.sqrt(),
         capture_date: CAPTURE_DATE.into(),
         attribution: ATTRIBUTION.into(),
         licence: LICENCE.into(),

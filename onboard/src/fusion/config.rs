@@ -16,8 +16,9 @@ pub struct FusionConfig {
     /// Patch centres are rounded to a grid of this size so that neighbouring frames share a patch,
     /// metres. Default 8.
     pub patch_grid_m: f64,
-    /// Power to which a heatmap's likelihood is raised: below 1 because the errors of frames metres
-    /// apart are still related. Default 0.5.
+    /// Power to which a heatmap's likelihood is raised. The errors of frames metres apart are related,
+    /// which asks for less than 1; heatmaps are wider than their errors, because they were taught with
+    /// blurred labels, which asks for more. Default 1.
     pub visual_exponent: f64,
     /// Share of heatmaps that mean nothing. Default 0.15.
     pub visual_outlier_share: f64,
@@ -46,7 +47,7 @@ pub struct FusionConfig {
     pub drift_memory_m: f64,
     /// 1-sigma error of a yaw from the network, degrees; 0 means it is not used. Default 8.
     pub visual_yaw_sigma_deg: f64,
-    /// 1-sigma error that no averaging removes (lever arms, cell size), metres. Default 0.3.
+    /// 1-sigma error that no averaging removes (lever arms, mounting), metres. Default 0.2.
     pub position_floor_m: f64,
     /// 1-sigma error of the time stamps against each other, seconds; times the speed it is a position
     /// error. Default 0.02.
@@ -80,7 +81,7 @@ impl Default for FusionConfig {
             window_cells: 192,
             visual_spacing_m: 4.0,
             patch_grid_m: 8.0,
-            visual_exponent: 0.5,
+            visual_exponent: 1.0,
             visual_outlier_share: 0.15,
             visual_forgetting: 0.002,
             gnss_correlated_share: 0.9,
@@ -93,7 +94,7 @@ impl Default for FusionConfig {
             gyro_bias_sigma_rps: 0.005,
             drift_memory_m: 20.0,
             visual_yaw_sigma_deg: 8.0,
-            position_floor_m: 0.3,
+            position_floor_m: 0.2,
             sync_sigma_s: 0.02,
             jump_m: 3.0,
             jump_confirmations: 3,
