@@ -7,8 +7,12 @@
 
 use std::f64::consts::TAU;
 
+use nalgebra::Vector2;
+
 use super::*;
-use crate::event::{CovarianceRule, FixDimension, Heading, State, wrap_rad};
+use crate::event::{
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State, wrap_rad,
+};
 
 /// SplitMix64: enough randomness for a test, the same everywhere.
 struct Random(u64);

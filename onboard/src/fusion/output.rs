@@ -1,0 +1,180 @@
+//! What to publish: worked out after each measurement, widened with the track until the next.
+
+use crossfix_calibration::belief::BeliefEstimate;
+use nalgebra::{Matrix2, Vector2};
+
+use super::jump::{JumpGuard, Place, Verdict};
+use super::state::Health;
+use super::{
+    Fusion, Published, Started, gaussian_radius, geodetic_from_plane, largest_sigma, seconds,
+    visual_is_fresh,
+};
+use crate::event::{Estimate, EstimateKind};
+
+impl Fusion {
+    /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
+    /// the first fix there is nothing. `missing` says what the caller knows to be missing.
+    pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+        let Some(started) = &self.started else {
+            return Vec::new();
+        };
+        let health = self.health(started, missing);
+        let mut estimates = Vec::new();
+        let outputs = [
+            (EstimateKind::Fused, Some(started.fused)),
+            (EstimateKind::VisualOnly, started.visual_only),
+        ];
+        for (kind, published) in outputs {
+            let Some(published) = published else { continue };
+            estimates.extend(self.estimate(started, kind, published, &health));
+        }
+        estimates
+    }
+
+    fn estimate(
+        &self,
+        started: &Started,
+        kind: EstimateKind,
+        published: Published,
+        health: &Health,
+    ) -> Option<Estimate> {
+        let (config, navigator) = (&self.config, &started.navigator);
+        let offset_m = published.place.offset_m;
+        let track_m = navigator.track_m();
+        let place = [track_m[0] + offset_m[0], track_m[1] + offset_m[1]];
+        let speed_mps = self.motion(self.now_ns).speed_mps * navigator.speed_scale();
+        let (sine, cosine) = navigator.yaw_rad().sin_cos();
+        let mut extra = Matrix2::identity()
+            * ((navigator.track_variance_m2 - published.track_variance_m2).max(0.0)
+                + config.position_floor_m.powi(2));
+        if started.visual.is_some() {
+            extra += Matrix2::identity() * self.georef_sigma_m.powi(2);
+        }
+        let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
+        extra += along * along.transpose();
+        let covariance = published.place.covariance_m2 + extra;
+        // The bound of two independent errors, each within its own radius, summed in squares.
+        let radius_m = (published.radius_m.powi(2)
+            - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0)
+            .sqrt();
+        let (state, reason) = health.judge(
+            kind,
+            largest_sigma(&covariance),
+            published.mode_count,
+            config,
+        );
+        Some(Estimate {
+            time_ns: self.now_ns,
+            position: geodetic_from_plane(&started.frame, place, started.height_m)?,
+            covariance_m2: [
+                [covariance[(0, 0)], covariance[(0, 1)]],
+                [covariance[(1, 0)], covariance[(1, 1)]],
+            ],
+            height_m: started.height_m,
+            yaw_rad: navigator.yaw_rad(),
+            yaw_sigma_rad: navigator.yaw_sigma_rad(),
+            speed_mps,
+            mode_count: published.mode_count,
+            protection_radius_m: radius_m,
+            state,
+            reset_count: self.reset_count,
+            kind,
+            reason,
+        })
+    }
+
+    fn health(&self, started: &Started, missing: Option<&str>) -> Health {
+        let fresh = |time_ns: i64, timeout_s: f64| {
+            self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
+        };
+        Health {
+            gnss: fresh(started.gnss_ns, self.config.gnss_timeout_s),
+            odometry: self
+                .odometry
+                .is_some_and(|(time_ns, _)| fresh(time_ns, self.config.odometry_timeout_s)),
+            heading: started.navigator.yaw_known(),
+            visual: visual_is_fresh(started, self.now_ns, &self.config),
+            missing: missing.map(str::to_owned),
+        }
+    }
+
+    /// Works out what to publish, after a measurement.
+    pub(super) fn refresh(&mut self) {
+        let (config, now_ns) = (&self.config, self.now_ns);
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        let navigator = &started.navigator;
+        let track_variance_m2 = navigator.track_variance_m2;
+        let (offset_m, covariance_m2) = (navigator.offset_m(), navigator.position_covariance_m2());
+        let driven_m = navigator.driven_m;
+        // After a long way without heatmaps the belief says nothing that the receiver does not.
+        if started
+            .last_visual
+            .is_some_and(|(_, at_m)| driven_m - at_m > 4.0 * config.visual_timeout_m)
+        {
+            started.visual = None;
+            started.visual_only = None;
+            started.visual_only_updates = 0;
+        }
+        let risk = config.protection_risk;
+        let product = started.visual.as_mut().and_then(|visual| {
+            let (product, behind_m2) = visual
+                .with_gnss(offset_m, covariance_m2, track_variance_m2, config)
+                .ok()?;
+            if visual.updates != started.visual_only_updates {
+                let (alone, alone_behind_m2) = visual.estimate(track_variance_m2);
+                started.visual_only =
+                    Some(published(&alone, track_variance_m2 - alone_behind_m2, risk));
+                started.visual_only_updates = visual.updates;
+            }
+            Some(published(&product, track_variance_m2 - behind_m2, risk))
+        });
+        let mut fused = product.unwrap_or_else(|| Published {
+            place: Place {
+                offset_m,
+                covariance_m2,
+            },
+            mode_count: 1,
+            radius_m: gaussian_radius(&covariance_m2, risk),
+            track_variance_m2,
+        });
+        if started.visual.is_some() {
+            let (place, verdict) =
+                started
+                    .guard
+                    .propose(fused.place, config.jump_m, config.jump_confirmations);
+            match verdict {
+                Verdict::Smooth => {}
+                Verdict::Held => {
+                    let step = Vector2::from(place.offset_m) - Vector2::from(fused.place.offset_m);
+                    fused.radius_m += step.norm();
+                    fused.mode_count = fused.mode_count.max(2);
+                }
+                Verdict::Jumped => self.reset_count = self.reset_count.wrapping_add(1),
+            }
+            fused.place = place;
+            if let Some(visual) = &mut started.visual
+                && visual.follow(fused.place.offset_m, config).is_err()
+            {
+                tracing::debug!(now_ns, "the visual belief's window could not follow");
+            }
+        } else {
+            started.guard = JumpGuard::default();
+        }
+        started.fused = fused;
+    }
+}
+
+fn published(estimate: &BeliefEstimate, track_variance_m2: f64, risk: f64) -> Published {
+    let [[ee, en], [ne, nn]] = estimate.covariance_m2;
+    Published {
+        place: Place {
+            offset_m: estimate.mean_m,
+            covariance_m2: Matrix2::new(ee, en, ne, nn),
+        },
+        mode_count: estimate.mode_count,
+        radius_m: estimate.protection_radius(risk),
+        track_variance_m2,
+    }
+}

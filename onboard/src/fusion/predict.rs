@@ -1,0 +1,117 @@
+//! Dead reckoning: from one moment to the next, for good or as a look ahead.
+
+use super::history::{History, TrackPoint};
+use super::navigator::{Motion, Navigator};
+use super::{Fusion, Started, geodetic_from_plane, seconds};
+use crossfix_calibration::LocalFrame;
+
+/// Longest step of the dead reckoning, seconds.
+const LONGEST_STEP_S: f64 = 0.1;
+/// The local frame gets a new origin when the vehicle is this far from it.
+const FRAME_RADIUS_M: f64 = 10_000.0;
+
+/// What a tick changes. The next measurement starts from here, so that ticks are only looks ahead and
+/// the estimates after a measurement do not depend on when anybody looked.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    now_ns: i64,
+    frame: LocalFrame,
+    navigator: Navigator,
+    history: History,
+}
+
+impl Fusion {
+    /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement
+    /// is taken in as if there had been no look.
+    pub fn look_ahead(&mut self, time_ns: i64) {
+        if time_ns <= self.now_ns {
+            return;
+        }
+        if let (None, Some(started)) = (&self.measured, &self.started) {
+            self.measured = Some(Measured {
+                now_ns: self.now_ns,
+                frame: started.frame.clone(),
+                navigator: started.navigator.clone(),
+                history: started.history.clone(),
+            });
+        }
+        self.advance(time_ns);
+    }
+
+    /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
+    pub fn reach(&mut self, time_ns: i64) {
+        self.measure(|fusion| fusion.advance(time_ns));
+    }
+
+    /// Takes a measurement in from where the measurements had left things, and then looks as far
+    /// ahead as before.
+    pub(super) fn measure<T>(&mut self, take_in: impl FnOnce(&mut Self) -> T) -> T {
+        let ahead_ns = self.now_ns;
+        if let (Some(measured), Some(started)) = (self.measured.take(), &mut self.started) {
+            self.now_ns = measured.now_ns;
+            started.frame = measured.frame;
+            started.navigator = measured.navigator;
+            started.history = measured.history;
+        }
+        let result = take_in(self);
+        self.look_ahead(ahead_ns);
+        result
+    }
+
+    pub(super) fn advance(&mut self, time_ns: i64) {
+        if self.now_ns == i64::MIN || self.started.is_none() {
+            self.now_ns = self.now_ns.max(time_ns);
+            return;
+        }
+        while self.now_ns < time_ns {
+            let step_ns = (time_ns - self.now_ns).min((LONGEST_STEP_S * 1e9) as i64);
+            let motion = self.motion(self.now_ns + step_ns);
+            self.step(step_ns, motion);
+        }
+    }
+
+    fn step(&mut self, step_ns: i64, motion: Motion) {
+        let config = &self.config;
+        self.now_ns += step_ns;
+        if let Some(started) = &mut self.started {
+            started
+                .navigator
+                .predict(step_ns as f64 * 1e-9, motion, config);
+            let track_m = started.navigator.track_m();
+            if track_m[0].hypot(track_m[1]) > FRAME_RADIUS_M {
+                started.move_frame();
+            }
+        }
+        self.remember();
+    }
+
+    /// Writes the track at `now_ns` into the history, replacing what was there for this moment.
+    pub(super) fn remember(&mut self) {
+        let yaw_rate_rps = self.motion(self.now_ns).yaw_rate_rps;
+        let (now_ns, keep_ns) = (self.now_ns, seconds(self.config.history_s));
+        if let Some(started) = &mut self.started {
+            let point = TrackPoint {
+                time_ns: now_ns,
+                track_m: started.navigator.track_m(),
+                yaw_rad: started.navigator.yaw_rad(),
+                driven_m: started.navigator.driven_m,
+                yaw_rate_rps,
+            };
+            started.history.push(point, keep_ns);
+        }
+    }
+}
+
+impl Started {
+    /// Puts the origin of the local frame under the vehicle.
+    fn move_frame(&mut self) {
+        let track_m = self.navigator.track_m();
+        let Some(under) = geodetic_from_plane(&self.frame, track_m, 0.0) else {
+            return;
+        };
+        self.frame = LocalFrame::new(under);
+        let shift_m = [-track_m[0], -track_m[1]];
+        self.navigator.shift(shift_m);
+        self.history.shift(shift_m);
+    }
+}

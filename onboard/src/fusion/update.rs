@@ -1,0 +1,279 @@
+//! Fixes and heatmaps, each at its own time.
+
+use crossfix_calibration::{Geodetic, LocalFrame};
+use nalgebra::Matrix2;
+
+use super::history::{History, TrackPoint};
+use super::jump::{JumpGuard, Place};
+use super::navigator::Navigator;
+use super::visual::VisualBelief;
+use super::{
+    Fusion, Pose, Published, SLOWEST_COURSE_MPS, Started, Unused, gaussian_radius,
+    geodetic_from_plane, plane_from_geodetic, seconds, visual_is_fresh,
+};
+use crate::event::{CrossViewFix, GnssFix, yaw_rad_from_heading_deg};
+
+/// Fixes in a row that contradict everything known, and agree with each other, before they win.
+const CONTRADICTIONS: usize = 8;
+
+impl Fusion {
+    /// Takes in a GNSS fix.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+        self.measure(|fusion| fusion.take_gnss(fix))
+    }
+
+    fn take_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+        let covariance = self.believed_covariance(fix).ok_or(Unused::Invalid)?;
+        if fix.position.check().is_err() {
+            return Err(Unused::Invalid);
+        }
+        if self.last_fix == Some((fix.time_ns, fix.position)) {
+            return Err(Unused::Repeated);
+        }
+        if let Some(started) = &self.started
+            && fix.time_ns < self.now_ns
+            && started.history.at(fix.time_ns).is_none()
+        {
+            return Err(Unused::TooLate);
+        }
+        let silence_ns = self
+            .gnss_motion
+            .map_or(0, |(at_ns, ..)| fix.time_ns.saturating_sub(at_ns));
+        if silence_ns > seconds(self.config.gnss_timeout_s) {
+            // What the receiver says now tells nothing about the way through a long gap.
+            self.advance(fix.time_ns);
+        }
+        self.last_fix = Some((fix.time_ns, fix.position));
+        let since = self.note_gnss_motion(fix);
+        let from_now_on = self.gnss_motion;
+        if let (Some(since), Some((_, motion, _))) = (since, &mut self.gnss_motion) {
+            *motion = since;
+        }
+        self.advance(fix.time_ns);
+        self.gnss_motion = from_now_on;
+        if self.started.is_none() {
+            self.start(fix, covariance);
+        }
+        let config = &self.config;
+        let Some(started) = &mut self.started else {
+            return Err(Unused::NotStarted);
+        };
+        let Some(then) = started.history.at(fix.time_ns) else {
+            return Err(Unused::TooLate);
+        };
+        let fix_m = plane_from_geodetic(&started.frame, fix.position);
+        if fix.dimension == crate::event::FixDimension::Three {
+            started.height_m = fix.position.height_m;
+        }
+        let first = started.gnss_ns == i64::MIN;
+        if !first {
+            let contradicts =
+                started
+                    .navigator
+                    .update_position(fix_m, covariance, then.track_m, config);
+            let offset_m = [fix_m[0] - then.track_m[0], fix_m[1] - then.track_m[1]];
+            let tolerance_m = 3.0 * covariance.trace().sqrt() + config.jump_m;
+            let repeats = started.contradictions.last().is_none_or(|last| {
+                (last[0] - offset_m[0]).hypot(last[1] - offset_m[1]) < tolerance_m
+            });
+            if !contradicts || !repeats {
+                started.contradictions.clear();
+            }
+            if contradicts {
+                started.contradictions.push(offset_m);
+            }
+            if started.contradictions.len() >= CONTRADICTIONS
+                && !visual_is_fresh(started, self.now_ns, config)
+            {
+                let now_m = [0, 1].map(|axis| offset_m[axis] + started.navigator.track_m()[axis]);
+                started.navigator.relocate(now_m, covariance, config);
+                started.contradictions.clear();
+                started.visual = None;
+                started.visual_only = None;
+                started.visual_only_updates = 0;
+                self.reset_count = self.reset_count.wrapping_add(1);
+            }
+        }
+        started.gnss_ns = started.gnss_ns.max(fix.time_ns);
+        self.use_course(fix, then);
+        self.remember();
+        self.refresh();
+        Ok(())
+    }
+
+    /// Takes in what a frame and an aerial patch said together.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+        self.measure(|fusion| fusion.take_visual(fix))
+    }
+
+    fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+        self.advance(fix.time_ns);
+        let (config, now_ns) = (&self.config, self.now_ns);
+        let Some(started) = &mut self.started else {
+            return Err(Unused::NotStarted);
+        };
+        let Some(then) = started.history.at(fix.time_ns) else {
+            return Err(Unused::TooLate);
+        };
+        let centre_m = plane_from_geodetic(&started.frame, fix.centre);
+        let centre_m = [centre_m[0] - then.track_m[0], centre_m[1] - then.track_m[1]];
+        let track_variance_m2 = started.navigator.track_variance_m2;
+        if started.visual.is_none() {
+            started.visual =
+                VisualBelief::new(started.fused.place.offset_m, track_variance_m2, config).ok();
+        }
+        let Some(visual) = &mut started.visual else {
+            return Err(Unused::Invalid);
+        };
+        if visual
+            .update(&fix.heatmap, centre_m, track_variance_m2, config)
+            .is_err()
+        {
+            return Err(Unused::Invalid);
+        }
+        started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
+        self.refresh();
+        self.use_visual_yaw(fix, centre_m, then);
+        Ok(())
+    }
+
+    /// Whether a frame of this time would be used.
+    ///
+    /// # Errors
+    /// [`Unused`] saying why not.
+    pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+        let started = self.started.as_ref().ok_or(Unused::NotStarted)?;
+        if !started.navigator.yaw_known() {
+            return Err(Unused::NoHeading);
+        }
+        let then = started.history.at(time_ns).ok_or(Unused::TooLate)?;
+        if let Some((_, driven_m)) = started.last_visual
+            && (then.driven_m - driven_m).abs() < self.config.visual_spacing_m
+        {
+            return Err(Unused::TooNear);
+        }
+        let offset_m = started.fused.place.offset_m;
+        let place = [then.track_m[0] + offset_m[0], then.track_m[1] + offset_m[1]];
+        Ok(Pose {
+            position: geodetic_from_plane(&started.frame, place, started.height_m)
+                .ok_or(Unused::Invalid)?,
+            yaw_rad: then.yaw_rad,
+            yaw_sigma_rad: started.navigator.yaw_sigma_rad(),
+        })
+    }
+
+    fn start(&mut self, fix: &GnssFix, covariance: Matrix2<f64>) {
+        let frame = LocalFrame::new(Geodetic {
+            height_m: 0.0,
+            ..fix.position
+        });
+        let navigator = Navigator::new([0.0, 0.0], covariance, &self.config);
+        let place = Place {
+            offset_m: [0.0, 0.0],
+            covariance_m2: covariance,
+        };
+        let fused = Published {
+            place,
+            mode_count: 1,
+            radius_m: gaussian_radius(&covariance, self.config.protection_risk),
+            track_variance_m2: 0.0,
+        };
+        self.started = Some(Started {
+            frame,
+            height_m: fix.position.height_m,
+            navigator,
+            history: History::default(),
+            visual: None,
+            guard: JumpGuard::default(),
+            gnss_ns: i64::MIN,
+            contradictions: Vec::new(),
+            last_visual: None,
+            fused,
+            visual_only: None,
+            visual_only_updates: 0,
+        });
+        self.remember();
+    }
+
+    /// The stated covariance, with the floor and the factor of the config; nothing when it is none.
+    fn believed_covariance(&self, fix: &GnssFix) -> Option<Matrix2<f64>> {
+        let [[ee, en], [ne, nn]] = fix.covariance_m2;
+        if ![ee, en, ne, nn].iter().all(|v| v.is_finite())
+            || ee < 0.0
+            || nn < 0.0
+            || ee.max(nn) > 1e8
+        {
+            return None;
+        }
+        let factor = self.config.gnss_sigma_factor.powi(2);
+        let floor = self.config.gnss_sigma_floor_m.powi(2);
+        let (ee, nn) = ((ee * factor).max(floor), (nn * factor).max(floor));
+        // An impossible correlation is a rounding error or a lie; the variances still mean something.
+        let limit = 0.99 * (ee * nn).sqrt();
+        let en = (0.5 * (en + ne) * factor).clamp(-limit, limit);
+        Some(Matrix2::new(ee, en, en, nn))
+    }
+
+    /// The receiver's speed and course against the odometry's.
+    fn use_course(&mut self, fix: &GnssFix, then: TrackPoint) {
+        let odometry = self.odometry.filter(|(time_ns, _)| {
+            self.now_ns - time_ns <= seconds(self.config.odometry_timeout_s)
+        });
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        let Some(speed_mps) = fix.speed_mps.filter(|v| v.is_finite()) else {
+            return;
+        };
+        if let Some(track_deg) = fix.track_deg.filter(|v| v.is_finite())
+            && speed_mps > SLOWEST_COURSE_MPS
+        {
+            let backwards = odometry.is_some_and(|(_, motion)| motion.speed_mps < -0.5);
+            let turn = if backwards { std::f64::consts::PI } else { 0.0 };
+            // A receiver's course lags behind in a turn by a good part of its filter.
+            let lag_rad = 0.3 * then.yaw_rate_rps.abs();
+            let sigma_rad = (0.3f64 / speed_mps).hypot(0.02).hypot(lag_rad);
+            started.navigator.update_yaw(
+                yaw_rad_from_heading_deg(track_deg) + turn,
+                then.yaw_rad,
+                sigma_rad,
+            );
+        }
+        if let Some((_, motion)) = odometry
+            && motion.speed_mps > 5.0
+            && speed_mps > 5.0
+            && fix.time_ns == self.now_ns
+        {
+            let sigma = 0.5 / motion.speed_mps;
+            started
+                .navigator
+                .update_scale(speed_mps / motion.speed_mps - 1.0, sigma);
+        }
+    }
+
+    /// The network's yaw, if its heatmap's mode is where the vehicle turned out to be.
+    fn use_visual_yaw(&mut self, fix: &CrossViewFix, centre_m: [f64; 2], then: TrackPoint) {
+        let sigma_rad = fix.yaw_sigma_rad;
+        let Some(yaw_rad) = fix.yaw_rad.filter(|v| v.is_finite() && sigma_rad > 0.0) else {
+            return;
+        };
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        let mode = fix.heatmap.mode().offset_m;
+        let place = started.fused.place.offset_m;
+        let away_m = (centre_m[0] + mode[0] - place[0]).hypot(centre_m[1] + mode[1] - place[1]);
+        if away_m < 3.0 {
+            started
+                .navigator
+                .update_yaw(yaw_rad, then.yaw_rad, sigma_rad);
+            self.remember();
+        }
+    }
+}
