@@ -177,9 +177,10 @@ impl Machine {
                 };
                 ran.map_err(|why| error(kernel.entry, why))
             }
-            // SAFETY: passed on.
             Command::Gemm(gemm) => {
-                unsafe { gemm::run(&self.arena, gemm) }.map_err(|why| error("matrix product", why))
+                // SAFETY: passed on.
+                let ran = unsafe { gemm::run(&self.arena, gemm) };
+                ran.map_err(|why| error("matrix product", why))
             }
             Command::Copy { from, to, bytes } => {
                 self.holds("copy", *from, *bytes)?;
