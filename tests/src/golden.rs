@@ -106,6 +106,26 @@ pub fn ccvpe_rule(name: &str, shape: &[usize]) -> (f64, f64) {
     }
 }
 
+/// Offset and scale of a GGCVT parameter, by its published name and shape.
+pub fn ggcvt_rule(name: &str, shape: &[usize]) -> (f64, f64) {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let n: usize = shape.iter().skip(1).product();
+    let fan = |gain: f64| gain * (3.0 / n as f64).sqrt();
+    let branch = name
+        .strip_prefix("uncertain_net.conv")
+        .is_some_and(|rest| rest.get(1..) == Some(".1.weight"));
+    match (name, last) {
+        ("coe_R", _) => (-5.0, 0.0),
+        ("coe_T", _) => (-3.0, 0.0),
+        (_, "relative_position_bias_table") => (0.0, 0.5),
+        (_, "bias") => (0.0, 0.1),
+        _ if shape.len() == 1 => (1.0, 0.1),
+        _ if branch || name.ends_with("patch_embed.proj.weight") => (0.0, fan(1000.0)),
+        _ if name.starts_with("TransRefine.") && name.ends_with(".head.weight") => (0.0, fan(0.2)),
+        _ => (0.0, fan(1.5)),
+    }
+}
+
 /// One case: its settings, and the stored samples of its tensors.
 #[derive(Debug)]
 pub struct Case {

@@ -4,13 +4,16 @@
 //! behind it. Begin with [`spec`] and [`presets`], then [`ccvpe`].
 
 pub mod ccvpe;
+pub mod ggcvt;
 pub(crate) mod layers;
 pub mod parameters;
 pub mod presets;
 pub mod spec;
+mod vgg;
 pub mod weights;
 
 pub use ccvpe::Ccvpe;
+pub use ggcvt::{Ggcvt, GgcvtSpec};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};

@@ -127,6 +127,11 @@ impl Builder {
         self.add(name, vec![value; length], &[length])
     }
 
+    /// A number without axes.
+    pub fn scalar(&mut self, name: String, value: f32) -> ParameterId {
+        self.add(name, vec![value], &[])
+    }
+
     pub fn statistics(&mut self, name: String, channels: usize) -> StatisticsId {
         self.parameters.statistics_names.push(name);
         self.parameters

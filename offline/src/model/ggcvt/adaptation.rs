@@ -1,0 +1,168 @@
+//! Labels by mode for GGCVT, and the loss that learns them.
+//!
+//! The published method leaves GGCVT's targets open; these follow our reading of it: the score is
+//! minus the distance, and the target of a cell is the largest value that the Gaussian around the
+//! mode takes within the cell's footprint, which is what max-pooling does for CCVPE. The maps of
+//! GGCVT are not nested, so their targets cannot be pooled from the finest.
+//!
+//! Source: Adapting Fine-Grained Cross-View Localization to Areas without Fine Ground Truth
+//! (Xia, Shi, Li, Kooij 2024), equations 2 to 5.
+
+use super::loss::{Centre, best_cells, sum};
+use super::spec::GgcvtSpec;
+use super::{GgcvtPrediction, ModelError};
+use crossfix_kernels::{Tape, Tensor, ops};
+
+/// Constants of the labels and their loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LabelLoss {
+    /// Softmax temperature of the scores.
+    pub temperature: f32,
+    /// Sigma of the Gaussian, pixels of the aerial image.
+    pub sigma_px: f64,
+    /// Target entries at or below this are not positives.
+    pub threshold: f32,
+    /// Levels supervised, coarsest first.
+    pub levels: usize,
+}
+
+impl Default for LabelLoss {
+    /// The paper's values for GGCVT: all three levels.
+    fn default() -> Self {
+        Self {
+            temperature: 0.1,
+            sigma_px: 4.0,
+            threshold: 0.01,
+            levels: 3,
+        }
+    }
+}
+
+/// Where the finest distance map of each sample is smallest: [down, right] from the middle of the
+/// aerial image, pixels.
+///
+/// # Errors
+/// [`ModelError::Input`] when the pass ended before the finest level.
+pub fn modes_px(
+    spec: &GgcvtSpec,
+    prediction: &GgcvtPrediction,
+    centre: Centre,
+) -> Result<Vec<[f64; 2]>, ModelError> {
+    let finest = prediction.distances.get(2);
+    let finest = finest.ok_or_else(|| ModelError::Input("the pass ended before level 2".into()))?;
+    let middle = centre.index(spec.camera, spec.places()[2]);
+    let cell_px = spec.aerial_px as f64 / spec.sides()[2] as f64;
+    let cells = best_cells(finest).into_iter();
+    Ok(cells
+        .map(|cell| cell.map(|index| (index as f64 - middle) * cell_px))
+        .collect())
+}
+
+/// The target of one level for a mode [down, right] in pixels: row-major, largest value at most 1.
+pub fn footprint_target(
+    spec: &GgcvtSpec,
+    level: usize,
+    mode_px: [f64; 2],
+    sigma_px: f64,
+) -> Vec<f32> {
+    let places = spec.places()[level];
+    let cell_px = spec.aerial_px as f64 / spec.sides()[level] as f64;
+    let middle = Centre::Trained.index(spec.camera, places);
+    let along = |mode: f64| -> Vec<f64> {
+        (0..places)
+            .map(|index| ((index as f64 - middle) * cell_px - mode).abs() - cell_px / 2.0)
+            .map(|beyond| (-0.5 * (beyond.max(0.0) / sigma_px).powi(2)).exp())
+            .collect()
+    };
+    let [rows, columns] = mode_px.map(along);
+    let cells = rows
+        .iter()
+        .flat_map(|row| columns.iter().map(move |column| (row * column) as f32));
+    cells.collect()
+}
+
+/// The weighted InfoNCE of each supervised level.
+///
+/// # Errors
+/// [`ModelError`] when the prediction lacks a level or belongs to another batch.
+pub fn label_losses(
+    tape: &mut Tape,
+    spec: &GgcvtSpec,
+    prediction: &GgcvtPrediction,
+    modes_px: &[[f64; 2]],
+    config: &LabelLoss,
+) -> Result<Vec<Tensor>, ModelError> {
+    let wanted = config.levels.clamp(1, 3);
+    let Some(distances) = prediction.distances.get(..wanted) else {
+        let what = format!("the pass ended before level {}", wanted - 1);
+        return Err(ModelError::Input(what));
+    };
+    let losses = distances.iter().enumerate().map(|(level, distances)| {
+        let shape = [modes_px.len(), spec.places()[level].pow(2)];
+        let scores = ops::scale(tape, distances, -1.0)?;
+        let scores = ops::reshape(tape, &scores, &shape)?;
+        let targets = modes_px
+            .iter()
+            .flat_map(|mode| footprint_target(spec, level, *mode, config.sigma_px));
+        let targets = Tensor::new(targets.collect(), &shape)?;
+        let (temperature, threshold) = (config.temperature, config.threshold);
+        Ok(ops::weighted_info_nce(
+            tape,
+            &scores,
+            &targets,
+            temperature,
+            threshold,
+        )?)
+    });
+    losses.collect()
+}
+
+/// Their mean.
+///
+/// # Errors
+/// As [`label_losses`].
+pub fn label_loss(
+    tape: &mut Tape,
+    spec: &GgcvtSpec,
+    prediction: &GgcvtPrediction,
+    modes_px: &[[f64; 2]],
+    config: &LabelLoss,
+) -> Result<Tensor, ModelError> {
+    let terms = label_losses(tape, spec, prediction, modes_px, config)?;
+    let total = sum(tape, &terms)?;
+    Ok(ops::scale(tape, &total, 1.0 / terms.len() as f32)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::spec::preset;
+    use super::*;
+
+    #[test]
+    fn a_target_is_one_where_the_footprint_holds_the_mode() {
+        let spec = preset("ggcvt-vigor").unwrap();
+        // Level 0: cells of 8 pixels, the middle between indices 19 and 20.
+        let target = footprint_target(&spec, 0, [2.0, -6.0], 4.0);
+        let at = |row: usize, column: usize| target[row * 40 + column];
+        assert_eq!(at(20, 19), 1.0);
+        // The next column to the left begins 2 px beyond the mode: exp(-(2/4)²/2).
+        assert!((at(20, 18) - (-0.125f32).exp()).abs() < 1e-6);
+        assert!((at(19, 18) - (-0.25f32).exp()).abs() < 1e-6);
+    }
+
+    #[test]
+    fn modes_are_measured_from_the_trained_middle() {
+        let spec = preset("ggcvt-vigor").unwrap();
+        let mut map = vec![1.0; 155 * 155];
+        map[85 * 155 + 112] = 0.0;
+        let map = Tensor::new(map, &[1, 155, 155]).unwrap();
+        let prediction = GgcvtPrediction {
+            distances: vec![map.clone(), map.clone(), map],
+            poses: Vec::new(),
+        };
+        let modes = modes_px(&spec, &prediction, Centre::Trained).unwrap();
+        assert_eq!(modes, [[16.0, 70.0]]);
+        let modes = modes_px(&spec, &prediction, Centre::Published).unwrap();
+        assert_eq!(modes, [[14.0, 68.0]]);
+    }
+}

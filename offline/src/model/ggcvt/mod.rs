@@ -1,0 +1,490 @@
+//! GGCVT: lays the ground view on the aerial image and looks for the place where it fits.
+//!
+//! Features of both images from VGG16; the ground features are projected on the ground plane and
+//! improved by attention along the ground columns that each overhead cell lies in; the result is
+//! the template of a correlation with the aerial features, coarse to fine. Low distances are good.
+//!
+//! One implementation for every size and both cameras; [`GgcvtSpec`] says which. Names of
+//! parameters follow the published state dict.
+//!
+//! Source: Boosting 3-DoF Ground-to-Satellite Camera Localization Accuracy via Geometry-Guided
+//! Cross-View Transformer (Shi et al. 2023).
+
+pub mod adaptation;
+mod attention;
+pub mod loss;
+mod projection;
+mod rotation;
+pub mod spec;
+
+pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
+
+use super::ModelError;
+use super::layers::{Conv, Pass, Watch};
+use super::parameters::{Builder, ParameterId, Parameters};
+use super::vgg::{Decoder, Vgg, conv3x3};
+use attention::{CrossAttention, SelfAttention};
+use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
+use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
+use projection::{Maps, Plane, columns, panorama_grid};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use rotation::{RotationOptimiser, Views};
+
+/// Guards divisions by the length of a feature map.
+const LENGTH_EPSILON: f32 = 1e-12;
+/// Guards the division of a correlation.
+const DISTANCE_EPSILON: f32 = 1e-6;
+
+/// A batch of image pairs, pixel values 0 to 1.
+#[derive(Debug, Clone)]
+pub struct GgcvtInput {
+    /// `[N, 3, rows, columns]`.
+    pub ground: Tensor,
+    /// `[N, 3, side, side]`.
+    pub aerial: Tensor,
+    /// How each camera saw; as many as samples.
+    pub views: Vec<View>,
+}
+
+/// How one ground image was taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum View {
+    /// A panorama.
+    Panorama {
+        /// Of the aerial image.
+        metres_per_pixel: f64,
+        /// How far the panorama was rolled to the right, as an angle.
+        turn_rad: f64,
+    },
+    /// A pinhole image.
+    Pinhole {
+        /// Focal lengths and centre, pixels of the ground image: fx, fy, cx, cy.
+        camera: [f64; 4],
+        /// Its normalised heading, where that is known; else the optimiser's is used.
+        heading: Option<f32>,
+    },
+}
+
+/// What the network says about a batch.
+#[derive(Debug, Clone)]
+pub struct GgcvtPrediction {
+    /// Distances `[N, n, n]`, coarsest first, low where the views agree. Row 0 is north (for a
+    /// pinhole camera: left), column 0 west (behind).
+    pub distances: Vec<Tensor>,
+    /// Pose `[N, 3]` after each step of the rotation optimiser: normalised shift along the view,
+    /// shift across it, heading.
+    pub poses: Vec<Tensor>,
+}
+
+/// How a forward pass runs.
+#[derive(Default)]
+pub struct GgcvtOptions<'a> {
+    /// Added to column coordinates before they are rounded down to pick the columns that an
+    /// overhead cell attends to. 1e-4 makes the choice independent of the machine.
+    pub column_nudge: f32,
+    /// Levels whose distances are computed, coarsest first; all features are.
+    pub levels: Option<usize>,
+    /// Seeds the draws that replace shifts of the rotation optimiser that ran away.
+    pub seed: u64,
+    /// Sees intermediate values.
+    pub watch: Option<Watch<'a>>,
+}
+
+/// The network: its table, where each layer's numbers are, and the numbers.
+#[derive(Debug, Clone)]
+pub struct Ggcvt {
+    spec: GgcvtSpec,
+    aerial: Vgg,
+    aerial_decoders: [Decoder; 2],
+    ground: Vgg,
+    ground_decoders: [Decoder; 2],
+    attention: Vec<(SelfAttention, CrossAttention)>,
+    overhead_decoders: [Decoder; 2],
+    uncertainty: Vec<[Conv; 3]>,
+    rotation: Option<RotationOptimiser>,
+    /// Weights of place and rotation in the loss, as −log.
+    balance: Option<[ParameterId; 2]>,
+    parameters: Parameters,
+}
+
+impl Ggcvt {
+    /// Builds the network of `spec` with starting values drawn from `seed`.
+    ///
+    /// # Errors
+    /// [`ModelError::Spec`] with everything that is wrong with the table.
+    pub fn new(spec: GgcvtSpec, seed: u64) -> Result<Self, ModelError> {
+        let problems = spec.problems();
+        if !problems.is_empty() {
+            return Err(ModelError::Spec(problems.join("; ")));
+        }
+        let mut builder = Builder::new(seed);
+        let [half, quarter, eighth] = spec.widths;
+        let widths = [(eighth + quarter, quarter), (quarter + half, half)];
+        let decoders = |builder: &mut Builder, names: [&str; 2]| {
+            let mut names = names.iter().zip(widths);
+            [(); 2].map(|()| match names.next() {
+                Some((name, (inputs, outputs))) => Decoder::new(builder, name, inputs, outputs),
+                None => unreachable!("two names for two decoders"),
+            })
+        };
+        let aerial = Vgg::new(&mut builder, "SatFeatureNet", spec.widths);
+        let names = ["SatFeatureNet.conv_dec1", "SatFeatureNet.conv_dec2"];
+        let aerial_decoders = decoders(&mut builder, names);
+        if spec.unused_layers {
+            unused_layers(&mut builder, spec.widths);
+        }
+        let ground = Vgg::new(&mut builder, "GrdEnc", spec.widths);
+        let names = ["GrdDec.conv_dec1", "GrdDec.conv_dec2"];
+        let ground_decoders = decoders(&mut builder, names);
+        let attention = (0..spec.repetitions).map(|r| {
+            let name = |part: &str| format!("CVattn.{part}_attention_layers.{r}");
+            (
+                SelfAttention::new(&mut builder, &name("self"), &spec),
+                CrossAttention::new(&mut builder, &name("cross"), &spec),
+            )
+        });
+        let attention = attention.collect();
+        let names = ["Dec4.conv_dec1", "Dec2.conv_dec2"];
+        let overhead_decoders = decoders(&mut builder, names);
+        let [wide, narrow] = spec.uncertainty;
+        let uncertainty = (1..).zip(spec.channels()).map(|(branch, channels)| {
+            let mut conv = |index: usize, shape| {
+                let name = format!("uncertain_net.conv{branch}.{index}");
+                conv3x3(&mut builder, &name, shape, true)
+            };
+            [
+                conv(1, [channels, wide]),
+                conv(3, [wide, narrow]),
+                conv(5, [narrow, 1]),
+            ]
+        });
+        let uncertainty = uncertainty.collect();
+        let (mut rotation, mut balance) = (None, None);
+        if let Camera::Pinhole { learnt_balance, .. } = spec.camera {
+            rotation = Some(RotationOptimiser::new(&mut builder, &spec));
+            if learnt_balance {
+                balance = Some([
+                    builder.scalar("coe_T".into(), -3.0),
+                    builder.scalar("coe_R".into(), -5.0),
+                ]);
+            }
+        }
+        Ok(Self {
+            spec,
+            aerial,
+            aerial_decoders,
+            ground,
+            ground_decoders,
+            attention,
+            overhead_decoders,
+            uncertainty,
+            rotation,
+            balance,
+            parameters: builder.finish(),
+        })
+    }
+
+    /// The table this network was built from.
+    pub fn spec(&self) -> &GgcvtSpec {
+        &self.spec
+    }
+
+    /// Its numbers.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Its numbers, to change.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// The learnt −log weights of place and rotation in the loss, where there are such.
+    pub fn balance(&self) -> Option<[&Tensor; 2]> {
+        self.balance
+            .map(|ids| ids.map(|id| self.parameters.value(id)))
+    }
+
+    /// Runs a batch.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images or views don't fit.
+    pub fn forward(
+        &mut self,
+        tape: &mut Tape,
+        input: &GgcvtInput,
+        options: GgcvtOptions,
+    ) -> Result<GgcvtPrediction, ModelError> {
+        self.check(input)?;
+        // Taken out for the pass, so that layers and numbers can be borrowed side by side.
+        let mut parameters = std::mem::take(&mut self.parameters);
+        let mut pass = Pass {
+            tape,
+            parameters: &mut parameters,
+            batch_norm: BatchNormMode::Frozen,
+            drop_connect: None,
+            // A shorter life, to go with the pass's.
+            watch: options.watch.map(|watch| -> Watch { watch }),
+        };
+        let levels = options.levels.unwrap_or(3).clamp(1, 3);
+        let result = self.run(&mut pass, input, options.column_nudge, levels, options.seed);
+        self.parameters = parameters;
+        Ok(result?)
+    }
+
+    fn check(&self, input: &GgcvtInput) -> Result<(), ModelError> {
+        let n = input.views.len();
+        let spec = &self.spec;
+        let ground = [n, 3, spec.ground_rows, spec.ground_columns];
+        let aerial = [n, 3, spec.aerial_px, spec.aerial_px];
+        input
+            .ground
+            .expect_shape("forward", "ground images", &ground)?;
+        input
+            .aerial
+            .expect_shape("forward", "aerial images", &aerial)?;
+        let fits = |view: &View| match (spec.camera, view) {
+            (Camera::Panorama { .. }, View::Panorama { .. }) => true,
+            (Camera::Pinhole { iterations, .. }, View::Pinhole { heading, .. }) => {
+                iterations > 0 || heading.is_some()
+            }
+            _ => false,
+        };
+        match input.views.iter().position(|view| !fits(view)) {
+            None => Ok(()),
+            Some(index) => Err(ModelError::Input(format!(
+                "{}: sample {index} was seen as {:?}, which is not how {:?} sees",
+                spec.preset, input.views[index], spec.camera
+            ))),
+        }
+    }
+
+    fn run(
+        &self,
+        pass: &mut Pass,
+        input: &GgcvtInput,
+        nudge: f32,
+        levels: usize,
+        seed: u64,
+    ) -> KernelResult<GgcvtPrediction> {
+        let aerial = self.aerial.forward(pass, &input.aerial)?;
+        let quarter = self.aerial_decoders[0].forward(pass, &aerial.eighth, &aerial.quarter)?;
+        let half = self.aerial_decoders[1].forward(pass, &quarter, &aerial.half)?;
+        let mut aerial_maps = Vec::with_capacity(3);
+        let mut uncertainties = Vec::with_capacity(3);
+        for (level, features) in [aerial.eighth, quarter, half].iter().enumerate() {
+            let unit = ops::sample_normalise(pass.tape, features, LENGTH_EPSILON)?;
+            tell(pass, format_args!("aerial.{level}.unit"), &unit);
+            // The published uncertainty net rectifies its input in place, so that everything
+            // after it sees the rectified features.
+            let rectified = ops::relu(pass.tape, &unit)?;
+            tell(pass, format_args!("aerial.{level}"), &rectified);
+            let uncertainty = self.uncertainty(pass, level, &rectified)?;
+            tell(pass, format_args!("uncertainty.{level}"), &uncertainty);
+            aerial_maps.push(rectified);
+            uncertainties.push(uncertainty);
+        }
+
+        let ground = self.ground.forward(pass, &input.ground)?;
+        let raw = [&ground.eighth, &ground.quarter, &ground.half];
+        for (level, features) in raw.iter().enumerate() {
+            tell(pass, format_args!("ground_encoder.{level}"), features);
+        }
+        let quarter = self.ground_decoders[0].forward(pass, &ground.eighth, &ground.quarter)?;
+        let half = self.ground_decoders[1].forward(pass, &quarter, &ground.half)?;
+        let mut ground_maps = Vec::with_capacity(3);
+        for (level, features) in [&ground.eighth, &quarter, &half].into_iter().enumerate() {
+            let unit = ops::sample_normalise(pass.tape, features, LENGTH_EPSILON)?;
+            tell(pass, format_args!("ground.{level}"), &unit);
+            ground_maps.push(unit);
+        }
+
+        let (grids, mask, poses) = self.grids(pass, input, &ground_maps, &aerial_maps, seed)?;
+        if let Some(mask) = &mask {
+            tell(pass, format_args!("in_front"), mask);
+        }
+        let mut overhead: Vec<Tensor> = Vec::with_capacity(3);
+        for level in 0..3 {
+            let seen = ops::grid_sample(
+                pass.tape,
+                &ground_maps[level],
+                &grids[level],
+                Outside::Empty,
+            )?;
+            tell(pass, format_args!("projected.{level}"), &seen);
+            let map = match overhead.last() {
+                None => {
+                    let columns = columns(&grids[0], nudge)?;
+                    tell(pass, format_args!("columns"), &columns);
+                    let mut x = seen;
+                    for (within, across) in &self.attention {
+                        x = within.forward(pass, &x, mask.as_ref())?;
+                        x = across.forward(pass, &x, &ground.eighth, &columns)?;
+                    }
+                    ops::sample_normalise(pass.tape, &x, LENGTH_EPSILON)?
+                }
+                Some(coarser) => {
+                    let x = self.overhead_decoders[level - 1].forward(pass, coarser, &seen)?;
+                    let x = ops::sample_normalise(pass.tape, &x, LENGTH_EPSILON)?;
+                    tell(pass, format_args!("overhead.{level}.correction"), &x);
+                    ops::add(pass.tape, &seen, &x)?
+                }
+            };
+            tell(pass, format_args!("overhead.{level}"), &map);
+            overhead.push(map);
+        }
+
+        let mut distances = Vec::with_capacity(levels);
+        for level in 0..levels {
+            let maps = [&overhead[level], &aerial_maps[level], &uncertainties[level]];
+            distances.push(self.distance(pass, level, maps)?);
+        }
+        Ok(GgcvtPrediction { distances, poses })
+    }
+
+    fn uncertainty(&self, pass: &mut Pass, level: usize, input: &Tensor) -> KernelResult<Tensor> {
+        let [first, second, last] = &self.uncertainty[level];
+        let x = first.forward(pass, input)?;
+        let x = ops::relu(pass.tape, &x)?;
+        let x = second.forward(pass, &x)?;
+        let x = ops::relu(pass.tape, &x)?;
+        let x = last.forward(pass, &x)?;
+        ops::sigmoid(pass.tape, &x)
+    }
+
+    /// Where each overhead cell of each level is seen; cells in front of the camera, for a pinhole
+    /// camera; and the steps of the rotation optimiser.
+    fn grids(
+        &self,
+        pass: &mut Pass,
+        input: &GgcvtInput,
+        ground: &[Tensor],
+        aerial: &[Tensor],
+        seed: u64,
+    ) -> KernelResult<(Vec<Tensor>, Option<Tensor>, Vec<Tensor>)> {
+        let spec = &self.spec;
+        let sides = spec.sides();
+        let maps = [0, 1, 2].map(|level| Maps {
+            side: sides[level],
+            ground: [spec.ground_rows, spec.ground_columns].map(|length| length / (8 >> level)),
+        });
+        let mut grids = Vec::with_capacity(3);
+        match spec.camera {
+            Camera::Panorama { height_m } => {
+                let views = input.views.iter().filter_map(|view| match view {
+                    View::Panorama {
+                        metres_per_pixel,
+                        turn_rad,
+                    } => Some((*metres_per_pixel, *turn_rad)),
+                    View::Pinhole { .. } => None,
+                });
+                let (metres, turns): (Vec<f64>, Vec<f64>) = views.unzip();
+                for maps in maps {
+                    let cell_px = spec.aerial_px as f64 / maps.side as f64;
+                    let cells: Vec<f64> = metres.iter().map(|metres| metres * cell_px).collect();
+                    grids.push(panorama_grid(maps, &cells, &turns, height_m)?);
+                }
+                Ok((grids, None, Vec::new()))
+            }
+            Camera::Pinhole {
+                height_m,
+                metres_per_pixel,
+                shift_range_m,
+                heading_range_deg,
+                iterations,
+                ..
+            } => {
+                let planes = maps.map(|maps| Plane {
+                    maps,
+                    metres_per_cell: metres_per_pixel * spec.aerial_px as f64 / maps.side as f64,
+                    height_m,
+                    shift_range_m,
+                    heading_range_rad: heading_range_deg.to_radians(),
+                });
+                let views = input.views.iter().filter_map(|view| match view {
+                    View::Pinhole { camera, heading } => Some((*camera, *heading)),
+                    View::Panorama { .. } => None,
+                });
+                let (cameras, headings): (Vec<[f64; 4]>, Vec<Option<f32>>) = views.unzip();
+                let cameras = [8.0, 4.0, 2.0].map(|stride| {
+                    let scaled = cameras
+                        .iter()
+                        .map(|camera| camera.map(|value| value / stride));
+                    scaled.collect::<Vec<[f64; 4]>>()
+                });
+                let views = Views {
+                    ground,
+                    aerial,
+                    planes: &planes,
+                    cameras: &cameras,
+                };
+                let poses = match &self.rotation {
+                    Some(rotation) if iterations > 0 => {
+                        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+                        rotation.forward(pass, &views, iterations, &mut rng)?
+                    }
+                    _ => Vec::new(),
+                };
+                // The place is looked for with the heading alone; the shifts are not used.
+                let last = poses.last().map(Tensor::to_vec).transpose()?;
+                let mut pose = vec![0.0; 3 * headings.len()];
+                for (sample, heading) in headings.iter().enumerate() {
+                    let found = last.as_ref().map_or(0.0, |last| last[3 * sample + 2]);
+                    pose[3 * sample + 2] = heading.unwrap_or(found);
+                }
+                let pose = Tensor::new(pose, &[headings.len(), 3])?;
+                for (plane, cameras) in planes.iter().zip(&cameras) {
+                    grids.push(plane.grid(pass.tape, &pose, cameras)?);
+                }
+                Ok((grids, Some(planes[0].in_front(&pose)?), poses))
+            }
+        }
+    }
+
+    /// Distances of one level from the overhead, aerial and uncertainty maps.
+    fn distance(
+        &self,
+        pass: &mut Pass,
+        level: usize,
+        [overhead, aerial, uncertainty]: [&Tensor; 3],
+    ) -> KernelResult<Tensor> {
+        let spec = &self.spec;
+        let (side, places) = (spec.templates[level], spec.places()[level]);
+        let corner = [spec.template_corners()[level]; 2];
+        let template = ops::crop2d(pass.tape, overhead, corner, [side; 2])?;
+        let template = ops::sample_normalise(pass.tape, &template, LENGTH_EPSILON)?;
+        let method = Correlation::Fastest;
+        let correlation = ops::spatial_correlation(pass.tape, &template, aerial, method)?;
+        let energy = ops::window_energy(pass.tape, aerial, [side; 2])?;
+        let corner = [spec.uncertainty_corners()[level]; 2];
+        let confidence = ops::crop2d(pass.tape, uncertainty, corner, [places; 2])?;
+        let confidence = ops::reshape(pass.tape, &confidence, correlation.shape())?;
+        ops::correlation_distance(
+            pass.tape,
+            &correlation,
+            &energy,
+            &confidence,
+            DISTANCE_EPSILON,
+        )
+    }
+}
+
+/// Layers that the published weights hold and that no output depends on.
+fn unused_layers(builder: &mut Builder, [half, quarter, eighth]: [usize; 3]) {
+    let channels = [2 * half, half / 2, half / 4];
+    Decoder::with_hidden(builder, "SatFeatureNet.conv_dec3", channels);
+    for (index, channels) in [eighth, quarter, half, half / 4].into_iter().enumerate() {
+        let name = format!("SatFeatureNet.conf{index}.1");
+        conv3x3(builder, &name, [channels, 1], false);
+    }
+}
+
+fn tell(pass: &mut Pass, name: std::fmt::Arguments, value: &Tensor) {
+    if let Some(watch) = &mut pass.watch {
+        watch(&name.to_string(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,260 @@
+//! The table that describes a GGCVT network.
+
+use serde::{Deserialize, Serialize};
+
+/// Names that [`preset`] knows.
+pub const PRESETS: &[&str] = &[
+    "ggcvt-vigor",
+    "ggcvt-kitti-3dof",
+    "ggcvt-kitti-2dof",
+    "ggcvt-compact",
+];
+
+/// Everything that fixes a network but its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GgcvtSpec {
+    /// The name it was made by.
+    pub preset: String,
+    /// Rows of the ground image, a multiple of 8.
+    pub ground_rows: usize,
+    /// Columns of the ground image, a multiple of 8.
+    pub ground_columns: usize,
+    /// Side of the aerial image, a multiple of 8 window sides.
+    pub aerial_px: usize,
+    /// Channels of the features at half, a quarter and an eighth of the side.
+    pub widths: [usize; 3],
+    /// Whether the layers that the published weights hold and no output uses are there.
+    pub unused_layers: bool,
+    /// Hidden channels of the uncertainty net.
+    pub uncertainty: [usize; 2],
+    /// Channels of a token in window attention.
+    pub embedding: usize,
+    /// Heads of window attention.
+    pub heads: usize,
+    /// Side of a window in tokens.
+    pub window: usize,
+    /// Times that window and cross attention are repeated.
+    pub repetitions: usize,
+    /// Channels of queries, keys and values in cross attention.
+    pub cross_width: usize,
+    /// Heads of cross attention.
+    pub cross_heads: usize,
+    /// Side of the template that is matched, in cells, coarsest level first.
+    pub templates: [usize; 3],
+    /// How the ground camera sees.
+    pub camera: Camera,
+}
+
+/// How the ground camera sees, and what is not known about its heading.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Camera {
+    /// A full circle, left edge at south; heading known.
+    Panorama {
+        /// Above the ground.
+        height_m: f64,
+    },
+    /// A pinhole camera that looks level towards the aerial image's right edge.
+    Pinhole {
+        /// Above the ground.
+        height_m: f64,
+        /// Of the aerial image.
+        metres_per_pixel: f64,
+        /// What a normalised shift of 1 means.
+        shift_range_m: f64,
+        /// What a normalised heading of 1 means.
+        heading_range_deg: f64,
+        /// Rounds of the rotation optimiser; 0 where the heading is known.
+        iterations: usize,
+        /// Whether the two weights between rotation and place are learnt.
+        learnt_balance: bool,
+    },
+}
+
+/// The table of a named network.
+pub fn preset(name: &str) -> Option<GgcvtSpec> {
+    let kitti = |iterations, heading_range_deg| GgcvtSpec {
+        preset: name.into(),
+        ground_rows: 256,
+        ground_columns: 1024,
+        camera: Camera::Pinhole {
+            height_m: 1.65,
+            metres_per_pixel: KITTI_METRES_PER_PIXEL,
+            shift_range_m: 20.0,
+            heading_range_deg,
+            iterations,
+            learnt_balance: iterations > 0,
+        },
+        ..vigor()
+    };
+    match name {
+        "ggcvt-vigor" => Some(vigor()),
+        "ggcvt-kitti-3dof" => Some(kitti(2, 10.0)),
+        "ggcvt-kitti-2dof" => Some(kitti(0, 0.0)),
+        "ggcvt-compact" => Some(compact()),
+        _ => None,
+    }
+}
+
+/// Of KITTI's 512 pixel aerial images at zoom 18.
+const KITTI_METRES_PER_PIXEL: f64 = 0.195_828_508_652_998_33;
+
+fn vigor() -> GgcvtSpec {
+    GgcvtSpec {
+        preset: "ggcvt-vigor".into(),
+        ground_rows: 320,
+        ground_columns: 640,
+        aerial_px: 512,
+        widths: [64, 128, 256],
+        unused_layers: true,
+        uncertainty: [64, 16],
+        embedding: 48,
+        heads: 3,
+        window: 8,
+        repetitions: 2,
+        cross_width: 64,
+        cross_heads: 4,
+        templates: [25, 51, 102],
+        camera: Camera::Panorama { height_m: 2.0 },
+    }
+}
+
+/// Small enough to train on two CPU cores: 64 m of aerial image at 0.5 m, a panorama of 48 × 256,
+/// maps of 8, 4 and 2 m, 1 m cells at the finest.
+fn compact() -> GgcvtSpec {
+    GgcvtSpec {
+        preset: "ggcvt-compact".into(),
+        ground_rows: 48,
+        ground_columns: 256,
+        aerial_px: 128,
+        widths: [16, 24, 40],
+        unused_layers: false,
+        uncertainty: [16, 8],
+        embedding: 24,
+        heads: 3,
+        window: 8,
+        repetitions: 2,
+        cross_width: 32,
+        cross_heads: 4,
+        templates: [6, 12, 25],
+        camera: Camera::Panorama { height_m: 2.0 },
+    }
+}
+
+impl GgcvtSpec {
+    /// Cells along a side of the feature maps, coarsest first.
+    pub fn sides(&self) -> [usize; 3] {
+        [8, 4, 2].map(|stride| self.aerial_px / stride)
+    }
+
+    /// Channels of the feature maps, coarsest first.
+    pub fn channels(&self) -> [usize; 3] {
+        let [half, quarter, eighth] = self.widths;
+        [eighth, quarter, half]
+    }
+
+    /// Places along a side of the distance maps, coarsest first.
+    pub fn places(&self) -> [usize; 3] {
+        let sides = self.sides();
+        [0, 1, 2].map(|level| sides[level] + 1 - self.templates[level])
+    }
+
+    /// First row and column of the template in its map, coarsest first.
+    pub fn template_corners(&self) -> [usize; 3] {
+        let sides = self.sides();
+        [0, 1, 2].map(|level| half_to_even(sides[level] - self.templates[level]))
+    }
+
+    /// First row and column of the part of the uncertainty map that belongs to the places.
+    pub fn uncertainty_corners(&self) -> [usize; 3] {
+        let (sides, places) = (self.sides(), self.places());
+        [0, 1, 2].map(|level| half_to_even(sides[level] - places[level]))
+    }
+
+    /// Everything wrong with the table, in words; empty when a network can be built from it.
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut check = |good: bool, problem: String| {
+            if !good {
+                problems.push(problem);
+            }
+        };
+        let unit = 8 * self.window.clamp(1, 512);
+        check(
+            (1..=64).contains(&self.window)
+                && (1..=4096).contains(&self.aerial_px)
+                && self.aerial_px.is_multiple_of(unit),
+            format!(
+                "an aerial side of {} pixels (a multiple of 8 windows of {})",
+                self.aerial_px, self.window
+            ),
+        );
+        check(
+            [self.ground_rows, self.ground_columns]
+                .iter()
+                .all(|side| (8..=8192).contains(side) && side.is_multiple_of(8)),
+            "ground sides that are not multiples of 8 up to 8192".into(),
+        );
+        let widths = [self.widths[0], self.widths[1], self.widths[2]];
+        let all = widths.iter().chain(&self.uncertainty);
+        let all = all.chain([&self.embedding, &self.cross_width]);
+        check(
+            all.clone().all(|width| (1..=2048).contains(width)),
+            "a layer without channels, or of more than 2048".into(),
+        );
+        let divides = |heads: usize, width: usize| heads > 0 && width.is_multiple_of(heads);
+        check(
+            divides(self.heads, self.embedding) && divides(self.cross_heads, self.cross_width),
+            "heads that do not divide the channels".into(),
+        );
+        check(
+            (1..=8).contains(&self.repetitions),
+            format!("{} repetitions (1 to 8)", self.repetitions),
+        );
+        for (level, (template, side)) in self.templates.iter().zip(self.sides()).enumerate() {
+            check(
+                (1..side.max(1)).contains(template),
+                format!("level {level}: a template of {template} cells in a map of {side}"),
+            );
+        }
+        problems
+    }
+}
+
+/// n / 2, halves to the even neighbour.
+fn half_to_even(n: usize) -> usize {
+    let below = n / 2;
+    below + (n % 2) * (below % 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_maps_have_the_published_sizes() {
+        for name in &PRESETS[..3] {
+            let spec = preset(name).unwrap();
+            assert_eq!(spec.sides(), [64, 128, 256]);
+            assert_eq!(spec.places(), [40, 78, 155]);
+            assert_eq!(spec.template_corners(), [20, 38, 77]);
+            assert_eq!(spec.uncertainty_corners(), [12, 25, 50]);
+        }
+    }
+
+    #[test]
+    fn every_preset_can_be_built_and_nonsense_cannot() {
+        for name in PRESETS {
+            let spec = preset(name).unwrap();
+            assert_eq!(spec.preset, *name);
+            assert!(spec.problems().is_empty(), "{:?}", spec.problems());
+        }
+        let broken = GgcvtSpec {
+            templates: [64, 51, 102],
+            cross_heads: 5,
+            ..vigor()
+        };
+        assert_eq!(broken.problems().len(), 2);
+    }
+}
