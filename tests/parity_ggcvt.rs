@@ -131,8 +131,16 @@ fn layer(golden: &str) -> Option<String> {
         _ if golden.starts_with("grd_feat") => format!("ground.{}", level()),
         _ if golden.starts_with("proj") => format!("projected.{}", level()),
         _ if golden.starts_with("cvattn.") => {
-            let kind = if golden.contains("self") { "self" } else { "cross" };
-            let part = if golden.ends_with("embed") { ".patch_embed" } else { "" };
+            let kind = if golden.contains("self") {
+                "self"
+            } else {
+                "cross"
+            };
+            let part = if golden.ends_with("embed") {
+                ".patch_embed"
+            } else {
+                ""
+            };
             format!("CVattn.{kind}_attention_layers.{}{part}", level())
         }
         _ => golden.into(),
@@ -256,7 +264,9 @@ fn compare_answers(
                 let (sample, part) = (index / 3, index % 3);
                 case.number(&format!("/iterations/{run}/{sample}/{step}/{part}"))
             };
-            let Ok(expected) = number("f64") else { continue };
+            let Ok(expected) = number("f64") else {
+                continue;
+            };
             // Small numbers beside large ones: the error is an absolute one.
             let spread = (number("f32")? - expected).abs();
             let error = (f64::from(*value) - expected).abs();
@@ -368,7 +378,9 @@ fn compare_gradients(
     let (mut untouched, mut tiny) = (0, 0);
     for parameter in model.parameters().all() {
         let name = &parameter.name;
-        let about = norms.get(name).with_context(|| format!("{name}: no norm"))?;
+        let about = norms
+            .get(name)
+            .with_context(|| format!("{name}: no norm"))?;
         let found = gradients.get(&parameter.value);
         if about.is_null() {
             untouched += 1;
@@ -401,7 +413,10 @@ fn compare_gradients(
         norms.len(),
         model.parameters().all().len()
     );
-    println!("{}: {untouched} without gradient, {tiny} too small to compare", case.name);
+    println!(
+        "{}: {untouched} without gradient, {tiny} too small to compare",
+        case.name
+    );
     Ok(())
 }
 
@@ -422,11 +437,19 @@ fn compare_adaptation(source: &str, model: &Ggcvt, prediction: &GgcvtPrediction)
         let modes = adaptation::modes_px(spec, prediction, Centre::Trained)?;
         for (sample, [down, right]) in modes.iter().enumerate() {
             let number = |what: &str| case.number(&format!("/modes/{sample}/{what}"));
-            ensure!([*right, *down] == [number("u_px")?, number("v_px")?], "{modes:?}");
+            ensure!(
+                [*right, *down] == [number("u_px")?, number("v_px")?],
+                "{modes:?}"
+            );
             let cells = prediction.distances[2].shape()[1].pow(2);
             let finest = &prediction.distances[2].data()[sample * cells..][..cells];
             let expected = case.number(&format!("/entropy/{sample}"))?;
-            comparison.close("entropy", entropy(finest, config.temperature), expected, 2e-5);
+            comparison.close(
+                "entropy",
+                entropy(finest, config.temperature),
+                expected,
+                2e-5,
+            );
         }
         let mut distances = Vec::new();
         for level in 0..config.levels {
@@ -455,7 +478,9 @@ fn compare_adaptation(source: &str, model: &Ggcvt, prediction: &GgcvtPrediction)
         comparison.close("loss", found, case.number("/loss")?, 2e-5);
         let gradients = tape.backward(&total)?;
         for (level, distances) in maps.distances.iter().enumerate() {
-            let stored = case.tensor(&format!("dcorr{level}")).context("a gradient")?;
+            let stored = case
+                .tensor(&format!("dcorr{level}"))
+                .context("a gradient")?;
             let found = gradients.get(distances).context("a gradient")?;
             let error = stored.relative_error(found.data(), |x| x)?;
             comparison.note(&format!("d corr{level}"), error, gradient_tolerance(0.0));
@@ -468,7 +493,10 @@ fn compare_adaptation(source: &str, model: &Ggcvt, prediction: &GgcvtPrediction)
 /// Of softmax(−distance / temperature), nats.
 fn entropy(distances: &[f32], temperature: f32) -> f64 {
     let score = |d: &f32| -f64::from(*d) / f64::from(temperature);
-    let largest = distances.iter().map(score).fold(f64::NEG_INFINITY, f64::max);
+    let largest = distances
+        .iter()
+        .map(score)
+        .fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = distances.iter().map(|d| (score(d) - largest).exp()).sum();
     let log = |d: &f32| score(d) - largest - total.ln();
     distances.iter().map(|d| -log(d).exp() * log(d)).sum()
