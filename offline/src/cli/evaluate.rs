@@ -5,6 +5,7 @@ use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use crate::dataset::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
+use crate::export;
 use crate::model::{CrossViewModel, preset, weights};
 use crate::predict::{PairPrediction, from_heatmap};
 use anyhow::{Context, bail};
@@ -85,6 +86,7 @@ fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Res
     let mut matcher = TractMatcher::load(path)?;
     let name = matcher.card().preset.clone();
     let spec = preset(&name).with_context(|| format!("this program has no preset {name:?}"))?;
+    export::agree(matcher.card(), &spec)?;
     let truth = Truth::open(folder)?;
     let (pairs, _) = data::pairs(folder, &spec, 0.0, limit)?;
     let patch = PatchSpec {
@@ -108,4 +110,52 @@ fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Res
         .collect::<Result<_, _>>()?;
     let pairs: Vec<&Pair> = pairs.iter().collect();
     Ok(evaluate(&pairs, &predictions, &truth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::city::frames::CameraKind;
+    use crate::city::style::Gap;
+    use crate::city::{AreaConfig, AreaName, Part, build_area};
+    use crate::model::Ccvpe;
+    use crate::simulate::{Contents, PairsPlan, write_pairs};
+
+    #[test]
+    fn an_exported_student_is_measured_like_its_weights() {
+        for (name, camera) in [
+            ("compact", CameraKind::Panorama),
+            ("compact-front", CameraKind::Front),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let area = build_area(AreaConfig {
+                area: AreaName::Target,
+                seed: 9,
+                gap: Gap::default(),
+            });
+            let plan = PairsPlan {
+                part: Part::Test,
+                districts: 1,
+                contents: Contents::Random { pairs: 12 },
+                camera,
+            };
+            let pairs = folder.path().join("pairs");
+            write_pairs(&area, &plan, &pairs, &indicatif::ProgressBar::hidden()).unwrap();
+            let mut model = Ccvpe::new(preset(name).unwrap(), 4).unwrap();
+            let path = folder.path().join("student.onnx");
+            let card = export::student_card(model.spec(), 1.0, "MIT");
+            export::write_onnx(&model, card, &path).unwrap();
+            let exported = measure_onnx(&path, &pairs, None).unwrap();
+            let trained = data::measure(&mut model, &pairs, None).unwrap();
+            for (exported, trained) in [
+                (&exported.unmasked, &trained.unmasked),
+                (&exported.masked, &trained.masked),
+                (&exported.coarse, &trained.coarse),
+            ] {
+                assert_eq!(exported.count, 12, "{name}");
+                assert!((exported.mean_m - trained.mean_m).abs() < 1e-6, "{name}");
+            }
+            assert!(exported.yaw.is_some() && exported.levels.is_empty());
+        }
+    }
 }

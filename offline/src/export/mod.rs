@@ -153,7 +153,11 @@ pub fn write_onnx(
     Ok(card)
 }
 
-fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
+/// Whether a card describes the network of a table.
+///
+/// # Errors
+/// [`ExportError::Disagreement`] naming the first field that differs.
+pub fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
     let truth = student_card(spec, card.temperature, &card.licence);
     let fields: [(&'static str, fn(&StudentCard) -> f64); 7] = [
         ("ground.orientation_bins", |card| {
