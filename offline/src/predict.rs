@@ -100,6 +100,7 @@ pub fn predict_source(
             let (pairs, input) = batch?;
             let options = ForwardOptions::evaluation(Extent::Everything);
             let prediction = model.forward(&mut Tape::inference(), &input, options)?;
+            let prediction = prediction.to_host()?;
             let heatmaps = prediction.heatmaps()?;
             for (index, pair) in pairs.iter().enumerate() {
                 all.push(one(model, &prediction, &heatmaps, index, pair, false));

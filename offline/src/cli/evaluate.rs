@@ -68,6 +68,7 @@ fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
         bail!("published datasets are measured with weights (.safetensors), not with a .onnx");
     }
     let (mut model, _) = weights::load(&args.model)?;
+    model.parameters_mut().move_to(&args.device.open()?)?;
     let measured = args
         .published
         .evaluate(&mut model, &args.data, args.limit, args.seed)?;

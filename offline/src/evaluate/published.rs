@@ -45,6 +45,7 @@ pub fn evaluate_samples(
             let batch = batch.map_err(ModelError::from)?;
             let options = ForwardOptions::evaluation(Extent::Everything);
             let prediction = model.forward(&mut Tape::inference(), &batch.input, options)?;
+            let prediction = prediction.to_host()?;
             let heatmaps = prediction.heatmaps()?;
             let fields = prediction.orientation.as_ref();
             for (index, shown) in batch.shown.iter().enumerate() {
