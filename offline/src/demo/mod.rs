@@ -9,16 +9,18 @@ mod drive;
 mod page;
 
 use crate::adapt::{AdaptConfig, Adapted, adapt, oracle};
+use crate::dataset::pose::cell_from_offset;
 use crate::dataset::{Pair, Truth, plain_batch, true_pose};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export::{self, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
-use crate::model::{Ccvpe, CrossViewModel, weights};
+use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, weights};
 use crate::predict::{PairPrediction, predict};
 use crate::run::{Interrupt, RunFolder, producer};
 use anyhow::{Context, ensure};
 use area::Areas;
 use clap::Args;
+use crossfix_calibration::uncertainty::fit_temperature;
 use drive::Drives;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -65,6 +67,7 @@ struct Outcome {
     label_errors_m: Vec<f64>,
     adapted: Adapted,
     adapt: AdaptConfig,
+    temperature: f64,
     export_error: f64,
     drives: Drives,
     seconds: f64,
@@ -97,11 +100,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
 
     say("measuring the teacher at home and in the target area");
     let source: Vec<&Pair> = areas.source.iter().collect();
-    let teacher_on_source = evaluate(
-        &source,
-        &predict(&mut teacher, &source, false)?,
-        &areas.source_truth,
-    );
+    let at_home = predict(&mut teacher, &source, true)?;
+    let teacher_on_source = evaluate(&source, &at_home, &areas.source_truth);
+    let temperature = source_temperature(&source, &at_home, &areas.source_truth, teacher.spec())?;
     let measured_teacher = measure(&mut teacher, &areas.test, &areas.test_truth)?;
 
     say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
@@ -145,7 +146,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let weights_path = folder.file("student.safetensors");
     weights::save(&weights_path, adapted.student.as_ref(), provenance)?;
     let (exported, _) = weights::load(&weights_path)?;
-    let export_error = export_student(&exported, &folder, &areas.test)?;
+    let export_error = export_student(&exported, temperature, &folder, &areas.test)?;
 
     say("replaying the drives through the daemon's pipeline");
     let drives = Drives::replay(&areas, &folder.file("student.onnx"))?;
@@ -161,6 +162,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         upper_bound,
         adapted,
         adapt: config,
+        temperature,
         export_error,
         drives,
         seconds: clock.elapsed().as_secs_f64(),
@@ -191,10 +193,40 @@ fn measure(
     })
 }
 
+/// The temperature at which the teacher's heatmaps mean what they say, where positions are known:
+/// in the source area. Heatmaps are trained towards a Gaussian of a metre, wider than the errors.
+fn source_temperature(
+    pairs: &[&Pair],
+    predictions: &[PairPrediction],
+    truth: &Truth,
+    spec: &CcvpeSpec,
+) -> anyhow::Result<f64> {
+    let side = spec.heatmap_side();
+    let cell = |at: f64| (at >= 0.0 && at < side as f64).then_some(at as usize);
+    let samples: Vec<(Vec<f32>, usize)> = pairs
+        .iter()
+        .zip(predictions)
+        .filter_map(|(pair, prediction)| {
+            let [column, row] = cell_from_offset(true_pose(pair, truth)?.offset_m, spec);
+            let (column, row) = (cell(column)?, cell(row)?);
+            let probabilities = prediction.heatmap.as_ref()?.iter();
+            let logs = probabilities.map(|p| p.max(f32::MIN_POSITIVE).ln());
+            Some((logs.collect(), row * side + column))
+        })
+        .collect();
+    let samples = samples.iter().map(|(logs, cell)| (logs.as_slice(), *cell));
+    let fit = fit_temperature(samples).context("no temperature fits the source area")?;
+    Ok(fit.temperature)
+}
+
 /// Writes student.onnx and parity.safetensors; the largest relative difference to tract.
-fn export_student(student: &Ccvpe, folder: &RunFolder, test: &[Pair]) -> anyhow::Result<f64> {
+fn export_student(
+    student: &Ccvpe,
+    temperature: f64,
+    folder: &RunFolder,
+    test: &[Pair],
+) -> anyhow::Result<f64> {
     let path = folder.file("student.onnx");
-    let temperature = 1.0;
     let card = export::student_card(student.spec(), temperature, "MIT OR Apache-2.0");
     write_onnx(student, card, &path)?;
     let step = (test.len() / PARITY_PAIRS).max(1);
@@ -266,7 +298,7 @@ impl Outcome {
                 "label_error_dropped_m": self.label_error_m(false),
             },
             "upper_bound": model(&self.upper_bound.evaluation),
-            "onnx": { "max_relative_error": self.export_error },
+            "onnx": { "max_relative_error": self.export_error, "temperature": self.temperature },
             "drive": self.drives.summary(),
             "pairs": { "adapt": self.areas.adapt.len(), "test": self.areas.test.len() },
             "seconds": self.seconds,

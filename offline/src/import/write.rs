@@ -76,7 +76,11 @@ fn entries(model: &dyn CrossViewModel) -> Vec<Entry> {
             ("running_mean", &statistics.mean),
             ("running_var", &statistics.variance),
         ] {
-            entries.push(floats(format!("{name}.{what}"), vec![values.len()], values.data()));
+            entries.push(floats(
+                format!("{name}.{what}"),
+                vec![values.len()],
+                values.data(),
+            ));
         }
         entries.push(Entry {
             name: format!("{name}.num_batches_tracked"),

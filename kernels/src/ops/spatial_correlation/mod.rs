@@ -116,7 +116,7 @@ impl Plan {
     }
 
     /// Compares the multiplications of the sum with the operations of the transforms, each weighed
-    /// with its measured speed (see `examples/correlation.rs`).
+    /// with an estimate of its speed; `examples/correlation.rs` measures it, not yet done.
     fn fourier_is_faster(&self) -> bool {
         /// Multiplications of the sum in the time of one n log₂ n unit of a transform.
         const UNIT: f64 = 12.0;
