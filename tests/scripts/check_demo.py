@@ -67,7 +67,9 @@ check("fused at most half of GNSS alone", ratio <= 0.5, f"{ratio:.1%}")
 coverage = value("drive.fused.coverage_95")
 check("the 95 % region holds the truth at least 90 % of the time", coverage >= 0.90, coverage)
 if coverage > 0.99:
-    print(f"note the 95 % region is too cautious: it holds the truth {coverage:.1%} of the time; the goal is 90 to 99 %")
+    # Three drives hold about fourteen independent errors, so a single run says little about this side;
+    # docs/benchmarks.md has the coverage over several seeds.
+    print(f"note the 95 % region holds the truth {coverage:.1%} of the time in this run")
 check("tract against the training engine", value("onnx.max_relative_error") <= 1e-4, value("onnx.max_relative_error"))
 
 model_path = out / "student.onnx"
