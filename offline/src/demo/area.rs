@@ -16,7 +16,7 @@ const ADAPT_DISTRICTS: usize = 4;
 const ADAPT_DRIVES: usize = 12;
 const TEST_DISTRICTS: usize = 3;
 const TEST_DRIVES: usize = 6;
-const TEST_LOGS: usize = 3;
+const TEST_LOGS: usize = 6;
 const DRIVE_LENGTH_M: f64 = 450.0;
 const SPACING_M: f64 = 4.5;
 
