@@ -107,6 +107,7 @@ fn images(case: &Case, rounding: u32) -> Result<Input> {
         ground: image("grd", "/grd")?,
         aerial: image("sat", "/sat")?,
         ground_left_bin: Vec::new(),
+        views: Vec::new(),
     })
 }
 
@@ -397,6 +398,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
     });
     let config = LossConfig {
         info_nce: case.number_or("/weights/infonce", 1e4) as f32,
+        triplet: 0.0,
         heatmap: case.number_or("/weights/ce", 1.0) as f32,
         orientation: case.number_or("/weights/ori", 10.0) as f32,
         levels: None,
@@ -553,6 +555,7 @@ fn compare_statistics(case: &Case, model: &Ccvpe, comparison: &mut Comparison) -
 fn adaptation(case: &Case, model: &Ccvpe, levels: usize) -> LossConfig {
     LossConfig {
         info_nce: 1.0,
+        triplet: 0.0,
         heatmap: 0.0,
         orientation: 0.0,
         levels: Some(levels),

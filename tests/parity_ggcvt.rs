@@ -29,8 +29,8 @@ fn network(case: &Case) -> Result<Ggcvt> {
     let net = case.text("/net")?;
     let name = match net {
         "ggcvt_vigor" => "ggcvt-vigor",
-        "ggcvt_kitti_3dof" => "ggcvt-kitti-3dof",
-        "ggcvt_kitti_2dof" => "ggcvt-kitti-2dof",
+        "ggcvt_kitti_3dof" => "ggcvt-kitti3",
+        "ggcvt_kitti_2dof" => "ggcvt-kitti2",
         _ => bail!("{}: unknown network {net:?}", case.name),
     };
     let mut spec = preset(name).context("a preset")?;

@@ -29,6 +29,7 @@ fn main() -> anyhow::Result<()> {
     let folder = VigorFolder::new(Path::new(&root));
     let vigor = Vigor::open(&folder, VigorSplit::SameAreaTest)?;
     let spec = preset("ccvpe-vigor").ok_or_else(|| anyhow::anyhow!("no preset ccvpe-vigor"))?;
+    let spec = spec.describe();
     let all = (0..vigor.rows.len()).collect();
     let samples = VigorSamples::new(&vigor, all, Headings::Within(180.0), &spec)?;
     let count = samples.len() as u64;

@@ -61,6 +61,7 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
         ground: noise(&[batch, 3, spec.ground_rows, spec.ground_columns])?,
         aerial: noise(&[batch, 3, spec.aerial_px, spec.aerial_px])?,
         ground_left_bin: Vec::new(),
+        views: Vec::new(),
     };
     let middle = spec.heatmap_side() as f64 / 2.0;
     let targets = vec![

@@ -2,7 +2,7 @@
 
 mod published;
 
-pub use published::evaluate_samples;
+pub use published::{Measured, evaluate_samples};
 
 use crate::dataset::pose::wrap_rad;
 use crate::dataset::{Pair, Truth, true_pose};
@@ -136,7 +136,7 @@ impl Evaluation {
 mod tests {
     use super::*;
     use crate::dataset::pairs::TruthRow;
-    use crate::model::preset;
+    use crate::model::named;
     use crate::predict::from_heatmap;
     use crate::train::tests::noise_pairs;
     use crossfix_calibration::{Enu, LocalFrame};
@@ -158,7 +158,7 @@ mod tests {
         let truth = Truth::open(folder.path()).unwrap();
 
         // The heatmap peaks 3.5 m further east and 4.5 m further north, its second peak on the spot.
-        let spec = preset("compact").unwrap();
+        let spec = named("compact").unwrap().describe();
         let mut heatmap = vec![0.0; 64 * 64];
         heatmap[(32 - 10) * 64 + 32 + 13] = 0.6;
         heatmap[(32 - 6) * 64 + 32 + 9] = 0.4;

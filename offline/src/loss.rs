@@ -25,9 +25,12 @@ pub struct PoseTarget {
 pub struct LossConfig {
     /// Weight of the mean of the levels' InfoNCE.
     pub info_nce: f32,
-    /// Weight of the heatmap's cross entropy; 0 leaves it out.
+    /// Weight of the soft-margin triplets of the levels, for networks that match by distance.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub triplet: f32,
+    /// Weight of the heatmap's cross entropy; 0 leaves it out. Networks without decoders have none.
     pub heatmap: f32,
-    /// Weight of the orientation field; 0 leaves it out.
+    /// Weight of the orientation field; 0 leaves it out. Networks without decoders have none.
     pub orientation: f32,
     /// Levels supervised, coarsest first; `None` is all.
     pub levels: Option<usize>,
@@ -47,6 +50,7 @@ impl Default for LossConfig {
     fn default() -> Self {
         Self {
             info_nce: 1.0,
+            triplet: 0.0,
             heatmap: 1.0,
             orientation: 0.1,
             levels: None,
@@ -58,6 +62,15 @@ impl Default for LossConfig {
     }
 }
 
+/// Left out of written settings, so that runs of networks without it keep their fingerprint.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(weight: &f32) -> bool {
+    *weight == 0.0
+}
+
 /// A loss and the values it was made of.
 #[derive(Debug)]
 pub struct Loss {
@@ -65,6 +78,8 @@ pub struct Loss {
     pub total: Tensor,
     /// InfoNCE of each supervised level.
     pub info_nce: Vec<f32>,
+    /// Sum of the levels' triplets.
+    pub triplet: Option<f32>,
     /// Cross entropy of the heatmap.
     pub heatmap: Option<f32>,
     /// Orientation loss.
@@ -74,7 +89,7 @@ pub struct Loss {
 /// What the Gaussian target is cut off at. Its tails would otherwise end in subnormal numbers,
 /// which spread through the backward pass and cost most processors a hundred cycles each: half of
 /// a training step.
-const LEAST_TARGET: f32 = 1e-12;
+pub(crate) const LEAST_TARGET: f32 = 1e-12;
 
 /// exp(-d² / 2σ²) at the cell centres, row-major; peak at most 1, and 0 where it is below 1e-12.
 ///
@@ -170,6 +185,10 @@ pub fn loss(
         .levels
         .unwrap_or(spec.levels.len())
         .min(prediction.levels.len());
+    if config.triplet > 0.0 {
+        let what = "triplets are of networks that match by distance; set loss.triplet to 0";
+        return Err(ModelError::Input(what.into()));
+    }
     let mut terms = Vec::new();
     let mut info_nce = Vec::new();
     for k in 0..supervised {
@@ -236,6 +255,7 @@ pub fn loss(
     Ok(Loss {
         total,
         info_nce,
+        triplet: None,
         heatmap,
         orientation,
     })

@@ -1,5 +1,6 @@
 //! Position errors along and across the road, yaw errors, and their summaries.
 
+pub mod ggcvt;
 pub mod published;
 
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,9 @@
 use crate::dataset::ahead::{Workers, ahead};
 use crate::dataset::pose::offset_from_cell;
 use crate::dataset::{Pair, PairSource, plain_batch};
-use crate::model::{CcvpeSpec, CrossViewModel, Extent, ForwardOptions, ModelError, Prediction};
+use crate::model::{
+    CrossViewModel, Extent, ForwardOptions, LevelMap, ModelError, ModelSpec, Prediction,
+};
 use crate::progress;
 use crossfix_kernels::{Tape, Tensor};
 use serde::{Deserialize, Serialize};
@@ -51,7 +53,7 @@ pub fn predict(
     let bar = progress::bar("predict", pairs.len() as u64);
     let mut all = Vec::with_capacity(pairs.len());
     for pairs in pairs.chunks(BATCH) {
-        let input = plain_batch(pairs, model.spec())?;
+        let input = plain_batch(pairs, model.describe())?;
         let options = ForwardOptions::evaluation(Extent::Everything);
         let prediction = model.forward(&mut Tape::inference(), &input, options)?;
         let prediction = prediction.to_host()?;
@@ -80,7 +82,7 @@ pub fn predict_source(
     model: &mut dyn CrossViewModel,
     source: &dyn PairSource,
 ) -> Result<Vec<PairPrediction>, ModelError> {
-    let spec = model.spec().clone();
+    let spec = model.describe().clone();
     let size = batch_size(&spec);
     let read = |number: u64| -> Result<_, ModelError> {
         let first = number as usize * size;
@@ -114,7 +116,7 @@ pub fn predict_source(
 }
 
 /// Samples in an inference batch: fewer of the large networks, whose activations fill memory.
-pub fn batch_size(spec: &CcvpeSpec) -> usize {
+pub fn batch_size(spec: &ModelSpec) -> usize {
     if spec.aerial_px >= 256 { 4 } else { 16 }
 }
 
@@ -126,7 +128,7 @@ fn one(
     pair: &Pair,
     keep_heatmap: bool,
 ) -> PairPrediction {
-    let spec = model.spec();
+    let spec = model.describe();
     let cells = spec.heatmap_side().pow(2);
     let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
     let residual_at = |cell: usize| {
@@ -134,16 +136,8 @@ fn one(
         let field = &field[index * 2 * cells..(index + 1) * 2 * cells];
         Some(f64::from(field[cells + cell]).atan2(f64::from(field[cell])))
     };
-    let side_m = spec.aerial_px as f64 * spec.metres_per_pixel;
-    let searched = spec.searched_channels();
-    let levels = prediction.levels.iter().enumerate().map(|(k, stack)| {
-        if k == 0 && spec.orientation_prior.is_some() {
-            level_mode(stack, index, &searched, side_m)
-        } else {
-            let all: Vec<usize> = (0..stack.shape()[1]).collect();
-            level_mode(stack, index, &all, side_m)
-        }
-    });
+    let levels = prediction.levels.iter().zip(&spec.levels);
+    let levels = levels.map(|(stack, level)| level_mode(stack, index, level));
     PairPrediction {
         level_modes_m: levels.collect(),
         ..from_heatmap(heatmap, residual_at, pair, spec, keep_heatmap)
@@ -155,7 +149,7 @@ pub fn from_heatmap(
     heatmap: &[f32],
     residual_at: impl Fn(usize) -> Option<f64>,
     pair: &Pair,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     keep_heatmap: bool,
 ) -> PairPrediction {
     let side = spec.heatmap_side();
@@ -208,27 +202,29 @@ pub fn arg_max(values: &[f32], allowed: impl Fn(usize) -> bool) -> Option<usize>
     best
 }
 
-fn level_mode(stack: &Tensor, sample: usize, channels: &[usize], side_m: f64) -> [f64; 2] {
-    let [_, all, grid, _] = <[usize; 4]>::try_from(stack.shape()).unwrap_or([1; 4]);
+fn level_mode(stack: &Tensor, sample: usize, level: &LevelMap) -> [f64; 2] {
+    let [_, channels, grid, _] = <[usize; 4]>::try_from(stack.shape()).unwrap_or([1; 4]);
     let plane = grid * grid;
+    let all: Vec<usize> = (0..channels).collect();
     let mut best = (f32::NEG_INFINITY, 0);
-    for channel in channels {
-        let from = (sample * all + channel) * plane;
+    for channel in level.searched.as_ref().unwrap_or(&all) {
+        let from = (sample * channels + channel) * plane;
         for (cell, score) in stack.data()[from..from + plane].iter().enumerate() {
             if *score > best.0 {
                 best = (*score, cell);
             }
         }
     }
-    let cell_m = side_m / grid as f64;
+    let (cell_m, half) = (level.map.metres_per_cell, grid as f64 / 2.0);
     let column = (best.1 % grid) as f64 + 0.5;
     let row = (best.1 / grid) as f64 + 0.5;
-    [column * cell_m - side_m / 2.0, side_m / 2.0 - row * cell_m]
+    [(column - half) * cell_m, (half - row) * cell_m]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::MapSpec;
 
     #[test]
     fn first_of_equal_largest_values_wins() {
@@ -250,7 +246,15 @@ mod tests {
         let mut scores = vec![0.0; 2 * 2 * 4];
         scores[8 + 4 + 1] = 1.0; // sample 1, channel 1, row 0, column 1
         let stack = Tensor::new(scores, &[2, 2, 2, 2]).unwrap();
-        assert_eq!(level_mode(&stack, 1, &[0, 1], 64.0), [16.0, 16.0]);
-        assert_eq!(level_mode(&stack, 1, &[0], 64.0), [-16.0, 16.0]);
+        let level = |searched| LevelMap {
+            map: MapSpec {
+                side: 2,
+                cell_px: 64.0,
+                metres_per_cell: 32.0,
+            },
+            searched,
+        };
+        assert_eq!(level_mode(&stack, 1, &level(None)), [16.0, 16.0]);
+        assert_eq!(level_mode(&stack, 1, &level(Some(vec![0]))), [-16.0, 16.0]);
     }
 }

@@ -3,7 +3,7 @@
 use super::AdaptError;
 use crate::dataset::Augmentation;
 use crate::loss::LossConfig;
-use crate::model::CcvpeSpec;
+use crate::model::ModelSpec;
 use crate::train::{BatchNormKind, DecayKind, FitConfig};
 use serde::{Deserialize, Serialize};
 
@@ -73,29 +73,8 @@ impl Default for AdaptConfig {
 }
 
 impl AdaptConfig {
-    /// The recipe `paper` for a network: the published settings for published networks.
-    pub fn paper(spec: &CcvpeSpec) -> Self {
-        if spec.preset.starts_with("compact") {
-            return Self::default();
-        }
-        // Only a whole circle can be turned.
-        let panorama = spec.ground_wraps;
-        Self {
-            epochs: if panorama { 3.0 } else { 5.0 },
-            decay: DecayKind::Constant,
-            batch_norm: BatchNormKind::Train,
-            augmentation: Augmentation {
-                heading_jitter_deg: if panorama { 180.0 } else { 0.0 },
-                ..Augmentation::none()
-            },
-            // Sigma 4 pixels of an aerial image 512 pixels wide.
-            sigma_m: 4.0 * spec.metres_per_pixel,
-            ..Self::default()
-        }
-    }
-
     /// The training that both students go through.
-    pub fn fit(&self, spec: &CcvpeSpec) -> FitConfig {
+    pub fn fit(&self, spec: &ModelSpec) -> FitConfig {
         let levels = self.levels.min(spec.levels.len());
         FitConfig {
             batch: self.batch,

@@ -78,14 +78,14 @@ pub fn adapt(
     // 1. Pseudo ground truth: the teacher's mode, nothing else of its heatmap.
     let labels = label(teacher.boxed_clone().as_mut(), pairs, config)?;
     let targets: Vec<(usize, PoseTarget)> = labels.iter().map(Label::target).enumerate().collect();
-    let settings = config.fit(teacher.spec());
+    let settings = config.fit(teacher.describe());
     let train = |name: &'static str, targets: &[(usize, PoseTarget)]| {
         let mut student = teacher.boxed_clone();
         let samples = Labelled {
             source: pairs,
             labels: targets,
             augmentation: &settings.augmentation,
-            spec: teacher.spec(),
+            spec: teacher.describe(),
         };
         let fitted = fit_samples(
             name,

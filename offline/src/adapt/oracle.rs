@@ -4,7 +4,7 @@ use super::AdaptError;
 use super::config::AdaptConfig;
 use crate::dataset::{Example, Pair, Truth, true_pose};
 use crate::loss::LossConfig;
-use crate::model::{CcvpeSpec, CrossViewModel};
+use crate::model::{CrossViewModel, ModelSpec};
 use crate::run::{Interrupt, RunFolder};
 use crate::train::{FitConfig, Fitted, fit};
 
@@ -28,15 +28,15 @@ pub fn fine_tune(
     interrupt: &Interrupt,
 ) -> Result<(Box<dyn CrossViewModel>, Fitted), AdaptError> {
     config.check()?;
-    let examples = supervised_examples(teacher.spec(), pairs, truth);
+    let examples = supervised_examples(teacher.describe(), pairs, truth);
     let mut student = teacher.boxed_clone();
     let settings = FitConfig {
         loss: LossConfig {
             sigma_m: config.sigma_m,
             all_bins_at_first_level: config.all_bins_at_first_level,
-            ..LossConfig::default()
+            ..teacher.supervised().loss
         },
-        ..config.fit(teacher.spec())
+        ..config.fit(teacher.describe())
     };
     let fitted = fit(
         "oracle",
@@ -56,7 +56,7 @@ pub fn fine_tune(
 
 /// Pairs with their true poses, as far as these lie in the prepared aerial image.
 pub fn supervised_examples<'a>(
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     pairs: &'a [Pair],
     truth: &Truth,
 ) -> Vec<Example<'a>> {

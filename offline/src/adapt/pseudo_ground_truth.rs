@@ -53,8 +53,8 @@ pub fn label(
     config: &AdaptConfig,
 ) -> Result<Vec<Label>, ModelError> {
     let predictions = predict_source(teacher, pairs)?;
-    let bin_rad = teacher.spec().bin_rad();
-    let prior = teacher.spec().orientation_prior;
+    let bin_rad = teacher.describe().bin_rad();
+    let prior = teacher.describe().orientation_prior;
     // An angle beyond the prior has no bin to learn; the nearest inside has.
     let widest_rad = prior.map_or(f64::INFINITY, |n| n.max(1) as f64 * bin_rad);
     let labels = predictions.iter().enumerate().map(|(index, prediction)| {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::dataset::Pair;
 use crate::model::weights::arrays_of;
-use crate::model::{Ccvpe, preset};
+use crate::model::{Ccvpe, CrossViewModel, named, preset};
 use crate::train::tests::noise_pairs;
 
 fn pairs() -> Vec<Pair> {
@@ -59,4 +59,44 @@ fn a_share_of_nothing_is_refused() {
         &Interrupt::default(),
     );
     assert!(result.err().unwrap().to_string().contains("keep is 0"));
+}
+
+#[test]
+fn both_kinds_of_network_adapt_with_their_own_recipe() {
+    let pairs: Vec<Pair> = noise_pairs(6, "ggcvt-compact")
+        .into_iter()
+        .map(|(pair, _)| pair)
+        .collect();
+    let teacher = named("ggcvt-compact").unwrap().build(3).unwrap();
+    let config = AdaptConfig {
+        epochs: 1.0,
+        ..teacher.paper()
+    };
+    assert_eq!((config.levels, config.keep, config.batch), (3, 0.7, 4));
+    let ccvpe = Ccvpe::new(preset("compact").unwrap(), 3).unwrap().paper();
+    assert_eq!((ccvpe.levels, ccvpe.keep, ccvpe.batch), (2, 0.8, 8));
+    let interrupt = Interrupt::default();
+    let adapted = adapt(
+        teacher.as_ref(),
+        &pairs,
+        &config,
+        1,
+        None,
+        false,
+        &interrupt,
+    )
+    .unwrap();
+    assert_eq!(
+        adapted.filtered.kept.iter().filter(|kept| **kept).count(),
+        5
+    );
+    let (before, after) = (
+        arrays_of(teacher.as_ref()),
+        arrays_of(adapted.student.as_ref()),
+    );
+    let untouched: Vec<&String> = before
+        .keys()
+        .filter(|name| before[*name] == after[*name])
+        .collect();
+    assert!(untouched.is_empty(), "{untouched:?}");
 }

@@ -5,7 +5,7 @@ use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
 use crate::dataset::Truth;
-use crate::model::{Ccvpe, CrossViewModel, weights};
+use crate::model::{CrossViewModel, weights};
 use crate::run::{Interrupt, RunFolder, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
@@ -89,8 +89,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     }
     let (mut teacher, header) = weights::load(&args.teacher)?;
     teacher.parameters_mut().move_to(&args.device.open()?)?;
-    let spec = teacher.spec().clone();
-    let mut config = data::settings(args.config.as_deref(), AdaptConfig::paper(&spec))?;
+    let spec = teacher.describe().clone();
+    let mut config = data::settings(args.config.as_deref(), teacher.paper())?;
     config.keep = args.keep.unwrap_or(config.keep);
     config.levels = args.levels.unwrap_or(config.levels);
     config.all_levels |= args.all_levels;
@@ -100,7 +100,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if args.published.is_published() {
-        return adapt_published(args, &teacher, &config, &folder, &interrupt);
+        return adapt_published(args, teacher.as_ref(), &config, &folder, &interrupt);
     }
     let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
     let provenance = |details: Value| -> anyhow::Result<Value> {
@@ -119,7 +119,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         Some(truth) => {
             let truth = Truth::open(truth)?;
             let (student, fitted) = oracle::fine_tune(
-                &teacher,
+                teacher.as_ref(),
                 &pairs,
                 &truth,
                 &config,
@@ -132,7 +132,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         }
         None => {
             let adapted = adapt(
-                &teacher,
+                teacher.as_ref(),
                 &pairs,
                 &config,
                 args.seed,
@@ -172,7 +172,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
 /// Adapts to the target area of VIGOR or KITTI, and measures teacher and student on its test part.
 fn adapt_published(
     args: &AdaptArgs,
-    teacher: &Ccvpe,
+    teacher: &dyn CrossViewModel,
     config: &AdaptConfig,
     folder: &RunFolder,
     interrupt: &Interrupt,
@@ -183,7 +183,7 @@ fn adapt_published(
         );
     }
     let published = &args.published;
-    let pairs = published.target(&args.data, args.limit, teacher.spec())?;
+    let pairs = published.target(&args.data, args.limit, teacher.describe())?;
     let adapted = adapt(
         teacher,
         pairs.as_ref(),

@@ -2,7 +2,7 @@
 
 use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
 use crate::evaluate::{Evaluation, evaluate};
-use crate::model::{CcvpeSpec, CrossViewModel};
+use crate::model::{CrossViewModel, ModelSpec};
 use crate::predict::predict;
 use crate::run::sha256_file;
 use anyhow::Context;
@@ -13,7 +13,7 @@ use std::path::Path;
 /// Reads and prepares a dataset; of more than `limit` pairs, every n-th is taken.
 pub fn pairs(
     folder: &Path,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     margin_m: f64,
     limit: Option<usize>,
 ) -> anyhow::Result<(Vec<Pair>, PairsDataset)> {
@@ -40,7 +40,7 @@ pub fn measure(
     limit: Option<usize>,
 ) -> anyhow::Result<Evaluation> {
     let truth = Truth::open(folder)?;
-    let (pairs, _) = pairs(folder, model.spec(), 0.0, limit)?;
+    let (pairs, _) = pairs(folder, model.describe(), 0.0, limit)?;
     let pairs: Vec<&Pair> = pairs.iter().collect();
     let predictions = predict(model, &pairs, false)?;
     Ok(evaluate(&pairs, &predictions, &truth))

@@ -6,7 +6,7 @@ use super::published::PublishedArgs;
 use crate::dataset::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export;
-use crate::model::{CrossViewModel, preset, weights};
+use crate::model::{named, weights};
 use crate::predict::{PairPrediction, from_heatmap};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -51,7 +51,7 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     } else {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
-        data::measure(&mut model, &args.data, args.limit)?
+        data::measure(model.as_mut(), &args.data, args.limit)?
     };
     if args.json {
         let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
@@ -71,9 +71,9 @@ fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
     model.parameters_mut().move_to(&args.device.open()?)?;
     let measured = args
         .published
-        .evaluate(&mut model, &args.data, args.limit, args.seed)?;
+        .evaluate(model.as_mut(), &args.data, args.limit, args.seed)?;
     if args.json {
-        let settings = args.published.provenance(measured.position_m.count);
+        let settings = args.published.provenance(measured.count());
         let text = json!({ "settings": settings, "measured": measured });
         println!("{}", serde_json::to_string_pretty(&text)?);
     } else {
@@ -86,7 +86,8 @@ fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
 fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Result<Evaluation> {
     let mut matcher = TractMatcher::load(path)?;
     let name = matcher.card().preset.clone();
-    let spec = preset(&name).with_context(|| format!("this program has no preset {name:?}"))?;
+    let spec = named(&name).with_context(|| format!("this program has no preset {name:?}"))?;
+    let spec = spec.describe();
     export::agree(matcher.card(), &spec)?;
     let truth = Truth::open(folder)?;
     let (pairs, _) = data::pairs(folder, &spec, 0.0, limit)?;
@@ -119,7 +120,7 @@ mod tests {
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
-    use crate::model::Ccvpe;
+    use crate::model::{Ccvpe, CrossViewModel, preset};
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
     #[test]
@@ -144,7 +145,7 @@ mod tests {
             write_pairs(&area, &plan, &pairs, &indicatif::ProgressBar::hidden()).unwrap();
             let mut model = Ccvpe::new(preset(name).unwrap(), 4).unwrap();
             let path = folder.path().join("student.onnx");
-            let card = export::student_card(model.spec(), 1.0, "MIT");
+            let card = export::student_card(model.describe(), 1.0, "MIT");
             export::write_onnx(&model, card, &path).unwrap();
             let exported = measure_onnx(&path, &pairs, None).unwrap();
             let trained = data::measure(&mut model, &pairs, None).unwrap();

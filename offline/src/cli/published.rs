@@ -5,9 +5,8 @@ use crate::dataset::vigor::{
     Headings, Vigor, VigorFolder, VigorImages, VigorSamples, VigorSplit, split,
 };
 use crate::dataset::{PairSource, Pictures, Problems, Samples, npy};
-use crate::evaluate::evaluate_samples;
-use crate::metrics::published::PublishedSummary;
-use crate::model::{CcvpeSpec, CrossViewModel};
+use crate::evaluate::{Measured, evaluate_samples};
+use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -103,9 +102,10 @@ pub struct PublishedArgs {
     /// KITTI: folder of the list files. Default: `lists` in --data.
     #[arg(long)]
     lists: Option<PathBuf>,
-    /// KITTI: turn patches by up to this many degrees either way.
-    #[arg(long, default_value_t = 180.0)]
-    rotation_range: f64,
+    /// KITTI: turn patches by up to this many degrees either way. Default: what the network was
+    /// published with, 180 for CCVPE.
+    #[arg(long)]
+    rotation_range: Option<f64>,
     /// Keep decoded pictures in this folder; later epochs and runs read them there.
     #[arg(long)]
     cache: Option<PathBuf>,
@@ -192,7 +192,17 @@ impl PublishedArgs {
         }
     }
 
-    fn indices(&self, part: Part, count: usize) -> anyhow::Result<Vec<usize>> {
+    fn rotation_range(&self, spec: &ModelSpec) -> f64 {
+        self.rotation_range.unwrap_or(match spec.camera {
+            GroundCamera::CalibratedPinhole {
+                heading_range_deg, ..
+            } => heading_range_deg,
+            _ => 180.0,
+        })
+    }
+
+    /// GGCVT's published code shuffles VIGOR's lists in a way of its own, and tests on them whole.
+    fn indices(&self, part: Part, count: usize, kind: NetworkKind) -> anyhow::Result<Vec<usize>> {
         let target = || match &self.order {
             None => Ok(split::target_area(count)),
             Some(path) => read_order(path, count).map(split::parts),
@@ -200,8 +210,14 @@ impl PublishedArgs {
         if self.order.is_some() && matches!(part, Part::All | Part::Train | Part::Validation) {
             bail!("--order is of the parts target, target-validation and target-test");
         }
-        let [train, validation] = split::train_validation(count);
+        let ggcvt = kind == NetworkKind::Ggcvt && self.dataset == DatasetKind::Vigor;
+        let [train, validation] = if ggcvt {
+            split::ggcvt_train_validation(count)
+        } else {
+            split::train_validation(count)
+        };
         Ok(match part {
+            Part::All if ggcvt => split::ggcvt_order(count),
             Part::All => (0..count).collect(),
             Part::Train => train,
             Part::Validation => validation,
@@ -219,7 +235,7 @@ impl PublishedArgs {
             .with_context(|| format!("cannot make the folder {}", folder.display()))
     }
 
-    fn headings(&self, spec: &CcvpeSpec) -> anyhow::Result<Headings> {
+    fn headings(&self, spec: &ModelSpec) -> anyhow::Result<Headings> {
         if let Some(path) = &self.orientations {
             let degrees = npy::read(path).map_err(anyhow::Error::msg)?;
             return Ok(Headings::Fixed(degrees));
@@ -240,7 +256,7 @@ impl PublishedArgs {
         part: Part,
         train: bool,
         limit: Option<usize>,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> anyhow::Result<Box<dyn Samples + 'a>> {
         let cut = |mut indices: Vec<usize>| {
             indices.truncate(limit.unwrap_or(usize::MAX));
@@ -248,7 +264,7 @@ impl PublishedArgs {
         };
         Ok(match opened {
             Published::Vigor(vigor) => {
-                let indices = cut(self.indices(part, vigor.rows.len())?);
+                let indices = cut(self.indices(part, vigor.rows.len(), spec.kind)?);
                 let headings = self.headings(spec)?;
                 let mut samples = VigorSamples::new(vigor, indices, headings, spec)?;
                 samples.semi_positives = train && self.semi_positives;
@@ -257,8 +273,8 @@ impl PublishedArgs {
                 Box::new(samples)
             }
             Published::Kitti(kitti) => {
-                let indices = cut(self.indices(part, kitti.rows.len())?);
-                let range = self.rotation_range;
+                let indices = cut(self.indices(part, kitti.rows.len(), spec.kind)?);
+                let range = self.rotation_range(spec);
                 let mut samples = KittiSamples::new(kitti, indices, range, spec)?;
                 samples.pictures = self.pictures()?;
                 Box::new(samples)
@@ -273,7 +289,7 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<PublishedSummary> {
+    ) -> anyhow::Result<Measured> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::All);
         self.evaluate_part(model, data, list, part, limit, seed)
@@ -286,7 +302,7 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<PublishedSummary> {
+    ) -> anyhow::Result<Measured> {
         let (list, part) = match self.dataset {
             DatasetKind::Kitti => (List::Test1, Part::All),
             _ => (self.list([List::CrossAreaTrain; 2]), Part::Validation),
@@ -301,7 +317,7 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<PublishedSummary> {
+    ) -> anyhow::Result<Measured> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         self.evaluate_part(model, data, list, Part::TargetTest, limit, seed)
     }
@@ -315,9 +331,9 @@ impl PublishedArgs {
         part: Part,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<PublishedSummary> {
+    ) -> anyhow::Result<Measured> {
         let opened = self.open(data, list)?;
-        let samples = self.samples(&opened, part, false, limit, model.spec())?;
+        let samples = self.samples(&opened, part, false, limit, model.describe())?;
         let vehicle_frame = self.dataset == DatasetKind::Kitti;
         Ok(evaluate_samples(
             model,
@@ -332,7 +348,7 @@ impl PublishedArgs {
         &self,
         data: &Path,
         limit: Option<usize>,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
         with: impl FnOnce(&dyn Samples) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
         let list = self.list([List::CrossAreaTrain, List::Train]);
@@ -351,7 +367,7 @@ impl PublishedArgs {
         &self,
         data: &Path,
         limit: Option<usize>,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> anyhow::Result<Box<dyn PairSource>> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::Target);
@@ -359,7 +375,7 @@ impl PublishedArgs {
             self.open(data, list)?;
         }
         let mut wrong = None;
-        let choose = |count: usize| match self.indices(part, count) {
+        let choose = |count: usize| match self.indices(part, count, spec.kind) {
             Ok(mut indices) => {
                 indices.truncate(limit.unwrap_or(usize::MAX));
                 indices
@@ -380,7 +396,7 @@ impl PublishedArgs {
             _ => {
                 let folder = self.kitti_folder(data);
                 let split = Self::kitti_split(list)?;
-                let range = self.rotation_range;
+                let range = self.rotation_range(spec);
                 let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
                 images.pictures = self.pictures()?;
                 Box::new(images)
@@ -459,7 +475,7 @@ mod tests {
             [Part::Train, Part::Validation].as_slice(),
             &[Part::Target, Part::TargetValidation, Part::TargetTest],
         ] {
-            let of = |part: &Part| args.indices(*part, 101).unwrap();
+            let of = |part: &Part| args.indices(*part, 101, NetworkKind::Ccvpe).unwrap();
             let mut all: Vec<usize> = parts.iter().flat_map(of).collect();
             all.sort_unstable();
             assert_eq!(all, (0..101).collect::<Vec<_>>());
@@ -483,7 +499,10 @@ mod tests {
     #[test]
     fn a_network_without_prior_searches_the_whole_circle() {
         let args = parsed("x --dataset vigor");
-        let within = |name| args.headings(&crate::model::preset(name).unwrap()).unwrap();
+        let within = |name| {
+            args.headings(&crate::model::named(name).unwrap().describe())
+                .unwrap()
+        };
         assert_eq!(within("ccvpe-vigor"), Headings::Within(180.0));
         assert_eq!(within("ccvpe-vigor-prior0"), Headings::Within(0.0));
     }

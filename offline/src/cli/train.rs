@@ -5,7 +5,7 @@ use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use crate::adapt::oracle::supervised_examples;
 use crate::dataset::Truth;
-use crate::model::{Ccvpe, CrossViewModel, PRESETS, preset, weights};
+use crate::model::{CrossViewModel, named, names, weights};
 use crate::run::{Interrupt, RunFolder, producer};
 use crate::train::{FitConfig, fit, fit_samples};
 use anyhow::{Context, bail};
@@ -24,8 +24,9 @@ pub struct TrainArgs {
     /// Another one to measure on at the end.
     #[arg(long)]
     validation: Option<PathBuf>,
-    /// The network: compact, compact-front, or a published one (`ccvpe-vigor`, `ccvpe-kitti`,
-    /// `ccvpe-oxford` with options behind, such as ccvpe-vigor-fov180-prior72-reflect).
+    /// The network: compact, compact-front, ggcvt-compact, or a published one (`ccvpe-vigor`,
+    /// `ccvpe-kitti`, `ccvpe-oxford` with options behind, such as
+    /// ccvpe-vigor-fov180-prior72-reflect; `ggcvt-vigor`, `ggcvt-kitti3`, `ggcvt-kitti2`).
     #[arg(long, default_value = "compact")]
     preset: String,
     /// Weights to begin with; their network wins over --preset.
@@ -68,24 +69,19 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let mut model = match &args.init {
         Some(path) => weights::load(path)?.0,
         None => {
-            let spec = preset(&args.preset).with_context(|| {
+            let spec = named(&args.preset).with_context(|| {
                 format!(
                     "no preset {:?}; there are {}",
                     args.preset,
-                    PRESETS.join(", ")
+                    names().join(", ")
                 )
             })?;
-            Ccvpe::new(spec, args.seed)?
+            spec.build(args.seed)?
         }
     };
     model.parameters_mut().move_to(&args.device.open()?)?;
-    let spec = model.spec().clone();
-    let defaults = if spec.preset.starts_with("compact") {
-        FitConfig::default()
-    } else {
-        FitConfig::published(&spec)
-    };
-    let mut config = data::settings(args.config.as_deref(), defaults)?;
+    let spec = model.describe().clone();
+    let mut config = data::settings(args.config.as_deref(), model.supervised())?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.steps = args.steps.or(config.steps);
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
@@ -94,7 +90,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if args.published.is_published() {
-        return train_published(args, &mut model, &config, &folder, &interrupt);
+        return train_published(args, model.as_mut(), &config, &folder, &interrupt);
     }
     let truth = Truth::open(&args.data)?;
     let (pairs, dataset) = data::pairs(&args.data, &spec, args.margin_m, args.limit)?;
@@ -114,7 +110,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let fitted = fit(
         "train",
-        &mut model,
+        model.as_mut(),
         &examples,
         &config,
         args.seed,
@@ -132,7 +128,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let measured = args
         .validation
         .as_ref()
-        .map(|path| data::measure(&mut model, path, None))
+        .map(|path| data::measure(model.as_mut(), path, None))
         .transpose()?;
     if let Some(measured) = &measured {
         print!("{}", measured.table());
@@ -148,7 +144,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         "licence": dataset.manifest.licence,
     });
     let path = folder.file("model.safetensors");
-    weights::save(&path, &model, provenance.clone())?;
+    weights::save(&path, model.as_ref(), provenance.clone())?;
     folder
         .write_json("run.json", &provenance)
         .context("cannot write run.json")?;
@@ -165,12 +161,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
 /// VIGOR's list, KITTI's first test list.
 fn train_published(
     args: &TrainArgs,
-    model: &mut Ccvpe,
+    model: &mut dyn CrossViewModel,
     config: &FitConfig,
     folder: &RunFolder,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
-    let spec = model.spec().clone();
+    let spec = model.describe().clone();
     let published = &args.published;
     let (fitted, samples) = published.train(&args.data, args.limit, &spec, |samples| {
         let fitted = fit_samples(

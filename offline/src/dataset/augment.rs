@@ -4,7 +4,7 @@
 //! mirrored east–west; both turn clockwise by quarters; the ground image alone rolls.
 
 use crate::loss::PoseTarget;
-use crate::model::CcvpeSpec;
+use crate::model::{GroundCamera, ModelSpec};
 use crossfix_calibration::RgbImage;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -111,11 +111,11 @@ impl Tint {
 
 impl View {
     /// Draws a view of an aerial image whose side is `aerial_side` pixels. The pose stays at
-    /// least a tenth of the side inside the crop where the image allows it.
+    /// least a tenth of the side inside the heatmap where the image allows it.
     pub fn draw(
         rng: &mut impl Rng,
         augmentation: &Augmentation,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
         aerial_side: usize,
         target: &PoseTarget,
     ) -> Self {
@@ -131,12 +131,15 @@ impl View {
             [Tint::default(); 2]
         };
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
-        let column_deg = 360.0 / (spec.orientation_bins * spec.encoder.stride()) as f64;
+        let column_deg = 360.0 / (spec.orientation_bins * spec.columns_per_bin) as f64;
         let margin = (aerial_side.saturating_sub(spec.aerial_px) / 2) as f64;
         let jitter = (augmentation.crop_jitter_m / spec.metres_per_pixel).min(margin);
         let pixels_per_cell = spec.metres_per_cell() / spec.metres_per_pixel;
-        let pose = [target.column, target.row].map(|cells| cells * pixels_per_cell);
-        let border = 0.1 * spec.aerial_px as f64;
+        // The heatmap may cover less than the crop.
+        let heatmap_px = spec.heatmap.side as f64 * spec.heatmap.cell_px;
+        let beside_px = (spec.aerial_px as f64 - heatmap_px) / 2.0;
+        let pose = [target.column, target.row].map(|cells| beside_px + cells * pixels_per_cell);
+        let border = beside_px + 0.1 * heatmap_px;
         let crop_px = [0, 1].map(|axis| {
             let low = (pose[axis] + border - spec.aerial_px as f64).max(-margin);
             let high = (pose[axis] - border).min(margin);
@@ -162,7 +165,7 @@ impl View {
     }
 
     /// The pose as this view shows it.
-    pub fn pose(&self, target: &PoseTarget, spec: &CcvpeSpec) -> PoseTarget {
+    pub fn pose(&self, target: &PoseTarget, spec: &ModelSpec) -> PoseTarget {
         let half = spec.heatmap_side() as f64 / 2.0;
         let cells_per_pixel = spec.metres_per_pixel / spec.metres_per_cell();
         let mut x = target.column - half - self.crop_px[0] as f64 * cells_per_pixel;
@@ -175,7 +178,7 @@ impl View {
         for _ in 0..self.quarter_turns {
             (x, y) = (-y, x);
         }
-        let column_rad = spec.bin_rad() / spec.encoder.stride() as f64;
+        let column_rad = spec.bin_rad() / spec.columns_per_bin as f64;
         PoseTarget {
             column: x + half,
             row: y + half,
@@ -184,9 +187,12 @@ impl View {
     }
 
     /// The bin of the ground image's left edge as this view shows it.
-    pub fn left_bin(&self, left_bin: usize, spec: &CcvpeSpec) -> usize {
+    pub fn left_bin(&self, left_bin: usize, spec: &ModelSpec) -> usize {
         let bins = spec.orientation_bins;
-        let width = spec.ground_feature_columns() % bins;
+        let width = match spec.camera {
+            GroundCamera::OnBin { bins: width } => width % bins,
+            _ => 0,
+        };
         let mirrored = if self.mirror {
             (2 * bins - left_bin % bins - width) % bins
         } else {
@@ -196,9 +202,9 @@ impl View {
     }
 
     /// Writes the ground image into `out`, `[3, rows, columns]`, values 0 to 255.
-    pub fn ground(&self, image: &RgbImage, spec: &CcvpeSpec, out: &mut [f32]) {
+    pub fn ground(&self, image: &RgbImage, spec: &ModelSpec, out: &mut [f32]) {
         let columns = image.width;
-        let whole_circle = !spec.ground_left_bin;
+        let whole_circle = !spec.ground_left_bin();
         let turn = if whole_circle {
             self.quarter_turns * columns / 4
         } else {
@@ -233,7 +239,7 @@ impl View {
     }
 
     /// Writes the aerial crop into `out`, `[3, side, side]`, values 0 to 255.
-    pub fn aerial(&self, image: &RgbImage, spec: &CcvpeSpec, out: &mut [f32]) {
+    pub fn aerial(&self, image: &RgbImage, spec: &ModelSpec, out: &mut [f32]) {
         let side = spec.aerial_px;
         let margin = (image.width.saturating_sub(side) / 2) as isize;
         let plane = side * side;
@@ -262,7 +268,7 @@ impl View {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::preset;
+    use crate::model::named;
     use rand::SeedableRng;
 
     fn target(column: f64, row: f64, residual_rad: f64) -> PoseTarget {
@@ -294,7 +300,7 @@ mod tests {
 
     #[test]
     fn aerial_pixels_and_pose_move_together_in_every_view() {
-        let spec = preset("compact").unwrap();
+        let spec = named("compact").unwrap().describe();
         // The camera in the centre of aerial pixel (100, 31) of the crop, heatmap cell (50, 15).
         let image = dot(160, 160, 100 + 16, 31 + 16);
         let pose = target(50.25, 15.75, 0.0);
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn ground_turns_with_the_aerial_image() {
-        let spec = preset("compact").unwrap();
+        let spec = named("compact").unwrap().describe();
         // Content due east (column 192) of an aerial image turned clockwise is due south (edge).
         let image = dot(256, 48, 192, 3);
         let mut out = vec![0.0; 3 * 48 * 256];
@@ -339,7 +345,7 @@ mod tests {
 
     #[test]
     fn rolling_right_is_a_counter_clockwise_residual() {
-        let spec = preset("compact").unwrap();
+        let spec = named("compact").unwrap().describe();
         let view = View {
             roll_columns: 16,
             ..View::default()
@@ -361,7 +367,7 @@ mod tests {
 
     #[test]
     fn left_bins_of_a_front_view_turn_and_mirror() {
-        let spec = preset("compact-front").unwrap();
+        let spec = named("compact-front").unwrap().describe();
         // Bins 5 to 10 are centred on north; mirrored they stay, turned they look east.
         let view = |mirror, quarter_turns| View {
             mirror,

@@ -7,7 +7,7 @@ use super::Pair;
 use super::pairs::{DatasetError, PairRow, PairsDataset};
 use super::picture;
 use super::pose::{left_bin, strip_spec, yaw_from_heading};
-use crate::model::CcvpeSpec;
+use crate::model::{GroundView, ModelSpec};
 use crate::progress;
 use crossfix_calibration::{Geodetic, PatchSpec, RgbImage, StripRemap};
 use crossfix_onboard::tiles::{TileError, TileStore};
@@ -38,7 +38,7 @@ impl Default for Preparation {
 /// [`DatasetError`] naming the first pair whose picture or tiles cannot be used.
 pub fn prepare(
     dataset: &PairsDataset,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     preparation: &Preparation,
 ) -> Result<Vec<Pair>, DatasetError> {
     let rows = &dataset.rows;
@@ -69,7 +69,7 @@ pub fn prepare(
 fn one(
     dataset: &PairsDataset,
     row: &PairRow,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     preparation: &Preparation,
     tiles: &mut TileStore,
 ) -> Result<Pair, DatasetError> {
@@ -113,6 +113,10 @@ fn one(
         coarse_offset_m: [offset.east(), offset.north()],
         coarse_covariance_m2: row.covariance_m2,
         yaw_rad,
+        view: GroundView::Panorama {
+            metres_per_pixel: spec.metres_per_pixel,
+            turn_rad: 0.0,
+        },
     })
 }
 
@@ -147,7 +151,7 @@ mod tests {
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::dataset::{Truth, true_pose};
-    use crate::model::{Ccvpe, preset};
+    use crate::model::named;
     use crate::run::Interrupt;
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
@@ -178,7 +182,7 @@ mod tests {
             let folder = simulated(6, camera);
             let dataset = PairsDataset::open(folder.path()).unwrap();
             let truth = Truth::open(folder.path()).unwrap();
-            let spec = preset(name).unwrap();
+            let spec = named(name).unwrap().describe();
             let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
             assert_eq!(pairs.len(), 6);
             for pair in &pairs {
@@ -195,16 +199,25 @@ mod tests {
         let folder = simulated(4, CameraKind::Panorama);
         std::fs::remove_file(folder.path().join("truth.jsonl")).unwrap();
         let dataset = PairsDataset::open(folder.path()).unwrap();
-        let spec = preset("compact").unwrap();
-        let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
-        let teacher = Ccvpe::new(spec, 1).unwrap();
+        let teacher = named("compact").unwrap().build(1).unwrap();
+        let preparation = Preparation::default();
+        let pairs = prepare(&dataset, teacher.describe(), &preparation).unwrap();
         let config = AdaptConfig {
             batch: 2,
             epochs: 1.0,
             ..AdaptConfig::default()
         };
         let interrupt = Interrupt::default();
-        let adapted = adapt(&teacher, &pairs, &config, 1, None, false, &interrupt).unwrap();
+        let adapted = adapt(
+            teacher.as_ref(),
+            &pairs,
+            &config,
+            1,
+            None,
+            false,
+            &interrupt,
+        )
+        .unwrap();
         assert_eq!(adapted.labels.len(), 4);
     }
 
@@ -214,7 +227,7 @@ mod tests {
         let dataset = PairsDataset::open(folder.path()).unwrap();
         let row = &dataset.rows[1];
         std::fs::write(folder.path().join(&row.image), b"not a picture").unwrap();
-        let spec = preset("compact").unwrap();
+        let spec = named("compact").unwrap().describe();
         let error = prepare(&dataset, &spec, &Preparation::default()).unwrap_err();
         assert!(error.to_string().contains(&row.id), "{error}");
     }

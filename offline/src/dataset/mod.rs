@@ -34,7 +34,7 @@ pub use problems::Problems;
 pub use samples::{Labelled, PairSource, Samples, Shown};
 
 use crate::loss::PoseTarget;
-use crate::model::{CcvpeSpec, Input, ModelError};
+use crate::model::{GroundView, Input, ModelError, ModelSpec};
 use crossfix_calibration::{Geodetic, RgbImage};
 use crossfix_kernels::Tensor;
 use rayon::prelude::*;
@@ -62,6 +62,8 @@ pub struct Pair {
     pub coarse_covariance_m2: [[f64; 2]; 2],
     /// Yaw that the strip was aligned with, radians counter-clockwise from east.
     pub yaw_rad: f64,
+    /// How the ground image was taken, for networks that lay it on the ground.
+    pub view: GroundView,
 }
 
 /// A pair and where its label says the camera is.
@@ -80,7 +82,7 @@ pub struct Example<'a> {
 pub fn batch(
     examples: &[Example],
     views: &[View],
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
 ) -> Result<(Input, Vec<PoseTarget>), ModelError> {
     let ground_len = 3 * spec.ground_rows * spec.ground_columns;
     let aerial_len = 3 * spec.aerial_px * spec.aerial_px;
@@ -106,11 +108,12 @@ pub fn batch(
     let input = Input {
         ground: Tensor::new(ground, &[n, 3, spec.ground_rows, spec.ground_columns])?,
         aerial: Tensor::new(aerial, &[n, 3, spec.aerial_px, spec.aerial_px])?,
-        ground_left_bin: if spec.ground_left_bin {
+        ground_left_bin: if spec.ground_left_bin() {
             left_bins.collect()
         } else {
             Vec::new()
         },
+        views: examples.iter().map(|example| example.pair.view).collect(),
     };
     Ok((input, targets.collect()))
 }
@@ -119,7 +122,7 @@ pub fn batch(
 ///
 /// # Errors
 /// As [`batch`].
-pub fn plain_batch(pairs: &[&Pair], spec: &CcvpeSpec) -> Result<Input, ModelError> {
+pub fn plain_batch(pairs: &[&Pair], spec: &ModelSpec) -> Result<Input, ModelError> {
     let nowhere = PoseTarget {
         column: 0.0,
         row: 0.0,
@@ -133,10 +136,14 @@ pub fn plain_batch(pairs: &[&Pair], spec: &CcvpeSpec) -> Result<Input, ModelErro
         })
         .collect();
     let views = vec![View::default(); examples.len()];
-    Ok(batch(&examples, &views, spec)?.0)
+    let (mut input, _) = batch(&examples, &views, spec)?;
+    for view in &mut input.views {
+        *view = spec.measured_view(*view);
+    }
+    Ok(input)
 }
 
-fn check_size(pair: &Pair, spec: &CcvpeSpec) -> Result<(), ModelError> {
+fn check_size(pair: &Pair, spec: &ModelSpec) -> Result<(), ModelError> {
     let (ground, aerial) = (&pair.ground, &pair.aerial);
     let fits = ground.width == spec.ground_columns
         && ground.height == spec.ground_rows

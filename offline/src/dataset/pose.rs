@@ -3,7 +3,7 @@
 use super::Pair;
 use super::pairs::Truth;
 use crate::loss::PoseTarget;
-use crate::model::CcvpeSpec;
+use crate::model::ModelSpec;
 use crossfix_calibration::{Geodetic, LocalFrame, StripSpec};
 use std::f64::consts::{PI, TAU};
 
@@ -20,7 +20,7 @@ pub struct TruePose {
 
 impl TruePose {
     /// The pose in heatmap cells.
-    pub fn target(&self, spec: &CcvpeSpec) -> PoseTarget {
+    pub fn target(&self, spec: &ModelSpec) -> PoseTarget {
         let [column, row] = cell_from_offset(self.offset_m, spec);
         PoseTarget {
             column,
@@ -31,27 +31,27 @@ impl TruePose {
 }
 
 /// Metres east and north of the patch centre to heatmap (column, row).
-pub fn cell_from_offset([east, north]: [f64; 2], spec: &CcvpeSpec) -> [f64; 2] {
+pub fn cell_from_offset([east, north]: [f64; 2], spec: &ModelSpec) -> [f64; 2] {
     let half = spec.heatmap_side() as f64 / 2.0;
     let cell = spec.metres_per_cell();
     [half + east / cell, half - north / cell]
 }
 
 /// Heatmap (column, row) to metres east and north of the patch centre.
-pub fn offset_from_cell([column, row]: [f64; 2], spec: &CcvpeSpec) -> [f64; 2] {
+pub fn offset_from_cell([column, row]: [f64; 2], spec: &ModelSpec) -> [f64; 2] {
     let half = spec.heatmap_side() as f64 / 2.0;
     let cell = spec.metres_per_cell();
     [(column - half) * cell, (half - row) * cell]
 }
 
 /// The strip a network eats from a vehicle with this yaw.
-pub fn strip_spec(spec: &CcvpeSpec, yaw_rad: f64) -> StripSpec {
+pub fn strip_spec(spec: &ModelSpec, yaw_rad: f64) -> StripSpec {
     let whole = StripSpec::panorama();
     let wide_rad = spec.ground_columns as f64 * whole.radians_per_pixel;
     StripSpec {
         rows: spec.ground_rows,
         columns: spec.ground_columns,
-        left_azimuth_rad: if spec.ground_left_bin {
+        left_azimuth_rad: if spec.ground_left_bin() {
             StripSpec::left_edge_on_bin(wide_rad, spec.orientation_bins, yaw_rad)
         } else {
             whole.left_azimuth_rad
@@ -61,7 +61,7 @@ pub fn strip_spec(spec: &CcvpeSpec, yaw_rad: f64) -> StripSpec {
 }
 
 /// The bin, clockwise from south, on which the strip's left edge lies.
-pub fn left_bin(spec: &CcvpeSpec, strip: &StripSpec) -> usize {
+pub fn left_bin(spec: &ModelSpec, strip: &StripSpec) -> usize {
     let bins = spec.orientation_bins;
     let bin = ((strip.left_azimuth_rad + PI) / spec.bin_rad()).round();
     (bin as isize).rem_euclid(bins as isize) as usize
@@ -93,7 +93,7 @@ pub fn true_pose(pair: &Pair, truth: &Truth) -> Option<TruePose> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::preset;
+    use crate::model::named;
 
     #[test]
     fn angles_wrap_into_half_open_interval() {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_vehicle_heading_north_sees_bins_five_to_ten() {
-        let spec = preset("compact-front").unwrap();
+        let spec = named("compact-front").unwrap().describe();
         let strip = strip_spec(&spec, yaw_from_heading(0.0));
         assert_eq!(left_bin(&spec, &strip), 5);
         let strip = strip_spec(&spec, yaw_from_heading(90.0));

@@ -6,7 +6,7 @@
 use super::ahead::{Ahead, Workers, ahead};
 use super::{DatasetError, Example, Pair, View, augment::Augmentation, check_size};
 use crate::loss::PoseTarget;
-use crate::model::{CcvpeSpec, Input, ModelError};
+use crate::model::{GroundView, Input, ModelError, ModelSpec};
 use crossfix_kernels::Tensor;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,8 @@ pub struct Shown {
     pub left_bin: usize,
     /// Metres that one heatmap cell covers.
     pub metres_per_cell: f64,
+    /// How the ground image was taken, for networks that lay it on the ground.
+    pub view: GroundView,
     /// The camera, heatmap (column, row), cell centres at +0.5, before any rounding of labels.
     pub camera: [f64; 2],
 }
@@ -91,7 +93,7 @@ pub trait Samples: Sync {
     ///
     /// # Errors
     /// [`ModelError::Input`] naming what does not.
-    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError>;
+    fn check(&self, spec: &ModelSpec) -> Result<(), ModelError>;
 }
 
 /// Examples in memory, seen through random views.
@@ -101,7 +103,7 @@ pub struct InMemory<'a> {
     /// The views.
     pub augmentation: &'a Augmentation,
     /// The network.
-    pub spec: &'a CcvpeSpec,
+    pub spec: &'a ModelSpec,
 }
 
 impl Samples for InMemory<'_> {
@@ -123,7 +125,7 @@ impl Samples for InMemory<'_> {
             .collect()
     }
 
-    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+    fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
         self.examples
             .iter()
             .try_for_each(|example| check_size(example.pair, spec))
@@ -140,7 +142,7 @@ pub struct Labelled<'a> {
     /// The views.
     pub augmentation: &'a Augmentation,
     /// The network.
-    pub spec: &'a CcvpeSpec,
+    pub spec: &'a ModelSpec,
 }
 
 impl Samples for Labelled<'_> {
@@ -169,7 +171,7 @@ impl Samples for Labelled<'_> {
             .collect()
     }
 
-    fn check(&self, _: &CcvpeSpec) -> Result<(), ModelError> {
+    fn check(&self, _: &ModelSpec) -> Result<(), ModelError> {
         Ok(()) // Each pair is checked when it is read.
     }
 }
@@ -182,7 +184,7 @@ fn see(
     pair: &Pair,
     target: &PoseTarget,
     view: &View,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     ground: &mut [f32],
     aerial: &mut [f32],
 ) -> Shown {
@@ -193,6 +195,7 @@ fn see(
         target,
         left_bin: view.left_bin(pair.left_bin, spec),
         metres_per_cell: spec.metres_per_cell(),
+        view: pair.view,
         camera: [target.column, target.row],
     }
 }
@@ -210,7 +213,7 @@ pub struct Batch {
 ///
 /// # Errors
 /// The first job's that fails.
-pub fn read_batch(jobs: Vec<Job>, spec: &CcvpeSpec) -> Result<Batch, BatchError> {
+pub fn read_batch(jobs: Vec<Job>, spec: &ModelSpec) -> Result<Batch, BatchError> {
     let count = jobs.len();
     let ground_len = 3 * spec.ground_rows * spec.ground_columns;
     let aerial_len = 3 * spec.aerial_px * spec.aerial_px;
@@ -222,7 +225,7 @@ pub fn read_batch(jobs: Vec<Job>, spec: &CcvpeSpec) -> Result<Batch, BatchError>
         .zip(jobs)
         .map(|((ground, aerial), job)| job(ground, aerial))
         .collect::<Result<_, _>>()?;
-    let ground_left_bin = if spec.ground_left_bin {
+    let ground_left_bin = if spec.ground_left_bin() {
         shown.iter().map(|shown| shown.left_bin).collect()
     } else {
         Vec::new()
@@ -232,6 +235,7 @@ pub fn read_batch(jobs: Vec<Job>, spec: &CcvpeSpec) -> Result<Batch, BatchError>
         ground: tensor(ground, &[count, 3, spec.ground_rows, spec.ground_columns])?,
         aerial: tensor(aerial, &[count, 3, spec.aerial_px, spec.aerial_px])?,
         ground_left_bin,
+        views: shown.iter().map(|shown| shown.view).collect(),
     };
     Ok(Batch { input, shown })
 }
@@ -260,7 +264,7 @@ impl From<BatchError> for ModelError {
 pub fn batches_ahead<'a, R>(
     numbers: Range<u64>,
     workers: Workers,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
     jobs: impl Fn(u64) -> Vec<Job<'a>> + Sync,
     consume: impl FnOnce(&mut Ahead<Result<Batch, BatchError>>) -> R,
 ) -> R {

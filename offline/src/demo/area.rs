@@ -5,7 +5,7 @@ use crate::city::frames::CameraKind;
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
 use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
-use crate::model::CcvpeSpec;
+use crate::model::ModelSpec;
 use crate::progress;
 use crate::simulate::{Contents, PairsPlan, write_pairs};
 use anyhow::Context;
@@ -42,7 +42,7 @@ pub struct Areas {
 
 impl Areas {
     /// Simulates below `out`, replacing what an earlier demo left there.
-    pub fn simulate(out: &Path, seed: u64, part: Part, spec: &CcvpeSpec) -> anyhow::Result<Self> {
+    pub fn simulate(out: &Path, seed: u64, part: Part, spec: &ModelSpec) -> anyhow::Result<Self> {
         let (districts, pairs) = SOURCE_TEST;
         let drives = |drives, logs| Contents::Drives {
             drives,
@@ -56,7 +56,7 @@ impl Areas {
                 std::fs::remove_dir_all(&folder)
                     .with_context(|| format!("cannot replace {}", folder.display()))?;
             }
-            let camera = if spec.ground_left_bin {
+            let camera = if spec.ground_left_bin() {
                 CameraKind::Front
             } else {
                 CameraKind::Panorama

@@ -14,7 +14,7 @@ use crate::dataset::{Pair, Truth, plain_batch, true_pose};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export::{self, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
-use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, weights};
+use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::predict::{PairPrediction, predict};
 use crate::run::{Interrupt, RunFolder, producer};
 use anyhow::{Context, ensure};
@@ -96,19 +96,20 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let (mut teacher, header) = weights::load(&teacher_path)?;
 
     say("simulating a source area, a target area and drives there");
-    let areas = Areas::simulate(&args.out, args.seed, args.part, teacher.spec())?;
+    let areas = Areas::simulate(&args.out, args.seed, args.part, teacher.describe())?;
 
     say("measuring the teacher at home and in the target area");
     let source: Vec<&Pair> = areas.source.iter().collect();
-    let at_home = predict(&mut teacher, &source, true)?;
+    let at_home = predict(teacher.as_mut(), &source, true)?;
     let teacher_on_source = evaluate(&source, &at_home, &areas.source_truth);
-    let temperature = source_temperature(&source, &at_home, &areas.source_truth, teacher.spec())?;
-    let measured_teacher = measure(&mut teacher, &areas.test, &areas.test_truth)?;
+    let temperature =
+        source_temperature(&source, &at_home, &areas.source_truth, teacher.describe())?;
+    let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth)?;
 
     say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
-    let config = AdaptConfig::paper(teacher.spec());
+    let config = teacher.paper();
     let mut adapted = adapt(
-        &teacher,
+        teacher.as_ref(),
         &areas.adapt,
         &config,
         args.seed,
@@ -119,7 +120,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     say("fine-tuning on true positions, for the upper bound");
     let adapt_truth = Truth::open(&areas.adapt_folder)?;
     let (mut fine_tuned, _) = oracle::fine_tune(
-        &teacher,
+        teacher.as_ref(),
         &areas.adapt,
         &adapt_truth,
         &config,
@@ -146,7 +147,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let weights_path = folder.file("student.safetensors");
     weights::save(&weights_path, adapted.student.as_ref(), provenance)?;
     let (exported, _) = weights::load(&weights_path)?;
-    let export_error = export_student(&exported, temperature, &folder, &areas.test)?;
+    let export_error = export_student(exported.as_ref(), temperature, &folder, &areas.test)?;
 
     say("replaying the drives through the daemon's pipeline");
     let drives = Drives::replay(&areas, &folder.file("student.onnx"))?;
@@ -199,7 +200,7 @@ fn source_temperature(
     pairs: &[&Pair],
     predictions: &[PairPrediction],
     truth: &Truth,
-    spec: &CcvpeSpec,
+    spec: &ModelSpec,
 ) -> anyhow::Result<f64> {
     let side = spec.heatmap_side();
     let cell = |at: f64| (at >= 0.0 && at < side as f64).then_some(at as usize);
@@ -221,17 +222,17 @@ fn source_temperature(
 
 /// Writes student.onnx and parity.safetensors; the largest relative difference to tract.
 fn export_student(
-    student: &Ccvpe,
+    student: &dyn CrossViewModel,
     temperature: f64,
     folder: &RunFolder,
     test: &[Pair],
 ) -> anyhow::Result<f64> {
     let path = folder.file("student.onnx");
-    let card = export::student_card(student.spec(), temperature, "MIT OR Apache-2.0");
+    let card = export::student_card(student.describe(), temperature, "MIT OR Apache-2.0");
     write_onnx(student, card, &path)?;
     let step = (test.len() / PARITY_PAIRS).max(1);
     let some: Vec<&Pair> = test.iter().step_by(step).take(PARITY_PAIRS).collect();
-    let input = plain_batch(&some, student.spec())?;
+    let input = plain_batch(&some, student.describe())?;
     write_parity(
         &folder.file("parity.safetensors"),
         student,

@@ -3,13 +3,43 @@
 use crate::dataset::ahead::Workers;
 use crate::dataset::samples::{Job, batches_ahead};
 use crate::dataset::{Samples, Shown};
+use crate::metrics::ggcvt::GgcvtSummary;
 use crate::metrics::published::{Outcome, PublishedSummary};
-use crate::model::{CrossViewModel, Extent, ForwardOptions, ModelError};
+use crate::model::{CrossViewModel, Extent, ForwardOptions, GroundCamera, ModelError, NetworkKind};
 use crate::predict::{arg_max, batch_size};
 use crate::progress;
 use crossfix_kernels::Tape;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde::Serialize;
+
+/// The figures that a kind of network was published with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Measured {
+    /// Of heatmaps that cover the aerial image.
+    Ccvpe(PublishedSummary),
+    /// Of distance maps around its middle.
+    Ggcvt(GgcvtSummary),
+}
+
+impl Measured {
+    /// Samples measured.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Ccvpe(summary) => summary.position_m.count,
+            Self::Ggcvt(summary) => summary.published.position_m.count,
+        }
+    }
+
+    /// The table that people read.
+    pub fn table(&self) -> String {
+        match self {
+            Self::Ccvpe(summary) => summary.table(),
+            Self::Ggcvt(summary) => summary.table(),
+        }
+    }
+}
 
 /// Runs a network over samples, read ahead of it. What a sample draws (such as the turn of a
 /// panorama) depends on `seed` and its number alone. `vehicle_frame` says that the true angle is
@@ -22,8 +52,8 @@ pub fn evaluate_samples(
     samples: &dyn Samples,
     seed: u64,
     vehicle_frame: bool,
-) -> Result<PublishedSummary, ModelError> {
-    let spec = model.spec().clone();
+) -> Result<Measured, ModelError> {
+    let spec = model.describe().clone();
     samples.check(&spec)?;
     let size = batch_size(&spec);
     let side = spec.heatmap_side();
@@ -42,7 +72,10 @@ pub fn evaluate_samples(
     let batches = samples.len().div_ceil(size) as u64;
     batches_ahead(0..batches, Workers::default(), &spec, jobs, |batches| {
         for batch in batches {
-            let batch = batch.map_err(ModelError::from)?;
+            let mut batch = batch.map_err(ModelError::from)?;
+            for view in &mut batch.input.views {
+                *view = spec.measured_view(*view);
+            }
             let options = ForwardOptions::evaluation(Extent::Everything);
             let prediction = model.forward(&mut Tape::inference(), &batch.input, options)?;
             let prediction = prediction.to_host()?;
@@ -59,7 +92,17 @@ pub fn evaluate_samples(
         Ok::<_, ModelError>(())
     })?;
     bar.finish_and_clear();
-    Ok(PublishedSummary::of(&outcomes, side, vehicle_frame))
+    Ok(match spec.kind {
+        NetworkKind::Ccvpe => Measured::Ccvpe(PublishedSummary::of(&outcomes, side, vehicle_frame)),
+        NetworkKind::Ggcvt => {
+            let places = side as f64;
+            let centre = match spec.camera {
+                GroundCamera::CalibratedPinhole { .. } => places / 2.0,
+                _ => (places + 1.0) / 2.0,
+            };
+            Measured::Ggcvt(GgcvtSummary::of(&outcomes, side, centre, vehicle_frame))
+        }
+    })
 }
 
 fn outcome(heatmap: &[f32], field: Option<&[f32]>, side: usize, shown: &Shown) -> Outcome {

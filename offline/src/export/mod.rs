@@ -11,7 +11,7 @@ pub mod verify;
 pub use verify::{Verification, verify_export, write_parity};
 
 use crate::model::weights::{self, write_whole};
-use crate::model::{Ccvpe, CcvpeSpec, Input, ModelError};
+use crate::model::{Ccvpe, CrossViewModel, GroundView, Input, ModelError, ModelSpec, NetworkKind};
 use anyhow::Context;
 use crossfix_kernels::Tensor;
 use crossfix_onboard::card::{
@@ -22,6 +22,7 @@ use prost::Message;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
+use std::any::Any;
 use std::path::{Path, PathBuf};
 use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
 
@@ -53,6 +54,9 @@ pub enum ExportError {
         /// What is true.
         network: f64,
     },
+    /// There is no translation of this kind of network.
+    #[error("{0} has no ONNX graph yet; --format pytorch writes its weights")]
+    NoGraph(String),
     /// The file cannot be written or read.
     #[error("\"{}\": {source}", path.display())]
     File {
@@ -75,21 +79,22 @@ pub enum ExportError {
 ///
 /// The ground strip's top edge is taken to be at +28°, or at the zenith for panoramas that show the
 /// whole sphere.
-pub fn student_card(spec: &CcvpeSpec, temperature: f64, licence: &str) -> StudentCard {
-    let level = spec.levels[0];
-    let window = spec.ground_feature_columns() * level.ground_channels;
-    let fov_deg = 360.0 * window as f64 / level.aerial_channels as f64;
+pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> StudentCard {
+    let fov_deg = spec.field_of_view_deg;
     let height_deg = fov_deg * spec.ground_rows as f64 / spec.ground_columns as f64;
     StudentCard {
         format_version: CARD_FORMAT_VERSION,
-        kind: "ccvpe".into(),
+        kind: match spec.kind {
+            NetworkKind::Ccvpe => "ccvpe".into(),
+            NetworkKind::Ggcvt => "ggcvt".into(),
+        },
         preset: spec.preset.clone(),
         ground: GroundInput {
             rows: spec.ground_rows,
             columns: spec.ground_columns,
             fov_deg,
             top_elevation_deg: if height_deg < 180.0 { 28.0 } else { 90.0 },
-            orientation_bins: spec.ground_left_bin.then_some(spec.orientation_bins),
+            orientation_bins: spec.ground_left_bin().then_some(spec.orientation_bins),
         },
         aerial: AerialInput {
             size_px: spec.aerial_px,
@@ -123,12 +128,15 @@ pub fn student_card(spec: &CcvpeSpec, temperature: f64, licence: &str) -> Studen
 /// # Errors
 /// [`ExportError`] when the card describes another network, or the file cannot be written.
 pub fn write_onnx(
-    model: &Ccvpe,
+    model: &dyn CrossViewModel,
     mut card: StudentCard,
     path: &Path,
 ) -> Result<StudentCard, ExportError> {
-    agree(&card, model.spec())?;
-    let network = network::network(model, card.temperature);
+    agree(&card, model.describe())?;
+    let Some(ccvpe) = (model as &dyn Any).downcast_ref::<Ccvpe>() else {
+        return Err(ExportError::NoGraph(model.describe().preset.clone()));
+    };
+    let network = network::network(ccvpe, card.temperature);
     card.aerial_features = network.aerial_features;
     card.ground_descriptors = network.ground_descriptors;
     let proto = ModelProto {
@@ -157,7 +165,7 @@ pub fn write_onnx(
 ///
 /// # Errors
 /// [`ExportError::Disagreement`] naming the first field that differs.
-pub fn agree(card: &StudentCard, spec: &CcvpeSpec) -> Result<(), ExportError> {
+pub fn agree(card: &StudentCard, spec: &ModelSpec) -> Result<(), ExportError> {
     let truth = student_card(spec, card.temperature, &card.licence);
     let fields: [(&'static str, fn(&StudentCard) -> f64); 7] = [
         ("ground.orientation_bins", |card| {
@@ -225,7 +233,7 @@ pub struct ExportArgs {
 pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let (model, header) = weights::load(&args.weights)?;
     if args.format == Format::Pytorch {
-        let wrote = crate::import::write::write_state_dict(&args.out, &model);
+        let wrote = crate::import::write::write_state_dict(&args.out, model.as_ref());
         wrote.with_context(|| format!("cannot write \"{}\"", args.out.display()))?;
         println!("{}: a state dict for PyTorch", args.out.display());
         return Ok(());
@@ -242,7 +250,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let temperature = args
         .temperature
         .or_else(|| known("temperature").and_then(Value::as_f64));
-    let mut card = student_card(model.spec(), temperature.unwrap_or(1.0), licence);
+    let mut card = student_card(model.describe(), temperature.unwrap_or(1.0), licence);
     let hash = |key: &str| {
         known(key)
             .and_then(Value::as_str)
@@ -254,8 +262,9 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     card.provenance.config_sha256 = hash("config_sha256");
     card.error = known("error")
         .and_then(|error| serde_json::from_value::<ErrorStatistics>(error.clone()).ok());
-    write_onnx(&model, card, &args.out)?;
-    let found = verify_export(&model, &args.out, &noise_input(model.spec(), 2, 1)?)?;
+    write_onnx(model.as_ref(), card, &args.out)?;
+    let noise = noise_input(model.describe(), 2, 1)?;
+    let found = verify_export(model.as_ref(), &args.out, &noise)?;
     let worst = found.max_relative_error();
     println!(
         "{}: differs from the training engine by {:.1e} (heatmap) and {:.1e} (orientation), relative",
@@ -275,7 +284,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// [`ModelError::Kernel`] for a table without images.
-pub fn noise_input(spec: &CcvpeSpec, samples: usize, seed: u64) -> Result<Input, ModelError> {
+pub fn noise_input(spec: &ModelSpec, samples: usize, seed: u64) -> Result<Input, ModelError> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut image = |rows: usize, columns: usize| {
         let mut data = Vec::with_capacity(samples * 3 * rows * columns);
@@ -295,12 +304,17 @@ pub fn noise_input(spec: &CcvpeSpec, samples: usize, seed: u64) -> Result<Input,
         image(spec.ground_rows, spec.ground_columns)?,
         image(spec.aerial_px, spec.aerial_px)?,
     );
-    let bins = if spec.ground_left_bin { samples } else { 0 };
+    let view = GroundView::Panorama {
+        metres_per_pixel: spec.metres_per_pixel,
+        turn_rad: 0.0,
+    };
+    let bins = if spec.ground_left_bin() { samples } else { 0 };
     Ok(Input {
         ground,
         aerial,
         ground_left_bin: (0..bins)
             .map(|_| rng.random_range(0..spec.orientation_bins))
             .collect(),
+        views: vec![view; samples],
     })
 }

@@ -2,7 +2,7 @@
 
 use super::{ExportError, LEFT_BIN_INPUT};
 use crate::model::weights::{Arrays, write_arrays};
-use crate::model::{Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError};
+use crate::model::{CrossViewModel, Extent, ForwardOptions, Input, ModelError};
 use anyhow::Context;
 use crossfix_kernels::{Tape, ops};
 use crossfix_onboard::card::{CARD_KEY, StudentCard};
@@ -41,7 +41,7 @@ impl Verification {
 /// # Errors
 /// [`ExportError`] when the file cannot be read or run.
 pub fn verify_export(
-    model: &Ccvpe,
+    model: &dyn CrossViewModel,
     path: &Path,
     input: &Input,
 ) -> Result<Verification, ExportError> {
@@ -90,12 +90,12 @@ pub fn verify_export(
 /// [`ExportError::Model`] when the input doesn't fit or the file cannot be written.
 pub fn write_parity(
     path: &Path,
-    model: &Ccvpe,
+    model: &dyn CrossViewModel,
     temperature: f64,
     input: &Input,
 ) -> Result<(), ExportError> {
     let (heatmap, orientation) = reference(model, input, temperature)?;
-    let (n, side) = (input.len(), model.spec().heatmap_side());
+    let (n, side) = (input.len(), model.describe().heatmap_side());
     let mut arrays = Arrays::from([
         (
             "ground".into(),
@@ -116,17 +116,17 @@ pub fn write_parity(
             .collect();
         arrays.insert(LEFT_BIN_INPUT.into(), (vec![n], bins));
     }
-    let text = serde_json::json!({ "preset": model.spec().preset, "temperature": temperature });
+    let text = serde_json::json!({ "preset": model.describe().preset, "temperature": temperature });
     Ok(write_arrays(path, &arrays, &text)?)
 }
 
 /// Heatmaps and orientation fields of the training engine, one sample after the other.
 fn reference(
-    model: &Ccvpe,
+    model: &dyn CrossViewModel,
     input: &Input,
     temperature: f64,
 ) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
-    let mut model = model.clone();
+    let mut model = model.boxed_clone();
     let mut tape = Tape::inference();
     let options = ForwardOptions::evaluation(Extent::Everything);
     let prediction = model.forward(&mut tape, input, options)?;
@@ -302,8 +302,8 @@ mod tests {
     use super::super::{noise_input, student_card, write_onnx};
     use super::*;
     use crate::dataset::pose::{left_bin, strip_spec, yaw_from_heading};
-    use crate::model::preset;
     use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
+    use crate::model::{Ccvpe, preset};
     use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
     use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
     use rand::{Rng, SeedableRng};
@@ -341,9 +341,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("student.onnx");
         let model = random_model(spec, 3);
-        let card = student_card(model.spec(), temperature, "MIT");
+        let card = student_card(model.describe(), temperature, "MIT");
         write_onnx(&model, card, &path).unwrap();
-        let input = noise_input(model.spec(), 2, 5).unwrap();
+        let input = noise_input(model.describe(), 2, 5).unwrap();
         verify_export(&model, &path, &input).unwrap()
     }
 
@@ -424,9 +424,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("student.onnx");
         let model = random_model(preset("compact").unwrap(), 4);
-        let card = student_card(model.spec(), 1.5, "MIT");
+        let card = student_card(model.describe(), 1.5, "MIT");
         let card = write_onnx(&model, card, &path).unwrap();
-        let input = noise_input(model.spec(), 1, 6).unwrap();
+        let input = noise_input(model.describe(), 1, 6).unwrap();
         let mut matcher = TractMatcher::load(&path).unwrap();
         assert_eq!(matcher.card(), &card);
         let patch = PatchSpec {
@@ -451,9 +451,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("student.onnx");
         let model = random_model(preset("compact-front").unwrap(), 7);
-        let card = student_card(model.spec(), 1.0, "MIT");
+        let card = student_card(model.describe(), 1.0, "MIT");
         let card = write_onnx(&model, card, &path).unwrap();
-        let mut input = noise_input(model.spec(), 1, 8).unwrap();
+        let mut input = noise_input(model.describe(), 1, 8).unwrap();
         let mut matcher = TractMatcher::load(&path).unwrap();
         assert_eq!(matcher.card(), &card);
         let patch = PatchSpec {
@@ -466,8 +466,8 @@ mod tests {
         let mut seen: Vec<Vec<f32>> = Vec::new();
         for heading_deg in [0.0, 47.0, 90.0, 171.0, -140.0, -33.0] {
             let yaw_rad = yaw_from_heading(heading_deg);
-            let training = strip_spec(model.spec(), yaw_rad);
-            input.ground_left_bin = vec![left_bin(model.spec(), &training)];
+            let training = strip_spec(model.describe(), yaw_rad);
+            input.ground_left_bin = vec![left_bin(model.describe(), &training)];
             let (heatmap, _) = reference(&model, &input, 1.0).unwrap();
             // What the daemon cuts for this heading is what training cut.
             let driving = card.ground.strip_spec(yaw_rad);
@@ -488,7 +488,7 @@ mod tests {
     #[test]
     fn a_card_of_another_network_is_refused() {
         let model = Ccvpe::new(preset("compact").unwrap(), 0).unwrap();
-        let mut card = student_card(model.spec(), 1.0, "MIT");
+        let mut card = student_card(model.describe(), 1.0, "MIT");
         card.heatmap.side = 32;
         let error = write_onnx(&model, card, Path::new("never.onnx")).unwrap_err();
         assert!(error.to_string().contains("heatmap.side"), "{error}");

@@ -12,7 +12,7 @@ mod tests;
 pub mod write;
 
 use crate::model::weights::{self, Arrays};
-use crate::model::{Ccvpe, CrossViewModel, ModelError, PRESETS, preset};
+use crate::model::{CrossViewModel, ModelError, NetworkKind, named, names as network_names};
 use crate::run::{producer, sha256_file};
 use anyhow::Context;
 use checkpoint::Checkpoint;
@@ -133,9 +133,13 @@ fn agree(
 ///
 /// # Errors
 /// [`ImportError`] as [`read`]; [`ModelError::Weights`] when a number is not finite.
-pub fn fill(model: &mut Ccvpe, path: &Path) -> anyhow::Result<Imported> {
+pub fn fill(model: &mut dyn CrossViewModel, path: &Path) -> anyhow::Result<Imported> {
     let wanted = names::wanted(model.parameters());
-    let mut imported = read(path, &wanted, names::is_unused)?;
+    let unused = match model.describe().kind {
+        NetworkKind::Ccvpe => names::is_unused,
+        NetworkKind::Ggcvt => names::is_unused_by_ggcvt,
+    };
+    let mut imported = read(path, &wanted, unused)?;
     let parameters = model.parameters();
     let mut shapes = BTreeMap::new();
     for parameter in parameters.all() {
@@ -158,7 +162,7 @@ pub fn fill(model: &mut Ccvpe, path: &Path) -> anyhow::Result<Imported> {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImportArgs {
     /// The network: ccvpe-vigor, ccvpe-kitti or ccvpe-oxford, with options such as -prior0,
-    /// -fov180 or -reflect behind.
+    /// -fov180 or -reflect behind; ggcvt-vigor, ggcvt-kitti2 or ggcvt-kitti3.
     pub preset: String,
     /// A PyTorch checkpoint (.pt, .pth): a state dict in the zip or the legacy format.
     pub checkpoint: PathBuf,
@@ -175,16 +179,16 @@ pub struct ImportArgs {
 /// # Errors
 /// When there is no such network, the checkpoint cannot be used, or the file cannot be written.
 pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
-    let spec = preset(&args.preset).with_context(|| {
-        let all = PRESETS.join(", ");
+    let spec = named(&args.preset).with_context(|| {
+        let all = network_names().join(", ");
         format!("no preset {:?}; there are {all}", args.preset)
     })?;
     let out = match &args.out {
         Some(out) => out.clone(),
         None => args.checkpoint.with_extension("safetensors"),
     };
-    let mut model = Ccvpe::new(spec, 0)?;
-    let imported = fill(&mut model, &args.checkpoint)?;
+    let mut model = spec.build(0)?;
+    let imported = fill(model.as_mut(), &args.checkpoint)?;
     let file = args.checkpoint.file_name().unwrap_or_default();
     let provenance = json!({
         "made_by": producer(),
@@ -196,7 +200,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
         },
         "licence": args.licence,
     });
-    weights::save(&out, &model, provenance)?;
+    weights::save(&out, model.as_ref(), provenance)?;
     println!(
         "{}: {} from a {} checkpoint, {} parameters; {} tensors that it never uses left out",
         out.display(),

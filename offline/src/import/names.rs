@@ -10,6 +10,12 @@ pub fn is_unused(name: &str) -> bool {
     name.contains("_efficientnet._fc.") || name.ends_with(".num_batches_tracked")
 }
 
+/// Whether a tensor of the published GGCVT state dict is one that ours computes: where each pair of
+/// tokens of a window finds its bias.
+pub fn is_unused_by_ggcvt(name: &str) -> bool {
+    name.ends_with(".attn.relative_position_index")
+}
+
 /// The published shape of our parameter `name` of shape `own`: 1×1 convolutions that we keep as
 /// matrices have four axes there.
 pub fn published_shape(name: &str, own: &[usize]) -> Vec<usize> {

@@ -3,6 +3,7 @@
 use super::pickle::{self, Value};
 use super::*;
 use crate::model::spec::{BlockKind, BlockSpec};
+use crate::model::{Ccvpe, preset};
 use proptest::prelude::*;
 use std::io::Write;
 
@@ -232,6 +233,23 @@ fn what_is_written_for_pytorch_is_imported_to_the_bit() {
         imported.unused,
         model.parameters().all_statistics().len() + 4
     );
+}
+
+#[test]
+fn a_ggcvt_network_goes_to_pytorch_and_back_to_the_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.pt");
+    let spec = named("ggcvt-compact").unwrap();
+    let model = spec.build(5).unwrap();
+    write::write_state_dict(&path, model.as_ref()).unwrap();
+    let mut again = spec.build(6).unwrap();
+    let imported = fill(again.as_mut(), &path).unwrap();
+    assert_eq!(
+        weights::arrays_of(again.as_ref()),
+        weights::arrays_of(model.as_ref())
+    );
+    // Where each pair of tokens finds its bias, for both repetitions.
+    assert_eq!(imported.unused, 2);
 }
 
 #[test]

@@ -22,9 +22,9 @@ struct Entry {
 
 /// Writes the state dict of `model` under the published names and shapes, whole or not at all.
 ///
-/// The published network holds numbers that it never uses and ours does not keep: the encoders'
-/// classifiers and the counters of the batch norms are written as zeros, so that PyTorch's strict
-/// loading takes the file.
+/// The published networks hold numbers that ours do not keep: CCVPE's classifiers and the counters of
+/// its batch norms, which it never uses, are written as zeros; GGCVT's tables of where each pair of
+/// tokens finds its bias are computed. So PyTorch's strict loading takes the file.
 ///
 /// # Errors
 /// The operating system's, or the zip writer's.
@@ -70,6 +70,11 @@ fn entries(model: &dyn CrossViewModel) -> Vec<Entry> {
             parameter.value.data(),
         ));
     }
+    for parameter in parameters.all() {
+        if let Some(attention) = parameter.name.strip_suffix("relative_position_bias_table") {
+            entries.push(bias_index(attention, parameter.value.shape()[0]));
+        }
+    }
     let names = parameters.statistics_names().iter();
     for (name, statistics) in names.zip(parameters.all_statistics()) {
         for (what, values) in [
@@ -105,6 +110,27 @@ fn entries(model: &dyn CrossViewModel) -> Vec<Entry> {
         }
     }
     entries
+}
+
+/// The row of a table of `rows` = (2 side − 1)² biases that each pair of tokens of a window takes.
+fn bias_index(attention: &str, rows: usize) -> Entry {
+    let side = rows.isqrt().div_ceil(2);
+    let tokens = side * side;
+    let mut bytes = Vec::with_capacity(8 * tokens * tokens);
+    for p in 0..tokens {
+        for q in 0..tokens {
+            let along = |p: usize, q: usize| p + side - 1 - q;
+            let row = along(p / side, q / side) * (2 * side - 1) + along(p % side, q % side);
+            bytes.extend((row as i64).to_le_bytes());
+        }
+    }
+    Entry {
+        name: format!("{attention}relative_position_index"),
+        shape: vec![tokens, tokens],
+        storage: "LongStorage",
+        bytes,
+        length: tokens * tokens,
+    }
 }
 
 /// The pickle program that names the tensors (protocol 2).

@@ -146,7 +146,8 @@ pub struct VehicleErrors {
 }
 
 impl VehicleErrors {
-    fn of(errors: Vec<[f64; 2]>) -> Self {
+    /// Of these pairs of errors, along and across.
+    pub fn of(errors: Vec<[f64; 2]>) -> Self {
         let axis = |axis: usize| ErrorSummary::of(errors.iter().map(|error| error[axis]).collect());
         Self {
             longitudinal_m: axis(0),
@@ -261,6 +262,7 @@ impl PublishedSummary {
 mod tests {
     use super::*;
     use crate::loss::{PoseTarget, gaussian};
+    use crate::model::GroundView;
     use crate::predict::arg_max;
     use std::f64::consts::FRAC_PI_2;
 
@@ -278,6 +280,10 @@ mod tests {
                 },
                 left_bin: 0,
                 metres_per_cell: 0.5,
+                view: GroundView::Panorama {
+                    metres_per_pixel: 0.5,
+                    turn_rad: 0.0,
+                },
                 camera: [100.5, 100.5],
             },
         }

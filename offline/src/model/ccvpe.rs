@@ -7,7 +7,13 @@
 use super::layers::{Border, Conv, Encoder, Pass, Step, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
-use super::{CrossViewModel, Extent, ForwardOptions, Input, ModelError, Prediction, normalise};
+use super::{
+    CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Prediction,
+    normalise, recipes,
+};
+use crate::adapt::AdaptConfig;
+use crate::loss::{Loss, LossConfig, PoseTarget, loss};
+use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, Conv2d, Pad};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
 
@@ -25,6 +31,7 @@ pub(crate) struct GroundHead {
 #[derive(Debug, Clone)]
 pub struct Ccvpe {
     spec: CcvpeSpec,
+    description: ModelSpec,
     pub(crate) ground_encoder: Encoder,
     pub(crate) aerial_encoder: Encoder,
     pub(crate) ground_heads: Vec<GroundHead>,
@@ -103,6 +110,7 @@ impl Ccvpe {
             inputs = step.out;
         }
         Ok(Self {
+            description: spec.describe(),
             spec,
             ground_encoder,
             aerial_encoder,
@@ -187,8 +195,12 @@ pub(super) fn pointwise() -> Conv2d {
 }
 
 impl CrossViewModel for Ccvpe {
-    fn spec(&self) -> &CcvpeSpec {
-        &self.spec
+    fn describe(&self) -> &ModelSpec {
+        &self.description
+    }
+
+    fn table(&self) -> NetworkSpec {
+        NetworkSpec::Ccvpe(self.spec.clone())
     }
 
     fn parameters(&self) -> &Parameters {
@@ -209,8 +221,27 @@ impl CrossViewModel for Ccvpe {
             ground: normalise(&input.ground)?,
             aerial: normalise(&input.aerial)?,
             ground_left_bin: input.ground_left_bin.clone(),
+            views: Vec::new(),
         };
         self.forward_normalised(tape, &normalised, options, None)
+    }
+
+    fn loss(
+        &self,
+        tape: &mut Tape,
+        prediction: &Prediction,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+    ) -> Result<Loss, ModelError> {
+        loss(tape, &self.spec, prediction, targets, config)
+    }
+
+    fn supervised(&self) -> FitConfig {
+        recipes::ccvpe_supervised(&self.spec)
+    }
+
+    fn paper(&self) -> AdaptConfig {
+        recipes::ccvpe_paper(&self.spec)
     }
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
@@ -303,6 +334,7 @@ impl Ccvpe {
             levels,
             logits,
             orientation,
+            poses: Vec::new(),
         })
     }
 }

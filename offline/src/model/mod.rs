@@ -1,27 +1,37 @@
 //! Networks that match a ground image with an aerial one.
 //!
-//! [`CrossViewModel`] is what training, adaptation and evaluation know; [`Ccvpe`] is the network
-//! behind it. Begin with [`spec`] and [`presets`], then [`ccvpe`].
+//! [`CrossViewModel`] is what training, adaptation and evaluation know; [`Ccvpe`] and [`Ggcvt`] are
+//! the networks behind it. Begin with [`description`]; for CCVPE with [`spec`] and [`presets`],
+//! then [`ccvpe`]; for GGCVT with [`ggcvt`].
 
 pub mod ccvpe;
+pub mod description;
 pub mod ggcvt;
 pub(crate) mod layers;
 pub mod parameters;
 pub mod presets;
+mod recipes;
 pub mod spec;
 mod vgg;
 pub mod weights;
 
 pub use ccvpe::Ccvpe;
-pub use ggcvt::{Ggcvt, GgcvtSpec};
+pub use description::{
+    GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind, NetworkSpec, named, names,
+};
+pub use ggcvt::{Ggcvt, GgcvtSpec, View as GroundView};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
 pub use spec::CcvpeSpec;
 
+use crate::adapt::AdaptConfig;
+use crate::loss::{Loss, LossConfig, PoseTarget};
+use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, BatchNormMode};
 use crossfix_kernels::{Device, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
+use std::any::Any;
 
 /// Mean of RGB in [0, 1] that inputs are normalised with (ImageNet).
 pub const PIXEL_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -60,6 +70,8 @@ pub struct Input {
     /// For networks that see part of the circle: the bin, clockwise from the one that begins at
     /// south (azimuth -180°), on which each ground image's left edge lies. Empty otherwise.
     pub ground_left_bin: Vec<usize>,
+    /// For networks that lay the ground image on the ground: how each was taken. Others read none.
+    pub views: Vec<GroundView>,
 }
 
 impl Input {
@@ -129,14 +141,16 @@ impl ForwardOptions<'_> {
 /// What a network says about a batch.
 #[derive(Debug, Clone)]
 pub struct Prediction {
-    /// Score stacks `[N, bins, grid, grid]`, coarsest first, higher is better. The first holds all
-    /// orientation bins, the others those searched ([`CcvpeSpec::stack_bins`]).
+    /// Score stacks `[N, channels, side, side]`, coarsest first, higher is better; what they cover
+    /// is in [`ModelSpec::levels`].
     pub levels: Vec<Tensor>,
     /// Heatmap logits `[N, side * side]`, row-major, row 0 north.
     pub logits: Option<Tensor>,
     /// Unit vectors `[N, 2, side, side]`: cosine and sine of the yaw residual, true yaw minus the
     /// yaw the ground image was aligned with, counter-clockwise positive.
     pub orientation: Option<Tensor>,
+    /// Normalised poses `[N, 3]` after each step of a pose optimiser, in networks that have one.
+    pub poses: Vec<Tensor>,
 }
 
 impl Prediction {
@@ -150,6 +164,7 @@ impl Prediction {
             levels: self.levels.iter().map(host).collect::<Result<_, _>>()?,
             logits: self.logits.as_ref().map(host).transpose()?,
             orientation: self.orientation.as_ref().map(host).transpose()?,
+            poses: self.poses.iter().map(host).collect::<Result<_, _>>()?,
         })
     }
 
@@ -167,9 +182,12 @@ impl Prediction {
 }
 
 /// A network that matches ground and aerial images, as training and adaptation see it.
-pub trait CrossViewModel: Send {
-    /// Its table.
-    fn spec(&self) -> &CcvpeSpec;
+pub trait CrossViewModel: Send + Any {
+    /// What it is to those outside.
+    fn describe(&self) -> &ModelSpec;
+
+    /// Its whole table.
+    fn table(&self) -> NetworkSpec;
 
     /// Its numbers.
     fn parameters(&self) -> &Parameters;
@@ -187,6 +205,24 @@ pub trait CrossViewModel: Send {
         input: &Input,
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError>;
+
+    /// The loss of a prediction for a batch whose poses are `targets`.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the prediction lacks a part that `config` weighs, or shapes disagree.
+    fn loss(
+        &self,
+        tape: &mut Tape,
+        prediction: &Prediction,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+    ) -> Result<Loss, ModelError>;
+
+    /// The supervised training that goes with it.
+    fn supervised(&self) -> FitConfig;
+
+    /// The recipe `paper` for it.
+    fn paper(&self) -> AdaptConfig;
 
     /// A copy with its own numbers.
     fn boxed_clone(&self) -> Box<dyn CrossViewModel>;

@@ -1,5 +1,6 @@
 //! What a CCVPE network looks like, as data: everything a preset fixes and an exporter needs.
 
+use super::{GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind};
 use serde::{Deserialize, Serialize};
 
 /// A table that asks for more is refused: it is damaged or hostile.
@@ -141,6 +142,50 @@ pub struct StepSpec {
 }
 
 impl CcvpeSpec {
+    /// What those outside see of the network.
+    pub fn describe(&self) -> ModelSpec {
+        let map = |side: usize| MapSpec {
+            side,
+            cell_px: self.aerial_px as f64 / side as f64,
+            metres_per_cell: self.metres_per_pixel * self.aerial_px as f64 / side as f64,
+        };
+        let all_searched = self.orientation_prior.is_none();
+        let levels = self.levels.iter().enumerate().map(|(k, level)| LevelMap {
+            map: map(level.grid),
+            searched: (k == 0 && !all_searched).then(|| self.searched_channels()),
+        });
+        // A ground descriptor covers as much of the circle as of the aerial channels.
+        let field_of_view_deg = self.levels.first().map_or(360.0, |level| {
+            let window = self.ground_feature_columns() * level.ground_channels;
+            360.0 * window as f64 / level.aerial_channels as f64
+        });
+        ModelSpec {
+            preset: self.preset.clone(),
+            kind: NetworkKind::Ccvpe,
+            ground_rows: self.ground_rows,
+            ground_columns: self.ground_columns,
+            aerial_px: self.aerial_px,
+            metres_per_pixel: self.metres_per_pixel,
+            heatmap: map(self.heatmap_side()),
+            levels: levels.collect(),
+            camera: if self.ground_left_bin {
+                GroundCamera::OnBin {
+                    bins: self.ground_feature_columns(),
+                }
+            } else if self.ground_wraps {
+                GroundCamera::Panorama
+            } else if self.ground_columns <= 2 * self.ground_rows {
+                GroundCamera::CutPanorama
+            } else {
+                GroundCamera::Pinhole
+            },
+            field_of_view_deg,
+            orientation_bins: self.orientation_bins,
+            columns_per_bin: self.encoder.stride(),
+            orientation_prior: self.orientation_prior,
+        }
+    }
+
     /// Feature columns of the ground image: the number of local ground descriptors.
     pub fn ground_feature_columns(&self) -> usize {
         self.encoder.output_side(self.ground_columns)

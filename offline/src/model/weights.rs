@@ -3,7 +3,7 @@
 //! The text is the metadata entry `crossfix`: the network's table, how pixels are normalised,
 //! where the weights came from and how good they were.
 
-use super::{Ccvpe, CcvpeSpec, CrossViewModel, ModelError, PIXEL_MEAN, PIXEL_SIGMA};
+use super::{CrossViewModel, ModelError, NetworkKind, NetworkSpec, PIXEL_MEAN, PIXEL_SIGMA};
 use crossfix_kernels::{Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -19,16 +19,54 @@ const MOST_BYTES: u64 = 2 << 30;
 
 /// What a weights file says about itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(into = "WrittenHeader", try_from = "WrittenHeader")]
 pub struct Header {
     /// Version of this header; ours is 1.
     pub format_version: u32,
     /// The network.
-    pub spec: CcvpeSpec,
+    pub spec: NetworkSpec,
     /// How pixels are normalised (inside the network).
     pub normalisation: Normalisation,
     /// How the weights were made: command, seed, hashes, metrics. Free form.
     pub provenance: Value,
+}
+
+/// A header as it stands in a file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenHeader {
+    format_version: u32,
+    /// Files older than the second network name none.
+    #[serde(default)]
+    network: NetworkKind,
+    spec: Value,
+    normalisation: Normalisation,
+    provenance: Value,
+}
+
+impl From<Header> for WrittenHeader {
+    fn from(header: Header) -> Self {
+        Self {
+            format_version: header.format_version,
+            network: header.spec.kind(),
+            spec: serde_json::to_value(&header.spec).unwrap_or_default(),
+            normalisation: header.normalisation,
+            provenance: header.provenance,
+        }
+    }
+}
+
+impl TryFrom<WrittenHeader> for Header {
+    type Error = serde_json::Error;
+
+    fn try_from(written: WrittenHeader) -> Result<Self, Self::Error> {
+        Ok(Self {
+            format_version: written.format_version,
+            spec: NetworkSpec::read(written.network, written.spec)?,
+            normalisation: written.normalisation,
+            provenance: written.provenance,
+        })
+    }
 }
 
 /// (pixel / 255 - mean) / sigma.
@@ -43,14 +81,15 @@ pub struct Normalisation {
 
 impl Header {
     /// The header of a network made here.
-    pub fn new(spec: &CcvpeSpec, provenance: Value) -> Self {
+    pub fn new(spec: NetworkSpec, provenance: Value) -> Self {
+        let [mean, sigma] = match spec.kind() {
+            NetworkKind::Ccvpe => [PIXEL_MEAN, PIXEL_SIGMA],
+            NetworkKind::Ggcvt => [[0.0; 3], [1.0; 3]],
+        };
         Self {
             format_version: 1,
-            spec: spec.clone(),
-            normalisation: Normalisation {
-                mean: PIXEL_MEAN,
-                sigma: PIXEL_SIGMA,
-            },
+            spec,
+            normalisation: Normalisation { mean, sigma },
             provenance,
         }
     }
@@ -99,7 +138,7 @@ pub fn arrays_of(model: &dyn CrossViewModel) -> Arrays {
 /// # Errors
 /// [`ModelError::Weights`] when it cannot be written.
 pub fn save(path: &Path, model: &dyn CrossViewModel, provenance: Value) -> Result<(), ModelError> {
-    let header = Header::new(model.spec(), provenance);
+    let header = Header::new(model.table(), provenance);
     let text = serde_json::to_value(&header).map_err(|error| wrong(path, error))?;
     write_arrays(path, &arrays_from(model)?, &text)
 }
@@ -108,7 +147,7 @@ pub fn save(path: &Path, model: &dyn CrossViewModel, provenance: Value) -> Resul
 ///
 /// # Errors
 /// [`ModelError::Weights`] naming tensors that are missing, extra, or of another shape.
-pub fn load(path: &Path) -> Result<(Ccvpe, Header), ModelError> {
+pub fn load(path: &Path) -> Result<(Box<dyn CrossViewModel>, Header), ModelError> {
     let (arrays, text) = read_arrays(path)?;
     let header: Header = serde_json::from_value(text).map_err(|error| {
         wrong(path, format!("the metadata is not a network's: {error}; was it made by `crossfix train`, `adapt` or `import`?"))
@@ -120,15 +159,15 @@ pub fn load(path: &Path) -> Result<(Ccvpe, Header), ModelError> {
             format!("format version {version}, this program reads 1; update it"),
         ));
     }
-    let normalisation = Header::new(&header.spec, Value::Null).normalisation;
+    let normalisation = Header::new(header.spec.clone(), Value::Null).normalisation;
     if header.normalisation != normalisation {
         return Err(wrong(
             path,
             "pixels are normalised in another way than this program does",
         ));
     }
-    let mut model = Ccvpe::new(header.spec.clone(), 0).map_err(|error| wrong(path, error))?;
-    fill(&mut model, arrays, path)?;
+    let mut model = header.spec.build(0).map_err(|error| wrong(path, error))?;
+    fill(model.as_mut(), arrays, path)?;
     Ok((model, header))
 }
 
@@ -201,7 +240,7 @@ pub fn fill(
         }
     }
     if !problems.is_empty() {
-        let preset = &model.spec().preset;
+        let preset = &model.describe().preset;
         return Err(wrong(
             path,
             format!(
@@ -321,7 +360,7 @@ fn wrong(path: &Path, what: impl std::fmt::Display) -> ModelError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::preset;
+    use super::super::{Ccvpe, named, preset};
     use super::*;
     use proptest::prelude::*;
 
@@ -337,8 +376,34 @@ mod tests {
     fn what_is_saved_is_loaded_to_the_bit() {
         let (_folder, path, model) = small_file();
         let (loaded, header) = load(&path).unwrap();
-        assert_eq!(arrays_of(&loaded), arrays_of(&model));
+        assert_eq!(arrays_of(loaded.as_ref()), arrays_of(&model));
         assert_eq!(header.provenance["seed"], 7);
+    }
+
+    #[test]
+    fn both_kinds_of_network_are_saved_and_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["compact-front", "ggcvt-compact"] {
+            let path = folder.path().join(name);
+            let model = named(name).unwrap().build(3).unwrap();
+            save(&path, model.as_ref(), Value::Null).unwrap();
+            let (loaded, header) = load(&path).unwrap();
+            assert_eq!(header.spec, named(name).unwrap());
+            assert_eq!(loaded.describe(), model.describe());
+            assert_eq!(arrays_of(loaded.as_ref()), arrays_of(model.as_ref()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_names_no_kind_holds_a_ccvpe_network() {
+        let (_folder, path, _) = small_file();
+        let (arrays, mut text) = read_arrays(&path).unwrap();
+        assert_eq!(
+            text.as_object_mut().unwrap().remove("network").unwrap(),
+            "ccvpe"
+        );
+        write_arrays(&path, &arrays, &text).unwrap();
+        assert_eq!(load(&path).unwrap().1.spec.kind(), NetworkKind::Ccvpe);
     }
 
     #[test]
@@ -358,7 +423,7 @@ mod tests {
         arrays.get_mut("deconv2.bias").unwrap().0 = vec![2, 12];
         arrays.get_mut("deconv3.bias").unwrap().1[0] = f32::NAN;
         write_arrays(&path, &arrays, &text).unwrap();
-        let message = load(&path).unwrap_err().to_string();
+        let message = load(&path).err().unwrap().to_string();
         for name in [
             "deconv1.bias",
             "surplus",

@@ -4,7 +4,7 @@ use super::{BatchNormKind, Checkpoint, FitConfig, TrainError};
 use crate::dataset::ahead::{Ahead, Workers};
 use crate::dataset::samples::{Batch, BatchError, InMemory, batches_ahead};
 use crate::dataset::{Example, Samples};
-use crate::loss::{Loss, PoseTarget, loss};
+use crate::loss::{Loss, PoseTarget};
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
 use crate::run::{Interrupt, RunFolder, sha256_json};
@@ -51,7 +51,7 @@ pub fn fit(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Result<Fitted, TrainError> {
-    let spec = model.spec().clone();
+    let spec = model.describe().clone();
     let samples = InMemory {
         examples,
         augmentation: &config.augmentation,
@@ -81,7 +81,7 @@ pub fn fit_samples(
     interrupt: &Interrupt,
 ) -> Result<Fitted, TrainError> {
     config.check()?;
-    let spec = model.spec().clone();
+    let spec = model.describe().clone();
     samples.check(&spec)?;
     if samples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
@@ -156,7 +156,7 @@ pub fn fit_samples(
                 if let Some(folder) = folder {
                     let line = json!({
                         "step": step, "loss": total_loss, "info_nce": loss.info_nce,
-                        "heatmap": loss.heatmap, "orientation": loss.orientation,
+                        "triplet": loss.triplet, "heatmap": loss.heatmap, "orientation": loss.orientation,
                         "learning_rate": rate, "gradient_norm": norm,
                     });
                     folder
@@ -198,7 +198,7 @@ fn fingerprint(
         ..config.clone()
     };
     let labels = samples.identity();
-    sha256_json(&(name, model.spec(), config, seed, labels))
+    sha256_json(&(name, model.table(), config, seed, labels))
 }
 
 /// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
@@ -247,7 +247,6 @@ fn one_step(
     seed: u64,
     step: u64,
 ) -> Result<(Loss, f32, f64), ModelError> {
-    let spec = model.spec().clone();
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
     let mut drop_connect = generator(seed, 2, step);
     let mut tape = Tape::training();
@@ -260,12 +259,12 @@ fn one_step(
             BatchNormKind::Frozen => BatchNormMode::Frozen,
         },
         drop_connect: config.drop_connect.then_some(&mut drop_connect),
-        extent: config.extent(&spec),
+        extent: config.extent(model.describe()),
     };
     // A step that fails leaves the state before it: the running statistics are put back.
     let attempt = || {
         let prediction = model.forward(&mut tape, &batch.input, options)?;
-        let loss = loss(&mut tape, &spec, &prediction, &targets, &config.loss)?;
+        let loss = model.loss(&mut tape, &prediction, &targets, &config.loss)?;
         let value = loss.total.item()?;
         if !value.is_finite() {
             return Err(ModelError::Kernel(KernelError::NotFinite {

@@ -8,10 +8,9 @@ pub(crate) mod tests;
 pub use checkpoint::Checkpoint;
 pub use fit::{Fitted, fit, fit_samples};
 
-use crate::dataset::vigor::published_sigma_cells;
 use crate::dataset::{Augmentation, DatasetError};
 use crate::loss::LossConfig;
-use crate::model::{CcvpeSpec, Extent, ModelError};
+use crate::model::{Extent, ModelError, ModelSpec};
 use crossfix_kernels::optim::{Decay, LearningRate};
 use serde::{Deserialize, Serialize};
 
@@ -133,34 +132,6 @@ impl Default for FitConfig {
 }
 
 impl FitConfig {
-    /// The published supervised settings, for networks of published size.
-    pub fn published(spec: &CcvpeSpec) -> Self {
-        let panorama = spec.ground_wraps;
-        // 4 pixels of a map drawn on samples that lie a little more than a pixel apart.
-        let sigma_cells = published_sigma_cells(4.0, spec.heatmap_side());
-        Self {
-            epochs: if panorama { 15.0 } else { 6.0 },
-            learning_rate: 1e-4,
-            decay: DecayKind::Constant,
-            warm_up_steps: 0,
-            batch_norm_momentum: 0.01,
-            augmentation: Augmentation {
-                symmetries: false,
-                heading_jitter_deg: if panorama { 180.0 } else { 0.0 },
-                colour: 0.0,
-                crop_jitter_m: 0.0,
-            },
-            loss: LossConfig {
-                info_nce: 1e4,
-                heatmap: 1.0,
-                orientation: 10.0,
-                sigma_m: sigma_cells * spec.metres_per_cell(),
-                ..LossConfig::default()
-            },
-            ..Self::default()
-        }
-    }
-
     /// Steps of a run over `examples`.
     pub fn total_steps(&self, examples: usize) -> u64 {
         let epoch = examples as f64 / self.batch.max(1) as f64;
@@ -181,7 +152,7 @@ impl FitConfig {
     }
 
     /// How much of a network the loss needs; the rest is not computed.
-    pub fn extent(&self, spec: &CcvpeSpec) -> Extent {
+    pub fn extent(&self, spec: &ModelSpec) -> Extent {
         if self.loss.orientation > 0.0 {
             Extent::Everything
         } else if self.loss.heatmap > 0.0 {

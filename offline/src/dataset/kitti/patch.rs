@@ -14,7 +14,9 @@ pub struct Placement {
     pub forward: f64,
     /// Share of the range that it moves to the left of the heading.
     pub left: f64,
-    /// Degrees that the patch is turned by, counter-clockwise.
+    /// Share of the range that the patch is turned by, counter-clockwise.
+    pub turn: f64,
+    /// The same in degrees.
     pub turn_deg: f64,
 }
 
@@ -105,6 +107,7 @@ mod tests {
         let placement = Placement {
             forward: 0.5,
             left: 0.0,
+            turn: 0.0,
             turn_deg: 0.0,
         };
         assert_eq!(placement.heading_deg(), 90.0);
@@ -128,6 +131,7 @@ mod tests {
         let placement = Placement {
             forward: 0.7,
             left: -0.4,
+            turn: 1.0,
             turn_deg: 35.0,
         };
         let patch = placement.cut(&map, yaw, 512);

@@ -8,39 +8,46 @@ use crate::dataset::samples::{Job, PairSource, Samples, Shown};
 use crate::dataset::vigor::{published_cell, unplaced_pair};
 use crate::dataset::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
-use crate::model::{CcvpeSpec, ModelError};
+use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
 
 /// Sizes of the images that a network eats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Sizes {
     rows: usize,
     columns: usize,
     aerial_px: usize,
-    heatmap_side: usize,
+    heatmap: MapSpec,
+    /// Whether the network wants the camera matrix and, beside it, labels that are not truncated.
+    calibrated: bool,
 }
 
 impl Sizes {
-    fn of(spec: &CcvpeSpec) -> Self {
+    fn of(spec: &ModelSpec) -> Self {
         Self {
             rows: spec.ground_rows,
             columns: spec.ground_columns,
             aerial_px: spec.aerial_px,
-            heatmap_side: spec.heatmap_side(),
+            heatmap: spec.heatmap,
+            calibrated: matches!(spec.camera, GroundCamera::CalibratedPinhole { .. }),
         }
     }
 
     /// The network must eat frames and aerial images at the maps' own resolution.
-    fn check(spec: &CcvpeSpec) -> Result<(), ModelError> {
+    fn check(spec: &ModelSpec) -> Result<(), ModelError> {
         let resolution = (spec.metres_per_pixel / METRES_PER_PIXEL - 1.0).abs() < 1e-3;
-        if !spec.ground_wraps && !spec.ground_left_bin && resolution {
+        let pinhole = matches!(
+            spec.camera,
+            GroundCamera::Pinhole | GroundCamera::CalibratedPinhole { .. }
+        );
+        if pinhole && resolution {
             return Ok(());
         }
         Err(ModelError::Input(format!(
-            "{} does not eat KITTI's frames and maps; take ccvpe-kitti",
+            "{} does not eat KITTI's frames and maps; take ccvpe-kitti or a ggcvt-kitti preset",
             spec.preset
         )))
     }
@@ -66,7 +73,7 @@ impl<'a> KittiSamples<'a> {
         kitti: &'a Kitti,
         indices: Vec<usize>,
         rotation_range_deg: f64,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
         Sizes::check(spec)?;
         Ok(Self {
@@ -94,21 +101,25 @@ impl<'a> KittiSamples<'a> {
         write_planes(&frame, 0, self.sizes.columns, ground);
         let side = self.sizes.aerial_px;
         write_planes(&patch, 0, side, aerial);
-        let [right, down] = placement.published_offset_px();
-        let cell = |offset: f64| published_cell(-offset, side, self.sizes.heatmap_side);
-        let cells_per_px = self.sizes.heatmap_side as f64 / side as f64;
-        let half = side as f64 / 2.0;
+        let heatmap = self.sizes.heatmap;
+        let place = |offset: f64| heatmap.side as f64 / 2.0 - offset / heatmap.cell_px;
+        let camera = placement.centre_from_camera_px().map(place);
+        let [column, row] = if self.sizes.calibrated {
+            camera
+        } else {
+            let offset = placement.published_offset_px();
+            offset.map(|offset| published_cell(-offset, side, heatmap.side))
+        };
         Ok(Shown {
             target: PoseTarget {
-                column: cell(right),
-                row: cell(down),
+                column,
+                row,
                 residual_rad: placement.heading_deg().to_radians(),
             },
             left_bin: 0,
-            metres_per_cell: METRES_PER_PIXEL / cells_per_px,
-            camera: placement
-                .centre_from_camera_px()
-                .map(|offset| (half - offset) * cells_per_px),
+            metres_per_cell: METRES_PER_PIXEL * heatmap.cell_px,
+            view: view(self.kitti, index, placement, self.sizes)?,
+            camera,
         })
     }
 }
@@ -127,8 +138,41 @@ fn placement(
     Placement {
         forward,
         left,
+        turn,
         turn_deg: turn * rotation_range_deg,
     }
+}
+
+/// The camera matrix of a frame's day and the turn of its patch as a share of the range, for
+/// networks that want them.
+fn view(
+    kitti: &Kitti,
+    index: usize,
+    placement: Placement,
+    sizes: Sizes,
+) -> Result<GroundView, DatasetError> {
+    let row = &kitti.rows[index];
+    let camera = match kitti.cameras.get(&row.name.day) {
+        Some(camera) => {
+            let camera = camera.scaled(sizes.columns, sizes.rows);
+            let ([fx, fy], [cx, cy]) = (camera.focal_px, camera.centre_px);
+            [fx, fy, cx, cy]
+        }
+        None if !sizes.calibrated => [0.0; 4],
+        None => {
+            return Err(DatasetError::Pair {
+                id: row.name.id(),
+                what: format!(
+                    "raw_data/{}/calib_cam_to_cam.txt is missing, and this network needs the camera matrix; unpack the day's calibration",
+                    row.name.day
+                ),
+            });
+        }
+    };
+    Ok(GroundView::Pinhole {
+        camera,
+        heading: Some(placement.turn as f32),
+    })
 }
 
 fn read_images(
@@ -175,7 +219,7 @@ impl Samples for KittiSamples<'_> {
         self.indices.iter().map(name).collect()
     }
 
-    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+    fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
         if Sizes::of(spec) == self.sizes {
             return Ok(());
         }
@@ -207,7 +251,7 @@ impl KittiImages {
         split: KittiSplit,
         choose: impl FnOnce(usize) -> Vec<usize>,
         rotation_range_deg: f64,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> Result<Self, Problems> {
         let mut problems = Problems::of(folder.root.display());
         if split == KittiSplit::Train {
@@ -255,7 +299,13 @@ impl PairSource for KittiImages {
             self.sizes,
             &self.pictures,
         )?;
-        Ok(Cow::Owned(unplaced_pair(self.id(index), frame, patch)))
+        let view = view(&self.kitti, self.indices[index], placement, self.sizes)?;
+        Ok(Cow::Owned(unplaced_pair(
+            self.id(index),
+            frame,
+            patch,
+            view,
+        )))
     }
 
     fn given_residual_rad(&self, index: usize) -> f64 {

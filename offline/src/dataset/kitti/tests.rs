@@ -3,11 +3,11 @@ use crate::dataset::PairSource;
 use crate::dataset::golden::{Golden, numbers};
 use crate::dataset::vigor::published_sigma_cells;
 use crate::loss::{gaussian, orientation_shares};
-use crate::model::{CcvpeSpec, preset};
+use crate::model::{GroundView, ModelSpec, named};
 use serde_json::Value;
 
-fn network() -> CcvpeSpec {
-    preset("ccvpe-kitti").unwrap()
+fn network() -> ModelSpec {
+    named("ccvpe-kitti").unwrap().describe()
 }
 
 fn open(golden: &Golden, item: &Value) -> Kitti {
@@ -28,7 +28,7 @@ fn placed(samples: &KittiSamples, item: &Value) -> (usize, Placement) {
     (index, samples.placement(index, || draws.next().unwrap()))
 }
 
-fn images(spec: &CcvpeSpec) -> [Vec<f32>; 2] {
+fn images(spec: &ModelSpec) -> [Vec<f32>; 2] {
     [
         vec![0.0; 3 * spec.ground_rows * spec.ground_columns],
         vec![0.0; 3 * spec.aerial_px * spec.aerial_px],
@@ -85,7 +85,7 @@ fn patches_frames_and_ground_truth_are_those_of_the_published_loader() {
 
 #[test]
 fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
-    let spec = network(); // the image sizes are the same
+    let spec = named("ggcvt-kitti3").unwrap().describe();
     for golden in Golden::all("kitti_expected_ggcvt") {
         for item in golden.json["items"].as_array().unwrap() {
             let kitti = open(&golden, item);
@@ -94,11 +94,23 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             let samples = KittiSamples::new(&kitti, all, turn, &spec).unwrap();
             let (index, placement) = placed(&samples, item);
             let [mut ground, mut aerial] = images(&spec);
-            samples
+            let shown = samples
                 .read(index, placement, &mut ground, &mut aerial)
                 .unwrap();
             golden.check_image(item, "grd", &ground, false);
             golden.check_image(item, "sat", &aerial, false);
+            // The label is the published one: 20 m times the shifts, turned by the heading.
+            let number = |key: &str| item[key].as_f64().unwrap();
+            let (sin, cos) = (number("gt_heading") * turn).to_radians().sin_cos();
+            let (x, y) = (-20.0 * number("gt_shift_u"), -20.0 * number("gt_shift_v"));
+            let metres = [shown.target.column, shown.target.row]
+                .map(|cell| spec.px_from_cell(cell) * METRES_PER_PIXEL);
+            for (found, expected) in metres
+                .into_iter()
+                .zip([y * sin - x * cos, x * sin + y * cos])
+            {
+                assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+            }
             for (found, key) in [
                 (-placement.forward, "gt_shift_u"),
                 (-placement.left, "gt_shift_v"),
@@ -116,6 +128,11 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             ] {
                 assert!((found - expected).abs() < 1e-4, "{found} {expected}");
             }
+            let GroundView::Pinhole { camera, heading } = shown.view else {
+                panic!("a pinhole");
+            };
+            assert!((camera[0] - row(0)[0]).abs() < 1e-4 && (camera[3] - row(1)[2]).abs() < 1e-4);
+            assert!((f64::from(heading.unwrap()) - number("gt_heading")).abs() < 1e-7);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::dataset::resample::{round_half_even, write_planes};
 use crate::dataset::samples::{Job, PairSource, Samples, Shown};
 use crate::dataset::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
-use crate::model::{CcvpeSpec, ModelError};
+use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};
 use crossfix_calibration::{Geodetic, RgbImage};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -25,18 +25,20 @@ pub enum Headings {
 }
 
 /// Sizes of the images that a network eats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Sizes {
     rows: usize,
     /// Columns of the whole circle, and how many of them, from the left, are kept.
     columns: [usize; 2],
     aerial_px: usize,
-    heatmap_side: usize,
+    heatmap: MapSpec,
+    /// The published loader's labels that the network goes with.
+    labels: NetworkKind,
 }
 
 impl Sizes {
-    fn of(spec: &CcvpeSpec) -> Self {
-        let whole = if spec.ground_wraps {
+    fn of(spec: &ModelSpec) -> Self {
+        let whole = if spec.camera == GroundCamera::Panorama {
             spec.ground_columns
         } else {
             2 * spec.ground_rows
@@ -45,7 +47,8 @@ impl Sizes {
             rows: spec.ground_rows,
             columns: [whole, spec.ground_columns],
             aerial_px: spec.aerial_px,
-            heatmap_side: spec.heatmap_side(),
+            heatmap: spec.heatmap,
+            labels: spec.kind,
         }
     }
 
@@ -53,13 +56,13 @@ impl Sizes {
         Some([self.columns[0], self.rows])
     }
 
-    fn check(spec: &CcvpeSpec) -> Result<(), ModelError> {
-        let whole = spec.ground_wraps || spec.ground_columns <= 2 * spec.ground_rows;
-        if whole && !spec.ground_left_bin {
+    fn check(spec: &ModelSpec) -> Result<(), ModelError> {
+        let cameras = [GroundCamera::Panorama, GroundCamera::CutPanorama];
+        if cameras.contains(&spec.camera) {
             return Ok(());
         }
         Err(ModelError::Input(format!(
-            "{} does not eat north-centred panoramas; take a ccvpe-vigor preset for VIGOR",
+            "{} does not eat north-centred panoramas; take a ccvpe-vigor preset or ggcvt-vigor for VIGOR",
             spec.preset
         )))
     }
@@ -88,7 +91,7 @@ impl<'a> VigorSamples<'a> {
         vigor: &'a Vigor,
         indices: Vec<usize>,
         headings: Headings,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
         Sizes::check(spec)?;
         if let Headings::Fixed(degrees) = &headings {
@@ -164,17 +167,29 @@ impl<'a> VigorSamples<'a> {
         let tile = self.pictures.read(&tile, Some([side; 2])).map_err(wrong)?;
         write_planes(&tile, 0, side, aerial);
         let [south, west] = offset.rounded(side);
-        let cells_per_px = self.sizes.heatmap_side as f64 / side as f64;
+        let heatmap = self.sizes.heatmap;
+        let cell = |offset_px: f64| match self.sizes.labels {
+            NetworkKind::Ccvpe => published_cell(offset_px, side, heatmap.side),
+            NetworkKind::Ggcvt => heatmap.side as f64 / 2.0 + offset_px / heatmap.cell_px,
+        };
+        let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
+        let beside_px = (side as f64 - heatmap.side as f64 * heatmap.cell_px) / 2.0;
+        let residual_rad = (360.0 * turn).to_radians();
         Ok(Shown {
             target: PoseTarget {
-                column: published_cell(-west, side, self.sizes.heatmap_side),
-                row: published_cell(south, side, self.sizes.heatmap_side),
-                residual_rad: (360.0 * turn).to_radians(),
+                column: cell(-west),
+                row: cell(south),
+                residual_rad,
             },
             left_bin: 0,
-            metres_per_cell: row.city.metres_per_tile_pixel() * super::TILE_PX as f64
-                / self.sizes.heatmap_side as f64,
-            camera: offset.place(side).map(|px| px * cells_per_px),
+            metres_per_cell: tile_m / (side as f64 / heatmap.cell_px),
+            view: GroundView::Panorama {
+                metres_per_pixel: tile_m / side as f64,
+                turn_rad: residual_rad,
+            },
+            camera: offset
+                .place(side)
+                .map(|px| (px - beside_px) / heatmap.cell_px),
         })
     }
 }
@@ -224,7 +239,7 @@ impl Samples for VigorSamples<'_> {
         self.indices.iter().map(name).collect()
     }
 
-    fn check(&self, spec: &CcvpeSpec) -> Result<(), ModelError> {
+    fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
         if Sizes::of(spec) == self.sizes {
             return Ok(());
         }
@@ -238,8 +253,8 @@ impl Samples for VigorSamples<'_> {
 /// Panoramas and the tiles they lie in, north in the centre, without the cameras' places: what
 /// adaptation may know.
 pub struct VigorImages {
-    /// Panorama and tile, and the panorama's name.
-    files: Vec<(String, [PathBuf; 2])>,
+    /// The panorama's name, panorama and tile, and how the panorama was taken.
+    files: Vec<(String, [PathBuf; 2], GroundView)>,
     /// Reads the pictures.
     pub pictures: Pictures,
     sizes: Sizes,
@@ -255,7 +270,7 @@ impl VigorImages {
         folder: &VigorFolder,
         split: VigorSplit,
         choose: impl FnOnce(usize) -> Vec<usize>,
-        spec: &CcvpeSpec,
+        spec: &ModelSpec,
     ) -> Result<Self, Problems> {
         let vigor = Vigor::open(folder, split)?;
         if let Err(error) = Sizes::check(spec) {
@@ -266,7 +281,12 @@ impl VigorImages {
         let files = choose(vigor.rows.len()).into_iter().map(|index| {
             let row = &vigor.rows[index];
             let paths = [vigor.panorama_path(index), vigor.tile_path(row.tiles[0].0)];
-            (row.panorama.clone(), paths)
+            let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
+            let view = GroundView::Panorama {
+                metres_per_pixel: tile_m / spec.aerial_px as f64,
+                turn_rad: 0.0,
+            };
+            (row.panorama.clone(), paths, view)
         });
         Ok(Self {
             files: files.collect(),
@@ -286,7 +306,7 @@ impl PairSource for VigorImages {
     }
 
     fn pair(&self, index: usize) -> Result<Cow<'_, Pair>, DatasetError> {
-        let (id, [panorama, tile]) = &self.files[index];
+        let (id, [panorama, tile], view) = &self.files[index];
         let wrong = |what: String| DatasetError::Pair {
             id: id.clone(),
             what,
@@ -301,12 +321,17 @@ impl PairSource for VigorImages {
         };
         let side = [self.sizes.aerial_px; 2];
         let aerial = self.pictures.read(tile, Some(side)).map_err(wrong)?;
-        Ok(Cow::Owned(unplaced_pair(id.clone(), ground, aerial)))
+        Ok(Cow::Owned(unplaced_pair(id.clone(), ground, aerial, *view)))
     }
 }
 
 /// A pair of which nothing is known but its images and that the camera is somewhere in the tile.
-pub(crate) fn unplaced_pair(id: String, ground: RgbImage, aerial: RgbImage) -> Pair {
+pub(crate) fn unplaced_pair(
+    id: String,
+    ground: RgbImage,
+    aerial: RgbImage,
+    view: GroundView,
+) -> Pair {
     // Wider than any patch: the coarse position says nothing.
     const VARIANCE_M2: f64 = 1e8;
     Pair {
@@ -324,6 +349,7 @@ pub(crate) fn unplaced_pair(id: String, ground: RgbImage, aerial: RgbImage) -> P
         coarse_offset_m: [0.0, 0.0],
         coarse_covariance_m2: [[VARIANCE_M2, 0.0], [0.0, VARIANCE_M2]],
         yaw_rad: FRAC_PI_2,
+        view,
     }
 }
 

@@ -88,6 +88,13 @@ pub fn ggcvt_order(count: usize) -> Vec<usize> {
     order
 }
 
+/// Training (80 %) and validation (20 %) of GGCVT, in its order.
+pub fn ggcvt_train_validation(count: usize) -> [Vec<usize>; 2] {
+    let mut order = ggcvt_order(count);
+    let validation = order.split_off((0.8 * count as f64) as usize);
+    [order, validation]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

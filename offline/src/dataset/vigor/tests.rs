@@ -5,12 +5,12 @@ use crate::dataset::numpy::shuffled;
 use crate::dataset::{PairSource, Samples};
 use crate::loss::{gaussian, level_target, max_pool, orientation_shares};
 use crate::metrics::published::Outcome;
-use crate::model::{CcvpeSpec, preset};
+use crate::model::{GroundCamera, GroundView, ModelSpec, named};
 use rand::SeedableRng;
 use serde_json::Value;
 
-fn network() -> CcvpeSpec {
-    preset("ccvpe-vigor").unwrap()
+fn network() -> ModelSpec {
+    named("ccvpe-vigor").unwrap().describe()
 }
 
 fn split(area: &str, train: bool) -> VigorSplit {
@@ -31,7 +31,7 @@ fn panorama_of(vigor: &Vigor, index: usize) -> String {
     format!("{}/panorama/{}", row.city.folder(), row.panorama)
 }
 
-fn images(spec: &CcvpeSpec) -> [Vec<f32>; 2] {
+fn images(spec: &ModelSpec) -> [Vec<f32>; 2] {
     [
         vec![0.0; 3 * spec.ground_rows * spec.ground_columns],
         vec![0.0; 3 * spec.aerial_px * spec.aerial_px],
@@ -189,7 +189,7 @@ fn splits_are_the_published_permutations() {
 
 #[test]
 fn ggcvt_uses_the_published_order_offsets_and_rolls() {
-    let spec = network(); // the image sizes are the same
+    let spec = named("ggcvt-vigor").unwrap().describe();
     for golden in Golden::all("vigor_expected_ggcvt") {
         for (count, expected) in golden.json["shuffle20"].as_object().unwrap() {
             assert_eq!(ggcvt_order(count.parse().unwrap()), indices(expected));
@@ -225,7 +225,22 @@ fn ggcvt_uses_the_published_order_offsets_and_rolls() {
             assert_eq!(-west * 4.0 / 512.0, item["gt_shift_u"].as_f64().unwrap());
             assert_eq!(south * 4.0 / 512.0, item["gt_shift_v"].as_f64().unwrap());
             let metres = item["meter_per_pixel"].as_f64().unwrap();
-            assert!((shown.metres_per_cell - metres).abs() < 1e-7);
+            assert!((shown.metres_per_cell - 2.0 * metres).abs() < 1e-7);
+            // What the loss reads from the label: the published shifts, without any rounding.
+            let target = [shown.target.column, shown.target.row];
+            let shift = target.map(|cell| spec.px_from_cell(cell) / 128.0);
+            let expected = ["gt_shift_u", "gt_shift_v"].map(|key| item[key].as_f64().unwrap());
+            assert_eq!(shift, expected);
+            let GroundView::Panorama {
+                metres_per_pixel,
+                turn_rad,
+            } = shown.view
+            else {
+                panic!("a panorama");
+            };
+            assert!((metres_per_pixel - metres).abs() < 1e-7);
+            let turn_deg = item["rotation_deg"].as_f64().unwrap();
+            assert!((turn_rad.to_degrees() - turn_deg).abs() < 1e-9);
         }
     }
 }
@@ -235,12 +250,12 @@ fn a_limited_field_of_view_keeps_the_left_of_the_rolled_panorama() {
     let golden = &Golden::all("vigor_expected_ccvpe")[0];
     let vigor = open(golden, VigorSplit::SameAreaTrain);
     let whole = network();
-    let half = CcvpeSpec {
+    let half = ModelSpec {
         ground_columns: 320,
-        ground_wraps: false,
+        camera: GroundCamera::CutPanorama,
         ..whole.clone()
     };
-    let read = |spec: &CcvpeSpec| {
+    let read = |spec: &ModelSpec| {
         let samples = VigorSamples::new(&vigor, vec![0], Headings::Within(0.0), spec).unwrap();
         let [mut ground, mut aerial] = images(spec);
         let shown = samples.read(0, 0.3, 0, &mut ground, &mut aerial).unwrap();

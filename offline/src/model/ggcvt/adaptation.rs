@@ -11,6 +11,7 @@
 use super::loss::{Centre, best_cells, sum};
 use super::spec::GgcvtSpec;
 use super::{GgcvtPrediction, ModelError};
+use crate::loss::LEAST_TARGET;
 use crossfix_kernels::{Tape, Tensor, ops};
 
 /// Constants of the labels and their loss.
@@ -58,7 +59,8 @@ pub fn modes_px(
         .collect())
 }
 
-/// The target of one level for a mode [down, right] in pixels: row-major, largest value at most 1.
+/// The target of one level for a mode [down, right] in pixels: row-major, largest value at most 1,
+/// and 0 where it is below 1e-12.
 pub fn footprint_target(
     spec: &GgcvtSpec,
     level: usize,
@@ -78,7 +80,9 @@ pub fn footprint_target(
     let cells = rows
         .iter()
         .flat_map(|row| columns.iter().map(move |column| (row * column) as f32));
-    cells.collect()
+    cells
+        .map(|value| if value < LEAST_TARGET { 0.0 } else { value })
+        .collect()
 }
 
 /// The weighted InfoNCE of each supervised level.

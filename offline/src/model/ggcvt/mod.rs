@@ -12,6 +12,7 @@
 
 pub mod adaptation;
 mod attention;
+mod cross_view;
 pub mod loss;
 mod projection;
 mod rotation;
@@ -19,10 +20,10 @@ pub mod spec;
 
 pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
 
-use super::ModelError;
 use super::layers::{Conv, Pass, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::vgg::{Decoder, Vgg, conv3x3};
+use super::{ModelError, ModelSpec};
 use attention::{CrossAttention, SelfAttention};
 use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
@@ -30,6 +31,7 @@ use projection::{Maps, Plane, columns, panorama_grid};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rotation::{RotationOptimiser, Views};
+use serde::{Deserialize, Serialize};
 
 /// Guards divisions by the length of a feature map.
 const LENGTH_EPSILON: f32 = 1e-12;
@@ -48,7 +50,7 @@ pub struct GgcvtInput {
 }
 
 /// How one ground image was taken.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum View {
     /// A panorama.
     Panorama {
@@ -95,6 +97,7 @@ pub struct GgcvtOptions<'a> {
 #[derive(Debug, Clone)]
 pub struct Ggcvt {
     spec: GgcvtSpec,
+    description: ModelSpec,
     aerial: Vgg,
     aerial_decoders: [Decoder; 2],
     ground: Vgg,
@@ -171,6 +174,7 @@ impl Ggcvt {
             }
         }
         Ok(Self {
+            description: spec.describe(),
             spec,
             aerial,
             aerial_decoders,
@@ -371,7 +375,12 @@ impl Ggcvt {
         });
         let mut grids = Vec::with_capacity(3);
         match spec.camera {
-            Camera::Panorama { height_m } => {
+            Camera::Panorama {
+                height_m,
+                top_rad,
+                span_rad,
+                ..
+            } => {
                 let views = input.views.iter().filter_map(|view| match view {
                     View::Panorama {
                         metres_per_pixel,
@@ -383,7 +392,8 @@ impl Ggcvt {
                 for maps in maps {
                     let cell_px = spec.aerial_px as f64 / maps.side as f64;
                     let cells: Vec<f64> = metres.iter().map(|metres| metres * cell_px).collect();
-                    grids.push(panorama_grid(maps, &cells, &turns, height_m)?);
+                    let edges = [top_rad, span_rad];
+                    grids.push(panorama_grid(maps, &cells, &turns, height_m, edges)?);
                 }
                 Ok((grids, None, Vec::new()))
             }

@@ -3,7 +3,7 @@
 //! Coordinates are pixels of a feature map, (0, 0) the centre of the top-left one.
 
 use crossfix_kernels::{Error, Result, Tape, Tensor};
-use std::f64::consts::{FRAC_PI_2, PI, TAU};
+use std::f64::consts::{FRAC_PI_2, TAU};
 
 /// A square overhead map and the ground feature map below it.
 #[derive(Debug, Clone, Copy)]
@@ -17,7 +17,8 @@ pub(super) struct Maps {
 /// Panorama pixels of the ground around a camera at the map's centre, whose left edge looks south
 /// and which turns clockwise; `turns_rad` moves them to the right.
 ///
-/// Rows run from straight up at 0 to straight down at H. A last column between W − 1 and W has no
+/// Rows run from `[top, span]` radians: from the angle `top` below straight up at 0 to `top` +
+/// `span` at H. A last column between W − 1 and W has no
 /// right neighbour; the sampler reads zero there, as published.
 ///
 /// # Shapes
@@ -27,6 +28,7 @@ pub(super) fn panorama_grid(
     metres_per_cell: &[f64],
     turns_rad: &[f64],
     height_m: f64,
+    [top_rad, span_rad]: [f64; 2],
 ) -> Result<Tensor> {
     let [rows, columns] = maps.ground.map(|length| length as f64);
     let centre = maps.side as f64 / 2.0 - 0.5;
@@ -39,7 +41,7 @@ pub(super) fn panorama_grid(
                 let distance_m = south.hypot(east) * cell_m;
                 let below_up = distance_m.atan2(-height_m);
                 grid.push((azimuth / TAU * columns) as f32);
-                grid.push((below_up / PI * rows) as f32);
+                grid.push(((below_up - top_rad) / span_rad * rows) as f32);
             }
         }
     }
@@ -172,7 +174,9 @@ pub(super) fn columns(grid: &Tensor, nudge: f32) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crossfix_kernels::testing::{assert_close, check_gradient};
+    use std::f64::consts::PI;
 
+    const SPHERE: [f64; 2] = [0.0, PI];
     const MAPS: Maps = Maps {
         side: 2,
         ground: [8, 16],
@@ -182,12 +186,15 @@ mod tests {
     fn panorama_columns_run_from_south_over_west() {
         // Cells at 45°: north-west, north-east, south-west, south-east; 1 m away and 1 m below.
         let cell_m = 2f64.sqrt();
-        let grid = panorama_grid(MAPS, &[cell_m], &[0.0], 1.0).unwrap();
+        let grid = panorama_grid(MAPS, &[cell_m], &[0.0], 1.0, SPHERE).unwrap();
         // South-west is 1/8 of the circle after south; 45° below the horizon is 3/4 of the rows.
         let expected = [6.0, 6.0, 10.0, 6.0, 2.0, 6.0, 14.0, 6.0];
         assert_close(grid.data(), &expected, 1e-6);
-        let turned = panorama_grid(MAPS, &[cell_m], &[PI / 4.0], 1.0).unwrap();
+        let turned = panorama_grid(MAPS, &[cell_m], &[PI / 4.0], 1.0, SPHERE).unwrap();
         assert_close(&turned.data()[..2], &[8.0, 6.0], 1e-6);
+        // A strip from the horizon to straight down: 45° below is the middle of its 8 rows.
+        let strip = panorama_grid(MAPS, &[cell_m], &[0.0], 1.0, [PI / 2.0; 2]).unwrap();
+        assert_close(&strip.data()[..2], &[6.0, 4.0], 1e-6);
     }
 
     fn plane() -> Plane {

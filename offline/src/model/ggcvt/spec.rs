@@ -1,12 +1,14 @@
 //! The table that describes a GGCVT network.
 
+use super::super::{GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind};
 use serde::{Deserialize, Serialize};
+use std::f64::consts::PI;
 
 /// Names that [`preset`] knows.
 pub const PRESETS: &[&str] = &[
     "ggcvt-vigor",
-    "ggcvt-kitti-3dof",
-    "ggcvt-kitti-2dof",
+    "ggcvt-kitti3",
+    "ggcvt-kitti2",
     "ggcvt-compact",
 ];
 
@@ -54,6 +56,12 @@ pub enum Camera {
     Panorama {
         /// Above the ground.
         height_m: f64,
+        /// Of the aerial images trained on; each sample says its own.
+        metres_per_pixel: f64,
+        /// From straight up to the upper edge: 0 for an image of the whole sphere.
+        top_rad: f64,
+        /// From the upper to the lower edge: π for an image of the whole sphere.
+        span_rad: f64,
     },
     /// A pinhole camera that looks level towards the aerial image's right edge.
     Pinhole {
@@ -90,8 +98,8 @@ pub fn preset(name: &str) -> Option<GgcvtSpec> {
     };
     match name {
         "ggcvt-vigor" => Some(vigor()),
-        "ggcvt-kitti-3dof" => Some(kitti(2, 10.0)),
-        "ggcvt-kitti-2dof" => Some(kitti(0, 0.0)),
+        "ggcvt-kitti3" => Some(kitti(2, 10.0)),
+        "ggcvt-kitti2" => Some(kitti(0, 0.0)),
         "ggcvt-compact" => Some(compact()),
         _ => None,
     }
@@ -116,33 +124,100 @@ fn vigor() -> GgcvtSpec {
         cross_width: 64,
         cross_heads: 4,
         templates: [25, 51, 102],
-        camera: Camera::Panorama { height_m: 2.0 },
+        camera: Camera::Panorama {
+            height_m: 2.0,
+            metres_per_pixel: 0.140_184, // mean of the four cities at 640 pixels, times 640/512
+            top_rad: 0.0,
+            span_rad: PI,
+        },
     }
 }
 
 /// Small enough to train on two CPU cores: 64 m of aerial image at 0.5 m, a panorama of 48 × 256,
-/// maps of 8, 4 and 2 m, 1 m cells at the finest.
+/// cells of 4, 2 and 1 m, places up to 24 m from the middle.
 fn compact() -> GgcvtSpec {
     GgcvtSpec {
         preset: "ggcvt-compact".into(),
         ground_rows: 48,
         ground_columns: 256,
         aerial_px: 128,
-        widths: [16, 24, 40],
+        widths: [8, 16, 32],
         unused_layers: false,
-        uncertainty: [16, 8],
+        uncertainty: [8, 4],
         embedding: 24,
         heads: 3,
         window: 8,
         repetitions: 2,
         cross_width: 32,
         cross_heads: 4,
-        templates: [6, 12, 25],
-        camera: Camera::Panorama { height_m: 2.0 },
+        templates: [4, 8, 16],
+        camera: Camera::Panorama {
+            height_m: 1.9,
+            metres_per_pixel: 0.5,
+            // Square pixels from 28° above the horizon, as the strips of the daemon.
+            top_rad: (90.0 - 28.0) * PI / 180.0,
+            span_rad: 48.0 * 2.0 * PI / 256.0,
+        },
     }
 }
 
 impl GgcvtSpec {
+    /// What those outside see of the network.
+    pub fn describe(&self) -> ModelSpec {
+        let metres_per_pixel = self.metres_per_pixel();
+        let sides = self.sides();
+        let map = |level: usize| {
+            let cell_px = self.aerial_px as f64 / sides[level] as f64;
+            MapSpec {
+                side: self.places()[level],
+                cell_px,
+                metres_per_cell: metres_per_pixel * cell_px,
+            }
+        };
+        let level = |level| LevelMap {
+            map: map(level),
+            searched: None,
+        };
+        ModelSpec {
+            preset: self.preset.clone(),
+            kind: NetworkKind::Ggcvt,
+            ground_rows: self.ground_rows,
+            ground_columns: self.ground_columns,
+            aerial_px: self.aerial_px,
+            metres_per_pixel,
+            heatmap: map(2),
+            levels: [0, 1, 2].map(level).into(),
+            camera: match self.camera {
+                Camera::Panorama { .. } => GroundCamera::Panorama,
+                Camera::Pinhole {
+                    iterations,
+                    heading_range_deg,
+                    ..
+                } => GroundCamera::CalibratedPinhole {
+                    finds_heading: iterations > 0,
+                    heading_range_deg,
+                },
+            },
+            field_of_view_deg: 360.0,
+            // No orientation is searched: one column is as fine as a heading can be told.
+            orientation_bins: self.ground_columns,
+            columns_per_bin: 1,
+            orientation_prior: Some(0),
+        }
+    }
+
+    /// Ground resolution of the aerial images trained on.
+    pub fn metres_per_pixel(&self) -> f64 {
+        match self.camera {
+            Camera::Panorama {
+                metres_per_pixel, ..
+            }
+            | Camera::Pinhole {
+                metres_per_pixel, ..
+            } => metres_per_pixel,
+        }
+    }
+
     /// Cells along a side of the feature maps, coarsest first.
     pub fn sides(&self) -> [usize; 3] {
         [8, 4, 2].map(|stride| self.aerial_px / stride)

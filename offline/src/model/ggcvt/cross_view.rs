@@ -1,0 +1,264 @@
+//! GGCVT as training and adaptation see it: scores are minus the distances, the heatmap is the
+//! softmax of the finest ones.
+
+use super::adaptation::{LabelLoss, label_losses};
+use super::loss::{balanced, pose_error, sum, triplets};
+use super::spec::{Camera, GgcvtSpec};
+use super::{Ggcvt, GgcvtInput, GgcvtOptions, GgcvtPrediction, View};
+use crate::adapt::AdaptConfig;
+use crate::loss::{Loss, LossConfig, PoseTarget};
+use crate::model::{
+    CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
+    Prediction, recipes,
+};
+use crate::train::FitConfig;
+use crossfix_kernels::{Result as KernelResult, Tape, Tensor, ops};
+use rand::RngCore;
+use std::f64::consts::{FRAC_PI_2, PI, TAU};
+
+/// Softmax temperature that turns scores into a heatmap; the slope of the published triplet loss.
+const TEMPERATURE: f32 = 0.1;
+/// Breaks ties of panorama columns that are whole numbers when a panorama is not turned.
+const COLUMN_NUDGE: f32 = 1e-4;
+
+impl CrossViewModel for Ggcvt {
+    fn describe(&self) -> &ModelSpec {
+        &self.description
+    }
+
+    fn table(&self) -> NetworkSpec {
+        NetworkSpec::Ggcvt(self.spec.clone())
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    fn forward(
+        &mut self,
+        tape: &mut Tape,
+        input: &Input,
+        options: ForwardOptions,
+    ) -> Result<Prediction, ModelError> {
+        let device = self.parameters.device();
+        let images = GgcvtInput {
+            ground: unit_pixels(&input.ground)?.to(&device)?,
+            aerial: unit_pixels(&input.aerial)?.to(&device)?,
+            views: input.views.clone(),
+        };
+        let levels = match options.extent {
+            Extent::Levels(levels) => Some(levels),
+            Extent::Location | Extent::Everything => None,
+        };
+        let panorama = matches!(self.spec.camera, Camera::Panorama { .. });
+        let prediction = Ggcvt::forward(
+            self,
+            tape,
+            &images,
+            GgcvtOptions {
+                column_nudge: if panorama { COLUMN_NUDGE } else { 0.0 },
+                levels,
+                seed: options.drop_connect.map_or(0, RngCore::next_u64),
+                watch: None,
+            },
+        )?;
+        let n = input.len();
+        let mut scores = Vec::with_capacity(prediction.distances.len());
+        for distances in &prediction.distances {
+            let side = distances.shape()[1];
+            let score = ops::scale(tape, distances, -1.0)?;
+            scores.push(ops::reshape(tape, &score, &[n, 1, side, side])?);
+        }
+        let mut logits = None;
+        if let (None, Some(finest)) = (levels, scores.last()) {
+            let cells = finest.len() / n.max(1);
+            let scaled = ops::scale(tape, finest, 1.0 / TEMPERATURE)?;
+            logits = Some(ops::reshape(tape, &scaled, &[n, cells])?);
+        }
+        let orientation = match (options.extent, prediction.poses.last()) {
+            (Extent::Everything, Some(pose)) => {
+                Some(heading_field(&self.spec, &self.description, pose)?)
+            }
+            _ => None,
+        };
+        Ok(Prediction {
+            levels: scores,
+            logits,
+            orientation,
+            poses: prediction.poses,
+        })
+    }
+
+    fn loss(
+        &self,
+        tape: &mut Tape,
+        prediction: &Prediction,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+    ) -> Result<Loss, ModelError> {
+        let spec = &self.spec;
+        let found = distances(tape, prediction)?;
+        let offsets_px: Vec<[f64; 2]> = targets
+            .iter()
+            .map(|target| [target.row, target.column].map(|c| self.description.px_from_cell(c)))
+            .collect();
+        let mut terms = Vec::new();
+        let mut info_nce = Vec::new();
+        if config.info_nce > 0.0 {
+            let labels = LabelLoss {
+                temperature: config.temperature,
+                sigma_px: config.sigma_m / spec.metres_per_pixel(),
+                threshold: config.threshold,
+                levels: config.levels.unwrap_or(3),
+            };
+            let levels = label_losses(tape, spec, &found, &offsets_px, &labels)?;
+            for level in &levels {
+                info_nce.push(level.item()?);
+            }
+            let total = sum(tape, &levels)?;
+            let share = config.info_nce / levels.len() as f32;
+            terms.push(ops::scale(tape, &total, share)?);
+        }
+        let mut place = None;
+        if config.triplet > 0.0 {
+            let shares: Vec<[f64; 2]> = offsets_px
+                .iter()
+                .map(|offset| offset.map(|px| px / spec.aerial_px as f64))
+                .collect();
+            let levels = triplets(tape, spec, &found, &shares)?;
+            let mut total = sum(tape, &levels)?;
+            place = Some(total.item()?);
+            if let (Some([t, r]), false) = (self.balance(), found.poses.is_empty()) {
+                let truth = true_poses(spec, &offsets_px, targets)?;
+                let truth = truth.to(&found.poses[0].device())?;
+                let error = pose_error(tape, &found.poses, &truth)?;
+                total = balanced(tape, [&total, &error], [t, r])?;
+            }
+            terms.push(ops::scale(tape, &total, config.triplet)?);
+        }
+        if terms.is_empty() {
+            let what = "a loss without any term; weigh info_nce or triplet";
+            return Err(ModelError::Input(what.into()));
+        }
+        Ok(Loss {
+            total: sum(tape, &terms)?,
+            info_nce,
+            triplet: place,
+            heatmap: None,
+            orientation: None,
+        })
+    }
+
+    fn supervised(&self) -> FitConfig {
+        recipes::ggcvt_supervised(&self.spec)
+    }
+
+    fn paper(&self) -> AdaptConfig {
+        recipes::ggcvt_paper(&self.spec)
+    }
+
+    fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
+        Box::new(self.clone())
+    }
+}
+
+/// Pixels 0 to 255 as 0 to 1. No gradient flows to images.
+fn unit_pixels(images: &Tensor) -> KernelResult<Tensor> {
+    let data = images.to_vec()?.into_iter().map(|value| value / 255.0);
+    Tensor::new(data.collect(), images.shape())
+}
+
+/// The distances that scores were made of.
+fn distances(tape: &mut Tape, prediction: &Prediction) -> Result<GgcvtPrediction, ModelError> {
+    let mut distances = Vec::with_capacity(prediction.levels.len());
+    for scores in &prediction.levels {
+        let [n, _, rows, columns] = scores.dims4("distances", "scores")?;
+        let scores = ops::reshape(tape, scores, &[n, rows, columns])?;
+        distances.push(ops::scale(tape, &scores, -1.0)?);
+    }
+    Ok(GgcvtPrediction {
+        distances,
+        poses: prediction.poses.clone(),
+    })
+}
+
+/// Normalised poses (shift along the view, shift across it, heading) of cameras `offsets_px`
+/// [down, right] of the aerial image's centre.
+fn true_poses(
+    spec: &GgcvtSpec,
+    offsets_px: &[[f64; 2]],
+    targets: &[PoseTarget],
+) -> KernelResult<Tensor> {
+    let Camera::Pinhole {
+        metres_per_pixel,
+        shift_range_m,
+        heading_range_deg,
+        ..
+    } = spec.camera
+    else {
+        return Ok(Tensor::zeros(&[targets.len(), 3]));
+    };
+    let mut poses = Vec::with_capacity(3 * targets.len());
+    for ([down, right], target) in offsets_px.iter().zip(targets) {
+        let turn = turn_rad(target.residual_rad);
+        let (sin, cos) = turn.sin_cos();
+        let scale = metres_per_pixel / shift_range_m;
+        let heading = if heading_range_deg > 0.0 {
+            turn / heading_range_deg.to_radians()
+        } else {
+            0.0
+        };
+        let along = right * cos - down * sin;
+        let across = -(right * sin + down * cos);
+        poses.extend([along * scale, across * scale, heading].map(|value| value as f32));
+    }
+    Tensor::new(poses, &[targets.len(), 3])
+}
+
+/// How far an image's view is turned from the aerial image's right edge, counter-clockwise, for a
+/// heading clockwise from its top.
+fn turn_rad(heading_rad: f64) -> f64 {
+    PI - (PI - (FRAC_PI_2 - heading_rad)).rem_euclid(TAU)
+}
+
+/// The found headings as a field of cosine and sine that is the same everywhere: clockwise from
+/// the aerial image's top.
+fn heading_field(
+    spec: &GgcvtSpec,
+    description: &ModelSpec,
+    poses: &Tensor,
+) -> KernelResult<Tensor> {
+    let Camera::Pinhole {
+        heading_range_deg, ..
+    } = spec.camera
+    else {
+        return Ok(Tensor::zeros(&[0]));
+    };
+    let side = description.heatmap.side;
+    let values = poses.to_vec()?;
+    let mut field = Vec::with_capacity(values.len() / 3 * 2 * side * side);
+    for pose in values.chunks_exact(3) {
+        let heading = FRAC_PI_2 - f64::from(pose[2]) * heading_range_deg.to_radians();
+        for value in [heading.cos(), heading.sin()] {
+            field.extend(std::iter::repeat_n(value as f32, side * side));
+        }
+    }
+    Tensor::new(field, &[values.len() / 3, 2, side, side])
+}
+
+impl View {
+    /// The view without its heading, for networks that find it themselves.
+    pub fn without_heading(self) -> Self {
+        match self {
+            Self::Panorama { .. } => self,
+            Self::Pinhole { camera, .. } => Self::Pinhole {
+                camera,
+                heading: None,
+            },
+        }
+    }
+}
