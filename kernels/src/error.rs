@@ -41,6 +41,19 @@ pub enum Error {
         /// Where another one lies.
         second: String,
     },
+    /// Something that only the processor does was given values on a device.
+    #[error(
+        "{op} runs on the processor only, and a tensor {shape} lies on {device}; move it with \
+         Tensor::to, or use --device cpu"
+    )]
+    ProcessorOnly {
+        /// The operation, by its function name, or who else reads the values.
+        op: &'static str,
+        /// The tensor's shape.
+        shape: String,
+        /// Where it lies.
+        device: String,
+    },
     /// The device asked for is not there.
     #[error("no device {asked:?}: {cause}; {way_out}")]
     NoDevice {

@@ -178,10 +178,28 @@ impl Tensor {
         }
     }
 
-    /// The elements of a tensor on the host, row-major.
+    /// The elements, row-major, of a tensor that has to lie on the host: for what runs on the
+    /// processor only. `op` is who reads them.
+    ///
+    /// # Errors
+    /// [`Error::ProcessorOnly`] when the tensor lies on a device.
+    pub fn host(&self, op: &'static str) -> Result<&[f32]> {
+        match &self.storage {
+            Storage::Host(data) => Ok(data),
+            Storage::Cuda(_) => Err(Error::ProcessorOnly {
+                op,
+                shape: format!("{:?}", self.shape),
+                device: self.device().describe(),
+            }),
+        }
+    }
+
+    /// The elements of a tensor on the host, row-major: for tests, and for operations that have
+    /// asked for the device before.
     ///
     /// # Panics
-    /// When the tensor lies elsewhere; [`Tensor::to_vec`] reads from any device.
+    /// When the tensor lies elsewhere; [`Tensor::host`] gives an error then, and
+    /// [`Tensor::to_vec`] reads from any device.
     pub fn data(&self) -> &[f32] {
         match &self.storage {
             Storage::Host(data) => data,

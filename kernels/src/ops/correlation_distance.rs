@@ -1,8 +1,11 @@
 //! From a correlation to a distance: low where the views agree.
 
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "correlation_distance";
 
@@ -14,7 +17,8 @@ const OP: &str = "correlation_distance";
 /// All three `[N, rows, columns]`; returns the same.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes differ, [`Error::Argument`] when `epsilon` is not positive.
+/// [`Error::Shape`] when the shapes differ, [`Error::Argument`] when `epsilon` is not positive,
+/// [`Error::Device`] when the three lie apart.
 pub fn correlation_distance(
     tape: &mut Tape,
     correlation: &Tensor,
@@ -28,19 +32,26 @@ pub fn correlation_distance(
         let what = format!("epsilon {epsilon} is not positive");
         return Err(Error::argument(OP, what));
     }
-    let given = [correlation.data(), energy.data(), confidence.data()];
-    let data = cpu::forward(given, epsilon);
-    let mut output = Tensor::from_parts(data, correlation.shape());
     let inputs = [correlation, energy, confidence];
+    let mut output = match Device::common(OP, &inputs)? {
+        Device::Cpu => {
+            let data = cpu::forward(inputs.map(Tensor::data), epsilon);
+            Tensor::from_parts(data, correlation.shape())
+        }
+        Device::Cuda(cuda) => on_cuda_forward(&cuda, inputs, epsilon)?,
+    };
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| inputs.map(Tensor::clone));
     tape.record(&mut output, &inputs, move |gradient| {
         let saved = saved.expect("saved whenever recorded");
-        let given = [0, 1, 2].map(|i: usize| saved[i].data());
-        let found = cpu::backward(given, gradient.data(), epsilon);
-        let tensors = found.map(|data| Some(Tensor::from_parts(data, saved[0].shape())));
-        Ok(tensors.into())
+        let given = saved.each_ref();
+        let found = match gradient.device() {
+            Device::Cpu => cpu::backward(given.map(Tensor::data), gradient.data(), epsilon)
+                .map(|data| Tensor::from_parts(data, gradient.shape())),
+            Device::Cuda(cuda) => on_cuda_backward(&cuda, given, gradient, epsilon)?,
+        };
+        Ok(found.map(Some).into())
     });
     Ok(output)
 }
@@ -80,6 +91,107 @@ mod cpu {
         }
         found
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/correlation_distance.cu",
+    text: include_str!("correlation_distance.cu"),
+    hot: &[],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "correlation_distance_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "correlation_distance_backward",
+};
+
+parameters! {
+    struct DistanceParameters {
+        count: u32,
+        epsilon: f32,
+    }
+}
+
+fn on_cuda_forward(cuda: &Cuda, inputs: [&Tensor; 3], epsilon: f32) -> Result<Tensor> {
+    let [correlation, energy, confidence] = inputs;
+    let parameters = DistanceParameters {
+        count: count(OP, correlation.len())?,
+        epsilon,
+    };
+    let mut output = cuda.any(correlation.len())?;
+    let launch = Launch::new(&FORWARD).over(correlation.len());
+    // SAFETY: correlation_distance_forward(correlation, energy, confidence, output,
+    // DistanceParameters): all have `count` elements, by which the kernel guards its index.
+    unsafe {
+        launch
+            .input(correlation.buffer())
+            .input(energy.buffer())
+            .input(confidence.buffer())
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, correlation.shape()))
+}
+
+fn on_cuda_backward(
+    cuda: &Cuda,
+    inputs: [&Tensor; 3],
+    gradient: &Tensor,
+    epsilon: f32,
+) -> Result<[Tensor; 3]> {
+    let [correlation, energy, confidence] = inputs;
+    let parameters = DistanceParameters {
+        count: count(OP, gradient.len())?,
+        epsilon,
+    };
+    let elements = gradient.len();
+    let (mut to_correlation, mut to_energy) = (cuda.any(elements)?, cuda.any(elements)?);
+    let mut to_confidence = cuda.any(elements)?;
+    let launch = Launch::new(&BACKWARD).over(elements);
+    // SAFETY: correlation_distance_backward(correlation, energy, confidence, gradient,
+    // to_correlation, to_energy, to_confidence, DistanceParameters): as above for all seven.
+    unsafe {
+        launch
+            .input(correlation.buffer())
+            .input(energy.buffer())
+            .input(confidence.buffer())
+            .input(gradient.buffer())
+            .output(&mut to_correlation)
+            .output(&mut to_energy)
+            .output(&mut to_confidence)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let found = [to_correlation, to_energy, to_confidence];
+    Ok(found.map(|buffer| Tensor::from_device(buffer, gradient.shape())))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    // Some below epsilon, some below zero, the others around 1.
+    let lengths = |seed| {
+        let around = crate::testing::noise(&[2, 5, 7], seed).into_data();
+        let data = around
+            .iter()
+            .map(|x| if *x > 0.9 { -x } else { 0.3 * x + 1.0 });
+        Tensor::from_parts(data.collect(), &[2, 5, 7])
+    };
+    let case = |name, epsilon| {
+        Case::new(
+            name,
+            &[&[2, 5, 7], &[2, 5, 7], &[2, 5, 7]],
+            move |tape, x| correlation_distance(tape, &x[0], &x[1], &x[2], epsilon),
+        )
+        .input(1, lengths(2))
+        .input(2, lengths(3))
+    };
+    vec![
+        case("correlation_distance", 0.5),
+        case("correlation_distance of short ones", 5.0),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! A rectangle cut from every image of a batch.
 
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "crop2d";
 
@@ -31,11 +34,34 @@ pub fn crop2d(
             format!("{size:?} from {corner:?}"),
         ));
     }
-    let data = cpu::forward(input.data(), [h, w], corner, size);
-    let mut output = Tensor::from_parts(data, &[n, c, height, width]);
+    let (whole, cut) = ([n, c, h, w], [n, c, height, width]);
+    let parameters = move |written: [usize; 4]| CropParameters {
+        count: written.iter().product::<usize>() as u32,
+        width: w as u32,
+        pixels: (h * w) as u32,
+        top: top as u32,
+        left: left as u32,
+        cut_height: height as u32,
+        cut_width: width as u32,
+    };
+    let mut output = match input.device() {
+        Device::Cpu => {
+            let data = cpu::forward(input.data(), [h, w], corner, size);
+            Tensor::from_parts(data, &cut)
+        }
+        Device::Cuda(cuda) => {
+            count(OP, input.len())?;
+            on_cuda(&cuda, &FORWARD, input, cut, parameters(cut))?
+        }
+    };
     tape.record(&mut output, &[input], move |gradient| {
-        let data = cpu::backward(gradient.data(), [h, w], corner, size);
-        Ok(vec![Some(Tensor::from_parts(data, &[n, c, h, w]))])
+        Ok(vec![Some(match gradient.device() {
+            Device::Cpu => {
+                let data = cpu::backward(gradient.data(), [h, w], corner, size);
+                Tensor::from_parts(data, &whole)
+            }
+            Device::Cuda(cuda) => on_cuda(&cuda, &BACKWARD, gradient, whole, parameters(whole))?,
+        })])
     });
     Ok(output)
 }
@@ -76,6 +102,69 @@ mod cpu {
         }
         input
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/crop2d.cu",
+    text: include_str!("crop2d.cu"),
+    hot: &["crop2d_forward", "crop2d_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "crop2d_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "crop2d_backward",
+};
+
+parameters! {
+    struct CropParameters {
+        count: u32,
+        width: u32,
+        pixels: u32,
+        top: u32,
+        left: u32,
+        cut_height: u32,
+        cut_width: u32,
+    }
+}
+
+/// From `from` to a tensor shaped `written`.
+fn on_cuda(
+    cuda: &Cuda,
+    kernel: &'static Kernel,
+    from: &Tensor,
+    written: [usize; 4],
+    parameters: CropParameters,
+) -> Result<Tensor> {
+    let mut output = cuda.any(written.iter().product())?;
+    let launch = Launch::new(kernel).over(output.len());
+    // SAFETY: crop2d_forward or _backward(from, output, CropParameters): the output has `count`
+    // elements, by which the kernel guards its index; one of the two holds planes of `pixels`, the
+    // other as many rectangles, which lie inside (checked by the caller).
+    unsafe {
+        launch
+            .input(from.buffer())
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, &written))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, corner, size| {
+        Case::new(name, &[&[2, 3, 5, 7]], move |tape, x| {
+            crop2d(tape, &x[0], corner, size)
+        })
+    };
+    vec![
+        case("crop2d", [1, 2], [3, 4]),
+        case("crop2d of one corner", [4, 6], [1, 1]),
+        case("crop2d of everything", [0, 0], [5, 7]),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Layer norm over the channels of each pixel.
 
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "layer_norm";
 
@@ -13,7 +15,8 @@ const OP: &str = "layer_norm";
 /// `input` `[N, C, H, W]`; `gamma` and `beta` `[C]`; returns `[N, C, H, W]`.
 ///
 /// # Errors
-/// [`crate::Error::Shape`] when the shapes do not fit.
+/// [`crate::Error::Shape`] when the shapes do not fit, [`crate::Error::Device`] when the inputs lie
+/// apart.
 ///
 /// # Source
 /// Layer Normalization (Ba, Kiros, Hinton 2016).
@@ -27,6 +30,9 @@ pub fn layer_norm(
     let [_, c, h, w] = input.dims4(OP, "input")?;
     gamma.expect_shape(OP, "gamma", &[c])?;
     beta.expect_shape(OP, "beta", &[c])?;
+    if let Device::Cuda(cuda) = Device::common(OP, &[input, gamma, beta])? {
+        return cuda::layer_norm(tape, &cuda, [input, gamma, beta], epsilon);
+    }
     let size = [c, h * w];
     let (data, moments) = cpu::forward(size, input.data(), gamma.data(), beta.data(), epsilon);
     let mut output = Tensor::from_parts(data, input.shape());
@@ -189,6 +195,173 @@ mod cpu {
             }
         }
     }
+}
+
+pub(crate) mod cuda {
+    use super::OP;
+    use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+    use crate::error::Result;
+    use crate::tape::Tape;
+    use crate::tensor::Tensor;
+
+    pub(crate) static SOURCE: Source = Source {
+        name: "ops/layer_norm.cu",
+        text: include_str!("layer_norm.cu"),
+        hot: &[
+            "layer_norm_forward",
+            "layer_norm_to_input",
+            "layer_norm_sums",
+        ],
+    };
+    const fn kernel(entry: &'static str) -> Kernel {
+        Kernel {
+            source: &SOURCE,
+            entry,
+        }
+    }
+    static FORWARD: Kernel = kernel("layer_norm_forward");
+    static TO_INPUT: Kernel = kernel("layer_norm_to_input");
+    static SUMS: Kernel = kernel("layer_norm_sums");
+    static TOTALS: Kernel = kernel("layer_norm_totals");
+
+    /// A block's pixels, and the threads that share the channels of one.
+    const BLOCK: [u32; 3] = [32, 8, 1];
+    /// Pixels that one block sums for a channel, and the most blocks for one channel.
+    const SHARE: usize = 2048;
+    const MOST_PARTS: usize = 256;
+
+    parameters! {
+        struct LayerNormParameters {
+            count: u32,
+            channels: u32,
+            pixels: u32,
+            parts: u32,
+            epsilon: f32,
+        }
+    }
+
+    pub(super) fn layer_norm(
+        tape: &mut Tape,
+        cuda: &Cuda,
+        inputs: [&Tensor; 3],
+        epsilon: f32,
+    ) -> Result<Tensor> {
+        let [input, gamma, beta] = inputs;
+        let [n, c, h, w] = input.dims4(OP, "input")?;
+        count(OP, input.len())?;
+        let pixels = n * h * w;
+        let p = LayerNormParameters {
+            count: pixels as u32,
+            channels: c as u32,
+            pixels: (h * w) as u32,
+            parts: pixels.div_ceil(SHARE).min(MOST_PARTS) as u32,
+            epsilon,
+        };
+        let mut output = cuda.any(input.len())?;
+        let mut moments = cuda.any(2 * pixels)?;
+        // SAFETY: layer_norm_forward(input, gamma, beta, output, moments, LayerNormParameters):
+        // blocks of 32 pixels cover `count`, by which the kernel guards its pixel; `channels`
+        // values for each in input and output, two in `moments`; gamma and beta have `channels`.
+        unsafe {
+            Launch::new(&FORWARD)
+                .grid([pixels.div_ceil(BLOCK[0] as usize), 1, 1])
+                .block(BLOCK)
+                .input(input.buffer())
+                .input(gamma.buffer())
+                .input(beta.buffer())
+                .output(&mut output)
+                .output(&mut moments)
+                .parameters(&p)
+                .enqueue(cuda)?;
+        }
+        let mut output = Tensor::from_device(output, input.shape());
+        let saved = tape
+            .needs_gradient(&inputs)
+            .then(|| (cuda.clone(), input.clone(), gamma.clone()));
+        tape.record(&mut output, &inputs, move |gradient| {
+            let (cuda, input, gamma) = saved.expect("saved whenever recorded");
+            let to_input = to_input(&cuda, [&input, &gamma, gradient], &moments, &p)?;
+            let [to_gamma, to_beta] = to_channels(&cuda, [&input, gradient], &moments, &p)?;
+            Ok(vec![Some(to_input), Some(to_gamma), Some(to_beta)])
+        });
+        Ok(output)
+    }
+
+    fn to_input(
+        cuda: &Cuda,
+        [input, gamma, gradient]: [&Tensor; 3],
+        moments: &DeviceBuffer,
+        p: &LayerNormParameters,
+    ) -> Result<Tensor> {
+        let mut result = cuda.any(input.len())?;
+        // SAFETY: layer_norm_to_input(input, gamma, moments, gradient, result,
+        // LayerNormParameters): as in the forward pass; gradient and result are like the input.
+        unsafe {
+            Launch::new(&TO_INPUT)
+                .grid([p.count.div_ceil(BLOCK[0]) as usize, 1, 1])
+                .block(BLOCK)
+                .input(input.buffer())
+                .input(gamma.buffer())
+                .input(moments)
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(p)
+                .enqueue(cuda)?;
+        }
+        Ok(Tensor::from_device(result, input.shape()))
+    }
+
+    fn to_channels(
+        cuda: &Cuda,
+        [input, gradient]: [&Tensor; 2],
+        moments: &DeviceBuffer,
+        p: &LayerNormParameters,
+    ) -> Result<[Tensor; 2]> {
+        let (c, parts) = (p.channels as usize, p.parts as usize);
+        let mut partial = cuda.any::<f64>(c * parts * 2)?;
+        // SAFETY: layer_norm_sums(input, moments, gradient, partial, LayerNormParameters): `parts`
+        // blocks for each channel, each with two sums; index guarded by `count`.
+        unsafe {
+            Launch::new(&SUMS)
+                .grid([parts, c, 1])
+                .input(input.buffer())
+                .input(moments)
+                .input(gradient.buffer())
+                .output(&mut partial)
+                .parameters(p)
+                .enqueue(cuda)?;
+        }
+        let (mut to_gamma, mut to_beta) = (cuda.any(c)?, cuda.any(c)?);
+        // SAFETY: layer_norm_totals(partial, to_gamma, to_beta, LayerNormParameters): one block
+        // for each channel, a thread for each of at most 256 parts.
+        unsafe {
+            Launch::new(&TOTALS)
+                .grid([c, 1, 1])
+                .input(&partial)
+                .output(&mut to_gamma)
+                .output(&mut to_beta)
+                .parameters(p)
+                .enqueue(cuda)?;
+        }
+        Ok([to_gamma, to_beta].map(|buffer| Tensor::from_device(buffer, &[c])))
+    }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, shape: [usize; 4]| {
+        let c = shape[1];
+        Case::new(name, &[&shape, &[c], &[c]], |tape, x| {
+            layer_norm(tape, &x[0], &x[1], &x[2], 1e-5)
+        })
+        // Sums over channels and pixels in another order.
+        .tolerance(5e-6, 2e-5)
+    };
+    vec![
+        case("layer_norm", [3, 13, 5, 7]),
+        case("layer_norm of few channels", [1, 2, 3, 3]),
+        case("layer_norm of several blocks", [2, 8, 37, 31]),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Unit length over all values of a sample: GGCVT compares whole feature maps, not pixels.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "sample_normalise";
 
@@ -26,6 +28,23 @@ pub fn sample_normalise(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result
             format!("epsilon {epsilon} is not positive"),
         ));
     }
+    let cuda = match input.device() {
+        Device::Cpu => return Ok(on_cpu(tape, input, sample_len, epsilon)),
+        Device::Cuda(cuda) => cuda,
+    };
+    let parameters = cuda::SampleNormaliseParameters::new(input.len(), sample_len, epsilon)?;
+    let squares = cuda::dots(&cuda, [input, input], &parameters)?;
+    let mut output = cuda::forward(&cuda, input, &squares, &parameters)?;
+    let saved = tape.needs_gradient(&[input]).then(|| output.clone());
+    tape.record(&mut output, &[input], move |gradient| {
+        let output = saved.expect("saved whenever recorded");
+        let to_input = cuda::backward(&cuda, [&output, gradient], &squares, &parameters)?;
+        Ok(vec![Some(to_input)])
+    });
+    Ok(output)
+}
+
+fn on_cpu(tape: &mut Tape, input: &Tensor, sample_len: usize, epsilon: f32) -> Tensor {
     let lengths = cpu::lengths(input.data(), sample_len);
     let data = cpu::forward(input.data(), &lengths, epsilon);
     let mut output = Tensor::from_parts(data, input.shape());
@@ -35,7 +54,7 @@ pub fn sample_normalise(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result
         let data = cpu::backward(output.data(), gradient.data(), &lengths, epsilon);
         Ok(vec![Some(Tensor::from_parts(data, output.shape()))])
     });
-    Ok(output)
+    output
 }
 
 mod cpu {
@@ -116,6 +135,142 @@ mod cpu {
             sums.iter().sum::<f64>() + rest.sum::<f64>()
         }
     }
+}
+
+pub(crate) mod cuda {
+    use super::OP;
+    use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+    use crate::error::Result;
+    use crate::tensor::Tensor;
+
+    pub(crate) static SOURCE: Source = Source {
+        name: "ops/sample_normalise.cu",
+        text: include_str!("sample_normalise.cu"),
+        hot: &[
+            "sample_normalise_dots",
+            "sample_normalise_forward",
+            "sample_normalise_backward",
+        ],
+    };
+    const fn kernel(entry: &'static str) -> Kernel {
+        Kernel {
+            source: &SOURCE,
+            entry,
+        }
+    }
+    static DOTS: Kernel = kernel("sample_normalise_dots");
+    static FORWARD: Kernel = kernel("sample_normalise_forward");
+    static BACKWARD: Kernel = kernel("sample_normalise_backward");
+
+    /// Elements that one block sums, and the most blocks for one sample: who reads the sums has a
+    /// thread for each.
+    const SHARE: usize = 4096;
+    const MOST_PARTS: usize = 256;
+
+    parameters! {
+        pub(super) struct SampleNormaliseParameters {
+            length: u32,
+            parts: u32,
+            epsilon: f32,
+        }
+    }
+
+    impl SampleNormaliseParameters {
+        pub(super) fn new(elements: usize, sample_len: usize, epsilon: f32) -> Result<Self> {
+            count(OP, elements)?;
+            Ok(Self {
+                length: sample_len as u32,
+                parts: sample_len.div_ceil(SHARE).min(MOST_PARTS) as u32,
+                epsilon,
+            })
+        }
+
+        fn grid(&self, tensor: &Tensor) -> [usize; 3] {
+            [self.parts as usize, tensor.len() / self.length as usize, 1]
+        }
+    }
+
+    /// For each sample the shares of its blocks in the sum of a · b.
+    pub(super) fn dots(
+        cuda: &Cuda,
+        [a, b]: [&Tensor; 2],
+        parameters: &SampleNormaliseParameters,
+    ) -> Result<DeviceBuffer<f64>> {
+        let [parts, samples, _] = parameters.grid(a);
+        let mut dots = cuda.any(parts * samples)?;
+        // SAFETY: sample_normalise_dots(a, b, dots, SampleNormaliseParameters): `parts` blocks for
+        // each sample, each guarding its index by `length`, with one sum each; a and b are shaped
+        // alike.
+        unsafe {
+            Launch::new(&DOTS)
+                .grid(parameters.grid(a))
+                .input(a.buffer())
+                .input(b.buffer())
+                .output(&mut dots)
+                .parameters(parameters)
+                .enqueue(cuda)?;
+        }
+        Ok(dots)
+    }
+
+    pub(super) fn forward(
+        cuda: &Cuda,
+        input: &Tensor,
+        squares: &DeviceBuffer<f64>,
+        parameters: &SampleNormaliseParameters,
+    ) -> Result<Tensor> {
+        let mut output = cuda.any(input.len())?;
+        // SAFETY: sample_normalise_forward(input, squares, output, SampleNormaliseParameters): as
+        // above, `squares` as `dots` made them, a thread for each of at most 256 parts.
+        unsafe {
+            Launch::new(&FORWARD)
+                .grid(parameters.grid(input))
+                .input(input.buffer())
+                .input(squares)
+                .output(&mut output)
+                .parameters(parameters)
+                .enqueue(cuda)?;
+        }
+        Ok(Tensor::from_device(output, input.shape()))
+    }
+
+    pub(super) fn backward(
+        cuda: &Cuda,
+        [output, gradient]: [&Tensor; 2],
+        squares: &DeviceBuffer<f64>,
+        parameters: &SampleNormaliseParameters,
+    ) -> Result<Tensor> {
+        let along = dots(cuda, [output, gradient], parameters)?;
+        let mut result = cuda.any(output.len())?;
+        // SAFETY: sample_normalise_backward(output, gradient, squares, along, result,
+        // SampleNormaliseParameters): as above, all tensors shaped alike.
+        unsafe {
+            Launch::new(&BACKWARD)
+                .grid(parameters.grid(output))
+                .input(output.buffer())
+                .input(gradient.buffer())
+                .input(squares)
+                .input(&along)
+                .output(&mut result)
+                .parameters(parameters)
+                .enqueue(cuda)?;
+        }
+        Ok(Tensor::from_device(result, output.shape()))
+    }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, shape: &[usize], epsilon| {
+        Case::new(name, &[shape], move |tape, x| {
+            sample_normalise(tape, &x[0], epsilon)
+        })
+    };
+    vec![
+        case("sample_normalise", &[3, 5, 7, 3], 1e-12),
+        case("sample_normalise of several blocks", &[2, 3, 43, 71], 1e-6),
+        case("sample_normalise of a short sample", &[2, 5], 10.0),
+    ]
 }
 
 #[cfg(test)]

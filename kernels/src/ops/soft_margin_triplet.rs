@@ -1,8 +1,12 @@
 //! Pulls the distance at the true place below the distance everywhere else.
 
+use super::total::total;
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "soft_margin_triplet";
 
@@ -16,7 +20,9 @@ const OP: &str = "soft_margin_triplet";
 /// sample; returns a scalar.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit; [`Error::Argument`] when a place does not exist.
+/// [`Error::Shape`] when the shapes do not fit; [`Error::Argument`] when a place does not exist; on
+/// a device [`Error::Cuda`] while a step is being recorded, because its replays would look at the
+/// same places.
 ///
 /// # Source
 /// CVM-Net (Hu et al. 2018), equation 5, the weighted soft-margin loss; slope 10 in GGCVT.
@@ -47,6 +53,9 @@ pub fn soft_margin_triplet(
         return Err(Error::argument(OP, what));
     }
     let indices: Vec<usize> = places.iter().map(|[r, c]| r * columns + c).collect();
+    if let Device::Cuda(cuda) = distances.device() {
+        return on_cuda(tape, &cuda, distances, &indices, slope);
+    }
     let loss = cpu::forward(distances.data(), &indices, slope);
     let mut output = Tensor::scalar(loss);
     let saved = tape.needs_gradient(&[distances]).then(|| distances.clone());
@@ -102,6 +111,100 @@ mod cpu {
     fn logistic(x: f64) -> f64 {
         1.0 / (1.0 + (-x).exp())
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/soft_margin_triplet.cu",
+    text: include_str!("soft_margin_triplet.cu"),
+    hot: &[],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "soft_margin_triplet_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "soft_margin_triplet_backward",
+};
+
+parameters! {
+    struct TripletParameters {
+        length: u32,
+        slope: f32,
+        scale: f32,
+    }
+}
+
+fn on_cuda(
+    tape: &mut Tape,
+    cuda: &Cuda,
+    distances: &Tensor,
+    places: &[usize],
+    slope: f32,
+) -> Result<Tensor> {
+    count(OP, distances.len())?;
+    let samples = places.len();
+    let wrong = (distances.len() - samples) as f32;
+    let parameters = TripletParameters {
+        length: (distances.len() / samples) as u32,
+        slope,
+        scale: slope / wrong,
+    };
+    let places: Vec<u32> = places.iter().map(|place| *place as u32).collect();
+    let places = cuda.upload(&places)?;
+    let mut sums = cuda.any::<f64>(samples)?;
+    // SAFETY: soft_margin_triplet_forward(distances, places, sums, TripletParameters): one block
+    // for each sample, guarding its index by `length`; each place is below that (checked by the
+    // caller), and there is one sum for each sample.
+    unsafe {
+        Launch::new(&FORWARD)
+            .grid([samples, 1, 1])
+            .input(distances.buffer())
+            .input(&places)
+            .output(&mut sums)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    let mut output = total(cuda, &sums, 1.0 / wrong)?;
+    let saved = tape
+        .needs_gradient(&[distances])
+        .then(|| (cuda.clone(), distances.clone(), places));
+    tape.record(&mut output, &[distances], move |gradient| {
+        let (cuda, distances, places) = saved.expect("saved whenever recorded");
+        let mut result = cuda.any(distances.len())?;
+        // SAFETY: soft_margin_triplet_backward(distances, places, gradient, result,
+        // TripletParameters): as above; `result` is like `distances`, `gradient` one number.
+        unsafe {
+            Launch::new(&BACKWARD)
+                .grid([samples, 1, 1])
+                .input(distances.buffer())
+                .input(&places)
+                .input(gradient.buffer())
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(&cuda)?;
+        }
+        Ok(vec![Some(Tensor::from_device(result, distances.shape()))])
+    });
+    Ok(output)
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, shape: [usize; 3], places: &'static [[usize; 2]], slope| {
+        Case::new(name, &[&shape], move |tape, x| {
+            soft_margin_triplet(tape, &x[0], places, slope)
+        })
+    };
+    vec![
+        case("soft_margin_triplet", [2, 5, 7], &[[0, 2], [4, 6]], 3.0),
+        case(
+            "soft_margin_triplet of large ones",
+            [1, 19, 31],
+            &[[7, 7]],
+            100.0,
+        ),
+    ]
 }
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! Nearest-neighbour enlargement to twice the side.
 
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
+
+const OP: &str = "upsample2x";
 
 /// Every pixel four times, as a 2 × 2 square.
 ///
@@ -12,12 +17,17 @@ use crate::tensor::Tensor;
 /// # Errors
 /// [`crate::Error::Shape`] when `input` is not an image batch.
 pub fn upsample2x(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4("upsample2x", "input")?;
-    let data = cpu::forward(input.data(), w);
-    let mut output = Tensor::from_parts(data, &[n, c, 2 * h, 2 * w]);
+    let [n, c, h, w] = input.dims4(OP, "input")?;
+    let (small, large) = ([n, c, h, w], [n, c, 2 * h, 2 * w]);
+    let mut output = match input.device() {
+        Device::Cpu => Tensor::from_parts(cpu::forward(input.data(), w), &large),
+        Device::Cuda(cuda) => on_cuda(&cuda, &FORWARD, input, small, large)?,
+    };
     tape.record(&mut output, &[input], move |gradient| {
-        let data = cpu::backward(gradient.data(), w);
-        Ok(vec![Some(Tensor::from_parts(data, &[n, c, h, w]))])
+        Ok(vec![Some(match gradient.device() {
+            Device::Cpu => Tensor::from_parts(cpu::backward(gradient.data(), w), &small),
+            Device::Cuda(cuda) => on_cuda(&cuda, &BACKWARD, gradient, small, small)?,
+        })])
     });
     Ok(output)
 }
@@ -59,6 +69,62 @@ mod cpu {
             });
         input
     }
+}
+
+pub(crate) static SOURCE: Source = Source {
+    name: "ops/upsample2x.cu",
+    text: include_str!("upsample2x.cu"),
+    hot: &["upsample2x_forward", "upsample2x_backward"],
+};
+static FORWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "upsample2x_forward",
+};
+static BACKWARD: Kernel = Kernel {
+    source: &SOURCE,
+    entry: "upsample2x_backward",
+};
+
+parameters! {
+    struct UpsampleParameters {
+        count: u32,
+        width: u32,
+    }
+}
+
+/// From `from` to a tensor shaped `to`; the images are `small`, or twice its sides.
+fn on_cuda(
+    cuda: &Cuda,
+    kernel: &'static Kernel,
+    from: &Tensor,
+    small: [usize; 4],
+    to: [usize; 4],
+) -> Result<Tensor> {
+    let elements = small.iter().product::<usize>();
+    count(OP, 4 * elements)?;
+    let parameters = UpsampleParameters {
+        count: elements as u32,
+        width: small[3] as u32,
+    };
+    let mut output = cuda.any(to.iter().product())?;
+    let launch = Launch::new(kernel).over(elements);
+    // SAFETY: upsample2x_forward or _backward(from, output, UpsampleParameters): one of the two has
+    // `count` elements, by which the kernel guards its index, the other four for each of them.
+    unsafe {
+        launch
+            .input(from.buffer())
+            .output(&mut output)
+            .parameters(&parameters)
+            .enqueue(cuda)?;
+    }
+    Ok(Tensor::from_device(output, &to))
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    vec![Case::new("upsample2x", &[&[2, 3, 5, 7]], |tape, x| {
+        upsample2x(tape, &x[0])
+    })]
 }
 
 #[cfg(test)]

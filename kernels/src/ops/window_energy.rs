@@ -1,9 +1,11 @@
 //! Sum of squares in a window that slides over a map: the squared length of what a template of
 //! that size is compared with.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use crate::testing::Case;
 
 const OP: &str = "window_energy";
 
@@ -22,13 +24,23 @@ pub fn window_energy(tape: &mut Tape, input: &Tensor, window: [usize; 2]) -> Res
     }
     let size = [c, h, w];
     let places = [h - window[0] + 1, w - window[1] + 1];
-    let data = cpu::forward(size, window, input.data());
-    let mut output = Tensor::from_parts(data, &[n, places[0], places[1]]);
+    let mut output = match input.device() {
+        Device::Cpu => {
+            let data = cpu::forward(size, window, input.data());
+            Tensor::from_parts(data, &[n, places[0], places[1]])
+        }
+        Device::Cuda(cuda) => cuda::forward(&cuda, input, window)?,
+    };
     let saved = tape.needs_gradient(&[input]).then(|| input.clone());
     tape.record(&mut output, &[input], move |gradient| {
         let input = saved.expect("saved whenever recorded");
-        let data = cpu::backward(size, places, input.data(), gradient.data());
-        Ok(vec![Some(Tensor::from_parts(data, input.shape()))])
+        Ok(vec![Some(match gradient.device() {
+            Device::Cpu => {
+                let data = cpu::backward(size, places, input.data(), gradient.data());
+                Tensor::from_parts(data, input.shape())
+            }
+            Device::Cuda(cuda) => cuda::backward(&cuda, &input, window, gradient)?,
+        })])
     });
     Ok(output)
 }
@@ -120,6 +132,161 @@ mod cpu {
             at(bottom, right) - at(top, right) - at(bottom, left) + at(top, left)
         }
     }
+}
+
+pub(crate) mod cuda {
+    //! Without the table of sums: a card adds a hundred neighbours in no time, and without the
+    //! differences of large sums that the table needs.
+
+    use super::OP;
+    use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+    use crate::error::Result;
+    use crate::tensor::Tensor;
+
+    pub(crate) static SOURCE: Source = Source {
+        name: "ops/window_energy.cu",
+        text: include_str!("window_energy.cu"),
+        hot: &[
+            "window_energy_squares",
+            "window_energy_slide",
+            "window_energy_to_input",
+        ],
+    };
+    const fn kernel(entry: &'static str) -> Kernel {
+        Kernel {
+            source: &SOURCE,
+            entry,
+        }
+    }
+    static SQUARES: Kernel = kernel("window_energy_squares");
+    static SLIDE: Kernel = kernel("window_energy_slide");
+    static TO_INPUT: Kernel = kernel("window_energy_to_input");
+
+    parameters! {
+        struct EnergyParameters {
+            count: u32,
+            channels: u32,
+            pixels: u32,
+        }
+    }
+
+    parameters! {
+        struct SlideParameters {
+            count: u32,
+            inner: u32,
+            length: u32,
+            out_length: u32,
+            behind: u32,
+            window: u32,
+            factor: f32,
+        }
+    }
+
+    pub(super) fn forward(cuda: &Cuda, input: &Tensor, window: [usize; 2]) -> Result<Tensor> {
+        let [n, c, h, w] = input.dims4(OP, "input")?;
+        count(OP, input.len())?;
+        let parameters = EnergyParameters {
+            count: (n * h * w) as u32,
+            channels: c as u32,
+            pixels: (h * w) as u32,
+        };
+        let mut squares = cuda.any(n * h * w)?;
+        let launch = Launch::new(&SQUARES).over(squares.len());
+        // SAFETY: window_energy_squares(input, squares, EnergyParameters): `squares` has `count`
+        // elements, by which the kernel guards its index, the input `channels` for each of them.
+        unsafe {
+            launch
+                .input(input.buffer())
+                .output(&mut squares)
+                .parameters(&parameters)
+                .enqueue(cuda)?;
+        }
+        let [rows, columns] = [h - window[0] + 1, w - window[1] + 1];
+        let slide = |outer, inner, length, window| SlideParameters {
+            count: (outer * inner * (length - window + 1)) as u32,
+            inner: inner as u32,
+            length: length as u32,
+            out_length: (length - window + 1) as u32,
+            behind: 0,
+            window: window as u32,
+            factor: 1.0,
+        };
+        let along = slid(cuda, &squares, slide(n * h, 1, w, window[1]))?;
+        let output = slid(cuda, &along, slide(n, columns, h, window[0]))?;
+        Ok(Tensor::from_device(output, &[n, rows, columns]))
+    }
+
+    pub(super) fn backward(
+        cuda: &Cuda,
+        input: &Tensor,
+        window: [usize; 2],
+        gradient: &Tensor,
+    ) -> Result<Tensor> {
+        let [n, c, h, w] = input.dims4(OP, "input")?;
+        let slide = |outer, inner, length, window, factor| SlideParameters {
+            count: (outer * inner * length) as u32,
+            inner: inner as u32,
+            length: (length - window + 1) as u32,
+            out_length: length as u32,
+            behind: window as u32 - 1,
+            window: window as u32,
+            factor,
+        };
+        let rows = h - window[0] + 1;
+        let along = slide(n * rows, 1, w, window[1], 2.0);
+        let along = slid(cuda, gradient.buffer(), along)?;
+        let twice = slid(cuda, &along, slide(n, w, h, window[0], 1.0))?;
+        let parameters = EnergyParameters {
+            count: input.len() as u32,
+            channels: c as u32,
+            pixels: (h * w) as u32,
+        };
+        let mut result = cuda.any(input.len())?;
+        let launch = Launch::new(&TO_INPUT).over(input.len());
+        // SAFETY: window_energy_to_input(input, twice, result, EnergyParameters): input and result
+        // have `count` elements, by which the kernel guards its index, `channels` planes of
+        // `pixels` for each plane of `twice`.
+        unsafe {
+            launch
+                .input(input.buffer())
+                .input(&twice)
+                .output(&mut result)
+                .parameters(&parameters)
+                .enqueue(cuda)?;
+        }
+        Ok(Tensor::from_device(result, input.shape()))
+    }
+
+    /// Sums along an axis, each over a window.
+    fn slid(cuda: &Cuda, from: &DeviceBuffer, parameters: SlideParameters) -> Result<DeviceBuffer> {
+        let mut output = cuda.any(parameters.count as usize)?;
+        let launch = Launch::new(&SLIDE).over(output.len());
+        // SAFETY: window_energy_slide(from, output, SlideParameters): the output has `count`
+        // elements, by which the kernel guards its index, lines of `out_length` places, `inner`
+        // apart; `from` has as many lines of `length` places, where the kernel's windows end.
+        unsafe {
+            launch
+                .input(from)
+                .output(&mut output)
+                .parameters(&parameters)
+                .enqueue(cuda)?;
+        }
+        Ok(output)
+    }
+}
+
+/// What is run on every device.
+pub(crate) fn cases() -> Vec<Case> {
+    let case = |name, shape: [usize; 4], window| {
+        Case::new(name, &[&shape], move |tape, x| {
+            window_energy(tape, &x[0], window)
+        })
+    };
+    vec![
+        case("window_energy", [2, 3, 7, 9], [3, 4]),
+        case("window_energy of single pixels", [1, 2, 5, 3], [1, 1]),
+        case("window_energy of everything", [2, 2, 5, 3], [5, 3]),
+    ]
 }
 
 #[cfg(test)]

@@ -2,16 +2,19 @@
 
 mod direct;
 mod fourier;
+pub(crate) mod on_cuda;
 #[cfg(test)]
 mod tests;
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 
 const OP: &str = "spatial_correlation";
 
-/// How a correlation is computed; the numbers agree to rounding.
+/// How a correlation is computed; the numbers agree to rounding. A device has the sum as it is
+/// written, whatever is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Correlation {
     /// Whichever is estimated to be faster for the sizes at hand.
@@ -30,7 +33,7 @@ pub enum Correlation {
 /// `[N, H - h + 1, W - w + 1]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit.
+/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie apart.
 pub fn spatial_correlation(
     tape: &mut Tape,
     template: &Tensor,
@@ -48,6 +51,9 @@ pub fn spatial_correlation(
         template: [h, w],
         search: [height, width],
     };
+    if let Device::Cuda(cuda) = Device::common(OP, &[template, search])? {
+        return on_cuda::correlation(tape, &cuda, [template, search], plan);
+    }
     let fourier = match method {
         Correlation::Fastest => plan.fourier_is_faster(),
         Correlation::Direct => false,
@@ -91,6 +97,7 @@ pub fn spatial_correlation(
 }
 
 /// Sizes of one sample, as [rows, columns].
+#[derive(Clone, Copy)]
 struct Plan {
     channels: usize,
     template: [usize; 2],
