@@ -74,25 +74,36 @@ fn main() {
     }
 
     let heatmap = Heatmap::gaussian(64, 1.0, [1.0, 2.0], 3.0).expect("a heatmap");
-    let mut belief = GridBelief::new([0.0, 0.0], 128, 0.5).expect("a grid");
+    let mut belief = GridBelief::new([0.0, 0.0], 192, 0.5).expect("a grid");
     belief
         .update_gnss([0.0, 0.0], [[4.0, 0.0], [0.0, 4.0]], 4.0)
         .expect("an update");
-    time("belief 128x128 predict, sigma 0.3 m", || {
+    time("belief 192x192 predict, sigma 0.3 m", || {
         belief.clone().predict([0.3, 0.1], 0.3)
     });
-    time("belief 128x128 predict, sigma 5 m", || {
+    time("belief 192x192 predict, sigma 5 m", || {
         belief.clone().predict([0.3, 0.1], 5.0)
     });
-    time("belief 128x128 update by heatmap 64x64", || {
-        belief
-            .clone()
-            .update_heatmap(&heatmap, [0.3, 0.1], 0.8, 0.05)
-    });
-    time("belief 128x128 update by GNSS", || {
+    for exponent in [1.0, 0.8] {
+        let name = format!("belief 192x192 update by heatmap 64x64 ^ {exponent}");
+        time(&name, || {
+            belief
+                .clone()
+                .update_heatmap(&heatmap, [0.3, 0.1], exponent, 0.05)
+        });
+    }
+    time("belief 192x192 update by GNSS", || {
         belief
             .clone()
             .update_gnss([0.3, 0.1], [[4.0, 0.5], [0.5, 4.0]], 4.0)
     });
-    time("belief 128x128 estimate", || belief.estimate());
+    time("belief 192x192 update by a filter", || {
+        belief
+            .clone()
+            .update_gaussian([0.3, 0.1], [[4.0, 0.5], [0.5, 4.0]], 0.02)
+    });
+    time("belief 192x192 spread", || belief.clone().spread(0.002));
+    time("belief 192x192 estimate", || belief.estimate());
+    let flat = GridBelief::new([0.0, 0.0], 192, 0.5).expect("a grid");
+    time("belief 192x192 estimate of no idea", || flat.estimate());
 }

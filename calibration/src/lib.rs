@@ -11,7 +11,7 @@
 //! - [`georeference`]: map tiles to the north-up aerial patch a network eats, and its pixels to metres.
 //! - [`camera`]: equirectangular and pinhole cameras, and the remap to the network's ground strip.
 //! - [`heatmap`]: what a network answers, as a mode, a mean and a covariance in metres.
-//! - [`belief`]: where the vehicle may be, as a grid of log-probabilities.
+//! - [`belief`]: where the vehicle may be, as a grid of probabilities.
 //! - [`uncertainty`]: is the stated confidence true? Temperature, coverage, NEES.
 //!
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with

@@ -1,7 +1,7 @@
 //! What to publish: the mean, how far off it may be, and whether there is one answer or several.
 
 use super::GridBelief;
-use super::math::largest;
+use super::math::{for_each_cpu, largest, ln, sum};
 
 /// Share of the mass in the highest-density region whose islands count as modes.
 const REGION: f64 = 0.9;
@@ -37,6 +37,16 @@ impl std::fmt::Debug for Rings {
     }
 }
 
+/// Cells of the region that touch each other.
+#[derive(Debug)]
+struct Island {
+    mass: f64,
+    /// Index of its most probable cell, the first one if several are.
+    peak: usize,
+    /// Index of the island that this one turned out to be part of, or its own.
+    merged_into: usize,
+}
+
 impl BeliefEstimate {
     /// Radius about the published mean outside which the vehicle is with at most this probability,
     /// rounded up by less than one cell and a half. It speaks of the window only: mass that [`GridBelief::predict`]
@@ -58,40 +68,37 @@ impl BeliefEstimate {
 impl GridBelief {
     /// The belief in a few numbers.
     pub fn estimate(&self) -> BeliefEstimate {
-        let probabilities = self.probabilities();
-        let (mean_m, covariance_m2) = self.moments(&probabilities);
-        let (mode_m, mode_count, best_mode_mass) = self.modes(&probabilities);
+        let (mean_m, covariance_m2) = self.moments();
+        let (mode_m, mode_count, best_mode_mass) = self.modes();
         BeliefEstimate {
             mean_m,
             covariance_m2,
             mode_m,
             mode_count,
             best_mode_mass,
-            rings: self.rings(&probabilities, mean_m),
+            rings: self.rings(mean_m),
             metres_per_cell: self.metres_per_cell,
         }
     }
 
-    fn moments(&self, probabilities: &[f32]) -> ([f64; 2], [[f64; 2]; 2]) {
+    fn moments(&self) -> ([f64; 2], [[f64; 2]; 2]) {
         let cells = self.cells;
-        // Sums per row first: moments about the window's centre, in cells.
+        // Sums down the columns first: moments about the window's centre, in cells.
         let half = (cells as f64 - 1.0) / 2.0;
+        let mut columns = [0; 3].map(|_| vec![0.0f64; cells]);
+        for (row, line) in self.p.chunks_exact(cells).enumerate() {
+            add_moments(&mut columns, line, half - row as f64);
+        }
         let (mut mass, mut e, mut n, mut ee, mut en, mut nn) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
-        for (row, line) in probabilities.chunks_exact(cells).enumerate() {
-            let north = half - row as f64;
-            let (mut s0, mut s1, mut s2) = (0.0, 0.0, 0.0);
-            for (col, &p) in line.iter().enumerate() {
-                let (p, east) = (f64::from(p), col as f64 - half);
-                s0 += p;
-                s1 += p * east;
-                s2 += p * east * east;
-            }
+        for col in 0..cells {
+            let east = col as f64 - half;
+            let [s0, s1, s2] = [0, 1, 2].map(|power| columns[power][col]);
             mass += s0;
-            e += s1;
-            ee += s2;
-            n += s0 * north;
-            nn += s0 * north * north;
-            en += s1 * north;
+            e += s0 * east;
+            ee += s0 * east * east;
+            n += s1;
+            en += s1 * east;
+            nn += s2;
         }
         let (e, n) = (e / mass, n / mass);
         let area = self.metres_per_cell * self.metres_per_cell;
@@ -112,67 +119,45 @@ impl GridBelief {
         )
     }
 
-    fn rings(&self, probabilities: &[f32], mean_m: [f64; 2]) -> Rings {
+    fn rings(&self, mean_m: [f64; 2]) -> Rings {
         let per_m = 2.0 / self.metres_per_cell;
-        let mut rings = vec![0.0; 3 * self.cells + 2];
+        // Neighbours often share a ring, so each of four takes its own sums and waits for none.
+        let mut rings = vec![[0.0f64; 4]; 3 * self.cells + 2];
         let last = rings.len() - 1;
         let squared = |offset_m: f64| ((offset_m * per_m) * (offset_m * per_m)) as f32;
         let easts: Vec<f32> = (0..self.cells)
             .map(|col| squared(self.east(col) - mean_m[0]))
             .collect();
-        let mut radii = vec![0.0f32; self.cells];
-        for (row, line) in probabilities.chunks_exact(self.cells).enumerate() {
-            let north = squared(self.north(row) - mean_m[1]);
-            for (radius, east) in radii.iter_mut().zip(&easts) {
-                *radius = (east + north).sqrt();
-            }
-            for (radius, &p) in radii.iter().zip(line) {
-                rings[(*radius as usize).min(last)] += f64::from(p);
+        let mut radii = vec![0; self.cells];
+        for (row, line) in self.p.chunks_exact(self.cells).enumerate() {
+            rings_of_row(
+                &mut radii,
+                &easts,
+                squared(self.north(row) - mean_m[1]),
+                last,
+            );
+            for (col, (radius, &p)) in radii.iter().zip(line).enumerate() {
+                rings[*radius as usize][col % 4] += f64::from(p);
             }
         }
-        Rings(rings)
+        Rings(rings.iter().map(|sums| sums.iter().sum()).collect())
     }
 
     /// The heaviest island's peak, how many islands count, and the heaviest one's share.
-    fn modes(&self, probabilities: &[f32]) -> ([f64; 2], usize, f64) {
-        let threshold = self.region_threshold(probabilities);
-        let cells = self.cells;
-        let mut seen: Vec<bool> = self.log.iter().map(|l| *l < threshold).collect();
-        let mut islands: Vec<(f64, usize)> = Vec::new();
-        let mut stack = Vec::new();
-        for start in 0..seen.len() {
-            if seen[start] {
-                continue;
+    fn modes(&self) -> ([f64; 2], usize, f64) {
+        let threshold = self.region_threshold();
+        let islands = self.islands(threshold);
+        let total: f64 = islands.iter().map(|island| island.mass).sum();
+        let (best, peak) = islands.iter().fold((0.0, 0), |best, island| {
+            if island.mass > best.0 {
+                (island.mass, island.peak)
+            } else {
+                best
             }
-            let (mut mass, mut peak) = (0.0, start);
-            seen[start] = true;
-            stack.push(start);
-            while let Some(at) = stack.pop() {
-                mass += f64::from(probabilities[at]);
-                if self.log[at] > self.log[peak] {
-                    peak = at;
-                }
-                let (row, col) = (at / cells, at % cells);
-                for r in row.saturating_sub(1)..=(row + 1).min(cells - 1) {
-                    for c in col.saturating_sub(1)..=(col + 1).min(cells - 1) {
-                        let next = r * cells + c;
-                        if !seen[next] {
-                            seen[next] = true;
-                            stack.push(next);
-                        }
-                    }
-                }
-            }
-            islands.push((mass, peak));
-        }
-        let total: f64 = islands.iter().map(|i| i.0).sum();
-        let (best, peak) = islands
-            .iter()
-            .copied()
-            .fold((0.0, 0), |a, b| if b.0 > a.0 { b } else { a });
+        });
         let count = islands
             .iter()
-            .filter(|i| i.0 >= SMALLEST_MODE * total)
+            .filter(|island| island.mass >= SMALLEST_MODE * total)
             .count();
         (
             self.refined_peak(peak),
@@ -181,22 +166,97 @@ impl GridBelief {
         )
     }
 
-    /// Log-probability above which cells hold [`REGION`] of the mass, to a tenth of a neper.
-    fn region_threshold(&self, probabilities: &[f32]) -> f32 {
-        let top = largest(&self.log);
-        let mut bins = [0.0f64; 256];
-        for (&l, &p) in self.log.iter().zip(probabilities) {
-            bins[(((top - l) * 10.0) as usize).min(255)] += f64::from(p);
+    /// The islands of cells of at least this probability; cells that touch, even at a corner, are one
+    /// island. Those that were merged into another one have no mass.
+    fn islands(&self, threshold: f32) -> Vec<Island> {
+        let cells = self.cells;
+        let mut islands: Vec<Island> = Vec::new();
+        // Each row's runs of neighbouring cells, as (first column, last column, island).
+        let (mut above, mut runs) = (Vec::new(), Vec::<(usize, usize, usize)>::new());
+        for (row, line) in self.p.chunks_exact(cells).enumerate() {
+            std::mem::swap(&mut above, &mut runs);
+            runs.clear();
+            if largest(line) < threshold {
+                continue;
+            }
+            let mut col = 0;
+            while col < cells {
+                if line[col] < threshold {
+                    col += 1;
+                    continue;
+                }
+                let (first, id) = (col, islands.len());
+                let mut run = Island {
+                    mass: 0.0,
+                    peak: row * cells + first,
+                    merged_into: id,
+                };
+                while col < cells && line[col] >= threshold {
+                    run.mass += f64::from(line[col]);
+                    if line[col] > self.p[run.peak] {
+                        run.peak = row * cells + col;
+                    }
+                    col += 1;
+                }
+                islands.push(run);
+                runs.push((first, col - 1, id));
+                let touches =
+                    |&&(from, to, _): &&(usize, usize, usize)| from <= col && to + 1 >= first;
+                for &(_, _, other) in above.iter().filter(touches) {
+                    self.merge(&mut islands, other, id);
+                }
+            }
         }
-        let total: f64 = bins.iter().sum();
+        islands
+    }
+
+    /// Makes the islands that two runs belong to one, the older one.
+    fn merge(&self, islands: &mut [Island], one: usize, other: usize) {
+        let root = |mut at: usize| {
+            while islands[at].merged_into != at {
+                at = islands[at].merged_into;
+            }
+            at
+        };
+        let (one, other) = (root(one), root(other));
+        let (kept, gone) = (one.min(other), one.max(other));
+        if kept == gone {
+            return;
+        }
+        islands[kept].mass += islands[gone].mass;
+        islands[gone].mass = 0.0;
+        islands[gone].merged_into = kept;
+        if self.p[islands[gone].peak] > self.p[islands[kept].peak] {
+            islands[kept].peak = islands[gone].peak;
+        }
+    }
+
+    /// Probability above which cells hold [`REGION`] of the mass, to a tenth of a neper.
+    fn region_threshold(&self) -> f32 {
+        let (top, total) = (largest(&self.p), sum(&self.p));
+        // Cells below this hold less than the rest even all together, so they need no counting.
+        let least = ((1.0 - REGION) * total / self.p.len() as f64) as f32;
+        let mut bins = [0.0f64; 256];
+        let mut logs = vec![0.0; self.cells];
+        for line in self.p.chunks_exact(self.cells) {
+            if largest(line) < least {
+                continue;
+            }
+            bins_of_row(&mut logs, line, ln(top));
+            for (&bin, &p) in logs.iter().zip(line) {
+                if p >= least {
+                    bins[(bin as usize).min(255)] += f64::from(p);
+                }
+            }
+        }
         let mut mass = 0.0;
         for (bin, m) in bins.iter().enumerate() {
             mass += m;
             if mass >= REGION * total {
-                return top - (bin + 1) as f32 / 10.0;
+                return top * (-(bin as f32 + 1.0) / 10.0).exp();
             }
         }
-        f32::NEG_INFINITY
+        0.0
     }
 
     /// The top of the paraboloid through a peak's neighbours in log-probability: one Newton step.
@@ -207,7 +267,9 @@ impl GridBelief {
             return centre;
         }
         let at = |right: isize, down: isize| {
-            f64::from(self.log[peak.wrapping_add_signed(right + down * self.cells as isize)])
+            f64::from(ln(
+                self.p[peak.wrapping_add_signed(right + down * self.cells as isize)]
+            ))
         };
         let slope = [(at(1, 0) - at(-1, 0)) / 2.0, (at(0, 1) - at(0, -1)) / 2.0];
         let bend = [
@@ -228,8 +290,41 @@ impl GridBelief {
     }
 }
 
+for_each_cpu! {
+    /// Adds a row's mass, times each power of `north`, to its columns.
+    fn add_moments(columns: &mut [Vec<f64>; 3], line: &[f32], north: f64) {
+        let [s0, s1, s2] = columns;
+        for (((s0, s1), s2), &p) in s0.iter_mut().zip(s1).zip(s2).zip(line) {
+            let p = f64::from(p);
+            *s0 += p;
+            *s1 += p * north;
+            *s2 += p * north * north;
+        }
+    }
+}
+
+for_each_cpu! {
+    /// The ring of each cell of a row.
+    fn rings_of_row(rings: &mut [i32], easts: &[f32], north: f32, last: usize) {
+        for (ring, east) in rings.iter_mut().zip(easts) {
+            *ring = ((east + north).sqrt() as i32).min(last as i32);
+        }
+    }
+}
+
+for_each_cpu! {
+    /// Tenths of a neper that each cell of a row lies below the top.
+    fn bins_of_row(bins: &mut [f32], line: &[f32], top: f32) {
+        for (bin, &p) in bins.iter_mut().zip(line) {
+            *bin = (top - ln(p)) * 10.0;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn gaussian(sigma_m: f64) -> GridBelief {
@@ -305,5 +400,45 @@ mod tests {
             (estimate.covariance_m2[0][0] - 32.0 * 32.0 / 12.0).abs() < 1e-2,
             "{estimate:?}"
         );
+    }
+
+    proptest! {
+        /// Against a flood from every cell.
+        #[test]
+        fn islands_are_what_a_flood_reaches(cells in prop::collection::vec(0u8..3, 12 * 12)) {
+            let mut belief = GridBelief::new([0.0, 0.0], 12, 1.0).unwrap();
+            for (p, (at, cell)) in belief.p.iter_mut().zip(cells.iter().enumerate()) {
+                *p = if *cell == 0 { 1.0 } else { 2.0 + at as f32 * 7.0 % 5.0 };
+            }
+            let mut found: Vec<(f64, f32)> = belief
+                .islands(2.0)
+                .iter()
+                .filter(|island| island.mass > 0.0)
+                .map(|island| (island.mass, belief.p[island.peak]))
+                .collect();
+            let mut expected = Vec::new();
+            let mut seen: Vec<bool> = belief.p.iter().map(|p| *p < 2.0).collect();
+            for start in 0..seen.len() {
+                let mut stack = vec![start];
+                let (mut mass, mut peak) = (0.0, 0.0f32);
+                while let Some(at) = stack.pop() {
+                    if std::mem::replace(&mut seen[at], true) {
+                        continue;
+                    }
+                    mass += f64::from(belief.p[at]);
+                    peak = peak.max(belief.p[at]);
+                    let near = |a: usize, b: usize| a.abs_diff(b) <= 1;
+                    stack.extend((0..seen.len()).filter(|to| {
+                        near(to / 12, at / 12) && near(to % 12, at % 12)
+                    }));
+                }
+                if mass > 0.0 {
+                    expected.push((mass, peak));
+                }
+            }
+            found.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            prop_assert_eq!(found, expected);
+        }
     }
 }

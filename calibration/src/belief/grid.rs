@@ -1,20 +1,24 @@
 //! The grid itself: where its cells are, and sliding the window.
 
-use super::math::{exp, largest, sum};
+use super::math::{exp, for_each_cpu, largest, ln, scale_to_at_least, sum};
 use crate::{Error, Result};
 
-/// Log-probability below which a cell does not sink, so that any hypothesis can come back: nothing
-/// we measure tells 10⁻²⁶ from zero.
-pub(super) const FLOOR: f32 = -60.0;
+/// Probability below which a cell does not sink, so that any hypothesis can come back: nothing we
+/// measure tells 10⁻²⁶ from zero. It is e⁻⁶⁰.
+pub(super) const FLOOR: f32 = 8.756_511e-27;
 
-/// Log-probabilities over `cells` × `cells` square cells, row-major, row 0 in the north; their
-/// exponentials sum to 1.
+/// What a likelihood is multiplied with before it meets the cells. Cells span 26 of the 76 decades
+/// that single precision has; this puts their product with a likelihood of 10⁻²⁰ to 10⁷, or with
+/// other cells, amid the rest.
+pub(super) const SCALE: f32 = (1u128 << 64) as f32;
+
+/// Probabilities over `cells` × `cells` square cells, row-major, row 0 in the north; they sum to 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GridBelief {
     pub(super) centre_m: [f64; 2],
     pub(super) cells: usize,
     pub(super) metres_per_cell: f64,
-    pub(super) log: Vec<f32>,
+    pub(super) p: Vec<f32>,
 }
 
 impl GridBelief {
@@ -39,7 +43,7 @@ impl GridBelief {
             centre_m,
             cells,
             metres_per_cell,
-            log: vec![-(count as f32).ln(); count],
+            p: vec![1.0 / count as f32; count],
         })
     }
 
@@ -58,14 +62,14 @@ impl GridBelief {
         self.metres_per_cell
     }
 
-    /// Row-major log-probabilities, row 0 in the north.
-    pub fn log_probabilities(&self) -> &[f32] {
-        &self.log
+    /// Row-major probabilities, row 0 in the north.
+    pub fn probabilities(&self) -> &[f32] {
+        &self.p
     }
 
-    /// Row-major probabilities, row 0 in the north.
-    pub fn probabilities(&self) -> Vec<f32> {
-        self.log.iter().map(|l| exp(*l)).collect()
+    /// Row-major logarithms of the probabilities, row 0 in the north.
+    pub fn log_probabilities(&self) -> Vec<f32> {
+        self.p.iter().map(|p| ln(*p)).collect()
     }
 
     /// `[east, north]` of the centre of the cell `[col, row]`.
@@ -85,14 +89,14 @@ impl GridBelief {
     /// Mass within a distance of a point: how well the belief supports it.
     pub fn mass_within(&self, point_m: [f64; 2], radius_m: f64) -> f64 {
         let mut mass = 0.0;
-        for (row, line) in self.log.chunks_exact(self.cells).enumerate() {
+        for (row, line) in self.p.chunks_exact(self.cells).enumerate() {
             let north = self.north(row) - point_m[1];
             if north.abs() > radius_m {
                 continue;
             }
-            for (col, l) in line.iter().enumerate() {
+            for (col, p) in line.iter().enumerate() {
                 if (self.east(col) - point_m[0]).hypot(north) <= radius_m {
-                    mass += f64::from(exp(*l));
+                    mass += f64::from(*p);
                 }
             }
         }
@@ -117,9 +121,9 @@ impl GridBelief {
         if right.abs() < limit && up.abs() < limit {
             moved.slide(right as isize, up as isize);
         } else {
-            moved.log.fill(f32::NEG_INFINITY);
+            moved.p.fill(0.0);
         }
-        let kept = sum(&moved.probabilities());
+        let kept = sum(&moved.p);
         if kept < 1e-9 {
             return Err(Error::Belief(format!(
                 "moving the window from {:?} to {target_m:?} would leave the belief behind; start a new one",
@@ -137,7 +141,7 @@ impl GridBelief {
             return;
         }
         let cells = self.cells as isize;
-        let mut log = vec![f32::NEG_INFINITY; self.log.len()];
+        let mut p = vec![0.0; self.p.len()];
         let (from, to) = ((-right).max(0), (cells - right).min(cells));
         for row in 0..cells {
             // Going up (north) by `up` cells brings what was `up` rows further up down here.
@@ -146,36 +150,36 @@ impl GridBelief {
                 let width = (to - from) as usize;
                 let target = (row * cells + from) as usize;
                 let origin = (source * cells + from + right) as usize;
-                log[target..target + width].copy_from_slice(&self.log[origin..origin + width]);
+                p[target..target + width].copy_from_slice(&self.p[origin..origin + width]);
             }
         }
-        self.log = log;
+        self.p = p;
         self.centre_m[0] += right as f64 * self.metres_per_cell;
         self.centre_m[1] += up as f64 * self.metres_per_cell;
     }
 
-    /// Makes the probabilities sum to 1 and lifts cells to the floor; returns the log of the sum
-    /// before. All-impossible input becomes uniform.
+    /// Makes the cells sum to 1 and lifts them to the floor; returns the log of the sum before.
+    /// All-impossible input becomes uniform.
     pub(super) fn normalise(&mut self) -> f64 {
-        let top = largest(&self.log);
-        if !top.is_finite() {
-            let uniform = -(self.log.len() as f32).ln();
-            self.log.fill(uniform);
+        let mass = sum(&self.p);
+        if mass <= 0.0 {
+            let uniform = 1.0 / self.p.len() as f32;
+            self.p.fill(uniform);
             return f64::NEG_INFINITY;
         }
-        let mut line_shares = vec![0.0f32; self.cells];
-        let mut mass = 0.0;
-        for line in self.log.chunks_exact(self.cells) {
-            for (share, l) in line_shares.iter_mut().zip(line) {
-                *share = exp(l - top);
-            }
-            mass += sum(&line_shares);
+        scale_to_at_least(&mut self.p, (1.0 / mass) as f32, FLOOR);
+        mass.ln()
+    }
+
+    /// The same from unnormalised log-probabilities, none of them NaN or plus infinity.
+    pub(super) fn set_logs(&mut self, logs: &[f32]) -> f64 {
+        let top = largest(logs);
+        if !top.is_finite() {
+            self.p.fill(0.0);
+            return self.normalise();
         }
-        let log_sum = f64::from(top) + mass.ln();
-        for l in &mut self.log {
-            *l = ((f64::from(*l) - log_sum) as f32).max(FLOOR);
-        }
-        log_sum
+        exponentials(&mut self.p, logs, top);
+        f64::from(top) + self.normalise()
     }
 
     pub(super) fn east(&self, col: usize) -> f64 {
@@ -184,6 +188,15 @@ impl GridBelief {
 
     pub(super) fn north(&self, row: usize) -> f64 {
         self.centre_m[1] + (self.cells as f64 / 2.0 - row as f64 - 0.5) * self.metres_per_cell
+    }
+}
+
+for_each_cpu! {
+    /// Logarithms to numbers, the one of `top` to 1.
+    fn exponentials(p: &mut [f32], logs: &[f32], top: f32) {
+        for (p, l) in p.iter_mut().zip(logs) {
+            *p = exp(l - top);
+        }
     }
 }
 
@@ -217,7 +230,7 @@ mod tests {
                 let Some([c, r]) = before.cell_at(belief.cell_centre([col, row])) else {
                     continue;
                 };
-                let (now, then) = (belief.log[row * 32 + col], before.log[r * 32 + c]);
+                let (now, then) = (ln(belief.p[row * 32 + col]), ln(before.p[r * 32 + c]));
                 assert!(
                     (now - then - (1.0 - lost as f32).ln().abs()).abs() < 1e-4,
                     "{now} {then}"

@@ -1,6 +1,20 @@
-//! exp and ln in single precision, written so that the compiler turns loops of them into vector code.
+//! exp and ln in single precision, written so that the compiler turns loops of them into vector
+//! code, and the loops over all cells.
 //!
-//! Additions, multiplications and integer operations only, so the bits are the same on every machine.
+//! Additions, multiplications, divisions and integer operations only, and sums in an order of their
+//! own, so the bits are the same on every machine and instruction set.
+
+/// Compiles a loop for several instruction sets, and picks one at run time.
+macro_rules! for_each_cpu {
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        #[multiversion::multiversion(targets(
+            "x86_64+avx512f+avx512bw+avx512dq+avx512vl+avx2+fma",
+            "x86_64+avx2+fma",
+        ))]
+        $(#[$meta])* $vis fn $($rest)*
+    };
+}
+pub(super) use for_each_cpu;
 
 /// Adding this to a small number rounds it to an integer, which then sits in the low mantissa bits.
 const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³
@@ -68,34 +82,65 @@ pub(super) fn ln(x: f32) -> f32 {
     exponent as f32 * std::f32::consts::LN_2 + (2.0 * s + tail)
 }
 
-/// The largest element, minus infinity of none; elements are not NaN.
-pub(super) fn largest(values: &[f32]) -> f32 {
-    const LANES: usize = 8;
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder().iter();
-    let rest = rest.fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, *value);
+/// Running maxima and sums side by side, so that each waits for itself only.
+const LANES: usize = 16;
+
+for_each_cpu! {
+    /// The largest element, minus infinity of none; elements are not NaN.
+    pub(super) fn largest(values: &[f32]) -> f32 {
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        let larger = |a: f32, b: f32| if b > a { b } else { a };
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let rest = rest.iter().fold(f32::NEG_INFINITY, |a, b| larger(a, *b));
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = larger(*lane, *value);
+            }
         }
+        lanes.iter().fold(rest, |a, b| larger(a, *b))
     }
-    lanes.iter().fold(rest, |a, b| larger(a, *b))
 }
 
-/// Sum of the elements in double precision, in an order that depends only on their number.
-pub(super) fn sum(values: &[f32]) -> f64 {
-    const LANES: usize = 8;
-    let mut lanes = [0.0f64; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest: f64 = chunks.remainder().iter().map(|v| f64::from(*v)).sum();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane += f64::from(*value);
+for_each_cpu! {
+    /// Sum of the elements in double precision, in an order that depends only on their number.
+    pub(super) fn sum(values: &[f32]) -> f64 {
+        let mut lanes = [0.0f64; LANES];
+        let (chunks, rest) = values.as_chunks::<LANES>();
+        let rest: f64 = rest.iter().map(|v| f64::from(*v)).sum();
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane += f64::from(*value);
+            }
+        }
+        lanes.iter().sum::<f64>() + rest
+    }
+}
+
+for_each_cpu! {
+    /// `v = max(factor · v, floor)`.
+    pub(super) fn scale_to_at_least(values: &mut [f32], factor: f32, floor: f32) {
+        for value in values {
+            *value = (*value * factor).max(floor);
         }
     }
-    lanes.iter().sum::<f64>() + rest
+}
+
+for_each_cpu! {
+    /// `v = factor · v + more`.
+    pub(super) fn scale_and_add(values: &mut [f32], factor: f32, more: f32) {
+        for value in values {
+            *value = *value * factor + more;
+        }
+    }
+}
+
+for_each_cpu! {
+    /// `sums += weight · values`, element by element.
+    pub(super) fn add_scaled(sums: &mut [f32], values: &[f32], weight: f32) {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += weight * value;
+        }
+    }
 }
 
 #[cfg(test)]

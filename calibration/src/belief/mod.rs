@@ -1,4 +1,4 @@
-//! Where the vehicle may be: a grid of log-probabilities over a square window of ENU metres.
+//! Where the vehicle may be: a grid of probabilities over a square window of ENU metres.
 //!
 //! The window travels with the vehicle. [`GridBelief::predict`] moves the window itself by the
 //! odometry step, so a step costs no interpolation and loses nothing, and blurs by the step's noise;

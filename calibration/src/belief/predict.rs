@@ -1,8 +1,8 @@
 //! Motion: the window moves, the belief blurs.
 
 use super::GridBelief;
-use super::grid::{FLOOR, check_point};
-use super::math::{exp, ln, sum};
+use super::grid::check_point;
+use super::math::{add_scaled, scale_and_add};
 use crate::{Error, Result};
 
 impl GridBelief {
@@ -39,11 +39,9 @@ impl GridBelief {
                 "a share of {share} to spread; need 0..=1"
             )));
         }
-        let even = (share / self.log.len() as f64) as f32;
-        let kept = (1.0 - share) as f32;
-        for l in &mut self.log {
-            *l = ln(kept * exp(*l) + even).max(FLOOR);
-        }
+        let even = share / self.p.len() as f64;
+        scale_and_add(&mut self.p, (1.0 - share) as f32, even as f32);
+        self.normalise();
         Ok(())
     }
 
@@ -55,44 +53,31 @@ impl GridBelief {
         }
         let cells = self.cells;
         let radius = kernel.len() / 2;
-        let mut lines = self.probabilities();
+        let mut lines = vec![0.0f32; self.p.len()];
         let mut wide = vec![0.0f32; cells + 2 * radius];
-        for line in lines.chunks_exact_mut(cells) {
-            wide[radius..radius + cells].copy_from_slice(line);
-            line.fill(0.0);
+        for (from, to) in self
+            .p
+            .chunks_exact(cells)
+            .zip(lines.chunks_exact_mut(cells))
+        {
+            wide[radius..radius + cells].copy_from_slice(from);
             for (k, &weight) in kernel.iter().enumerate() {
-                add_scaled(line, &wide[k..k + cells], weight);
+                add_scaled(to, &wide[k..k + cells], weight);
             }
         }
-        let mut mass = 0.0;
-        let mut blurred = vec![0.0f32; cells];
-        for (row, out) in self.log.chunks_exact_mut(cells).enumerate() {
-            blurred.fill(0.0);
+        for (row, out) in self.p.chunks_exact_mut(cells).enumerate() {
+            out.fill(0.0);
             let from = row.saturating_sub(radius);
             let to = (row + radius).min(cells - 1);
             for source in from..=to {
                 add_scaled(
-                    &mut blurred,
+                    out,
                     &lines[source * cells..(source + 1) * cells],
                     kernel[source + radius - row],
                 );
             }
-            mass += sum(&blurred);
-            for (o, &p) in out.iter_mut().zip(&blurred) {
-                *o = ln(p);
-            }
         }
-        let log_mass = mass.ln() as f32;
-        for l in &mut self.log {
-            *l = (*l - log_mass).max(FLOOR);
-        }
-        (1.0 - mass).max(0.0)
-    }
-}
-
-fn add_scaled(out: &mut [f32], values: &[f32], weight: f32) {
-    for (o, &v) in out.iter_mut().zip(values) {
-        *o += weight * v;
+        (1.0 - self.normalise().exp()).max(0.0)
     }
 }
 
@@ -149,7 +134,7 @@ mod tests {
         belief
             .update_gnss([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0]], f64::INFINITY)
             .unwrap();
-        let before = belief.probabilities();
+        let before = belief.probabilities().to_vec();
         belief.spread(0.1).unwrap();
         for (after, before) in belief.probabilities().iter().zip(&before) {
             let expected = 0.9 * before + 0.1 / 1024.0;

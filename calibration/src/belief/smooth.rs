@@ -1,6 +1,7 @@
 //! The past in the light of what came later: forward–backward smoothing over a drive.
 
 use super::GridBelief;
+use super::grid::SCALE;
 use crate::{Heatmap, Result};
 
 /// One measurement at one step.
@@ -84,7 +85,7 @@ impl GridBelief {
 /// [`crate::Error::Belief`] for a motion or measurement that cannot be.
 ///
 /// # Source
-/// Rabiner, "A tutorial on hidden Markov models", 1989, equations 19 to 27, in logarithms.
+/// Rabiner, "A tutorial on hidden Markov models", 1989, equations 19 to 27.
 pub fn smooth(start: &GridBelief, steps: &[Step]) -> Result<Vec<GridBelief>> {
     let mut beliefs = Vec::with_capacity(steps.len());
     let mut belief = start.clone();
@@ -117,8 +118,8 @@ pub fn smooth(start: &GridBelief, steps: &[Step]) -> Result<Vec<GridBelief>> {
         future.slide(right, up);
         future.centre_m = before.centre_m;
         future.normalise();
-        for (b, f) in before.log.iter_mut().zip(&future.log) {
-            *b += f;
+        for (b, f) in before.p.iter_mut().zip(&future.p) {
+            *b *= f * SCALE;
         }
         before.normalise();
     }
@@ -200,7 +201,7 @@ mod tests {
         let mut sums = vec![vec![0.0; cells]; steps.len()];
         let mut path = vec![0usize; steps.len() + 1];
         'paths: loop {
-            let mut weight = f64::from(start.log[path[0]].exp());
+            let mut weight = f64::from(start.p[path[0]]);
             for step in 0..steps.len() {
                 weight *= transition(step, path[step], path[step + 1])
                     * likelihoods[step][path[step + 1]];

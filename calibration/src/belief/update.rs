@@ -1,8 +1,8 @@
 //! Measurements: a heatmap, a GNSS fix, or any log-likelihood.
 
 use super::GridBelief;
-use super::grid::check_point;
-use super::math::{exp, ln};
+use super::grid::{SCALE, check_point};
+use super::math::{exp, for_each_cpu, ln};
 use crate::{Error, Heatmap, Result};
 
 impl GridBelief {
@@ -47,27 +47,32 @@ impl GridBelief {
         let rows: Vec<(usize, f32)> = (0..self.cells)
             .map(|row| split(half - 0.5 - (self.north(row) - heatmap_centre_m[1]) / mpc))
             .collect();
-        let probabilities = heatmap.probabilities();
+        // Each row of the heatmap at this grid's columns, between two rows of zeros.
         let inlier = ((1.0 - outlier) * (side * side) as f64) as f32;
-        let (outlier, exponent) = (outlier.max(1e-20) as f32, exponent as f32);
-        let mut blend = vec![0.0f32; side + 2];
-        for (line, &(above, share)) in self.log.chunks_exact_mut(self.cells).zip(&rows) {
-            for (b, at) in blend[1..=side].iter_mut().zip(0..) {
-                let cell = |row: usize| {
-                    if (1..=side).contains(&row) {
-                        probabilities[(row - 1) * side + at]
-                    } else {
-                        0.0
-                    }
-                };
-                *b = inlier * (cell(above) * (1.0 - share) + cell(above + 1) * share);
-            }
-            for (l, &(left, share)) in line.iter_mut().zip(&columns) {
-                let p = blend[left] * (1.0 - share) + blend[left + 1] * share;
-                *l += exponent * ln(p + outlier);
+        let outlier = outlier.max(1e-20) as f32;
+        let mut lines = vec![0.0f32; (side + 2) * self.cells];
+        let mut bordered = vec![0.0f32; side + 2];
+        for (line, from) in lines[self.cells..]
+            .chunks_exact_mut(self.cells)
+            .zip(heatmap.probabilities().chunks_exact(side))
+        {
+            bordered[1..=side].copy_from_slice(from);
+            for (to, &(left, share)) in line.iter_mut().zip(&columns) {
+                *to = inlier * (bordered[left] * (1.0 - share) + bordered[left + 1] * share);
             }
         }
-        Ok(self.normalise())
+        let mut likelihoods = vec![0.0f32; self.p.len()];
+        for (line, &(above, share)) in likelihoods.chunks_exact_mut(self.cells).zip(&rows) {
+            let (upper, below) = lines[above * self.cells..].split_at(self.cells);
+            blend(line, upper, &below[..self.cells], share, outlier);
+        }
+        if (exponent - 1.0).abs() > 0.0 {
+            let mut logs = likelihoods;
+            powers(&mut logs, &self.p, exponent as f32);
+            return Ok(self.set_logs(&logs));
+        }
+        multiply(&mut self.p, &likelihoods, SCALE);
+        Ok(self.normalise() - f64::from(SCALE).ln())
     }
 
     /// A receiver says `position_m` (`[east, north]`) with this covariance.
@@ -144,20 +149,20 @@ impl GridBelief {
         let [by_ee, by_en, by_nn] = [nn, -2.0 * en, ee].map(|v| 0.5 * v / determinant);
         let peak = (1.0 - outlier) / (std::f64::consts::TAU * determinant.sqrt());
         let floor = outlier * (self.cells as f64 * self.metres_per_cell).powi(-2);
-        let (peak, floor) = (peak as f32, floor.max(1e-30) as f32);
+        // A peak above 1 is brought down to it, or its product with the scale might overflow.
+        let scale = f64::from(SCALE) / peak.max(1.0);
+        let (peak, floor) = ((peak * scale) as f32, (floor.max(1e-30) * scale) as f32);
         let easts: Vec<f32> = (0..self.cells)
             .map(|col| (self.east(col) - position_m[0]) as f32)
             .collect();
         let norths: Vec<f64> = (0..self.cells)
             .map(|row| self.north(row) - position_m[1])
             .collect();
-        for (line, n) in self.log.chunks_exact_mut(self.cells).zip(norths) {
-            let (a, b, c) = (by_ee as f32, (by_en * n) as f32, (by_nn * n * n) as f32);
-            for (l, &e) in line.iter_mut().zip(&easts) {
-                *l += ln(peak * exp(-((a * e + b) * e + c)) + floor);
-            }
+        for (line, n) in self.p.chunks_exact_mut(self.cells).zip(norths) {
+            let quadratic = [by_ee, by_en * n, by_nn * n * n].map(|v| v as f32);
+            multiply_gaussian(line, &easts, quadratic, peak, floor);
         }
-        Ok(self.normalise())
+        Ok(self.normalise() - scale.ln())
     }
 
     /// Any measurement, as the log-likelihood of each cell's centre `[east, north]`.
@@ -168,7 +173,7 @@ impl GridBelief {
     /// [`Error::Belief`] when a log-likelihood is NaN or plus infinity; nothing changes then.
     pub fn update_with(&mut self, mut log_likelihood: impl FnMut([f64; 2]) -> f64) -> Result<f64> {
         let easts: Vec<f64> = (0..self.cells).map(|col| self.east(col)).collect();
-        let mut log = self.log.clone();
+        let mut log = self.log_probabilities();
         for (row, line) in log.chunks_exact_mut(self.cells).enumerate() {
             let north = self.north(row);
             for (l, &east) in line.iter_mut().zip(&easts) {
@@ -182,8 +187,43 @@ impl GridBelief {
                 log[at]
             )));
         }
-        self.log = log;
-        Ok(self.normalise())
+        Ok(self.set_logs(&log))
+    }
+}
+
+for_each_cpu! {
+    /// Between two rows, `share` of the lower one, and `outlier` more.
+    fn blend(to: &mut [f32], upper: &[f32], lower: &[f32], share: f32, outlier: f32) {
+        for ((to, upper), lower) in to.iter_mut().zip(upper).zip(lower) {
+            *to = upper * (1.0 - share) + lower * share + outlier;
+        }
+    }
+}
+
+for_each_cpu! {
+    /// `p *= factor · likelihood`, cell by cell.
+    fn multiply(p: &mut [f32], likelihoods: &[f32], factor: f32) {
+        for (p, likelihood) in p.iter_mut().zip(likelihoods) {
+            *p *= factor * likelihood;
+        }
+    }
+}
+
+for_each_cpu! {
+    /// Likelihoods to the logarithms of `p · likelihood^exponent`.
+    fn powers(likelihoods: &mut [f32], p: &[f32], exponent: f32) {
+        for (l, p) in likelihoods.iter_mut().zip(p) {
+            *l = ln(*p) + exponent * ln(*l);
+        }
+    }
+}
+
+for_each_cpu! {
+    /// `p *= peak · exp(-(a e² + b e + c)) + floor` along a row.
+    fn multiply_gaussian(p: &mut [f32], easts: &[f32], [a, b, c]: [f32; 3], peak: f32, floor: f32) {
+        for (p, &e) in p.iter_mut().zip(easts) {
+            *p *= peak * exp(-((a * e + b) * e + c)) + floor;
+        }
     }
 }
 
@@ -208,6 +248,7 @@ fn positive_determinant(covariance_m2: [[f64; 2]; 2]) -> Result<f64> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::grid::FLOOR;
     use super::*;
 
     fn flat() -> GridBelief {
@@ -250,7 +291,11 @@ mod tests {
                 exponent * ((1.0 - outlier) * p + outlier).ln()
             })
             .unwrap();
-        for (got, expected) in belief.log.iter().zip(&expected.log) {
+        for (got, expected) in belief
+            .log_probabilities()
+            .iter()
+            .zip(&expected.log_probabilities())
+        {
             assert!((got - expected).abs() < 1e-4, "{got} {expected}");
         }
     }
@@ -273,7 +318,11 @@ mod tests {
             })
             .unwrap();
         assert!((evidence - expected_evidence).abs() < 1e-5);
-        for (got, expected) in belief.log.iter().zip(&expected.log) {
+        for (got, expected) in belief
+            .log_probabilities()
+            .iter()
+            .zip(&expected.log_probabilities())
+        {
             assert!((got - expected).abs() < 1e-4, "{got} {expected}");
         }
     }
@@ -300,7 +349,7 @@ mod tests {
         belief
             .update_heatmap(&heatmap, [100.0, 50.0], 0.0, 0.1)
             .unwrap();
-        assert!(belief.log.iter().all(|l| (l + 4096f32.ln()).abs() < 1e-5));
+        assert!(belief.p.iter().all(|p| (p * 4096.0 - 1.0).abs() < 1e-5));
     }
 
     #[test]
@@ -411,7 +460,55 @@ mod tests {
             .update_gnss([1e6, 0.0], [[1.0, 0.0], [0.0, 1.0]], f64::INFINITY)
             .unwrap();
         belief.update_with(|_| f64::NEG_INFINITY).unwrap();
-        assert!(belief.log.iter().all(|l| l.is_finite()));
+        assert!(belief.p.iter().all(|p| (FLOOR..=1.0).contains(p)));
+    }
+
+    /// Many contradicting measurements, with outlier shares near zero, against logarithms in double
+    /// precision.
+    #[test]
+    fn products_keep_their_digits_across_thirty_decades() {
+        let mut belief = GridBelief::new([0.0, 0.0], 48, 0.5).unwrap();
+        let mut logs = vec![-f64::ln(48.0 * 48.0); 48 * 48];
+        let floor = f64::from(FLOOR).ln();
+        for step in 0..24 {
+            let [e, n] = [(step * 5 % 7) as f64 - 3.0, (step * 3 % 5) as f64 - 2.0];
+            let variance = 0.5 + f64::from(step % 3);
+            let heatmap = Heatmap::gaussian(24, 1.0, [e, n], 0.7 + variance).unwrap();
+            let outlier = if step % 2 == 0 { 1e-15 } else { 1e-3 };
+            belief
+                .update_heatmap(&heatmap, [0.0, 0.0], 1.0, outlier)
+                .unwrap();
+            belief
+                .update_gaussian([n, e], [[variance, 0.1], [0.1, 2.0]], outlier)
+                .unwrap();
+            let determinant = 2.0 * variance - 0.01;
+            let peak = (1.0 - outlier) / (std::f64::consts::TAU * determinant.sqrt());
+            for likelihoods in [true, false] {
+                for (at, log) in logs.iter_mut().enumerate() {
+                    let [east, north] = belief.cell_centre([at % 48, at / 48]);
+                    let likelihood = if likelihoods {
+                        (1.0 - outlier) * heatmap.sample(east, north) * 576.0 + outlier
+                    } else {
+                        let (e, n) = (east - n, north - e);
+                        let squared = 2.0 * e * e - 0.2 * e * n + variance * n * n;
+                        peak * (-0.5 * squared / determinant).exp() + outlier / 576.0
+                    };
+                    *log += likelihood.ln();
+                }
+                let top = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum: f64 = logs.iter().map(|log| (log - top).exp()).sum();
+                for log in &mut logs {
+                    *log = (*log - top - sum.ln()).max(floor);
+                }
+            }
+            for (at, (p, log)) in belief.p.iter().zip(&logs).enumerate() {
+                let difference = f64::from(*p).ln() - log;
+                assert!(
+                    difference.abs() < 1e-3,
+                    "step {step}, cell {at}: {difference}"
+                );
+            }
+        }
     }
 
     proptest! {
