@@ -90,9 +90,9 @@ impl GridBelief {
             add_moments(&mut columns, line, half - row as f64);
         }
         let (mut mass, mut e, mut n, mut ee, mut en, mut nn) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0);
-        for col in 0..cells {
+        let [s0, s1, s2] = &columns;
+        for (col, ((s0, s1), s2)) in s0.iter().zip(s1).zip(s2).enumerate() {
             let east = col as f64 - half;
-            let [s0, s1, s2] = [0, 1, 2].map(|power| columns[power][col]);
             mass += s0;
             e += s0 * east;
             ee += s0 * east * east;
