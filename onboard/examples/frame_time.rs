@@ -1,8 +1,8 @@
 //! Where the time of a frame goes, on one thread: `frame_time STUDENT.onnx TILES LOG.mcap...`
 //!
 //! Takes each recorded drive through the steps of `core.rs`, timed one by one, and prints the median,
-//! the 99th percentile and the largest of each. Pin it to a core (`taskset -c 0`) and let nothing else
-//! run.
+//! the 99th percentile and the largest of each, by the clock and by the thread's CPU time. Pin it to
+//! a core (`taskset -c 0`); when other work runs beside it, only the CPU time means something.
 
 use std::collections::HashSet;
 use std::hint::black_box;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use cpu_time::ThreadTime;
 use crossfix_calibration::{Camera, PatchKey, PatchSpec, StripRemap};
 use crossfix_onboard::event::{CameraFrame, CrossViewFix, wrap_rad};
 use crossfix_onboard::fusion::{Fusion, FusionConfig};
@@ -18,50 +19,67 @@ use crossfix_onboard::log::{LogReader, Message};
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
 use crossfix_onboard::tiles::TileStore;
 
-const STEPS: [&str; 11] = [
+const STEPS: [&str; 12] = [
     "decode the picture",
     "strip: table",
     "strip: remap",
     "aerial patch, new",
-    "aerial features, new",
-    "ground and matching",
+    "network, new patch",
+    "network, known patch",
     "fusion: heatmap and estimates",
     "whole frame",
     "whole frame, new patch",
     "whole frame, known patch",
-    "fusion: odometry or fix, and estimates",
+    "odometry, and estimates",
+    "fix, and estimates",
 ];
 
-/// Milliseconds of each step, in the order of [`STEPS`].
+/// Wall-clock and CPU milliseconds of each step, in the order of [`STEPS`].
 #[derive(Default)]
-struct Times([Vec<f64>; STEPS.len()]);
+struct Times([Vec<[f64; 2]>; STEPS.len()]);
+
+/// The beginning of a step.
+#[derive(Clone, Copy)]
+struct Start(Instant, ThreadTime);
+
+impl Start {
+    fn now() -> Self {
+        Self(Instant::now(), ThreadTime::now())
+    }
+}
 
 impl Times {
-    fn add(&mut self, step: usize, since: Instant) -> f64 {
-        let ms = since.elapsed().as_secs_f64() * 1e3;
-        self.0[step].push(ms);
-        ms
+    fn add(&mut self, step: usize, since: Start) {
+        let Start(wall, cpu) = since;
+        let cpu = cpu.elapsed();
+        self.0[step].push([wall.elapsed(), cpu].map(|time| time.as_secs_f64() * 1e3));
     }
 
-    fn print(&mut self) {
+    fn print(&self) {
         println!(
-            "{:<40} {:>6} {:>8} {:>8} {:>8}  ms",
-            "", "count", "median", "p99", "most"
+            "{:<40} {:>5}  {:^28}  {:^28}",
+            "ms", "", "wall clock", "CPU time"
         );
-        for (name, times) in STEPS.iter().zip(&mut self.0) {
-            times.sort_by(f64::total_cmp);
-            let at = |share: f64| {
-                let index = (share * times.len() as f64) as usize;
-                times
-                    .get(index.min(times.len().saturating_sub(1)))
-                    .copied()
-                    .unwrap_or(f64::NAN)
-            };
-            let (median, p99, most) = (at(0.5), at(0.99), at(1.0));
-            println!(
-                "{name:<40} {:>6} {median:>8.3} {p99:>8.3} {most:>8.3}",
-                times.len()
-            );
+        let heads = ["median", "p99", "most"]
+            .map(|head| format!("{head:>8}"))
+            .join(" ");
+        println!("{:<40} {:>5}  {heads:<28}  {heads}", "", "count");
+        for (name, times) in STEPS.iter().zip(&self.0) {
+            let [wall, cpu] = [0, 1].map(|clock| {
+                let mut times: Vec<f64> = times.iter().map(|both| both[clock]).collect();
+                times.sort_by(f64::total_cmp);
+                let at = |share: f64| {
+                    let index = (share * times.len() as f64) as usize;
+                    times
+                        .get(index.min(times.len().saturating_sub(1)))
+                        .copied()
+                        .unwrap_or(f64::NAN)
+                };
+                [0.5, 0.99, 1.0]
+                    .map(|share| format!("{:>8.3}", at(share)))
+                    .join(" ")
+            });
+            println!("{name:<40} {:>5}  {wall:<28}  {cpu}", times.len());
         }
     }
 }
@@ -89,8 +107,8 @@ impl Drive {
 
     fn replay(&mut self, log: &Path, times: &mut Times) -> Result<()> {
         for message in LogReader::open(log)? {
-            let start = Instant::now();
-            let used = match message? {
+            let start = Start::now();
+            let (step, used) = match message? {
                 Message::Calibration(camera) => {
                     self.camera = Some(camera);
                     continue;
@@ -99,20 +117,20 @@ impl Drive {
                     self.frame(&frame, times)?;
                     continue;
                 }
-                Message::Gnss(fix) => self.fusion.on_gnss(&fix),
-                Message::Odometry(sample) => self.fusion.on_odometry(&sample),
+                Message::Odometry(sample) => (10, self.fusion.on_odometry(&sample)),
+                Message::Gnss(fix) => (11, self.fusion.on_gnss(&fix)),
                 Message::Estimate(_) | Message::Other { .. } => continue,
             };
             if used.is_ok() {
                 black_box(self.fusion.estimates(None));
-                times.add(10, start);
+                times.add(step, start);
             }
         }
         Ok(())
     }
 
     fn frame(&mut self, frame: &CameraFrame, times: &mut Times) -> Result<()> {
-        let begin = Instant::now();
+        let begin = Start::now();
         self.fusion.reach(frame.time_ns);
         let Ok(pose) = self.fusion.wants_frame(frame.time_ns) else {
             return Ok(());
@@ -123,15 +141,15 @@ impl Drive {
             .context("the log has no camera calibration before its first picture")?;
         let card = self.matcher.card().clone();
 
-        let start = Instant::now();
+        let start = Start::now();
         let picture = decode_rgb(&frame.image, 8192)?;
         times.add(0, start);
 
-        let start = Instant::now();
+        let start = Start::now();
         let direction = card.ground.strip_spec(pose.yaw_rad);
         let remap = StripRemap::new(camera, &direction, pose.yaw_rad)?;
         times.add(1, start);
-        let start = Instant::now();
+        let start = Start::now();
         let strip = remap.apply(&picture)?;
         times.add(2, start);
 
@@ -139,7 +157,7 @@ impl Drive {
             size_px: card.aerial.size_px,
             metres_per_pixel: card.aerial.metres_per_pixel,
         };
-        let start = Instant::now();
+        let start = Start::now();
         let grid_m = self.fusion.config().patch_grid_m;
         let (georeference, patch) = self.tiles.patch(pose.position, spec, grid_m)?;
         let new = self.known.insert(georeference.key());
@@ -151,15 +169,13 @@ impl Drive {
             image: &strip,
             left_azimuth_rad: direction.left_azimuth_rad,
         };
+        let start = Start::now();
         let found = self
             .matcher
             .match_frame(strip, georeference.key(), &patch)?;
-        if new {
-            times.0[4].push(found.timings.aerial.as_secs_f64() * 1e3);
-        }
-        times.0[5].push(found.timings.ground_and_matching.as_secs_f64() * 1e3);
+        times.add(if new { 4 } else { 5 }, start);
 
-        let start = Instant::now();
+        let start = Start::now();
         let sigma_rad = self.fusion.config().visual_yaw_sigma_deg.to_radians();
         let fix = CrossViewFix {
             time_ns: frame.time_ns,
@@ -174,8 +190,8 @@ impl Drive {
         self.fusion.on_visual(&fix)?;
         black_box(self.fusion.estimates(None));
         times.add(6, start);
-        let whole = times.add(7, begin);
-        times.0[if new { 8 } else { 9 }].push(whole);
+        times.add(7, begin);
+        times.add(if new { 8 } else { 9 }, begin);
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Ground strip and aerial patch to heatmap, through the exported student.
 
+mod convolution;
 mod onnx;
 mod panics;
 #[cfg(test)]

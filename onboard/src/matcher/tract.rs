@@ -9,6 +9,7 @@ use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
+use super::convolution::replace_convolutions;
 use super::onnx::Student;
 use super::panics::quietly;
 use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher};
@@ -169,7 +170,9 @@ fn runnable(model: &ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
         if !inference.unresolved_inputs.is_empty() {
             anyhow::bail!("unresolved inputs {:?}", inference.unresolved_inputs);
         }
-        inference.model.into_optimized()?.into_runnable()
+        let mut model = inference.model.into_typed()?.into_decluttered()?;
+        replace_convolutions(&mut model)?;
+        model.into_optimized()?.into_runnable()
     });
     match built {
         Ok(Ok(model)) => Ok(model),
