@@ -237,7 +237,7 @@ fn compare_answers(
     prediction: &GgcvtPrediction,
     comparison: &mut Comparison,
 ) -> Result<()> {
-    let cells = best_cells(&prediction.distances[2]);
+    let cells = best_cells(&prediction.distances[2]).unwrap();
     let places = model.spec().places()[2];
     let spread = case.tensor("corr2").map_or(0.0, |t| t.about("f32_max_abs"));
     let modes = adaptation::modes_px(model.spec(), prediction, Centre::Published)?;

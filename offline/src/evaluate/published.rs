@@ -80,11 +80,14 @@ pub fn evaluate_samples(
             let prediction = model.forward(&mut Tape::inference(), &batch.input, options)?;
             let prediction = prediction.to_host()?;
             let heatmaps = prediction.heatmaps()?;
+            let heatmaps = heatmaps.host("evaluate").map_err(ModelError::from)?;
             let fields = prediction.orientation.as_ref();
+            let fields = fields.map(|field| field.host("evaluate")).transpose();
+            let fields = fields.map_err(ModelError::from)?;
             for (index, shown) in batch.shown.iter().enumerate() {
                 let cells = side * side;
-                let heatmap = &heatmaps.data()[index * cells..][..cells];
-                let field = fields.map(|field| &field.data()[index * 2 * cells..][..2 * cells]);
+                let heatmap = &heatmaps[index * cells..][..cells];
+                let field = fields.map(|field| &field[index * 2 * cells..][..2 * cells]);
                 outcomes.push(outcome(heatmap, field, side, shown));
             }
             bar.inc(batch.shown.len() as u64);

@@ -13,7 +13,7 @@ pub use verify::{Verification, verify_export, write_parity};
 use crate::model::weights::{self, write_whole};
 use crate::model::{Ccvpe, CrossViewModel, GroundView, Input, ModelError, ModelSpec, NetworkKind};
 use anyhow::Context;
-use crossfix_kernels::Tensor;
+use crossfix_kernels::{Device, Tensor};
 use crossfix_onboard::card::{
     AerialInput, CARD_FORMAT_VERSION, CARD_KEY, CardError, ErrorStatistics, GroundInput,
     HeatmapOutput, LEFT_BIN_INPUT, OrientationConvention, Provenance, StudentCard,
@@ -136,7 +136,13 @@ pub fn write_onnx(
     let Some(ccvpe) = (model as &dyn Any).downcast_ref::<Ccvpe>() else {
         return Err(ExportError::NoGraph(model.describe().preset.clone()));
     };
-    let network = network::network(ccvpe, card.temperature);
+    // The translation reads the numbers where they are.
+    let mut host = None;
+    if ccvpe.parameters().device() != Device::Cpu {
+        let host = host.insert(ccvpe.clone()).parameters_mut();
+        host.move_to(&Device::Cpu).map_err(ModelError::from)?;
+    }
+    let network = network::network(host.as_ref().unwrap_or(ccvpe), card.temperature);
     card.aerial_features = network.aerial_features;
     card.ground_descriptors = network.ground_descriptors;
     let proto = ModelProto {

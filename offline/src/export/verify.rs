@@ -97,14 +97,8 @@ pub fn write_parity(
     let (heatmap, orientation) = reference(model, input, temperature)?;
     let (n, side) = (input.len(), model.describe().heatmap_side());
     let mut arrays = Arrays::from([
-        (
-            "ground".into(),
-            (input.ground.shape().to_vec(), input.ground.data().to_vec()),
-        ),
-        (
-            "aerial".into(),
-            (input.aerial.shape().to_vec(), input.aerial.data().to_vec()),
-        ),
+        ("ground".into(), array(&input.ground)?),
+        ("aerial".into(), array(&input.aerial)?),
         ("heatmap".into(), (vec![n, side, side], heatmap)),
         ("orientation".into(), (vec![n, 2, side, side], orientation)),
     ]);
@@ -118,6 +112,10 @@ pub fn write_parity(
     }
     let text = serde_json::json!({ "preset": model.describe().preset, "temperature": temperature });
     Ok(write_arrays(path, &arrays, &text)?)
+}
+
+fn array(tensor: &crossfix_kernels::Tensor) -> Result<(Vec<usize>, Vec<f32>), ModelError> {
+    Ok((tensor.shape().to_vec(), tensor.to_vec()?))
 }
 
 /// Heatmaps and orientation fields of the training engine, one sample after the other.
@@ -135,7 +133,7 @@ fn reference(
     let logits = ops::scale(&mut tape, &logits, (1.0 / temperature) as f32)?;
     let heatmap = ops::softmax(&mut tape, &logits)?;
     let orientation = prediction.orientation.ok_or_else(missing)?;
-    Ok((heatmap.data().to_vec(), orientation.data().to_vec()))
+    Ok((heatmap.to_vec()?, orientation.to_vec()?))
 }
 
 /// The exported file in tract: whole, and in two halves.
@@ -179,7 +177,7 @@ impl Student {
     fn run(&self, input: &Input, sample: usize) -> TractResult<[[Vec<f32>; 2]; 2]> {
         let image = |tensor: &crossfix_kernels::Tensor| {
             let shape = tensor.shape();
-            let data = part(tensor.data(), sample, shape[0]);
+            let data = part(tensor.host("export")?, sample, shape[0]);
             Tensor::from_shape(&[1, shape[1], shape[2], shape[3]], data)
         };
         let mut known = vec![

@@ -2,6 +2,7 @@
 
 use super::names::published_shape;
 use crate::model::CrossViewModel;
+use crossfix_kernels::Device;
 use std::io::{Cursor, Write};
 use std::path::Path;
 use zip::write::SimpleFileOptions;
@@ -27,9 +28,16 @@ struct Entry {
 /// tokens finds its bias are computed. So PyTorch's strict loading takes the file.
 ///
 /// # Errors
-/// The operating system's, or the zip writer's.
+/// The operating system's, or the zip writer's; a device's, where the model lies on one.
 pub fn write_state_dict(path: &Path, model: &dyn CrossViewModel) -> std::io::Result<()> {
-    let entries = entries(model);
+    let entries = if model.parameters().device() == Device::Cpu {
+        entries(model)
+    } else {
+        let mut host = model.boxed_clone();
+        let moved = host.parameters_mut().move_to(&Device::Cpu);
+        moved.map_err(std::io::Error::other)?;
+        entries(host.as_ref())
+    };
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     // PyTorch maps storages that lie on multiples of 64 bytes.
     let options = SimpleFileOptions::default()

@@ -217,9 +217,10 @@ impl CrossViewModel for Ccvpe {
         input: &Input,
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError> {
+        let device = self.parameters.device();
         let normalised = Input {
-            ground: normalise(&input.ground)?,
-            aerial: normalise(&input.aerial)?,
+            ground: normalise(&input.ground.to(&device)?)?,
+            aerial: normalise(&input.aerial.to(&device)?)?,
             ground_left_bin: input.ground_left_bin.clone(),
             views: Vec::new(),
         };

@@ -28,7 +28,7 @@ pub use spec::CcvpeSpec;
 use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget};
 use crate::train::FitConfig;
-use crossfix_kernels::ops::{self, BatchNormMode};
+use crossfix_kernels::ops::{self, BatchNormMode, Images, Normalisation};
 use crossfix_kernels::{Device, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 use std::any::Any;
@@ -228,21 +228,20 @@ pub trait CrossViewModel: Send + Any {
     fn boxed_clone(&self) -> Box<dyn CrossViewModel>;
 }
 
-/// (pixel / 255 - mean) / sigma for each channel of `[N, 3, H, W]`. No gradient flows to images.
+/// What the encoders' first layers expect.
+const NORMALISATION: Normalisation = Normalisation {
+    mean: PIXEL_MEAN,
+    sigma: PIXEL_SIGMA,
+    bf16: false,
+};
+
+/// (pixel / 255 - mean) / sigma for each channel of `[N, 3, H, W]`, where the images lie. No
+/// gradient flows to images.
 fn normalise(images: &Tensor) -> Result<Tensor, crossfix_kernels::Error> {
-    let [_, channels, rows, columns] = images.dims4("normalise", "images")?;
-    let mut data = images.data().to_vec();
-    for (index, plane) in data.chunks_exact_mut((rows * columns).max(1)).enumerate() {
-        let (scale, offset) = pixel_affine(index % channels.max(1));
-        for value in plane {
-            *value = *value * scale + offset;
-        }
-    }
-    Tensor::new(data, images.shape())
+    ops::normalise_images(Images::Values(images), &NORMALISATION, None)
 }
 
 /// Scale and offset that normalise channel `channel` of 0..255 pixels.
 pub fn pixel_affine(channel: usize) -> (f32, f32) {
-    let (mean, sigma) = (PIXEL_MEAN[channel % 3], PIXEL_SIGMA[channel % 3]);
-    (1.0 / (255.0 * sigma), -mean / sigma)
+    NORMALISATION.affine(channel % 3)
 }

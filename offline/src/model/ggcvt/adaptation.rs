@@ -53,7 +53,7 @@ pub fn modes_px(
     let finest = finest.ok_or_else(|| ModelError::Input("the pass ended before level 2".into()))?;
     let middle = centre.index(spec.camera, spec.places()[2]);
     let cell_px = spec.aerial_px as f64 / spec.sides()[2] as f64;
-    let cells = best_cells(finest).into_iter();
+    let cells = best_cells(finest)?.into_iter();
     Ok(cells
         .map(|cell| cell.map(|index| (index as f64 - middle) * cell_px))
         .collect())
@@ -108,7 +108,7 @@ pub fn label_losses(
         let targets = modes_px
             .iter()
             .flat_map(|mode| footprint_target(spec, level, *mode, config.sigma_px));
-        let targets = Tensor::new(targets.collect(), &shape)?;
+        let targets = Tensor::new(targets.collect(), &shape)?.to(&distances.device())?;
         let (temperature, threshold) = (config.temperature, config.threshold);
         Ok(ops::weighted_info_nce(
             tape,

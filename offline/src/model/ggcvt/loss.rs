@@ -45,22 +45,25 @@ pub fn true_cell(places: usize, offset_cells: [f64; 2]) -> [usize; 2] {
 }
 
 /// The place of each sample with the smallest distance at the finest level computed, the first in
-/// row-major order: [row, column].
-pub fn best_cells(distances: &Tensor) -> Vec<[usize; 2]> {
+/// row-major order: [row, column]. Waits for a device to have computed them.
+///
+/// # Errors
+/// The device's own.
+pub fn best_cells(distances: &Tensor) -> KernelResult<Vec<[usize; 2]>> {
     let columns = distances.shape().last().copied().unwrap_or(1).max(1);
     let cells: usize = distances.shape().iter().skip(1).product();
-    let samples = distances.data().chunks_exact(cells.max(1));
-    samples
-        .map(|sample| {
-            let mut best = 0;
-            for (index, distance) in sample.iter().enumerate() {
-                if *distance < sample[best] {
-                    best = index;
-                }
+    let values = distances.to_vec()?;
+    let samples = values.chunks_exact(cells.max(1));
+    let best = samples.map(|sample| {
+        let mut best = 0;
+        for (index, distance) in sample.iter().enumerate() {
+            if *distance < sample[best] {
+                best = index;
             }
-            [best / columns, best % columns]
-        })
-        .collect()
+        }
+        [best / columns, best % columns]
+    });
+    Ok(best.collect())
 }
 
 /// The triplet loss of each level computed.
@@ -108,11 +111,14 @@ pub fn sum(tape: &mut Tape, terms: &[Tensor]) -> Result<Tensor, ModelError> {
 /// Mean distance of the rotation optimiser's poses to the true ones: over samples, summed over
 /// the three numbers of a pose, averaged over steps.
 ///
+/// The few numbers of the poses are read and compared on the processor, so this waits for a device
+/// to have computed them; `truth` may lie anywhere.
+///
 /// # Shapes
 /// `truth` `[N, 3]`, normalised.
 ///
 /// # Errors
-/// A shape error when the poses belong to another batch; an argument error without a pose.
+/// A shape error when the poses belong to another batch, or the device's own.
 pub fn pose_error(tape: &mut Tape, poses: &[Tensor], truth: &Tensor) -> KernelResult<Tensor> {
     let [samples, _] = truth.dims2("pose_error", "truth")?;
     let truths = truth.to_vec()?;
@@ -133,7 +139,8 @@ pub fn pose_error(tape: &mut Tape, poses: &[Tensor], truth: &Tensor) -> KernelRe
         }
         slopes.push(slope);
     }
-    let mut output = Tensor::scalar(sum as f32);
+    let device = poses.first().map_or_else(|| truth.device(), Tensor::device);
+    let mut output = Tensor::scalar(sum as f32).to(&device)?;
     let shape = truth.shape().to_vec();
     let inputs: Vec<&Tensor> = poses.iter().collect();
     tape.record(&mut output, &inputs, move |gradient| {
@@ -141,13 +148,14 @@ pub fn pose_error(tape: &mut Tape, poses: &[Tensor], truth: &Tensor) -> KernelRe
         let scaled = |slope: Vec<f32>| slope.into_iter().map(|s| s * g).collect();
         slopes
             .into_iter()
-            .map(|slope| Tensor::new(scaled(slope), &shape).map(Some))
+            .map(|slope| Tensor::new(scaled(slope), &shape)?.to(&device).map(Some))
             .collect()
     });
     Ok(output)
 }
 
-/// `e^(-r) rotation + e^(-t) place + t + r` with the learnt balance `[t, r]`.
+/// `e^(-r) rotation + e^(-t) place + t + r` with the learnt balance `[t, r]`, all on one device.
+/// The four numbers are read by the processor, which waits for them.
 ///
 /// # Source
 /// Multi-Task Learning Using Uncertainty to Weigh Losses (Kendall et al. 2018).
@@ -163,7 +171,8 @@ pub fn balanced(
     let (p, d, t_value, r_value) = (p?, d?, t_value?, r_value?);
     let (of_place, of_rotation) = ((-t_value).exp(), (-r_value).exp());
     let total = of_place * p + of_rotation * d + t_value + r_value;
-    let mut output = Tensor::scalar(total);
+    let device = place.device();
+    let mut output = Tensor::scalar(total).to(&device)?;
     let shapes = [place, rotation, t, r].map(|tensor| tensor.shape().to_vec());
     tape.record(&mut output, &[place, rotation, t, r], move |gradient| {
         let g = gradient.item()?;
@@ -175,7 +184,7 @@ pub fn balanced(
         ];
         let tensors = slopes.iter().zip(&shapes);
         tensors
-            .map(|(slope, shape)| Tensor::new(vec![g * slope], shape).map(Some))
+            .map(|(slope, shape)| Tensor::new(vec![g * slope], shape)?.to(&device).map(Some))
             .collect()
     });
     Ok(output)
@@ -197,7 +206,7 @@ mod tests {
     #[test]
     fn the_first_of_equal_cells_is_best() {
         let map = Tensor::new(vec![2.0, 1.0, 1.0, 3.0, 0.0, 3.0, 0.0, 0.0], &[2, 2, 2]).unwrap();
-        assert_eq!(best_cells(&map), [[0, 1], [0, 0]]);
+        assert_eq!(best_cells(&map).unwrap(), [[0, 1], [0, 0]]);
     }
 
     #[test]

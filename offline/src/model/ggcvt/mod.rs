@@ -218,9 +218,11 @@ impl Ggcvt {
         &mut self,
         tape: &mut Tape,
         input: &GgcvtInput,
-        options: GgcvtOptions,
+        mut options: GgcvtOptions,
     ) -> Result<GgcvtPrediction, ModelError> {
         self.check(input)?;
+        let device = self.parameters.device();
+        let images = [input.ground.to(&device)?, input.aerial.to(&device)?];
         // Taken out for the pass, so that layers and numbers can be borrowed side by side.
         let mut parameters = std::mem::take(&mut self.parameters);
         let mut pass = Pass {
@@ -229,10 +231,10 @@ impl Ggcvt {
             batch_norm: BatchNormMode::Frozen,
             drop_connect: None,
             // A shorter life, to go with the pass's.
-            watch: options.watch.map(|watch| -> Watch { watch }),
+            watch: options.watch.take().map(|watch| -> Watch { watch }),
         };
         let levels = options.levels.unwrap_or(3).clamp(1, 3);
-        let result = self.run(&mut pass, input, options.column_nudge, levels, options.seed);
+        let result = self.run(&mut pass, input, &images, &options, levels);
         self.parameters = parameters;
         Ok(result?)
     }
@@ -268,11 +270,12 @@ impl Ggcvt {
         &self,
         pass: &mut Pass,
         input: &GgcvtInput,
-        nudge: f32,
+        [ground, aerial]: &[Tensor; 2],
+        options: &GgcvtOptions,
         levels: usize,
-        seed: u64,
     ) -> KernelResult<GgcvtPrediction> {
-        let aerial = self.aerial.forward(pass, &input.aerial)?;
+        let device = aerial.device();
+        let aerial = self.aerial.forward(pass, aerial)?;
         let quarter = self.aerial_decoders[0].forward(pass, &aerial.eighth, &aerial.quarter)?;
         let half = self.aerial_decoders[1].forward(pass, &quarter, &aerial.half)?;
         let mut aerial_maps = Vec::with_capacity(3);
@@ -290,7 +293,7 @@ impl Ggcvt {
             uncertainties.push(uncertainty);
         }
 
-        let ground = self.ground.forward(pass, &input.ground)?;
+        let ground = self.ground.forward(pass, ground)?;
         let raw = [&ground.eighth, &ground.quarter, &ground.half];
         for (level, features) in raw.iter().enumerate() {
             tell(pass, format_args!("ground_encoder.{level}"), features);
@@ -304,22 +307,21 @@ impl Ggcvt {
             ground_maps.push(unit);
         }
 
-        let (grids, mask, poses) = self.grids(pass, input, &ground_maps, &aerial_maps, seed)?;
+        let (grids, mask, poses) =
+            self.grids(pass, input, &ground_maps, &aerial_maps, options.seed)?;
+        // Laid out on the host, where their columns are rounded.
+        let columns = columns(&grids[0], options.column_nudge)?.to(&device)?;
+        let mask = mask.map(|mask| mask.to(&device)).transpose()?;
         if let Some(mask) = &mask {
             tell(pass, format_args!("in_front"), mask);
         }
         let mut overhead: Vec<Tensor> = Vec::with_capacity(3);
         for level in 0..3 {
-            let seen = ops::grid_sample(
-                pass.tape,
-                &ground_maps[level],
-                &grids[level],
-                Outside::Empty,
-            )?;
+            let grid = grids[level].to(&device)?;
+            let seen = ops::grid_sample(pass.tape, &ground_maps[level], &grid, Outside::Empty)?;
             tell(pass, format_args!("projected.{level}"), &seen);
             let map = match overhead.last() {
                 None => {
-                    let columns = columns(&grids[0], nudge)?;
                     tell(pass, format_args!("columns"), &columns);
                     let mut x = seen;
                     for (within, across) in &self.attention {
@@ -358,7 +360,7 @@ impl Ggcvt {
     }
 
     /// Where each overhead cell of each level is seen; cells in front of the camera, for a pinhole
-    /// camera; and the steps of the rotation optimiser.
+    /// camera; and the steps of the rotation optimiser. All but the last lie on the host.
     fn grids(
         &self,
         pass: &mut Pass,

@@ -3,6 +3,7 @@
 //! Coordinates are pixels of a feature map, (0, 0) the centre of the top-left one.
 
 use crossfix_kernels::{Error, Result, Tape, Tensor};
+use rayon::prelude::*;
 use std::f64::consts::{FRAC_PI_2, TAU};
 
 /// A square overhead map and the ground feature map below it.
@@ -32,19 +33,22 @@ pub(super) fn panorama_grid(
 ) -> Result<Tensor> {
     let [rows, columns] = maps.ground.map(|length| length as f64);
     let centre = maps.side as f64 / 2.0 - 0.5;
-    let mut grid = Vec::with_capacity(metres_per_cell.len() * maps.side * maps.side * 2);
-    for (cell_m, turn) in metres_per_cell.iter().zip(turns_rad) {
-        for i in 0..maps.side {
-            for j in 0..maps.side {
-                let (south, east) = (i as f64 - centre, j as f64 - centre);
-                let azimuth = (south.atan2(east) - FRAC_PI_2 + turn).rem_euclid(TAU);
-                let distance_m = south.hypot(east) * cell_m;
-                let below_up = distance_m.atan2(-height_m);
-                grid.push((azimuth / TAU * columns) as f32);
-                grid.push(((below_up - top_rad) / span_rad * rows) as f32);
-            }
+    let mut grid = vec![0.0; metres_per_cell.len() * maps.side * maps.side * 2];
+    // A row of cells at a time: arcs take long, and a device waits for the grid.
+    let lines = grid.par_chunks_exact_mut(2 * maps.side).enumerate();
+    lines.for_each(|(line, places)| {
+        let (sample, i) = (line / maps.side, line % maps.side);
+        for (j, place) in places.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let (south, east) = (i as f64 - centre, j as f64 - centre);
+            let azimuth = south.atan2(east) - FRAC_PI_2 + turns_rad[sample];
+            let distance_m = south.hypot(east) * metres_per_cell[sample];
+            let below_up = distance_m.atan2(-height_m);
+            *place = [
+                (azimuth.rem_euclid(TAU) / TAU * columns) as f32,
+                ((below_up - top_rad) / span_rad * rows) as f32,
+            ];
         }
-    }
+    });
     Tensor::new(grid, &[metres_per_cell.len(), maps.side, maps.side, 2])
 }
 
@@ -63,7 +67,8 @@ const NEAREST_M: f64 = 1e-6;
 
 impl Plane {
     /// Pixels of the overhead cells, for a camera at each sample's normalised (shift along the
-    /// view, shift across it, heading). Gradients flow to the pose.
+    /// view, shift across it, heading). Gradients flow to the pose. On a device the pose is read
+    /// back and the grid sent: both are small, but somebody waits.
     ///
     /// # Shapes
     /// `pose` `[N, 3]`; `cameras` focal lengths and centres (fx, fy, cx, cy) in feature pixels, one
@@ -82,7 +87,8 @@ impl Plane {
                 grid.push(((fy * self.height_m + cy * point.depth) / depth) as f32);
             }
         }
-        let mut output = Tensor::new(grid, &[n, side, side, 2])?;
+        let device = pose.device();
+        let mut output = Tensor::new(grid, &[n, side, side, 2])?.to(&device)?;
         let cameras = cameras.to_vec();
         tape.record(&mut output, &[pose], move |gradient| {
             let gradient = gradient.to_vec()?;
@@ -90,7 +96,8 @@ impl Plane {
             let samples = samples.zip(poses.chunks_exact(3)).zip(&cameras);
             let data = samples
                 .flat_map(|((gradient, pose), camera)| self.pose_gradient(gradient, pose, camera));
-            Ok(vec![Some(Tensor::new(data.collect(), &[n, 3])?)])
+            let to_pose = Tensor::new(data.collect(), &[n, 3])?;
+            Ok(vec![Some(to_pose.to(&device)?)])
         });
         Ok(output)
     }
@@ -152,7 +159,7 @@ struct Point {
     depth_by_heading: f64,
 }
 
-/// The columns of a grid, with `nudge` added before anything rounds them down, `[N, side, side]`.
+/// The columns of a grid on the host, with `nudge` added before anything rounds them down, `[N, side, side]`.
 ///
 /// With a panorama that is not turned, the columns of the diagonals are whole numbers and rounding
 /// decides on which side they fall; a nudge of 1e-4 puts them where exact arithmetic would.
@@ -166,7 +173,8 @@ pub(super) fn columns(grid: &Tensor, nudge: f32) -> Result<Tensor> {
             grid.shape(),
         ));
     }
-    let data = grid.data().chunks_exact(2).map(|xy| xy[0] + nudge);
+    let values = grid.host("columns")?;
+    let data = values.chunks_exact(2).map(|xy| xy[0] + nudge);
     Tensor::new(data.collect(), &[n, p, q])
 }
 

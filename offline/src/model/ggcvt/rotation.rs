@@ -71,7 +71,7 @@ impl RotationOptimiser {
         rng: &mut ChaCha8Rng,
     ) -> Result<Vec<Tensor>> {
         let samples = views.cameras[0].len();
-        let mut pose = Tensor::zeros(&[samples, 3]);
+        let mut pose = Tensor::zeros(&[samples, 3]).to(&views.ground[0].device())?;
         let mut poses = Vec::new();
         for iteration in 0..iterations {
             for (level, refiner) in self.levels.iter().enumerate() {
@@ -105,7 +105,7 @@ impl Refiner {
     }
 }
 
-/// Draws shifts anew that have left the range.
+/// Draws shifts anew that have left the range; reads the poses, so it waits for a device.
 fn reset(tape: &mut Tape, pose: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
     let mut values = pose.to_vec()?;
     let mut kept = vec![true; values.len()];
@@ -118,12 +118,14 @@ fn reset(tape: &mut Tape, pose: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor>
     if kept.iter().all(|kept| *kept) {
         return Ok(pose.clone());
     }
-    let mut output = Tensor::new(values, pose.shape())?;
+    let device = pose.device();
+    let mut output = Tensor::new(values, pose.shape())?.to(&device)?;
     tape.record(&mut output, &[pose], move |gradient| {
         let shape = gradient.shape().to_vec();
         let kept = gradient.to_vec()?.into_iter().zip(kept);
         let data = kept.map(|(g, kept)| if kept { g } else { 0.0 });
-        Ok(vec![Some(Tensor::new(data.collect(), &shape)?)])
+        let to_pose = Tensor::new(data.collect(), &shape)?;
+        Ok(vec![Some(to_pose.to(&device)?)])
     });
     Ok(output)
 }

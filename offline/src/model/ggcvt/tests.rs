@@ -1,5 +1,9 @@
 use super::*;
-use crossfix_kernels::testing::noise;
+use crossfix_kernel_emulator::{Emulator, Options, Schedule};
+use crossfix_kernels::Device;
+use crossfix_kernels::cuda::Cuda;
+use crossfix_kernels::optim::Adam;
+use crossfix_kernels::testing::{assert_close, noise};
 
 /// A network small enough for a test: one window at the coarsest level.
 fn tiny(camera: Camera) -> GgcvtSpec {
@@ -98,4 +102,88 @@ fn coarse_levels_do_not_change_when_finer_ones_are_left_out() {
     let (all, one) = (run(None), run(Some(1)));
     assert_eq!((all.distances.len(), one.distances.len()), (3, 1));
     assert_eq!(all.distances[0].data(), one.distances[0].data());
+}
+
+/// The losses before and after one step of Adam, and each parameter's gradient by name.
+fn one_step(
+    camera: Camera,
+    view: View,
+    device: &Device,
+) -> Result<([f32; 2], Vec<(String, Vec<f32>)>), ModelError> {
+    let spec = tiny(camera);
+    let mut model = Ggcvt::new(spec.clone(), 3)?;
+    model.parameters_mut().move_to(device)?;
+    let input = input(&spec, view);
+    let truth = Tensor::new(vec![0.1, -0.2, 0.3, -0.1, 0.05, -0.3], &[2, 3])?;
+    let loss = |model: &mut Ggcvt, tape: &mut Tape| {
+        let options = GgcvtOptions {
+            column_nudge: 1e-4,
+            ..GgcvtOptions::default()
+        };
+        let prediction = model.forward(tape, &input, options)?;
+        let offsets = [[0.1, -0.2], [-0.05, 0.15]];
+        let places = loss::triplets(tape, &spec, &prediction, &offsets)?;
+        let place = loss::sum(tape, &places)?;
+        let Some(balance) = model.balance() else {
+            return Ok(place);
+        };
+        let rotation = loss::pose_error(tape, &prediction.poses, &truth)?;
+        Ok::<_, ModelError>(loss::balanced(tape, [&place, &rotation], balance)?)
+    };
+    let mut tape = Tape::training();
+    let before = loss(&mut model, &mut tape)?;
+    let gradients = tape.backward(&before)?;
+    let named = model.parameters().all().iter().filter_map(|parameter| {
+        let gradient = gradients.get(&parameter.value)?;
+        Some((parameter.name.clone(), gradient.to_vec()))
+    });
+    let named: Vec<_> = named.collect();
+    let parameters = model.parameters_mut().all_mut();
+    Adam::default().step(parameters, &gradients, 1e-3)?;
+    let after = loss(&mut model, &mut Tape::inference())?;
+    let named = named.into_iter().map(|(name, values)| Ok((name, values?)));
+    let named = named.collect::<Result<_, crossfix_kernels::Error>>()?;
+    Ok(([before.item()?, after.item()?], named))
+}
+
+/// A whole step: every operation of the network, its losses, their gradients and the optimiser.
+#[test]
+fn a_training_step_on_a_device_is_the_processors() {
+    let pinhole = Camera::Pinhole {
+        height_m: 1.65,
+        metres_per_pixel: 0.4,
+        shift_range_m: 5.0,
+        heading_range_deg: 10.0,
+        iterations: 1,
+        learnt_balance: true,
+    };
+    for (camera, view) in [
+        (Camera::Panorama { height_m: 2.0 }, PANORAMA),
+        (pinhole, PINHOLE),
+    ] {
+        let emulator = Emulator::new(Options {
+            schedule: Schedule::Random(5),
+            ..Options::default()
+        });
+        let device = Device::Cuda(Cuda::with_driver(Box::new(emulator)));
+        let (expected, gradients) = one_step(camera, view, &Device::Cpu).unwrap();
+        let (got, on_device) = one_step(camera, view, &device).unwrap();
+        // Some hundred roundings of numbers around 1 follow each other.
+        assert_close(&got, &expected, 1e-4);
+        assert!(expected[0] != expected[1], "{expected:?}");
+        assert_eq!(on_device.len(), gradients.len());
+        let largest = |values: &[f32]| values.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+        let of_all = gradients.iter().map(|(_, values)| largest(values));
+        // A bias of all keys moves no softmax: its gradient is 0 but for the roundings of others.
+        let floor = 1e-6 * of_all.fold(0.0, f32::max);
+        for ((name, got), (_, expected)) in on_device.iter().zip(&gradients) {
+            let apart: Vec<f32> = got.iter().zip(expected).map(|(g, e)| g - e).collect();
+            let (apart, most) = (largest(&apart), largest(expected));
+            println!("{name:60} {most:9.2e} {apart:9.2e}");
+            assert!(
+                apart <= 1e-4 * most + floor,
+                "{name}: {apart:e} of {most:e}"
+            );
+        }
+    }
 }
