@@ -37,6 +37,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::soft_margin_triplet::SOURCE,
         &ops::softmax::cuda::SOURCE,
         &ops::spatial_correlation::on_cuda::SOURCE,
+        &ops::spatial_correlation::spectra_on_cuda::SOURCE,
         &ops::squeeze_excite::SOURCE,
         &ops::total::SOURCE,
         &ops::upsample2x::SOURCE,

@@ -3,6 +3,7 @@
 mod direct;
 mod fourier;
 pub(crate) mod on_cuda;
+pub(crate) mod spectra_on_cuda;
 #[cfg(test)]
 mod tests;
 
@@ -13,15 +14,14 @@ use crate::tensor::Tensor;
 
 const OP: &str = "spatial_correlation";
 
-/// How a correlation is computed; the numbers agree to rounding. A device has the sum as it is
-/// written, whatever is asked for.
+/// How a correlation is computed; the numbers agree to rounding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Correlation {
     /// Whichever is estimated to be faster for the sizes at hand.
     Fastest,
     /// The sum as it is written.
     Direct,
-    /// The product of spectra.
+    /// The product of spectra; on a device for maps of up to 1024 by 1024, the sum beyond.
     Fourier,
 }
 
@@ -52,7 +52,17 @@ pub fn spatial_correlation(
         search: [height, width],
     };
     if let Device::Cuda(cuda) = Device::common(OP, &[template, search])? {
-        return on_cuda::correlation(tape, &cuda, [template, search], plan);
+        let spectra = match method {
+            Correlation::Fastest => spectra_on_cuda::is_faster(&plan),
+            Correlation::Direct => false,
+            Correlation::Fourier => spectra_on_cuda::fits(&plan),
+        };
+        let inputs = [template, search];
+        return if spectra {
+            spectra_on_cuda::correlation(tape, &cuda, inputs, plan)
+        } else {
+            on_cuda::correlation(tape, &cuda, inputs, plan)
+        };
     }
     let fourier = match method {
         Correlation::Fastest => plan.fourier_is_faster(),

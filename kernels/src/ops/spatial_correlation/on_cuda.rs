@@ -1,11 +1,11 @@
 //! The device half: the sum as it is written, from tiles in shared memory.
 //!
-//! What is fast for the published 102 × 102 × 64 template on a 256 × 256 map is an estimate, as
-//! no card was at hand: the sum has 16 · 10⁹ multiplications for each sample, and the kernel issues
-//! 64 of them for 10 reads of shared memory, so arithmetic binds; the gradients cost as much each,
-//! and that of the map somewhat more for the zeros around the gradient. Spectra would need fifty
-//! times less arithmetic, and a transform that is not written yet. A product form has each row of
-//! the template against each row of the map, 1.6 times the multiplications, and a copy of the map
+//! What is fast is an estimate, as no card was at hand. For the published 102 × 102 × 64 template on
+//! a 256 × 256 map the sum has 16 · 10⁹ multiplications for each sample, of which the kernel issues
+//! 64 for 10 reads of shared memory, so arithmetic binds; each gradient costs as much again or more.
+//! Spectra need a fiftieth of that and are bound by memory, so the two finer published levels take
+//! them, and the coarsest, with a 25 × 25 template, this. A product of matrices would have each row
+//! of the template against each row of the map: 1.6 times the multiplications, and a copy of the map
 //! for every column of the template, a gigabyte a sample.
 
 use super::{OP, Plan};
@@ -238,6 +238,20 @@ pub(crate) fn cases() -> Vec<Case> {
             [2, 3],
             [5, 5],
             [16, 9],
+            Fourier,
+        ),
+        case(
+            "spatial_correlation, large spectra",
+            [1, 4],
+            [12, 9],
+            [33, 70],
+            Fourier,
+        ),
+        case(
+            "spatial_correlation, spectra of a pixel",
+            [2, 1],
+            [1, 1],
+            [1, 1],
             Fourier,
         ),
         case(

@@ -67,6 +67,11 @@ fn the_finest_published_level_goes_through_spectra_and_tiny_maps_do_not() {
     };
     assert!(plan(102, 256).fourier_is_faster());
     assert!(!plan(3, 8).fourier_is_faster());
+    // The three published levels on a device.
+    let levels = [(25, 64), (51, 128), (102, 256)];
+    let spectra = levels.map(|(t, s)| spectra_on_cuda::is_faster(&plan(t, s)));
+    assert_eq!(spectra, [false, true, true]);
+    assert!(!spectra_on_cuda::is_faster(&plan(1000, 3000)));
 }
 
 #[test]
