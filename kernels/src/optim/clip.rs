@@ -11,7 +11,8 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// [`Error::Shape`] when a gradient does not fit its parameter, [`Error::NotFinite`], naming the
-/// parameter, when a gradient holds NaN or infinity.
+/// parameter, when a gradient holds NaN or infinity, [`Error::ProcessorOnly`] when one lies on a
+/// device: there [`super::Adam`] finds the length.
 pub fn global_norm(parameters: &[Parameter], gradients: &Gradients) -> Result<f64> {
     let squares: Vec<f64> = parameters
         .par_iter()
@@ -20,7 +21,11 @@ pub fn global_norm(parameters: &[Parameter], gradients: &Gradients) -> Result<f6
                 return Ok(0.0);
             };
             gradient.expect_shape("global_norm", "gradient", parameter.value.shape())?;
-            let square: f64 = gradient.data().iter().map(|g| f64::from(*g).powi(2)).sum();
+            let square: f64 = gradient
+                .host("global_norm")?
+                .iter()
+                .map(|g| f64::from(*g).powi(2))
+                .sum();
             if square.is_finite() {
                 Ok(square)
             } else {

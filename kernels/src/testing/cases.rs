@@ -200,6 +200,23 @@ pub fn cases() -> Vec<Case> {
 mod tests {
     use super::*;
 
+    /// So that none can be written without its kernels, which the emulator and the device check
+    /// hold against it.
+    #[test]
+    fn every_operation_has_a_case() {
+        let cases = cases();
+        let exports = include_str!("../ops/mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("pub use ")?.split_once("::"));
+        let mut operations = 0;
+        for (operation, _) in exports.filter(|(module, _)| *module != "activation") {
+            operations += 1;
+            let mut names = cases.iter().map(|case| case.name.as_str());
+            assert!(names.any(|name| name.starts_with(operation)), "{operation}");
+        }
+        assert!(operations > 30, "{operations} operations were read");
+    }
+
     #[test]
     fn every_case_runs_and_has_gradients() {
         for case in cases() {
