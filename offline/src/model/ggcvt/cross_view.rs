@@ -12,7 +12,8 @@ use crate::model::{
     Prediction, recipes,
 };
 use crate::train::FitConfig;
-use crossfix_kernels::{Result as KernelResult, Tape, Tensor, ops};
+use crossfix_kernels::ops::{self, Images, Normalisation};
+use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
 use rand::RngCore;
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
@@ -46,8 +47,8 @@ impl CrossViewModel for Ggcvt {
     ) -> Result<Prediction, ModelError> {
         let device = self.parameters.device();
         let images = GgcvtInput {
-            ground: unit_pixels(&input.ground)?.to(&device)?,
-            aerial: unit_pixels(&input.aerial)?.to(&device)?,
+            ground: unit_pixels(&input.ground.to(&device)?)?,
+            aerial: unit_pixels(&input.aerial.to(&device)?)?,
             views: input.views.clone(),
         };
         let levels = match options.extent {
@@ -166,10 +167,14 @@ impl CrossViewModel for Ggcvt {
     }
 }
 
-/// Pixels 0 to 255 as 0 to 1. No gradient flows to images.
+/// Pixels 0 to 255 as 0 to 1, where they lie. No gradient flows to images.
 fn unit_pixels(images: &Tensor) -> KernelResult<Tensor> {
-    let data = images.to_vec()?.into_iter().map(|value| value / 255.0);
-    Tensor::new(data.collect(), images.shape())
+    let unit = Normalisation {
+        mean: [0.0; 3],
+        sigma: [1.0; 3],
+        bf16: false,
+    };
+    ops::normalise_images(Images::Values(images), &unit, None)
 }
 
 /// The distances that scores were made of.
