@@ -110,7 +110,11 @@ fn one_step(
     view: View,
     device: &Device,
 ) -> Result<([f32; 2], Vec<(String, Vec<f32>)>), ModelError> {
-    let spec = tiny(camera);
+    // The optimiser's tokens are 2 by 2 at the coarsest level.
+    let spec = GgcvtSpec {
+        window: 2,
+        ..tiny(camera)
+    };
     let mut model = Ggcvt::new(spec.clone(), 3)?;
     model.parameters_mut().move_to(device)?;
     let input = input(&spec, view);
@@ -158,7 +162,7 @@ fn a_training_step_on_a_device_is_the_processors() {
         learnt_balance: true,
     };
     for (camera, view) in [
-        (Camera::Panorama { height_m: 2.0 }, PANORAMA),
+        (preset("ggcvt-vigor").unwrap().camera, PANORAMA),
         (pinhole, PINHOLE),
     ] {
         let emulator = Emulator::new(Options {
