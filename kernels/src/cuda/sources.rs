@@ -34,6 +34,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::rolled_matching::on_cuda::SOURCE,
         &ops::sample_normalise::cuda::SOURCE,
         &ops::select_channels::SOURCE,
+        &ops::separable_maps::SOURCE,
         &ops::soft_margin_triplet::SOURCE,
         &ops::softmax::cuda::SOURCE,
         &ops::spatial_correlation::on_cuda::SOURCE,

@@ -18,7 +18,7 @@ const OP: &str = "drop_connect";
 /// # Errors
 /// [`Error::Shape`] when `keep` has not one entry for each sample, [`Error::Argument`] when
 /// `keep_probability` is not in (0, 1]; on a device [`Error::Cuda`] while a step is being recorded,
-/// because its replays would drop the same samples.
+/// because its replays would drop the same samples: see [`drop_connect_by`].
 ///
 /// # Source
 /// Deep Networks with Stochastic Depth (Huang et al. 2016), with the scaling of `EfficientNet`.
@@ -28,14 +28,17 @@ pub fn drop_connect(
     keep: &[bool],
     keep_probability: f32,
 ) -> Result<Tensor> {
-    if input.shape().first() != Some(&keep.len()) {
-        return Err(Error::shape(
-            OP,
-            "samples in keep and input",
-            keep.len(),
-            input.shape(),
-        ));
-    }
+    let factors = drop_connect_factors(keep, keep_probability)?;
+    let factors = Tensor::new(factors, &[keep.len()])?.to(&input.device())?;
+    drop_connect_by(tape, input, &factors)
+}
+
+/// What [`drop_connect_by`] multiplies each sample by: 0, or 1 / `keep_probability` where it is
+/// kept.
+///
+/// # Errors
+/// [`Error::Argument`] when `keep_probability` is not in (0, 1].
+pub fn drop_connect_factors(keep: &[bool], keep_probability: f32) -> Result<Vec<f32>> {
     if !(keep_probability > 0.0 && keep_probability <= 1.0) {
         return Err(Error::argument(
             OP,
@@ -43,24 +46,38 @@ pub fn drop_connect(
         ));
     }
     let factor = |keep: &bool| if *keep { 1.0 / keep_probability } else { 0.0 };
-    let factors: Vec<f32> = keep.iter().map(factor).collect();
-    match input.device() {
-        Device::Cpu => {
-            let mut output = scale_samples(input, &factors);
-            tape.record(&mut output, &[input], move |gradient| {
-                Ok(vec![Some(scale_samples(gradient, &factors))])
-            });
-            Ok(output)
-        }
-        Device::Cuda(cuda) => {
-            let factors = cuda.upload(&factors)?;
-            let mut output = scale_samples_cuda(&cuda, input, &factors)?;
-            tape.record(&mut output, &[input], move |gradient| {
-                Ok(vec![Some(scale_samples_cuda(&cuda, gradient, &factors)?)])
-            });
-            Ok(output)
-        }
+    Ok(keep.iter().map(factor).collect())
+}
+
+/// As [`drop_connect`] by factors that are a tensor, so that they can be an input of a recorded
+/// step. No gradient flows to them.
+///
+/// # Shapes
+/// `input` `[N, ...]`, `factors` `[N]` of [`drop_connect_factors`]; returns the shape of `input`.
+///
+/// # Errors
+/// [`Error::Shape`] when there is not one factor for each sample, [`Error::Device`] when the two
+/// lie on different devices, [`Error::Cuda`].
+pub fn drop_connect_by(tape: &mut Tape, input: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    if input.shape().first() != Some(&factors.len()) {
+        return Err(Error::shape(
+            OP,
+            "samples in keep and input",
+            factors.len(),
+            input.shape(),
+        ));
     }
+    let device = Device::common(OP, &[input, factors])?;
+    let factors = factors.detach();
+    let scale = move |tensor: &Tensor| match &device {
+        Device::Cpu => Ok(scale_samples(tensor, factors.data())),
+        Device::Cuda(cuda) => scale_samples_cuda(cuda, tensor, factors.buffer()),
+    };
+    let mut output = scale(input)?;
+    tape.record(&mut output, &[input], move |gradient| {
+        Ok(vec![Some(scale(gradient)?)])
+    });
+    Ok(output)
 }
 
 fn scale_samples(tensor: &Tensor, factors: &[f32]) -> Tensor {
@@ -147,5 +164,6 @@ mod tests {
         assert!(drop_connect(tape, &x, &[true; 3], 0.5).is_err());
         assert!(drop_connect(tape, &x, &[true; 2], 0.0).is_err());
         assert!(drop_connect(tape, &x, &[true; 2], f32::NAN).is_err());
+        assert!(drop_connect_by(tape, &x, &Tensor::zeros(&[3])).is_err());
     }
 }

@@ -17,20 +17,55 @@ const OP: &str = "gather_channels";
 ///
 /// # Errors
 /// [`Error::Shape`] or [`Error::Argument`] when lists and samples don't fit; on a device
-/// [`Error::Cuda`] while a step is being recorded, because its replays would pick the same again.
+/// [`Error::Cuda`] while a step is being recorded, because its replays would pick the same again:
+/// see [`gather_channels_by`].
 pub fn gather_channels(tape: &mut Tape, input: &Tensor, channels: &[Vec<usize>]) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4(OP, "input")?;
-    let picked = channels.first().map_or(0, Vec::len);
-    if picked == 0 || channels.len() != n || channels.iter().any(|list| list.len() != picked) {
-        let lengths: Vec<usize> = channels.iter().map(Vec::len).collect();
-        let expected = format!("{n} lists of one length above 0");
-        return Err(Error::shape(OP, "lists", expected, lengths));
+    let [n, c, _, _] = input.dims4(OP, "input")?;
+    let lists = channel_lists(channels, c)?;
+    if channels.len() != n {
+        return Err(Error::shape(OP, "lists", n, channels.len()));
     }
-    if let Some(bad) = channels.iter().flatten().find(|channel| **channel >= c) {
-        let what = format!("channel {bad} of {c} does not exist");
+    gather_channels_by(tape, input, &lists.to(&input.device())?)
+}
+
+/// Lists of channels, each below `channels`, as the tensor that [`gather_channels_by`] takes.
+///
+/// # Shapes
+/// Lists of one length R above 0; returns `[N, R]`.
+///
+/// # Errors
+/// [`Error::Shape`] when the lengths differ, [`Error::Argument`] for a channel that does not exist.
+pub fn channel_lists(lists: &[Vec<usize>], channels: usize) -> Result<Tensor> {
+    let picked = lists.first().map_or(0, Vec::len);
+    if picked == 0 || lists.iter().any(|list| list.len() != picked) {
+        let lengths: Vec<usize> = lists.iter().map(Vec::len).collect();
+        return Err(Error::shape(OP, "lists", "one length above 0", lengths));
+    }
+    // Whole numbers below 2^24 are exact in f32.
+    let most = channels.min(1 << 24);
+    if let Some(bad) = lists.iter().flatten().find(|channel| **channel >= most) {
+        let what = format!("channel {bad} of {channels} does not exist");
         return Err(Error::argument(OP, what));
     }
-    let lists = channels.concat();
+    let flat = lists.iter().flatten().map(|channel| *channel as f32);
+    Tensor::new(flat.collect(), &[lists.len(), picked])
+}
+
+/// As [`gather_channels`] by lists that are a tensor, so that they can be an input of a recorded
+/// step. No gradient flows to them. A number that is no channel picks the nearest that is one.
+///
+/// # Shapes
+/// `input` `[N, C, H, W]`, `lists` `[N, R]` of [`channel_lists`]; returns `[N, R, H, W]`.
+///
+/// # Errors
+/// [`Error::Shape`] when lists and samples don't fit, [`Error::Device`] when the two lie on
+/// different devices, [`Error::Cuda`].
+pub fn gather_channels_by(tape: &mut Tape, input: &Tensor, lists: &Tensor) -> Result<Tensor> {
+    let [n, c, h, w] = input.dims4(OP, "input")?;
+    let [rows, picked] = lists.dims2(OP, "lists")?;
+    if rows != n {
+        return Err(Error::shape(OP, "lists", n, rows));
+    }
     let gather = Gather {
         channels: c,
         picked,
@@ -38,8 +73,10 @@ pub fn gather_channels(tape: &mut Tape, input: &Tensor, channels: &[Vec<usize>])
         input_shape: [n, c, h, w],
         output_shape: [n, picked, h, w],
     };
-    match input.device() {
+    match Device::common(OP, &[input, lists])? {
         Device::Cpu => {
+            let channel = |number: &f32| (*number as usize).min(c - 1);
+            let lists: Vec<usize> = lists.data().iter().map(channel).collect();
             let mut output = gather.forward_on_cpu(input, &lists);
             tape.record(&mut output, &[input], move |gradient| {
                 Ok(vec![Some(gather.backward_on_cpu(gradient, &lists))])
@@ -47,13 +84,12 @@ pub fn gather_channels(tape: &mut Tape, input: &Tensor, channels: &[Vec<usize>])
             Ok(output)
         }
         Device::Cuda(cuda) => {
-            let lists: Vec<u32> = lists.iter().map(|channel| *channel as u32).collect();
-            let lists = cuda.upload(&lists)?;
+            let lists = lists.detach();
             let to = gather.output_shape;
-            let mut output = gather.launch(&cuda, &FORWARD, input, &lists, to)?;
+            let mut output = gather.launch(&cuda, &FORWARD, input, lists.buffer(), to)?;
             tape.record(&mut output, &[input], move |gradient| {
                 let to = gather.input_shape;
-                let to_input = gather.launch(&cuda, &BACKWARD, gradient, &lists, to)?;
+                let to_input = gather.launch(&cuda, &BACKWARD, gradient, lists.buffer(), to)?;
                 Ok(vec![Some(to_input)])
             });
             Ok(output)
@@ -100,7 +136,7 @@ impl Gather {
         cuda: &Cuda,
         kernel: &'static Kernel,
         from: &Tensor,
-        lists: &DeviceBuffer<u32>,
+        lists: &DeviceBuffer,
         to: [usize; 4],
     ) -> Result<Tensor> {
         let elements = to.iter().product();
@@ -114,8 +150,8 @@ impl Gather {
         let mut output = cuda.any(elements)?;
         let launch = Launch::new(kernel).over(elements);
         // SAFETY: both kernels take (from, lists, to, GatherParameters): `to` has `count`
-        // elements, by which they guard the index; `from` has the planes that the checked lists
-        // name, or one plane for each entry of the lists.
+        // elements, by which they guard the index; `from` has `channels` planes for each sample,
+        // to which the kernel bounds what the lists name, or one plane for each of their entries.
         unsafe {
             launch
                 .input(from.buffer())

@@ -182,6 +182,7 @@ pub fn cases() -> Vec<Case> {
         ops::sample_normalise::cases,
         ops::scale::cases,
         ops::select_channels::cases,
+        ops::separable_maps::cases,
         ops::sigmoid::cases,
         ops::silu::cases,
         ops::soft_margin_triplet::cases,
