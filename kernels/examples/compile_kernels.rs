@@ -5,10 +5,18 @@
 //! LD_LIBRARY_PATH=.../nvidia/cu13/lib cargo run --release -p crossfix-kernels --example compile_kernels [sm ...]
 //! ```
 
+use crossfix_kernels::Error;
 use crossfix_kernels::cuda::compile::{compile, compiler_version, usage};
-use crossfix_kernels::cuda::sources;
+use crossfix_kernels::cuda::{Source, sources};
 use rayon::prelude::*;
 use std::process::ExitCode;
+
+/// What must be refused, with the compiler's words.
+static BROKEN: Source = Source {
+    name: "broken.cu",
+    text: "extern \"C\" __global__ void broken(float* x) { x[0] = no_such_name; }\n",
+    hot: &[],
+};
 
 /// Turing, Ampere (A100, then consumer cards), Ada, Hopper, Blackwell.
 const ARCHITECTURES: [u32; 6] = [75, 80, 86, 89, 90, 100];
@@ -75,6 +83,12 @@ fn main() -> ExitCode {
         for line in compiled.log.lines().filter(|line| line.contains("warning")) {
             println!("  {}: {line}", source.name);
         }
+    }
+    match compile(&BROKEN, architectures[0]).map(|_| ()) {
+        Err(Error::Compile { log, .. }) if log.contains("no_such_name") => {}
+        other => problems.push(format!(
+            "a broken file gave {other:?}, not the compiler's words"
+        )),
     }
     println!("{kernels} kernels in {} files compiled", sources.len());
     for problem in &problems {

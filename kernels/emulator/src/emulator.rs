@@ -2,7 +2,7 @@
 
 use crate::native::{Arena, Run, argument_bytes};
 use crate::{gemm, source_lines};
-use crossfix_kernels::cuda::{Address, Driver, Gemm, Graph, Kernel, LaunchShape, Memory};
+use crossfix_kernels::cuda::{Address, Download, Driver, Gemm, Graph, Kernel, LaunchShape, Memory};
 use crossfix_kernels::{Error, Result};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,6 +44,8 @@ pub struct Options {
     pub memory_bytes: usize,
     /// After how much CPU time a launch counts as hanging.
     pub limit_s: u32,
+    /// A kernel that does not compile, to see what becomes of that.
+    pub broken_kernel: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -54,6 +56,7 @@ impl Default for Options {
             guard: Guard::After,
             memory_bytes: 4 << 30,
             limit_s: 120,
+            broken_kernel: None,
         }
     }
 }
@@ -66,6 +69,8 @@ struct Machine {
     arena: Arena,
     launches: AtomicU64,
     capture: Mutex<Option<Vec<Command>>>,
+    /// Uploads beside the queue. They arrive as late as they may: when the queue waits for them.
+    under_way: Mutex<Vec<(Address, Vec<u8>)>>,
 }
 
 /// Something enqueued.
@@ -101,6 +106,7 @@ impl Emulator {
             options,
             launches: AtomicU64::new(0),
             capture: Mutex::new(None),
+            under_way: Mutex::default(),
         }))
     }
 }
@@ -115,6 +121,12 @@ fn error(call: impl Into<String>, cause: impl AsRef<str>) -> Error {
 impl Machine {
     fn capture(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, Vec<(Address, Vec<u8>)>> {
+        self.under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// # Safety
@@ -211,6 +223,15 @@ impl Machine {
     }
 }
 
+/// What was copied at once, and waits to be asked for.
+struct Arrived(Vec<u8>);
+
+impl Download for Arrived {
+    fn wait(self: Box<Self>) -> Result<Vec<u8>> {
+        Ok(self.0)
+    }
+}
+
 /// Recorded commands.
 struct Recording(Arc<Machine>, Vec<Command>);
 
@@ -278,6 +299,41 @@ impl Driver for Emulator {
         Ok(())
     }
 
+    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.0.refuse_in_capture("upload")?;
+        self.0.holds("upload", to, bytes.len())?;
+        // Whoever reads it before the fence finds neither the old values nor the new ones.
+        // SAFETY: the range is live, checked just now.
+        unsafe { self.0.arena.poison(to, bytes.len()) };
+        self.0.under_way().push((to, bytes.to_vec()));
+        Ok(())
+    }
+
+    fn await_uploads(&self) -> Result<()> {
+        self.0.refuse_in_capture("waiting for uploads")?;
+        for (to, bytes) in std::mem::take(&mut *self.0.under_way()) {
+            // SAFETY: passed on.
+            unsafe { self.upload(to, &bytes)? };
+        }
+        Ok(())
+    }
+
+    // All that is queued has run by the time somebody asks.
+    fn release_to_uploads(&self, _: usize) -> Result<()> {
+        self.0.refuse_in_capture("a fence")
+    }
+
+    fn await_release(&self, _: usize) -> Result<()> {
+        self.0.refuse_in_capture("a fence")
+    }
+
+    unsafe fn begin_download(&self, from: Address, bytes: usize) -> Result<Box<dyn Download>> {
+        let mut copy = vec![0; bytes];
+        // SAFETY: passed on.
+        unsafe { self.download(from, &mut copy)? };
+        Ok(Box::new(Arrived(copy)))
+    }
+
     unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
         // SAFETY: passed on.
         unsafe { self.0.enqueue(Command::Copy { from, to, bytes }) }
@@ -294,6 +350,13 @@ impl Driver for Emulator {
         shape: LaunchShape,
         arguments: &mut [*mut c_void],
     ) -> Result<()> {
+        if self.0.options.broken_kernel == Some(kernel.entry) {
+            return Err(Error::Compile {
+                source_name: kernel.source.name,
+                architecture: self.architecture(),
+                log: "broken on request".into(),
+            });
+        }
         let sizes = argument_bytes(kernel.source.name, kernel.entry).ok_or_else(|| {
             error(
                 kernel.entry,

@@ -85,3 +85,19 @@ fn more_memory_than_there_is_is_refused_with_the_way_out() {
     device.full(&[1 << 18], 0.0).unwrap();
     assert!(cuda.memory().in_use <= 1 << 20);
 }
+
+#[test]
+fn a_kernel_that_does_not_compile_is_named_with_the_way_out() {
+    let (_, device) = emulated(Options {
+        broken_kernel: Some("roll_forward"),
+        ..Options::default()
+    });
+    let x = noise(&[8], 1).to(&device).unwrap();
+    let said = ops::roll(&mut Tape::inference(), &x, 0, 1).unwrap_err();
+    assert!(matches!(said, Error::Compile { .. }), "{said:?}");
+    let said = said.to_string();
+    assert!(
+        said.contains("ops/roll.cu") && said.contains("--device cpu"),
+        "{said}"
+    );
+}

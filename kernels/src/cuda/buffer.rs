@@ -1,9 +1,10 @@
 //! Typed memory of a device that goes back to the pool when dropped.
 
 use super::Cuda;
-use super::driver::Address;
+use super::driver::{Address, Download};
 use crate::error::{Error, Result};
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// A number that means the same on host and device.
 ///
@@ -34,6 +35,8 @@ pub struct DeviceBuffer<T: Element = f32> {
     length: usize,
     /// Bytes as the pool counts them; `None` for memory that the pool does not get back.
     class: Option<usize>,
+    /// The buffer that this is a part of, which lives as long as its parts.
+    _whole: Option<Arc<DeviceBuffer<T>>>,
     element: PhantomData<T>,
 }
 
@@ -48,6 +51,7 @@ impl<T: Element> DeviceBuffer<T> {
             address,
             length,
             class: Some(class),
+            _whole: None,
             element: PhantomData,
         })
     }
@@ -59,6 +63,23 @@ impl<T: Element> DeviceBuffer<T> {
             address,
             length,
             class: None,
+            _whole: None,
+            element: PhantomData,
+        }
+    }
+
+    /// `length` elements of a buffer from `offset` on.
+    ///
+    /// # Panics
+    /// When it does not have that many.
+    pub(super) fn part(whole: &Arc<Self>, offset: usize, length: usize) -> Self {
+        assert!(offset + length <= whole.length, "a part beyond its whole");
+        Self {
+            cuda: whole.cuda.clone(),
+            address: whole.address + (offset * size_of::<T>()) as u64,
+            length,
+            class: None,
+            _whole: Some(Arc::clone(whole)),
             element: PhantomData,
         }
     }
@@ -121,6 +142,45 @@ impl<T: Element> DeviceBuffer<T> {
         unsafe { self.cuda.0.driver.upload(self.address, bytes) }
     }
 
+    /// As [`DeviceBuffer::overwrite`] for the elements from `offset` on, beside the queue.
+    ///
+    /// # Safety
+    /// What is queued and uses them is ordered by the driver's fences; see
+    /// [`super::Driver::upload_beside`].
+    pub(super) unsafe fn overwrite_beside(&self, offset: usize, data: &[T]) -> Result<()> {
+        assert!(offset + data.len() <= self.length, "upload beyond a buffer");
+        self.cuda.refuse_in_capture("upload")?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), std::mem::size_of_val(data))
+        };
+        let to = self.address + (offset * size_of::<T>()) as u64;
+        // SAFETY: the elements are there, checked above; their order is the caller's promise.
+        unsafe { self.cuda.0.driver.upload_beside(to, bytes) }
+    }
+
+    /// Enqueues a copy to the host, which [`Arriving::wait`] gives; what is enqueued later does
+    /// not show in it.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn begin_download(&self) -> Result<Arriving<T>> {
+        self.cuda.refuse_in_capture("download")?;
+        // SAFETY: this buffer holds that many bytes.
+        let download = unsafe {
+            let driver = &self.cuda.0.driver;
+            driver.begin_download(self.address, self.bytes())?
+        };
+        Ok(Arriving {
+            download,
+            length: self.length,
+            element: PhantomData,
+        })
+    }
+
     /// Copies it all to the host, waiting for what is queued.
     ///
     /// # Errors
@@ -178,6 +238,32 @@ impl<T: Element> DeviceBuffer<T> {
             let driver = &self.cuda.0.driver;
             driver.copy(other.address, self.address, self.bytes())
         }
+    }
+}
+
+/// Elements on their way to the host.
+pub struct Arriving<T: Element> {
+    download: Box<dyn Download>,
+    length: usize,
+    element: PhantomData<T>,
+}
+
+impl<T: Element> Arriving<T> {
+    /// Waits for them, and for what was enqueued before, but for nothing that was enqueued later.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`], also for anything enqueued before that failed.
+    pub fn wait(self) -> Result<Vec<T>> {
+        let bytes = self.download.wait()?;
+        assert_eq!(
+            bytes.len(),
+            self.length * size_of::<T>(),
+            "a short download"
+        );
+        let chunks = bytes.chunks_exact(size_of::<T>());
+        // SAFETY: any bytes are an Element, and each chunk has its size; it may lie anywhere.
+        let element = |chunk: &[u8]| unsafe { chunk.as_ptr().cast::<T>().read_unaligned() };
+        Ok(chunks.map(element).collect())
     }
 }
 

@@ -1,10 +1,12 @@
 //! Work recorded once and replayed: a step of fixed shape without the cost of its launches.
 
-use super::Cuda;
 use super::driver::{Address, Graph};
+use super::{Cuda, DeviceBuffer};
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// Recorded work. The memory it uses serves nobody else until it is dropped.
 pub struct Capture {
@@ -65,63 +67,102 @@ impl Cuda {
     /// What `work` returns; [`Error::Cuda`] when it reads or uploads values, or a recording is
     /// under way.
     pub fn capture<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(Capture, T)> {
+        self.capture_with(work)
+    }
+
+    /// As [`Cuda::capture`], for work whose errors are wider.
+    fn capture_with<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(Capture, T), E> {
         if !self.0.pool.begin_recording() {
-            return Err(Error::cuda("recording", "another recording is under way"));
+            return Err(Error::cuda("recording", "another recording is under way").into());
         }
         if let Err(error) = self.0.driver.begin_capture() {
             let used = self.0.pool.end_recording();
             self.0.pool.forget(&used);
-            return Err(error);
+            return Err(error.into());
         }
         let recording = Recording(self);
         let made = work()?;
-        Ok((recording.end()?, made))
+        Ok((recording.end().map_err(E::from)?, made))
     }
 }
+
+/// Inputs begin at multiples of this many elements: 256 bytes, as allocations do.
+const ALIGNMENT: usize = 64;
 
 /// A step of fixed shape, recorded once and replayed with new inputs: for training, forward,
 /// backward and the optimiser's update in one enqueued piece.
 ///
 /// Values that change from step to step, such as images, masks drawn by chance and the learning
 /// rate, are inputs. What the step keeps, such as parameters and moments, it updates in place.
+///
+/// Inputs from the host travel beside the queue into one of two places, so that those of the next
+/// step arrive while this one runs; the step begins with a copy from there.
 pub struct Step {
     capture: Capture,
+    cuda: Cuda,
     inputs: Vec<Tensor>,
+    /// First element of each input in `arena` and `places`.
+    offsets: Vec<usize>,
+    /// All inputs, as the recorded work reads them.
+    arena: Arc<DeviceBuffer>,
+    /// Where the next inputs arrive, by turns.
+    places: [DeviceBuffer; 2],
+    turn: usize,
     outputs: Vec<Tensor>,
 }
 
 impl Step {
-    /// Records `work` on inputs shaped like `inputs`, which lie on the device. It does not run
-    /// yet. Do the first step without recording, so that kernels are compiled.
+    /// Records `work` on inputs shaped like `inputs`. It does not run yet. Do the first step
+    /// without recording, so that kernels are compiled.
     ///
     /// # Errors
-    /// As [`Cuda::capture`]; [`Error::Device`] when an input lies elsewhere.
+    /// As [`Cuda::capture`]; [`Error::OutOfMemory`].
     pub fn record(
         cuda: &Cuda,
         inputs: &[Tensor],
         work: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Self> {
-        let device = crate::Device::Cuda(cuda.clone());
-        // Memory of its own: the caller's tensors stay as they are.
-        let inputs = inputs
-            .iter()
-            .map(|input| {
-                if input.device() != device {
-                    return Err(Error::Device {
-                        op: "step",
-                        first: input.device().describe(),
-                        second: device.describe(),
-                    });
-                }
-                let mut copy = cuda.any(input.len())?;
-                copy.copy_from(input.buffer())?;
-                Ok(Tensor::from_device(copy, input.shape()))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let (capture, outputs) = cuda.capture(|| work(&inputs))?;
+        Self::record_with(cuda, inputs, work)
+    }
+
+    /// As [`Step::record`], for work whose errors are wider.
+    ///
+    /// # Errors
+    /// As [`Step::record`].
+    pub fn record_with<E: From<Error>>(
+        cuda: &Cuda,
+        inputs: &[Tensor],
+        work: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>, E>,
+    ) -> Result<Self, E> {
+        let mut offsets = Vec::with_capacity(inputs.len());
+        let mut elements = 0;
+        for input in inputs {
+            offsets.push(elements);
+            elements += input.len().next_multiple_of(ALIGNMENT);
+        }
+        let arena = Arc::new(cuda.zeros(elements)?);
+        let places = [cuda.zeros(elements)?, cuda.zeros(elements)?];
+        // Nothing arrives before the zeros are there.
+        for slot in 0..places.len() {
+            cuda.0.driver.release_to_uploads(slot)?;
+        }
+        let part = |(input, offset): (&Tensor, &usize)| {
+            let part = DeviceBuffer::part(&arena, *offset, input.len());
+            Tensor::from_device(part, input.shape())
+        };
+        let inputs: Vec<Tensor> = inputs.iter().zip(&offsets).map(part).collect();
+        let (capture, outputs) = cuda.capture_with(|| work(&inputs))?;
         Ok(Self {
             capture,
+            cuda: cuda.clone(),
             inputs,
+            offsets,
+            arena,
+            places,
+            turn: 0,
             outputs,
         })
     }
@@ -130,25 +171,71 @@ impl Step {
     /// same tensors each time, holding the latest step's values.
     ///
     /// # Errors
-    /// [`Error::Shape`] when an input has another shape than recorded; [`Error::Cuda`].
+    /// [`Error::Shape`] when an input has another shape than recorded; [`Error::Device`] when one
+    /// lies on another device; [`Error::Cuda`].
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<&[Tensor]> {
-        if inputs.len() != self.inputs.len() {
-            let expected = self.inputs.len();
-            return Err(Error::shape(
-                "step",
-                "number of inputs",
-                expected,
-                inputs.len(),
-            ));
+        self.check(inputs)?;
+        let driver = &self.cuda.0.driver;
+        let place = &self.places[self.turn];
+        // The step before the last has copied from this place: it is free when that has run.
+        driver.await_release(self.turn)?;
+        for (input, offset) in inputs.iter().zip(&self.offsets) {
+            if input.device() == Device::Cpu {
+                // SAFETY: what read this place last is behind the fence above; the copy below
+                // comes after the fence that it waits for.
+                unsafe { place.overwrite_beside(*offset, input.data())? };
+            }
         }
-        for (new, old) in inputs.iter().zip(&self.inputs) {
-            new.expect_shape("step", "input", old.shape())?;
-            match new.device() {
-                crate::Device::Cpu => old.buffer().overwrite(new.data())?,
-                crate::Device::Cuda(_) => old.buffer().overwrite_from(new.buffer())?,
+        driver.await_uploads()?;
+        self.arena.overwrite_from(place)?;
+        driver.release_to_uploads(self.turn)?;
+        self.turn = 1 - self.turn;
+        for (input, mine) in inputs.iter().zip(&self.inputs) {
+            if input.device() != Device::Cpu {
+                mine.buffer().overwrite_from(input.buffer())?;
             }
         }
         self.capture.replay()?;
         Ok(&self.outputs)
+    }
+
+    /// Milliseconds of the device for one step, from as many replays of the latest inputs, one
+    /// behind the other with nothing in between.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn replay_ms(&mut self, replays: usize) -> Result<f64> {
+        let driver = &self.cuda.0.driver;
+        let before = driver.mark()?;
+        for _ in 0..replays {
+            self.capture.replay()?;
+        }
+        let after = driver.mark()?;
+        Ok(before.milliseconds_to(&*after)? / replays.max(1) as f64)
+    }
+
+    /// What the latest enqueued step made, or will have made.
+    pub fn outputs(&self) -> &[Tensor] {
+        &self.outputs
+    }
+
+    fn check(&self, inputs: &[Tensor]) -> Result<()> {
+        if inputs.len() != self.inputs.len() {
+            let expected = self.inputs.len();
+            let got = inputs.len();
+            return Err(Error::shape("step", "number of inputs", expected, got));
+        }
+        let here = Device::Cuda(self.cuda.clone());
+        for (new, old) in inputs.iter().zip(&self.inputs) {
+            new.expect_shape("step", "input", old.shape())?;
+            if ![Device::Cpu, here.clone()].contains(&new.device()) {
+                return Err(Error::Device {
+                    op: "step",
+                    first: new.device().describe(),
+                    second: here.describe(),
+                });
+            }
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,9 @@
 //! and argument order, is the same code on both.
 
 use crate::error::Result;
+use std::any::Any;
 use std::ffi::c_void;
+use std::time::Instant;
 
 /// A place in a device's memory.
 pub type Address = u64;
@@ -113,6 +115,47 @@ pub trait Graph: Send + Sync {
     fn replay(&self) -> Result<()>;
 }
 
+/// Bytes on their way from a device.
+pub trait Download: Send {
+    /// Waits for what was queued before it and for the copy, not for what came after.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`], also for anything queued before that failed.
+    fn wait(self: Box<Self>) -> Result<Vec<u8>>;
+}
+
+/// A moment in a device's queue.
+pub trait Mark: Send {
+    /// Milliseconds that the device took from here to `later`; waits until both have passed.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    ///
+    /// # Panics
+    /// When `later` is a mark of another kind of device.
+    fn milliseconds_to(&self, later: &dyn Mark) -> Result<f64>;
+
+    /// For [`Mark::milliseconds_to`] to find its own kind again.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What a device without a clock of its own gives: the host's, once the device had nothing to do.
+struct Moment(Instant);
+
+impl Mark for Moment {
+    fn milliseconds_to(&self, later: &dyn Mark) -> Result<f64> {
+        let later: &Self = later
+            .as_any()
+            .downcast_ref()
+            .expect("a mark of this device");
+        Ok(later.0.duration_since(self.0).as_secs_f64() * 1e3)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
 /// Free and total bytes of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -179,6 +222,55 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`crate::Error::Cuda`], also for anything queued before that failed.
     unsafe fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
+
+    /// As [`Driver::upload`], beside the queue: it does not wait for what is queued, so that the
+    /// next step's inputs travel while this one runs. Ordered by the two fences below.
+    ///
+    /// # Safety
+    /// `to` has room for `bytes`; what is queued and uses it was queued before the fence that the
+    /// last [`Driver::await_release`] waits for, or comes after [`Driver::await_uploads`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()>;
+
+    /// What is queued from here waits for the uploads beside the queue so far.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn await_uploads(&self) -> Result<()>;
+
+    /// A fence for [`Driver::await_release`]: passed when all that is queued so far has run.
+    /// There are as many as `slot` has values, 0 or 1; setting one again forgets the older.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn release_to_uploads(&self, slot: usize) -> Result<()>;
+
+    /// Uploads beside the queue from here wait for that fence; at once where it was never set.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn await_release(&self, slot: usize) -> Result<()>;
+
+    /// Enqueues a copy from the device, to be waited for later.
+    ///
+    /// # Safety
+    /// `bytes` bytes lie at `from`.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    unsafe fn begin_download(&self, from: Address, bytes: usize) -> Result<Box<dyn Download>>;
+
+    /// A mark in the queue, to measure times with. Unless a driver knows better it waits for what
+    /// is queued and reads the host's clock.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`] when something queued has failed.
+    fn mark(&self) -> Result<Box<dyn Mark>> {
+        self.synchronise()?;
+        Ok(Box::new(Moment(Instant::now())))
+    }
 
     /// Enqueues a copy within the device.
     ///

@@ -61,6 +61,9 @@ pub struct Launch<'a> {
     shape: LaunchShape,
     arguments: [Argument<'a>; MOST_ARGUMENTS],
     count: usize,
+    /// Of all buffers given.
+    bytes: u64,
+    operations: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -82,7 +85,21 @@ impl<'a> Launch<'a> {
             },
             arguments: [Argument::Buffer(0, None); MOST_ARGUMENTS],
             count: 0,
+            bytes: 0,
+            operations: 0,
         }
+    }
+
+    /// States how many multiplications and additions it takes, for profiles.
+    pub fn operations(mut self, operations: usize) -> Self {
+        self.operations = operations as u64;
+        self
+    }
+
+    /// Bytes beyond the buffers given, for kernels that find theirs in their parameters.
+    pub fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes += bytes as u64;
+        self
     }
 
     /// Blocks along x, y, z.
@@ -120,7 +137,8 @@ impl<'a> Launch<'a> {
 
     /// A `const T*` that the kernel reads.
     pub fn input<T: Element>(self, buffer: &'a DeviceBuffer<T>) -> Self {
-        self.push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+        self.bytes(std::mem::size_of::<T>() * buffer.len())
+            .push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
     }
 
     /// A `const T*`, null where there is none.
@@ -133,7 +151,8 @@ impl<'a> Launch<'a> {
 
     /// A `T*` that the kernel writes.
     pub fn output<T: Element>(self, buffer: &'a mut DeviceBuffer<T>) -> Self {
-        self.push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+        self.bytes(std::mem::size_of::<T>() * buffer.len())
+            .push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
     }
 
     /// A `T*`, null where there is none.
@@ -148,6 +167,12 @@ impl<'a> Launch<'a> {
     pub fn parameters<P: Parameters>(self, parameters: &'a P) -> Self {
         let pointer = std::ptr::from_ref(parameters).cast();
         self.push(Argument::Value(pointer, std::marker::PhantomData))
+    }
+
+    fn describe(&self) -> (String, u64, u64) {
+        let LaunchShape { grid, block, .. } = self.shape;
+        let name = format!("{} {grid:?}x{block:?}", self.kernel.entry);
+        (name, self.bytes, self.operations)
     }
 
     /// Enqueues the kernel.
@@ -180,12 +205,14 @@ impl<'a> Launch<'a> {
                 Argument::Value(place, _) => *pointer = place.cast_mut(),
             }
         }
-        // SAFETY: each pointer is to a value that outlives the call: an address in `values` or a
-        // borrowed parameter struct. That they are what the kernel wants is the caller's promise.
-        unsafe {
-            let pointers = &mut pointers[..self.count];
-            cuda.0.driver.launch(self.kernel, self.shape, pointers)
-        }
+        let pointers = &mut pointers[..self.count];
+        cuda.timed(
+            || self.describe(),
+            // SAFETY: each pointer is to a value that outlives the call: an address in `values` or
+            // a borrowed parameter struct. That they are what the kernel wants is the caller's
+            // promise.
+            || unsafe { cuda.0.driver.launch(self.kernel, self.shape, pointers) },
+        )
     }
 
     fn check(&self) -> Result<()> {

@@ -11,6 +11,7 @@ mod driver;
 mod launch;
 mod pool;
 mod product;
+mod profile;
 mod real;
 mod sources;
 #[cfg(test)]
@@ -23,15 +24,17 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use buffer::{DeviceBuffer, Element};
+pub use buffer::{Arriving, DeviceBuffer, Element};
 pub use capture::{Capture, Step};
 pub use driver::{
-    Address, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Memory, Operand, Precision, Source,
+    Address, Download, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Mark, Memory, Operand,
+    Precision, Source,
 };
 pub use launch::{Launch, Parameters, Word};
 pub(crate) use launch::{count, parameters};
 pub use pool::PoolUse;
 pub use product::{Matrix, Product};
+pub use profile::Timed;
 pub use sources::{COMMON, sources};
 
 /// One CUDA device; clones are the same device.
@@ -44,6 +47,8 @@ struct Inner {
     precision: AtomicU8,
     /// Uploaded tables by content: their memory, kept while the device is open.
     constants: Mutex<HashMap<Vec<u8>, (Address, usize)>>,
+    /// The profile being taken, if any.
+    profile: Mutex<Option<profile::Profile>>,
 }
 
 impl Cuda {
@@ -63,6 +68,7 @@ impl Cuda {
             pool: Pool::default(),
             precision: AtomicU8::new(Precision::F32 as u8),
             constants: Mutex::default(),
+            profile: Mutex::default(),
         }))
     }
 
@@ -157,6 +163,14 @@ impl Cuda {
     /// What the pool holds.
     pub fn memory(&self) -> PoolUse {
         self.0.pool.report()
+    }
+
+    /// What the device has left, for all processes.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn device_memory(&self) -> Result<Memory> {
+        self.0.driver.memory()
     }
 
     /// Gives the memory of dropped buffers back to the system.

@@ -203,6 +203,25 @@ impl<'a> Product<'a> {
         };
         // SAFETY: the extents of all operands lie in their buffers, which are of this device,
         // checked above; the output is borrowed mutably, so it overlaps neither factor nor bias.
-        unsafe { cuda.0.driver.gemm(&gemm) }
+        let enqueue = || unsafe { cuda.0.driver.gemm(&gemm) };
+        let describe = || {
+            let shared = |matrix: &Matrix| {
+                if matrix.batch_stride == 0 {
+                    1
+                } else {
+                    self.batch
+                }
+            };
+            let elements = shared(&self.a) * rows * inner
+                + shared(&self.b) * inner * columns
+                + self.batch * rows * columns;
+            let operations = 2 * self.batch * rows * columns * inner;
+            let name = format!(
+                "product {}x[{rows}x{inner}]x[{inner}x{columns}]",
+                self.batch
+            );
+            (name, (4 * elements) as u64, operations as u64)
+        };
+        cuda.timed(describe, enqueue)
     }
 }

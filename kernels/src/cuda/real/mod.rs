@@ -3,13 +3,15 @@
 //! One queue (stream), one compiled module for each `.cu` file, one cuBLASLt handle. The bindings
 //! panic where a library is absent, so [`open`] asks before every first call.
 
+mod beside;
 mod modules;
 mod open;
 mod products;
 mod staging;
 
-use super::driver::{Address, Driver, Gemm, Graph, Kernel, LaunchShape, Memory};
+use super::driver::{Address, Download, Driver, Gemm, Graph, Kernel, LaunchShape, Mark, Memory};
 use crate::error::{Error, Result};
+use beside::{Arrivals, Beside, CardMark};
 use cudarc::driver::{result, sys};
 use modules::Modules;
 use products::Products;
@@ -24,6 +26,8 @@ struct Card {
     modules: Mutex<Modules>,
     products: Mutex<Products>,
     staging: Mutex<Staging>,
+    beside: Mutex<Beside>,
+    arrivals: Arrivals,
     context: Arc<Context>,
 }
 
@@ -32,6 +36,8 @@ struct Context {
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
+    /// Where the next step's inputs travel while `stream` computes.
+    copies: sys::CUstream,
     /// Where memory is allocated, so that this works while `stream` is being recorded.
     allocations: sys::CUstream,
     name: String,
@@ -105,9 +111,11 @@ impl Drop for Context {
     fn drop(&mut self) {
         // Failures here concern a device nobody can use any more.
         let _ = self.synchronise();
-        // SAFETY: both streams are ours and idle; the context was retained once.
+        // SAFETY: the streams are ours, and destroyed once they are idle; the context was
+        // retained once.
         unsafe {
             let _ = result::stream::destroy(self.stream);
+            let _ = result::stream::destroy(self.copies);
             let _ = result::stream::destroy(self.allocations);
             let _ = result::primary_ctx::release(self.device);
         }
@@ -153,6 +161,33 @@ impl Driver for Card {
         unsafe { result::memcpy_dtoh_async(bytes, from, self.context.stream) }
             .map_err(failed("cuMemcpyDtoHAsync"))?;
         self.context.synchronise()
+    }
+
+    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe { lock(&self.beside).upload(to, bytes) }
+    }
+
+    fn await_uploads(&self) -> Result<()> {
+        lock(&self.beside).await_uploads()
+    }
+
+    fn release_to_uploads(&self, slot: usize) -> Result<()> {
+        lock(&self.beside).release(slot)
+    }
+
+    fn await_release(&self, slot: usize) -> Result<()> {
+        lock(&self.beside).await_release(slot)
+    }
+
+    unsafe fn begin_download(&self, from: Address, bytes: usize) -> Result<Box<dyn Download>> {
+        // SAFETY: passed on.
+        let arriving = unsafe { self.arrivals.begin(&self.context, from, bytes)? };
+        Ok(Box::new(arriving))
+    }
+
+    fn mark(&self) -> Result<Box<dyn Mark>> {
+        Ok(Box::new(CardMark::now(&self.context)?))
     }
 
     unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {

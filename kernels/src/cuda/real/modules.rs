@@ -91,17 +91,7 @@ impl Modules {
     fn build(&self, source: &'static Source) -> Result<sys::CUmodule> {
         let architecture = self.context.architecture;
         let compiler = compiler_version()?;
-        if compiler.0 > self.driver_version / 1000 {
-            return Err(Error::OldDriver {
-                found: format!(
-                    "NVIDIA's driver is made for CUDA {}, older than the compiler {}.{} (libnvrtc)",
-                    super::open::dotted(self.driver_version),
-                    compiler.0,
-                    compiler.1
-                ),
-                needed: "580 (CUDA 13.0), or libnvrtc of the driver's version",
-            });
-        }
+        check_compiler(compiler, self.driver_version)?;
         let path = cache_folder().map(|folder| folder.join(key(source, architecture, compiler)));
         // A file that does not load, say after a crash, is compiled again and replaced.
         let kept = path.as_ref().and_then(|path| std::fs::read(path).ok());
@@ -143,6 +133,21 @@ impl Drop for Modules {
     }
 }
 
+/// Refuses a compiler whose machine code the driver may not know.
+fn check_compiler((major, minor): (i32, i32), driver_version: i32) -> Result<()> {
+    if major <= driver_version / 1000 {
+        return Ok(());
+    }
+    Err(Error::OldDriver {
+        found: format!(
+            "NVIDIA's driver is made for CUDA {}, older than the compiler {major}.{minor} \
+             (libnvrtc)",
+            super::open::dotted(driver_version),
+        ),
+        needed: "580 (CUDA 13.0), or libnvrtc of the driver's version",
+    })
+}
+
 /// Where this platform keeps what can be made again.
 fn cache_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
@@ -171,6 +176,19 @@ fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_compiler_newer_than_the_driver_is_refused() {
+        assert_eq!(check_compiler((13, 0), 13_000), Ok(()));
+        assert_eq!(check_compiler((12, 9), 13_000), Ok(()));
+        let error = check_compiler((13, 0), 12_040).unwrap_err();
+        assert!(matches!(error, Error::OldDriver { .. }));
+        let message = error.to_string();
+        assert!(
+            message.contains("12.4") && message.contains("13.0 (libnvrtc)"),
+            "{message}"
+        );
+    }
 
     #[test]
     fn what_is_kept_is_there_whole_and_leaves_nothing_else() {

@@ -1,5 +1,6 @@
 //! Finding a card without falling over when there is none.
 
+use super::beside::{Arrivals, Beside};
 use super::modules::Modules;
 use super::products::Products;
 use super::staging::Staging;
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex};
 const OLDEST_DRIVER: i32 = 12_000;
 
 /// What we call in the driver's library; an older one may lack some.
-const SYMBOLS: [&[u8]; 40] = [
+const SYMBOLS: [&[u8]; 42] = [
     b"cuInit\0",
     b"cuDriverGetVersion\0",
     b"cuGetErrorString\0",
@@ -28,12 +29,14 @@ const SYMBOLS: [&[u8]; 40] = [
     b"cuStreamCreate\0",
     b"cuStreamDestroy_v2\0",
     b"cuStreamSynchronize\0",
+    b"cuStreamWaitEvent\0",
     b"cuStreamBeginCapture_v2\0",
     b"cuStreamEndCapture\0",
     b"cuEventCreate\0",
     b"cuEventRecord\0",
     b"cuEventSynchronize\0",
     b"cuEventQuery\0",
+    b"cuEventElapsedTime\0",
     b"cuEventDestroy_v2\0",
     b"cuMemAlloc_v2\0",
     b"cuMemAllocAsync\0",
@@ -57,77 +60,120 @@ const SYMBOLS: [&[u8]; 40] = [
     b"cuGraphExecDestroy\0",
 ];
 
-/// Opens the card with this number.
-///
-/// # Errors
-/// [`Error::NoDevice`], [`Error::OldDriver`], [`Error::Architecture`], or [`Error::Cuda`] when the
-/// card is there and refuses.
-pub fn open(ordinal: usize) -> Result<Box<dyn Driver>> {
-    let none = |cause: String, way_out: &str| Error::NoDevice {
+/// What is asked of NVIDIA's library before a card is opened. The tests answer otherwise.
+trait Library {
+    /// Whether the library is there.
+    fn is_present(&self) -> bool;
+    /// Whether it has what we call by this name.
+    fn has(&self, symbol: &[u8]) -> bool;
+    /// Starts it, or says why it does not.
+    fn start(&self) -> std::result::Result<(), String>;
+    /// The version of CUDA it is made for: 13000 is 13.0.
+    fn version(&self) -> Result<i32>;
+    /// How many cards it shows.
+    fn cards(&self) -> Result<i32>;
+}
+
+/// The one that is installed.
+struct Installed;
+
+impl Library for Installed {
+    fn is_present(&self) -> bool {
+        // SAFETY: looks for a shared library; its initialisation is the vendor's.
+        unsafe { sys::is_culib_present() }
+    }
+
+    fn has(&self, symbol: &[u8]) -> bool {
+        // SAFETY: only looks the symbol up; nothing is called through it.
+        unsafe { sys::culib().get::<*const ()>(symbol) }.is_ok()
+    }
+
+    fn start(&self) -> std::result::Result<(), String> {
+        result::init().map_err(describe)
+    }
+
+    fn version(&self) -> Result<i32> {
+        let mut version = 0;
+        // SAFETY: the pointer is to an int.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }
+            .result()
+            .map_err(failed("cuDriverGetVersion"))?;
+        Ok(version)
+    }
+
+    fn cards(&self) -> Result<i32> {
+        result::device::get_count().map_err(failed("cuDeviceGetCount"))
+    }
+}
+
+fn no_device(ordinal: usize, cause: String, way_out: &str) -> Error {
+    Error::NoDevice {
         asked: format!("cuda:{ordinal}"),
         cause,
         way_out: way_out.into(),
-    };
-    // SAFETY: looks for a shared library; its initialisation is the vendor's.
-    if !unsafe { sys::is_culib_present() } {
+    }
+}
+
+/// The driver's version, once nothing stands in the way of opening that card.
+fn probe(library: &dyn Library, ordinal: usize) -> Result<i32> {
+    let none = |cause: String, way_out: &str| no_device(ordinal, cause, way_out);
+    if !library.is_present() {
         return Err(none(
             "NVIDIA's driver library (libcuda.so.1) is not found".into(),
             "install the NVIDIA driver, version 580 or newer (in a container: start it with the \
              GPUs), or use --device cpu",
         ));
     }
-    for symbol in SYMBOLS {
-        // SAFETY: only looks the symbol up; nothing is called through it.
-        if unsafe { sys::culib().get::<*const ()>(symbol) }.is_err() {
-            let name = String::from_utf8_lossy(&symbol[..symbol.len() - 1]);
-            return Err(Error::OldDriver {
-                found: format!("NVIDIA's driver lacks {name}"),
-                needed: "580 (CUDA 13.0)",
-            });
-        }
+    if let Some(symbol) = SYMBOLS.iter().find(|symbol| !library.has(symbol)) {
+        let name = String::from_utf8_lossy(&symbol[..symbol.len() - 1]);
+        return Err(Error::OldDriver {
+            found: format!("NVIDIA's driver lacks {name}"),
+            needed: "580 (CUDA 13.0)",
+        });
     }
-    result::init().map_err(|error| {
+    library.start().map_err(|cause| {
         none(
-            format!("NVIDIA's driver does not start ({})", describe(error)),
+            format!("NVIDIA's driver does not start ({cause})"),
             "see whether nvidia-smi works, or use --device cpu",
         )
     })?;
-    let version = driver_version()?;
+    let version = library.version()?;
     if version < OLDEST_DRIVER {
         return Err(Error::OldDriver {
             found: format!("NVIDIA's driver is made for CUDA {}", dotted(version)),
             needed: "580 (CUDA 13.0)",
         });
     }
-    let count = result::device::get_count().map_err(failed("cuDeviceGetCount"))?;
-    if ordinal >= usize::try_from(count).unwrap_or(0) {
-        return Err(match count {
-            ..=0 => none(
-                "NVIDIA's driver is there but shows no card".into(),
-                "check CUDA_VISIBLE_DEVICES, or use --device cpu",
-            ),
-            _ => none(
-                format!("the cards are cuda:0 to cuda:{}", count - 1),
-                "use one of them",
-            ),
-        });
+    let count = usize::try_from(library.cards()?).unwrap_or(0);
+    match count {
+        0 => Err(none(
+            "NVIDIA's driver is there but shows no card".into(),
+            "check CUDA_VISIBLE_DEVICES, or use --device cpu",
+        )),
+        _ if ordinal >= count => Err(none(
+            format!("the cards are cuda:0 to cuda:{}", count - 1),
+            "use one of them, or use --device cpu",
+        )),
+        _ => Ok(version),
     }
-    let context = Arc::new(retain(ordinal as i32)?);
+}
+
+/// Opens the card with this number.
+///
+/// # Errors
+/// [`Error::NoDevice`], [`Error::OldDriver`], [`Error::Architecture`], or [`Error::Cuda`] when the
+/// card is there and refuses.
+pub fn open(ordinal: usize) -> Result<Box<dyn Driver>> {
+    let version = probe(&Installed, ordinal)?;
+    let context = Arc::new(retain(ordinal)?);
     Ok(Box::new(Card {
         modules: Mutex::new(Modules::new(context.clone(), version)),
         products: Mutex::new(Products::new(context.clone())),
-        staging: Mutex::new(Staging::new(context.clone())),
+        staging: Mutex::new(Staging::new(context.clone(), context.stream)),
+        beside: Mutex::new(Beside::new(&context)?),
+        arrivals: Arrivals::default(),
         context,
     }))
-}
-
-fn driver_version() -> Result<i32> {
-    let mut version = 0;
-    // SAFETY: the pointer is to an int.
-    unsafe { sys::cuDriverGetVersion(&raw mut version) }
-        .result()
-        .map_err(failed("cuDriverGetVersion"))?;
-    Ok(version)
 }
 
 /// 13000 is 13.0.
@@ -135,9 +181,19 @@ pub(super) fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-fn retain(ordinal: i32) -> Result<Context> {
+/// Refuses a card that the kernels do not support.
+fn check_capability(name: &str, major: u32, minor: u32) -> Result<u32> {
+    let architecture = major * 10 + minor;
+    if architecture >= OLDEST {
+        return Ok(architecture);
+    }
+    let name = name.into();
+    Err(Error::Architecture { name, major, minor })
+}
+
+fn retain(ordinal: usize) -> Result<Context> {
     use sys::CUdevice_attribute_enum as Attribute;
-    let device = result::device::get(ordinal).map_err(failed("cuDeviceGet"))?;
+    let device = result::device::get(ordinal as i32).map_err(failed("cuDeviceGet"))?;
     let name = result::device::get_name(device).map_err(failed("cuDeviceGetName"))?;
     let attribute = |attribute| {
         // SAFETY: the device came from `device::get`.
@@ -146,27 +202,33 @@ fn retain(ordinal: i32) -> Result<Context> {
     };
     let major = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? as u32;
     let minor = attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)? as u32;
-    let architecture = major * 10 + minor;
-    if architecture < OLDEST {
-        return Err(Error::Architecture { name, major, minor });
-    }
+    let architecture = check_capability(&name, major, minor)?;
     let pools = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED)?;
     // SAFETY: the device came from `device::get`; released below or when the context is dropped.
-    let context = unsafe { result::primary_ctx::retain(device) }
-        .map_err(failed("cuDevicePrimaryCtxRetain"))?;
+    let context =
+        unsafe { result::primary_ctx::retain(device) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => no_device(
+                ordinal,
+                format!("{name} has no memory left to begin with"),
+                "end other programs on the card (nvidia-smi lists them), or use --device cpu",
+            ),
+            _ => failed("cuDevicePrimaryCtxRetain")(error),
+        })?;
     let streams = || {
         // SAFETY: the context is retained.
         unsafe { result::ctx::set_current(context)? };
-        // Neither waits for the default stream, which others may use.
+        // None waits for the default stream, which others may use.
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)?;
+        let copies = result::stream::create(result::stream::StreamKind::NonBlocking)?;
         let allocations = result::stream::create(result::stream::StreamKind::NonBlocking)?;
-        Ok((stream, allocations))
+        Ok([stream, copies, allocations])
     };
     match streams() {
-        Ok((stream, allocations)) => Ok(Context {
+        Ok([stream, copies, allocations]) => Ok(Context {
             device,
             context,
             stream,
+            copies,
             allocations,
             name,
             architecture,
@@ -183,6 +245,105 @@ fn retain(ordinal: i32) -> Result<Context> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A library with one thing wrong, or none.
+    #[derive(Clone, Copy)]
+    struct Told {
+        is_present: bool,
+        lacks: &'static [u8],
+        starts: bool,
+        version: i32,
+        cards: i32,
+    }
+
+    const WHOLE: Told = Told {
+        is_present: true,
+        lacks: b"",
+        starts: true,
+        version: 13_000,
+        cards: 2,
+    };
+
+    impl Library for Told {
+        fn is_present(&self) -> bool {
+            self.is_present
+        }
+
+        fn has(&self, symbol: &[u8]) -> bool {
+            assert!(self.is_present, "the bindings panic without the library");
+            symbol != self.lacks
+        }
+
+        fn start(&self) -> std::result::Result<(), String> {
+            assert!(self.lacks.is_empty(), "the bindings panic without a symbol");
+            self.starts.then_some(()).ok_or("CUDA_ERROR_UNKNOWN".into())
+        }
+
+        fn version(&self) -> Result<i32> {
+            Ok(self.version)
+        }
+
+        fn cards(&self) -> Result<i32> {
+            Ok(self.cards)
+        }
+    }
+
+    #[test]
+    fn whatever_is_missing_is_named_with_a_way_out() {
+        assert_eq!(probe(&WHOLE, 1), Ok(13_000));
+        let lacks = b"cuGraphLaunch\0";
+        let wrong = [
+            (
+                Told {
+                    is_present: false,
+                    ..WHOLE
+                },
+                "libcuda.so.1",
+            ),
+            (Told { lacks, ..WHOLE }, "lacks cuGraphLaunch"),
+            (
+                Told {
+                    starts: false,
+                    ..WHOLE
+                },
+                "CUDA_ERROR_UNKNOWN",
+            ),
+            (
+                Told {
+                    version: 11_080,
+                    ..WHOLE
+                },
+                "made for CUDA 11.8",
+            ),
+            (Told { cards: 0, ..WHOLE }, "shows no card"),
+            (Told { cards: 1, ..WHOLE }, "cuda:0 to cuda:0"),
+        ];
+        for (library, says) in wrong {
+            let error = probe(&library, 1).unwrap_err();
+            let is_old = matches!(error, Error::OldDriver { .. });
+            assert_eq!(is_old, says.contains("lacks") || says.contains("11.8"));
+            assert!(
+                is_old || matches!(error, Error::NoDevice { .. }),
+                "{error:?}"
+            );
+            let message = error.to_string();
+            assert!(message.contains(says), "{message}");
+            assert!(message.contains("use --device cpu"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_card_before_turing_is_refused_by_name() {
+        assert_eq!(check_capability("NVIDIA H200", 9, 0), Ok(90));
+        assert_eq!(check_capability("Tesla T4", 7, 5), Ok(75));
+        let error = check_capability("Tesla V100", 7, 0).unwrap_err();
+        assert!(matches!(error, Error::Architecture { .. }));
+        let message = error.to_string();
+        assert!(
+            message.contains("Tesla V100") && message.contains("--device cpu"),
+            "{message}"
+        );
+    }
 
     #[test]
     fn driver_versions_read_as_people_write_them() {

@@ -23,6 +23,8 @@ const ALIGNMENT: usize = 256;
 
 pub struct Staging {
     context: Arc<Context>,
+    /// Where the copies are enqueued.
+    stream: sys::CUstream,
     /// Pinned, `RING_BYTES` long; null before the first upload.
     memory: *mut u8,
     /// Where the next upload goes.
@@ -38,9 +40,11 @@ pub struct Staging {
 unsafe impl Send for Staging {}
 
 impl Staging {
-    pub fn new(context: Arc<Context>) -> Self {
+    /// For uploads on one of the context's streams.
+    pub fn new(context: Arc<Context>, stream: sys::CUstream) -> Self {
         Self {
             context,
+            stream,
             memory: std::ptr::null_mut(),
             next: 0,
             pending: VecDeque::new(),
@@ -68,7 +72,7 @@ impl Staging {
                 let staged =
                     std::slice::from_raw_parts_mut(self.memory.add(place.start), piece.len());
                 staged.copy_from_slice(piece);
-                result::memcpy_htod_async(to, staged, self.context.stream)
+                result::memcpy_htod_async(to, staged, self.stream)
                     .map_err(failed("cuMemcpyHtoDAsync"))?;
             }
             let event = match self.idle.pop() {
@@ -77,7 +81,7 @@ impl Staging {
                     .map_err(failed("cuEventCreate"))?,
             };
             // SAFETY: both are alive.
-            unsafe { result::event::record(event, self.context.stream) }
+            unsafe { result::event::record(event, self.stream) }
                 .map_err(failed("cuEventRecord"))?;
             self.pending.push_back((place, event));
         }
@@ -116,7 +120,10 @@ fn last_overlap<T>(pending: &VecDeque<(Range<usize>, T)>, place: &Range<usize>) 
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        let _ = self.context.synchronise();
+        if self.context.enter().is_ok() {
+            // SAFETY: the stream is the context's, which is alive.
+            let _ = unsafe { result::stream::synchronize(self.stream) };
+        }
         let events = self.pending.drain(..).map(|(_, event)| event);
         for event in events.chain(self.idle.drain(..)) {
             // SAFETY: created here, destroyed once.

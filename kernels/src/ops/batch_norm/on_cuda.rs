@@ -3,7 +3,7 @@
 
 use super::{BatchNormMode, OP, RunningStatistics};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::Activation;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -137,6 +137,12 @@ fn own_channels(
             .output(&mut partial)
             .parameters(p)
             .enqueue(cuda)?;
+    }
+    if cuda.is_recording() && (running.mean.is_shared() || running.variance.is_shared()) {
+        // A copy would take their place, and every replay would begin with the old ones.
+        let what = "running statistics are shared with another tensor, so a recorded step cannot \
+                    update them in place; drop or copy that one first";
+        return Err(Error::argument(OP, what));
     }
     let taken = |tensor: &mut Tensor| std::mem::replace(tensor, Tensor::scalar(0.0)).into_buffer();
     let (mut mean, mut variance) = (taken(&mut running.mean)?, taken(&mut running.variance)?);

@@ -429,6 +429,7 @@ impl Pass {
         unsafe {
             Launch::new(of_precision(cuda, &FORWARD))
                 .grid(tiles)
+                .operations(self.operations(g))
                 .input(input)
                 .input(weight)
                 .input_or_null(bias)
@@ -439,6 +440,11 @@ impl Pass {
                 .parameters(&parameters)
                 .enqueue(cuda)
         }
+    }
+
+    /// Multiplications and additions for one group.
+    fn operations(&self, g: &Geometry) -> usize {
+        2 * g.batch * self.pixels() * self.rows * self.depth()
     }
 
     /// The gradient of a forward pass's weight, for one group.
@@ -466,6 +472,7 @@ impl Pass {
         unsafe {
             Launch::new(of_precision(cuda, &TO_WEIGHT))
                 .grid([tiles[0], tiles[1], parts])
+                .operations(self.operations(g))
                 .input(input)
                 .input(gradient)
                 .input(&taps)
@@ -548,6 +555,7 @@ impl Depthwise {
         // tables hold rows and columns of the image or -1.
         unsafe {
             launch
+                .operations(2 * output.len() * weight.len() / self.parameters.channels as usize)
                 .input(input)
                 .input(weight)
                 .input_or_null(bias)
@@ -577,6 +585,7 @@ impl Depthwise {
         unsafe {
             Launch::new(&DEPTHWISE_TO_WEIGHT)
                 .grid([found.len() / taps, taps, 1])
+                .operations(2 * gradient.len() * taps)
                 .input(input)
                 .input(gradient)
                 .input(&rows)
