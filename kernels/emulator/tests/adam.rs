@@ -2,9 +2,10 @@
 
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::cuda::Cuda;
-use crossfix_kernels::optim::{Adam, Parameter};
+use crossfix_kernels::ops::RunningStatistics;
+use crossfix_kernels::optim::{Adam, Guard, Parameter};
 use crossfix_kernels::testing::{assert_close, noise};
-use crossfix_kernels::{Device, Result, Tape, Tensor};
+use crossfix_kernels::{Device, Gradients, Result, Tape, Tensor};
 
 fn emulated(seed: u64) -> Device {
     let options = Options {
@@ -32,6 +33,11 @@ fn step(
     seed: u64,
     broken: Option<usize>,
 ) -> Result<f64> {
+    let gradients = gradients(parameters, seed, broken)?;
+    Ok(adam.step(parameters, &gradients, 0.01)?.gradient_norm)
+}
+
+fn gradients(parameters: &[Parameter], seed: u64, broken: Option<usize>) -> Result<Gradients> {
     let mut tape = Tape::training();
     let mut loss = Tensor::scalar(0.0);
     let leaves: Vec<&Tensor> = parameters.iter().map(|p| &p.value).collect();
@@ -47,8 +53,7 @@ fn step(
     };
     let gradients: Result<Vec<_>> = leaves.iter().enumerate().map(gradient).collect();
     tape.record(&mut loss, &leaves, move |_| gradients);
-    let gradients = tape.backward(&loss)?;
-    Ok(adam.step(parameters, &gradients, 0.01)?.gradient_norm)
+    tape.backward(&loss)
 }
 
 #[test]
@@ -93,6 +98,62 @@ fn a_broken_gradient_is_named_and_changes_nothing() {
         }
         step(&mut adam, &mut parameters, 6, None).unwrap();
     }
+}
+
+/// The loss and the gradients of each step; the loss of step 3 is not finite though its gradients
+/// are, which no optimiser would notice.
+#[test]
+fn a_guard_keeps_the_last_good_state_and_the_log_of_the_steps_before() {
+    let Device::Cuda(cuda) = emulated(4) else {
+        unreachable!()
+    };
+    let device = Device::Cuda(cuda.clone());
+    let mut adam = Adam::default();
+    let mut parameters = parameters(&device);
+    step(&mut adam, &mut parameters, 0, None).unwrap();
+    // More than one launch's worth; each has its own memory.
+    let fresh = |_| RunningStatistics::new(70).to(&device).unwrap();
+    let mut statistics: Vec<_> = (0..40).map(fresh).collect();
+    let mut guard = Guard::new(&cuda, 2, 4, parameters.len(), &statistics).unwrap();
+    let mut good = None;
+    for number in 1..=5u32 {
+        let loss = if number == 3 {
+            f32::INFINITY
+        } else {
+            number as f32
+        };
+        let row = Tensor::new(vec![loss, -1.0], &[2])
+            .unwrap()
+            .to(&device)
+            .unwrap();
+        for statistics in &mut statistics {
+            statistics.mean = Tensor::full(&[70], number as f32).to(&device).unwrap();
+        }
+        let gradients = gradients(&parameters, u64::from(number), None).unwrap();
+        let coefficients = adam.begin_step(0.01).unwrap().to(&device).unwrap();
+        let watched = (&mut guard, &row);
+        adam.enqueue_guarded(&mut parameters, &gradients, &coefficients, watched)
+            .unwrap();
+        guard.keep(&mut statistics).unwrap();
+        if number == 2 {
+            good = Some(values(&parameters));
+        }
+    }
+    let report = guard.begin_report().unwrap().wait().unwrap();
+    assert!(report.stopped);
+    assert_eq!(report.steps, 2);
+    assert_eq!(report.values(0)[..2], [1.0, -1.0]);
+    assert_eq!(report.values(1)[..2], [2.0, -1.0]);
+    assert_eq!(report.values(2)[0], f32::INFINITY);
+    assert!(report.values(1)[2] > 0.0, "the length of the gradients");
+    assert_eq!(values(&parameters), good.unwrap());
+    for statistics in &statistics {
+        assert_eq!(statistics.mean.to_vec().unwrap(), [2.0; 70]);
+        assert_eq!(statistics.variance.to_vec().unwrap(), [1.0; 70]);
+    }
+    let lengths = guard.broken_lengths().unwrap();
+    assert_eq!(lengths.len(), 71);
+    assert!(lengths.iter().all(|length| length.is_finite()) && lengths[0] > 0.0);
 }
 
 fn values(parameters: &[Parameter]) -> Vec<Vec<f32>> {

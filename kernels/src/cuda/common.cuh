@@ -13,6 +13,11 @@
 
 #define FULL_WARP 0xffffffffu
 
+// The buffer at an address that came in a kernel's parameters, low half first.
+__device__ __forceinline__ float* buffer_at(const unsigned words[2]) {
+    return reinterpret_cast<float*>(static_cast<unsigned long long>(words[1]) << 32 | words[0]);
+}
+
 // Index of the thread in its block, whatever the block's shape.
 __device__ __forceinline__ unsigned thread_of_block() {
     return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);

@@ -46,6 +46,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::window_attention::on_cuda::SOURCE,
         &ops::window_energy::cuda::SOURCE,
         &crate::optim::adam_on_cuda::SOURCE,
+        &crate::optim::guard::SOURCE,
     ]
 }
 

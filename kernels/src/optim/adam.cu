@@ -22,10 +22,6 @@ struct AdamNormParameters {
     float most;         // the norm is bounded by this, where it is above 0
 };
 
-__device__ __forceinline__ float* buffer_at(const unsigned words[2]) {
-    return reinterpret_cast<float*>(static_cast<unsigned long long>(words[1]) << 32 | words[0]);
-}
-
 // partial[slot][block] = sum of the squares of the gradient's elements that the block sees, in
 // double as on the processor. Grid: (PARTIALS, tensors of this launch).
 extern "C" __global__ void adam_squares(double* partial, AdamTensors p) {

@@ -3,6 +3,7 @@
 //! What changes from step to step, the learning rate and the bias corrections, comes as a tensor,
 //! so that a recorded step can be replayed. What is kept is updated where it lies.
 
+use super::Guard;
 use super::adam::{Adam, Moments, Parameter, StepReport, check_rate, coefficients};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
@@ -110,6 +111,33 @@ impl Adam {
         gradients: &Gradients,
         coefficients: &Tensor,
     ) -> Result<Tensor> {
+        self.enqueue_watched(parameters, gradients, coefficients, None)
+    }
+
+    /// As [`Adam::enqueue`], under a guard: `values`, the loss first, go into its log, and once it
+    /// has stopped, nothing changes.
+    ///
+    /// # Errors
+    /// As [`Adam::enqueue`], and [`Error::Shape`] when the guard was made for other values.
+    pub fn enqueue_guarded(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: &Gradients,
+        coefficients: &Tensor,
+        (guard, values): (&mut Guard, &Tensor),
+    ) -> Result<()> {
+        let guard = Some((guard, values));
+        self.enqueue_watched(parameters, gradients, coefficients, guard)?;
+        Ok(())
+    }
+
+    fn enqueue_watched(
+        &mut self,
+        parameters: &mut [Parameter],
+        gradients: &Gradients,
+        coefficients: &Tensor,
+        guard: Option<(&mut Guard, &Tensor)>,
+    ) -> Result<Tensor> {
         self.check_state(parameters)?;
         coefficients.expect_shape("adam", "coefficients", &[parameters.len(), 2])?;
         let mut inputs: Vec<&Tensor> = vec![coefficients];
@@ -168,7 +196,8 @@ impl Adam {
             count: count("adam", parameters.len())?,
             most: self.clip_norm.unwrap_or(0.0) as f32,
         };
-        let lengths = enqueue(&cuda, &launches, &norm_parameters, coefficients.buffer())?;
+        let coefficients = coefficients.buffer();
+        let lengths = enqueue(&cuda, &launches, &norm_parameters, coefficients, guard)?;
         for parameter in parameters {
             if gradients.get(&parameter.value).is_some() {
                 let value = std::mem::replace(&mut parameter.value, Tensor::scalar(0.0));
@@ -284,14 +313,19 @@ fn enqueue(
     launches: &[(AdamTensors, usize)],
     norm: &AdamNormParameters,
     coefficients: &DeviceBuffer,
+    guard: Option<(&mut Guard, &Tensor)>,
 ) -> Result<Tensor> {
     let slots = norm.count as usize;
+    let bytes =
+        |tensors: &AdamTensors| 4 * tensors.count.iter().map(|c| *c as usize).sum::<usize>();
     // Parameters without a gradient have length 0.
     let mut partial = cuda.zeros::<f64>(slots * PARTIALS)?;
     let mut lengths = cuda.any(1 + slots)?;
     let mut factor = cuda.any::<f32>(1)?;
     for (tensors, filled) in launches {
-        let launch = Launch::new(&SQUARES).grid([PARTIALS, *filled, 1]);
+        let launch = Launch::new(&SQUARES)
+            .grid([PARTIALS, *filled, 1])
+            .bytes(bytes(tensors));
         // SAFETY: adam_squares(partial, AdamTensors): the first `filled` gradients are buffers
         // of `count` elements, by which the kernel guards its index; slots are below the number
         // of parameters, for each of which `partial` has PARTIALS places, one for each block.
@@ -312,8 +346,14 @@ fn enqueue(
             .parameters(norm)
             .enqueue(cuda)?;
     }
+    if let Some((guard, values)) = guard {
+        guard.judge(values, &mut lengths)?;
+    }
     for (tensors, filled) in launches {
-        let launch = Launch::new(&UPDATE).grid([PARTIALS, *filled, 1]);
+        // Read: parameter, gradient, two moments. Written: all but the gradient.
+        let launch = Launch::new(&UPDATE)
+            .grid([PARTIALS, *filled, 1])
+            .bytes(7 * bytes(tensors));
         // SAFETY: adam_update(coefficients, norm, factor, AdamTensors): the first `filled` of all
         // four addresses are buffers of `count` elements, by which the kernel guards its index;
         // parameters and moments were borrowed mutably, so nobody else reads them in this step;
