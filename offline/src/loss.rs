@@ -4,8 +4,12 @@
 //! Gaussian pseudo ground truth of Adapting Fine-Grained Cross-View Localization (2024) is the
 //! same function of another position.
 
+mod profiles;
+
+pub(crate) use profiles::Profiles;
+
 use crate::model::{CcvpeSpec, ModelError, Prediction};
-use crossfix_kernels::{Tape, Tensor, ops};
+use crossfix_kernels::{Device, Tape, Tensor, ops};
 use serde::{Deserialize, Serialize};
 
 /// Where a camera is in its aerial image, and how its ground image was turned.
@@ -162,6 +166,106 @@ pub fn level_target(
     stack
 }
 
+/// Levels of `available` ones that the loss supervises.
+fn supervised(spec: &CcvpeSpec, config: &LossConfig, available: usize) -> usize {
+    config.levels.unwrap_or(spec.levels.len()).min(available)
+}
+
+/// Whether level `k` is supervised over the searched bins of a stack that holds them all.
+fn selects_bins(spec: &CcvpeSpec, config: &LossConfig, k: usize) -> bool {
+    k == 0 && !config.all_bins_at_first_level && spec.orientation_prior.is_some()
+}
+
+/// The bins that level `k` is supervised over.
+fn supervised_bins(spec: &CcvpeSpec, config: &LossConfig, k: usize) -> Vec<isize> {
+    if selects_bins(spec, config, k) {
+        spec.searched_bins()
+    } else {
+        spec.stack_bins(k)
+    }
+}
+
+/// The angle that bins are shared by.
+fn bin_angle_rad(spec: &CcvpeSpec, pose: &PoseTarget) -> f64 {
+    if spec.bins_run_with_angle {
+        -pose.residual_rad
+    } else {
+        pose.residual_rad
+    }
+}
+
+/// Cosine and sine of each residual, `[N, 2]`.
+fn directions(targets: &[PoseTarget]) -> Result<Tensor, ModelError> {
+    let directions = targets
+        .iter()
+        .flat_map(|t| [t.residual_rad.cos() as f32, t.residual_rad.sin() as f32]);
+    Ok(Tensor::new(directions.collect(), &[targets.len(), 2])?)
+}
+
+/// What a prediction should have been, as tensors beside it.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    /// For each supervised level, `[N, entries of its stack]`.
+    levels: Vec<Tensor>,
+    /// Gaussian maps `[N, side * side]`, where the heatmap or the orientation is weighed.
+    map: Option<Tensor>,
+    /// `[N, 2]`.
+    directions: Option<Tensor>,
+}
+
+impl Targets {
+    /// Drawn on the host.
+    fn drawn(
+        spec: &CcvpeSpec,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+        supervised: usize,
+    ) -> Result<Self, ModelError> {
+        let (side, n) = (spec.heatmap_side(), targets.len());
+        let sigma_cells = config.sigma_m / spec.metres_per_cell();
+        let maps: Vec<Vec<f32>> = targets
+            .iter()
+            .map(|t| gaussian(side, t, sigma_cells))
+            .collect();
+        let level = |k: usize| {
+            let bins = supervised_bins(spec, config, k);
+            let grid = spec.levels[k].grid;
+            let entries = bins.len() * grid * grid;
+            let mut target = Vec::with_capacity(n * entries);
+            for (map, pose) in maps.iter().zip(targets) {
+                let pooled = max_pool(map, side, grid);
+                let angle_rad = bin_angle_rad(spec, pose);
+                let all_bins = spec.orientation_bins;
+                target.extend(level_target(&pooled, angle_rad, &bins, all_bins));
+            }
+            Tensor::new(target, &[n, entries])
+        };
+        let needs_map = config.heatmap > 0.0 || config.orientation > 0.0;
+        Ok(Self {
+            levels: (0..supervised).map(level).collect::<Result<_, _>>()?,
+            map: needs_map
+                .then(|| Tensor::new(maps.concat(), &[n, side * side]))
+                .transpose()?,
+            directions: (config.orientation > 0.0)
+                .then(|| directions(targets))
+                .transpose()?,
+        })
+    }
+}
+
+/// A loss and what it was made of, not read yet.
+#[derive(Debug)]
+pub(crate) struct LossTerms {
+    /// What is minimised.
+    pub total: Tensor,
+    /// InfoNCE of each supervised level.
+    pub info_nce: Vec<Tensor>,
+    /// Cross entropy of the heatmap.
+    pub heatmap: Option<Tensor>,
+    /// Orientation loss.
+    pub orientation: Option<Tensor>,
+}
+
 /// The loss of `prediction` for a batch whose poses are `targets`.
 ///
 /// # Errors
@@ -173,77 +277,81 @@ pub fn loss(
     targets: &[PoseTarget],
     config: &LossConfig,
 ) -> Result<Loss, ModelError> {
-    let side = spec.heatmap_side();
-    let n = targets.len();
-    let sigma_cells = config.sigma_m / spec.metres_per_cell();
-    let maps: Vec<Vec<f32>> = targets
-        .iter()
-        .map(|t| gaussian(side, t, sigma_cells))
-        .collect();
-
-    let supervised = config
+    let levels = supervised(spec, config, prediction.levels.len());
+    let device = prediction
         .levels
-        .unwrap_or(spec.levels.len())
-        .min(prediction.levels.len());
+        .first()
+        .map_or(Device::Cpu, Tensor::device);
+    let targets = match &device {
+        Device::Cpu => Targets::drawn(spec, targets, config, levels)?,
+        // What goes there are profiles, a thousandth of the maps.
+        Device::Cuda(_) => Profiles::new(spec, targets, config)?
+            .to(&device)?
+            .targets()?,
+    };
+    let terms = loss_terms(tape, spec, prediction, &targets, config)?;
+    let item = |term: Option<Tensor>| term.map(|term| term.item()).transpose();
+    Ok(Loss {
+        info_nce: terms
+            .info_nce
+            .iter()
+            .map(Tensor::item)
+            .collect::<Result<_, _>>()?,
+        triplet: None,
+        heatmap: item(terms.heatmap)?,
+        orientation: item(terms.orientation)?,
+        total: terms.total,
+    })
+}
+
+/// As [`loss`], against targets that lie beside the prediction, without reading any value.
+pub(crate) fn loss_terms(
+    tape: &mut Tape,
+    spec: &CcvpeSpec,
+    prediction: &Prediction,
+    targets: &Targets,
+    config: &LossConfig,
+) -> Result<LossTerms, ModelError> {
+    let side = spec.heatmap_side();
+    let supervised = targets.levels.len();
     if config.triplet > 0.0 {
         let what = "triplets are of networks that match by distance; set loss.triplet to 0";
         return Err(ModelError::Input(what.into()));
     }
     let mut terms = Vec::new();
     let mut info_nce = Vec::new();
-    for k in 0..supervised {
+    for (k, target) in targets.levels.iter().enumerate() {
         let mut stack = prediction.levels[k].clone();
-        let mut bins = spec.stack_bins(k);
-        if k == 0 && !config.all_bins_at_first_level && spec.orientation_prior.is_some() {
+        if selects_bins(spec, config, k) {
             stack = ops::select_channels(tape, &stack, &spec.searched_channels())?;
-            bins = spec.searched_bins();
         }
-        let entries = stack.len() / n.max(1);
-        let scores = ops::reshape(tape, &stack, &[n, entries])?;
-        let mut target = Vec::with_capacity(stack.len());
-        for (map, pose) in maps.iter().zip(targets) {
-            let pooled = max_pool(map, side, spec.levels[k].grid);
-            let angle_rad = if spec.bins_run_with_angle {
-                -pose.residual_rad
-            } else {
-                pose.residual_rad
-            };
-            target.extend(level_target(
-                &pooled,
-                angle_rad,
-                &bins,
-                spec.orientation_bins,
-            ));
-        }
-        let target = Tensor::new(target, &[n, entries])?.to(&scores.device())?;
+        let scores = ops::reshape(tape, &stack, target.shape())?;
         let term =
-            ops::weighted_info_nce(tape, &scores, &target, config.temperature, config.threshold)?;
-        info_nce.push(term.item()?);
+            ops::weighted_info_nce(tape, &scores, target, config.temperature, config.threshold)?;
         terms.push(ops::scale(
             tape,
             &term,
             config.info_nce / supervised as f32,
         )?);
+        info_nce.push(term);
     }
     let mut heatmap = None;
     if config.heatmap > 0.0 {
         let logits = part(prediction.logits.as_ref(), "heatmap")?;
-        let target = Tensor::new(maps.concat(), &[n, side * side])?.to(&logits.device())?;
-        let term = ops::heatmap_cross_entropy(tape, logits, &target)?;
-        heatmap = Some(term.item()?);
+        let target = part(targets.map.as_ref(), "heatmap")?;
+        let term = ops::heatmap_cross_entropy(tape, logits, target)?;
         terms.push(ops::scale(tape, &term, config.heatmap)?);
+        heatmap = Some(term);
     }
     let mut orientation = None;
     if config.orientation > 0.0 {
         let field = part(prediction.orientation.as_ref(), "orientation")?;
-        let weight = Tensor::new(maps.concat(), &[n, 1, side, side])?.to(&field.device())?;
-        let directions = targets
-            .iter()
-            .flat_map(|t| [t.residual_rad.cos() as f32, t.residual_rad.sin() as f32]);
-        let directions = Tensor::new(directions.collect(), &[n, 2])?.to(&field.device())?;
-        let term = ops::orientation_loss(tape, field, &weight, &directions)?;
-        orientation = Some(term.item()?);
+        let map = part(targets.map.as_ref(), "orientation")?;
+        let directions = part(targets.directions.as_ref(), "orientation")?;
+        let weight = ops::reshape(tape, map, &[map.shape()[0], 1, side, side])?;
+        let term = ops::orientation_loss(tape, field, &weight, directions)?;
         terms.push(ops::scale(tape, &term, config.orientation)?);
+        orientation = Some(term);
     }
     let mut terms = terms.into_iter();
     let mut total = terms
@@ -252,10 +360,9 @@ pub fn loss(
     for term in terms {
         total = ops::add(tape, &total, &term)?;
     }
-    Ok(Loss {
+    Ok(LossTerms {
         total,
         info_nce,
-        triplet: None,
         heatmap,
         orientation,
     })

@@ -11,12 +11,14 @@ pub struct DeviceArgs {
     /// auto (the first CUDA device, or else the processor), cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// How exact products and convolutions are on a CUDA device.
+    /// How exact products and convolutions are on a CUDA device; all else, and all that is kept, is
+    /// f32 in any case.
     #[arg(long, value_enum, default_value_t = Exactness::F32)]
     precision: Exactness,
 }
 
-/// How exact products and convolutions are; sums are f32 in any case.
+/// How exact the factors of products and convolutions are. Sums, weights, activations, gradients and
+/// the optimiser's moments are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Exactness {
     /// 24 bits, as on the processor.

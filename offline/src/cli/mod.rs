@@ -2,7 +2,7 @@
 
 mod adapt;
 mod data;
-mod device;
+pub(crate) mod device;
 mod evaluate;
 mod published;
 mod report;

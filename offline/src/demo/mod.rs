@@ -9,6 +9,7 @@ mod drive;
 mod page;
 
 use crate::adapt::{AdaptConfig, Adapted, adapt, oracle};
+use crate::cli::device::DeviceArgs;
 use crate::dataset::pose::cell_from_offset;
 use crate::dataset::{Pair, Truth, plain_batch, true_pose};
 use crate::evaluate::{Evaluation, evaluate};
@@ -47,6 +48,9 @@ pub struct DemoArgs {
     /// is what is reported.
     #[arg(long, value_enum, default_value = "test")]
     pub part: crate::city::Part,
+    /// Where the networks run.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 }
 
 /// One model on the held-out places.
@@ -94,6 +98,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         }
     };
     let (mut teacher, header) = weights::load(&teacher_path)?;
+    teacher.parameters_mut().move_to(&args.device.open()?)?;
 
     say("simulating a source area, a target area and drives there");
     let areas = Areas::simulate(&args.out, args.seed, args.part, teacher.describe())?;

@@ -8,14 +8,15 @@ use super::layers::{Border, Conv, Encoder, Pass, Step, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
-    CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Prediction,
-    normalise, recipes,
+    CrossViewModel, Extent, ForwardOptions, Given, Input, ModelError, ModelSpec, NetworkSpec,
+    Prediction, Recordable, normalise, recipes,
 };
 use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget, loss};
 use crate::train::FitConfig;
-use crossfix_kernels::ops::{self, Conv2d, Pad};
+use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
+use rand_chacha::ChaCha8Rng;
 
 /// Guards a division by a zero norm in the decoder's inputs.
 pub(crate) const L2_EPSILON: f32 = 1e-12;
@@ -158,29 +159,40 @@ impl Ccvpe {
         aerial: &Tensor,
         ground: &Tensor,
         k: usize,
-        left_bins: &[usize],
+        lists: Option<&Tensor>,
     ) -> KernelResult<Tensor> {
         let shift = self.spec.levels[k].shift as isize;
         let bins = self.spec.stack_bins(k);
         let offset = self.spec.window_offset(k);
-        if !self.spec.ground_left_bin {
+        let Some(lists) = lists else {
             let shifts: Vec<isize> = bins.iter().map(|bin| bin * shift).collect();
             return ops::rolled_matching(tape, aerial, ground, &shifts, offset);
-        }
+        };
         // Each sample's window starts at a bin of its own, so all bins are scored and each sample
         // reads the ones that are north-aligned for it.
         let all = self.spec.orientation_bins as isize;
         let shifts: Vec<isize> = (0..all).map(|bin| bin * shift).collect();
         let scores = ops::rolled_matching(tape, aerial, ground, &shifts, offset)?;
-        let channels: Vec<Vec<usize>> = left_bins
-            .iter()
-            .map(|left| {
-                bins.iter()
-                    .map(|bin| (bin + *left as isize).rem_euclid(all) as usize)
-                    .collect()
-            })
-            .collect();
-        ops::gather_channels(tape, &scores, &channels)
+        ops::gather_channels_by(tape, &scores, lists)
+    }
+
+    /// For each level, the channels of all scored bins that each sample reads.
+    fn channel_lists(&self, left_bins: &[usize]) -> KernelResult<Vec<Tensor>> {
+        if !self.spec.ground_left_bin || left_bins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = self.spec.orientation_bins;
+        let channel = |bin: isize, left: usize| (bin + left as isize).rem_euclid(all as isize);
+        let of_level = |k: usize| {
+            let bins = self.spec.stack_bins(k);
+            let list = |left: &usize| {
+                let channels = bins.iter().map(|bin| channel(*bin, *left) as usize);
+                channels.collect::<Vec<usize>>()
+            };
+            let lists: Vec<Vec<usize>> = left_bins.iter().map(list).collect();
+            ops::channel_lists(&lists, all)
+        };
+        (0..self.spec.levels.len()).map(of_level).collect()
     }
 }
 
@@ -248,6 +260,11 @@ impl CrossViewModel for Ccvpe {
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
         Box::new(self.clone())
     }
+
+    #[expect(private_interfaces, reason = "for the training loop alone")]
+    fn recordable(&mut self) -> Option<&mut dyn Recordable> {
+        Some(self)
+    }
 }
 
 impl Ccvpe {
@@ -264,34 +281,58 @@ impl Ccvpe {
         watch: Option<Watch>,
     ) -> Result<Prediction, ModelError> {
         input.check(&self.spec)?;
-        let extent = options.extent;
-        let device = self.parameters.device();
-        let (ground, aerial) = (input.ground.to(&device)?, input.aerial.to(&device)?);
+        let given = self.given(input, options.drop_connect)?;
+        let given = given.to(&self.parameters.device())?;
+        self.pass(tape, &given, options.batch_norm, options.extent, watch)
+    }
+
+    /// What a pass over `input`, whose pixels are normalised, takes: on the host.
+    pub(super) fn given(
+        &self,
+        input: &Input,
+        drop_connect: Option<&mut ChaCha8Rng>,
+    ) -> Result<Given, ModelError> {
+        let draw = |rng: &mut ChaCha8Rng| {
+            let encoders = [&self.ground_encoder, &self.aerial_encoder];
+            let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, input.len()));
+            let [ground, aerial] = factors;
+            Ok::<_, ModelError>([ground?, aerial?].concat())
+        };
+        Ok(Given {
+            ground: input.ground.clone(),
+            aerial: input.aerial.clone(),
+            drop_connect: drop_connect.map(draw).transpose()?,
+            channel_lists: self.channel_lists(&input.ground_left_bin)?,
+        })
+    }
+
+    /// A pass over what [`Ccvpe::given`] made, moved to where the parameters are.
+    pub(super) fn pass(
+        &mut self,
+        tape: &mut Tape,
+        given: &Given,
+        batch_norm: BatchNormMode,
+        extent: Extent,
+        watch: Option<Watch>,
+    ) -> Result<Prediction, ModelError> {
         // Taken out for the pass, so that layers and numbers can be borrowed side by side.
         let mut parameters = std::mem::take(&mut self.parameters);
         let mut pass = Pass {
             tape,
             parameters: &mut parameters,
-            batch_norm: options.batch_norm,
-            drop_connect: options.drop_connect,
+            batch_norm,
+            drop_connect: given.drop_connect.as_ref().map(|factors| factors.iter()),
             // A shorter life, to go with the pass's.
             watch: watch.map(|watch| -> Watch { watch }),
         };
-        let result = self.run(&mut pass, &ground, &aerial, &input.ground_left_bin, extent);
+        let result = self.run(&mut pass, given, extent);
         self.parameters = parameters;
         Ok(result?)
     }
 
-    fn run(
-        &self,
-        pass: &mut Pass,
-        ground: &Tensor,
-        aerial: &Tensor,
-        left_bins: &[usize],
-        extent: Extent,
-    ) -> KernelResult<Prediction> {
-        let (ground, _) = self.ground_encoder.forward(pass, ground)?;
-        let (aerial, skips) = self.aerial_encoder.forward(pass, aerial)?;
+    fn run(&self, pass: &mut Pass, given: &Given, extent: Extent) -> KernelResult<Prediction> {
+        let (ground, _) = self.ground_encoder.forward(pass, &given.ground)?;
+        let (aerial, skips) = self.aerial_encoder.forward(pass, &given.aerial)?;
         let first = self.descriptor_map(pass, &aerial)?;
         let searched = self.spec.searched_channels();
         let wanted = match extent {
@@ -302,7 +343,7 @@ impl Ccvpe {
         let mut x = first.clone();
         for k in 0..wanted {
             let descriptor = self.descriptors(pass, &ground, k)?;
-            let stack = self.stack(pass.tape, &x, &descriptor, k, left_bins)?;
+            let stack = self.stack(pass.tape, &x, &descriptor, k, given.channel_lists.get(k))?;
             levels.push(stack.clone());
             if k + 1 == wanted && matches!(extent, Extent::Levels(_)) {
                 break;

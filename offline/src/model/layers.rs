@@ -12,8 +12,8 @@ pub(crate) struct Pass<'a> {
     pub tape: &'a mut Tape,
     pub parameters: &'a mut Parameters,
     pub batch_norm: BatchNormMode,
-    /// Present in training with stochastic depth.
-    pub drop_connect: Option<&'a mut ChaCha8Rng>,
+    /// In training with stochastic depth: the factors of each block that drops, in their order.
+    pub drop_connect: Option<std::slice::Iter<'a, Tensor>>,
     /// Sees intermediate values.
     pub watch: Option<Watch<'a>>,
 }
@@ -349,6 +349,21 @@ fn conv_norm(pass: &mut Pass, (conv, norm): &(Conv, Norm), input: &Tensor) -> Re
 }
 
 impl Encoder {
+    /// Draws the factors of stochastic depth for `samples`, `[N]` for each block that drops.
+    pub fn draw_drop_connect(&self, rng: &mut ChaCha8Rng, samples: usize) -> Result<Vec<Tensor>> {
+        let dropping = self.blocks.iter().filter(|block| block.drops());
+        dropping
+            .map(|block| {
+                let keep_probability = 1.0 - block.drop_probability;
+                let keep: Vec<bool> = (0..samples)
+                    .map(|_| rng.random::<f32>() < keep_probability)
+                    .collect();
+                let factors = ops::drop_connect_factors(&keep, keep_probability)?;
+                Tensor::new(factors, &[samples])
+            })
+            .collect()
+    }
+
     /// The features, and the output of every block.
     pub fn forward(&self, pass: &mut Pass, image: &Tensor) -> Result<(Tensor, Vec<Tensor>)> {
         let mut x = image.clone();
@@ -369,6 +384,11 @@ impl Encoder {
 }
 
 impl Block {
+    /// Whether stochastic depth drops its branch.
+    fn drops(&self) -> bool {
+        self.residual && self.drop_probability > 0.0
+    }
+
     fn forward(&self, pass: &mut Pass, input: &Tensor) -> Result<Tensor> {
         let mut x = input.clone();
         for (index, convolution) in self.convolutions.iter().enumerate() {
@@ -382,12 +402,11 @@ impl Block {
         if !self.residual {
             return Ok(x);
         }
-        if let (Some(rng), true) = (&mut pass.drop_connect, self.drop_probability > 0.0) {
-            let keep_probability = 1.0 - self.drop_probability;
-            let keep: Vec<bool> = (0..x.shape()[0])
-                .map(|_| rng.random::<f32>() < keep_probability)
-                .collect();
-            x = ops::drop_connect(pass.tape, &x, &keep, keep_probability)?;
+        if self.drops()
+            && let Some(factors) = &mut pass.drop_connect
+        {
+            let factors = factors.next().expect("factors for each block that drops");
+            x = ops::drop_connect_by(pass.tape, &x, factors)?;
         }
         ops::add(pass.tape, &x, input)
     }

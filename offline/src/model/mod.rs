@@ -11,6 +11,7 @@ pub(crate) mod layers;
 pub mod parameters;
 pub mod presets;
 mod recipes;
+mod recordable;
 pub mod spec;
 mod vgg;
 pub mod weights;
@@ -23,6 +24,7 @@ pub use ggcvt::{Ggcvt, GgcvtSpec, View as GroundView};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
+pub(crate) use recordable::{Given, Prepared, Recordable};
 pub use spec::CcvpeSpec;
 
 use crate::adapt::AdaptConfig;
@@ -226,6 +228,13 @@ pub trait CrossViewModel: Send + Any {
 
     /// A copy with its own numbers.
     fn boxed_clone(&self) -> Box<dyn CrossViewModel>;
+
+    /// The same network for steps that are recorded on a device, where it can do that.
+    #[doc(hidden)]
+    #[expect(private_interfaces, reason = "for the training loop alone")]
+    fn recordable(&mut self) -> Option<&mut dyn Recordable> {
+        None
+    }
 }
 
 /// What the encoders' first layers expect.

@@ -1,15 +1,16 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
-use super::{BatchNormKind, Checkpoint, FitConfig, TrainError};
+use super::recorded::{Done, News, Recorded, device_of};
+use super::{Checkpoint, FitConfig, TrainError};
 use crate::dataset::ahead::{Ahead, Workers};
 use crate::dataset::samples::{Batch, BatchError, InMemory, batches_ahead};
 use crate::dataset::{Example, Samples};
-use crate::loss::{Loss, PoseTarget};
+use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
 use crate::run::{Interrupt, RunFolder, sha256_json};
-use crossfix_kernels::optim::Adam;
-use crossfix_kernels::{Error as KernelError, Tape, ops::BatchNormMode};
+use crossfix_kernels::optim::{Adam, LearningRate};
+use crossfix_kernels::{Error as KernelError, Tape};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -80,6 +81,27 @@ pub fn fit_samples(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Result<Fitted, TrainError> {
+    fit_how(
+        name, model, samples, config, seed, folder, resume, interrupt, true,
+    )
+}
+
+/// As [`fit_samples`]; `may_record` lets a device replay its steps, which gives the same bits.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a run has that many independent parts"
+)]
+pub(super) fn fit_how(
+    name: &'static str,
+    model: &mut dyn CrossViewModel,
+    samples: &dyn Samples,
+    config: &FitConfig,
+    seed: u64,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+    may_record: bool,
+) -> Result<Fitted, TrainError> {
     config.check()?;
     let spec = model.describe().clone();
     samples.check(&spec)?;
@@ -107,11 +129,17 @@ pub fn fit_samples(
         }
         .save(path, model, adam),
     };
-    let schedule = config.schedule();
-    let bar = progress::bar(name, total);
-    bar.set_position(step);
     let start = Instant::now();
-    let mut losses = Vec::new();
+    let first = step;
+    let mut progress = Progress {
+        step,
+        total,
+        schedule: config.schedule(),
+        bar: progress::bar(name, total),
+        losses: Vec::new(),
+        curve: folder.map(|folder| (folder, curve)),
+    };
+    progress.bar.set_position(step);
     // Which samples a step has and how they are seen depends on seed and step alone, so batches
     // are made on other threads before their step comes.
     let jobs = |step: u64| {
@@ -122,67 +150,125 @@ pub fn fit_samples(
             .map(|place| samples.draw(order.at(place), &mut rng))
             .collect()
     };
-    let first = step;
-    let train = |batches: &mut Ahead<Result<Batch, BatchError>>| -> Result<u64, TrainError> {
-        let mut step = first;
-        while step < total && !interrupt.asked() {
-            let rate = schedule.at(step, total);
+    let train = |batches: &mut Ahead<Result<Batch, BatchError>>| -> Result<(), TrainError> {
+        // Steps begun. On a device the last of them are under way, and not in `progress` yet.
+        let mut begun = first;
+        let mut recorded: Option<Recorded> = None;
+        let device = device_of(model).filter(|_| may_record);
+        while begun < total && !interrupt.asked() {
+            let rate = progress.schedule.at(begun, total);
             let Some(batch) = batches.next() else { break };
             let batch = batch.map_err(|error| match error {
                 BatchError::Data(error) => TrainError::Data(error),
                 BatchError::Model(error) => TrainError::Model(error),
             })?;
-            let result = one_step(model, &mut adam, &batch, config, rate, seed, step);
-            let (loss, total_loss, norm) = match result {
-                Ok(done) => done,
-                Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => {
-                    save(step, model, &adam)?;
-                    bar.abandon();
-                    return Err(TrainError::NotFinite {
-                        step,
-                        what,
-                        checkpoint: path
-                            .as_ref()
-                            .map_or("memory".into(), |path| path.display().to_string()),
-                    });
-                }
-                Err(error) => return Err(error.into()),
+            let drop_connect = |step| config.drop_connect.then(|| generator(seed, 2, step));
+            let mut news = match &mut recorded {
+                None => one_step(model, &mut adam, &batch, config, rate, drop_connect(begun))?,
+                Some(recorded) => recorded.enqueue(
+                    model.recordable().expect("it was recorded"),
+                    &mut adam,
+                    &batch,
+                    config,
+                    rate,
+                    drop_connect(begun),
+                )?,
             };
-            losses.push(total_loss);
-            step += 1;
-            bar.set_position(step);
-            if step.is_multiple_of(10) || step == total {
-                bar.set_message(format!("loss {total_loss:.3}"));
-                if let Some(folder) = folder {
-                    let line = json!({
-                        "step": step, "loss": total_loss, "info_nce": loss.info_nce,
-                        "triplet": loss.triplet, "heatmap": loss.heatmap, "orientation": loss.orientation,
-                        "learning_rate": rate, "gradient_norm": norm,
-                    });
-                    folder
-                        .append_line(&curve, &line)
-                        .map_err(|error| TrainError::Write {
-                            path: folder.file(&curve).display().to_string(),
-                            error,
-                        })?;
-                }
+            begun += 1;
+            let saves = begun.is_multiple_of(config.checkpoint_every);
+            let last = begun == total || interrupt.asked();
+            if let (true, None, Some(recorded)) = (saves || last, &news.stopped_by, &mut recorded) {
+                let model = model.recordable().expect("it was recorded");
+                news.append(recorded.drain(model, &mut adam)?);
             }
-            if step.is_multiple_of(config.checkpoint_every) {
-                save(step, model, &adam)?;
+            progress.note(&news.done)?;
+            if let Some(what) = news.stopped_by {
+                save(progress.step, model, &adam)?;
+                progress.bar.abandon();
+                return Err(TrainError::NotFinite {
+                    step: progress.step,
+                    what,
+                    checkpoint: path
+                        .as_ref()
+                        .map_or("memory".into(), |path| path.display().to_string()),
+                });
+            }
+            if saves {
+                save(progress.step, model, &adam)?;
+            }
+            if let (false, None, Some(cuda)) = (last, &recorded, &device) {
+                let model = model.recordable().expect("it has a device for that");
+                let drop_connect = drop_connect(begun);
+                recorded = Some(Recorded::begin(
+                    cuda,
+                    model,
+                    &mut adam,
+                    &batch,
+                    config,
+                    drop_connect,
+                )?);
             }
         }
-        save(step, model, &adam)?;
-        Ok(step)
+        if let Some(mut recorded) = recorded {
+            // Somebody asked to stop between two looks: what is under way is told now.
+            let model = model.recordable().expect("it was recorded");
+            progress.note(&recorded.drain(model, &mut adam)?.done)?;
+        }
+        save(progress.step, model, &adam)?;
+        Ok(())
     };
-    let step = batches_ahead(first..total, Workers::default(), &spec, jobs, train)?;
-    bar.finish_and_clear();
+    batches_ahead(first..total, Workers::default(), &spec, jobs, train)?;
+    progress.bar.finish_and_clear();
     Ok(Fitted {
-        steps: step,
+        steps: progress.step,
         total_steps: total,
-        losses,
+        losses: progress.losses,
         seconds: start.elapsed().as_secs_f64(),
-        interrupted: step < total,
+        interrupted: progress.step < total,
     })
+}
+
+/// Where a run is, and where it writes how it goes.
+struct Progress<'a> {
+    /// Steps done.
+    step: u64,
+    total: u64,
+    schedule: LearningRate,
+    bar: indicatif::ProgressBar,
+    losses: Vec<f32>,
+    /// The folder, and the file in it.
+    curve: Option<(&'a RunFolder, String)>,
+}
+
+impl Progress<'_> {
+    /// Writes down steps that went well.
+    fn note(&mut self, done: &[Done]) -> Result<(), TrainError> {
+        for done in done {
+            let rate = self.schedule.at(self.step, self.total);
+            self.losses.push(done.total);
+            self.step += 1;
+            self.bar.set_position(self.step);
+            if !self.step.is_multiple_of(10) && self.step != self.total {
+                continue;
+            }
+            self.bar.set_message(format!("loss {:.3}", done.total));
+            let Some((folder, curve)) = &self.curve else {
+                continue;
+            };
+            let line = json!({
+                "step": self.step, "loss": done.total, "info_nce": done.info_nce,
+                "triplet": done.triplet, "heatmap": done.heatmap, "orientation": done.orientation,
+                "learning_rate": rate, "gradient_norm": done.gradient_norm,
+            });
+            folder
+                .append_line(curve, &line)
+                .map_err(|error| TrainError::Write {
+                    path: folder.file(curve).display().to_string(),
+                    error,
+                })?;
+        }
+        Ok(())
+    }
 }
 
 /// Settings, seed and examples: what must be equal for a checkpoint to fit.
@@ -202,14 +288,14 @@ fn fingerprint(
 }
 
 /// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
-struct Order {
+pub(super) struct Order {
     seed: u64,
     epoch: Option<u64>,
     shuffled: Vec<usize>,
 }
 
 impl Order {
-    fn new(seed: u64, examples: usize) -> Self {
+    pub fn new(seed: u64, examples: usize) -> Self {
         Self {
             seed,
             epoch: None,
@@ -217,7 +303,7 @@ impl Order {
         }
     }
 
-    fn at(&mut self, place: u64) -> usize {
+    pub fn at(&mut self, place: u64) -> usize {
         let n = self.shuffled.len() as u64;
         let epoch = place / n;
         if self.epoch != Some(epoch) {
@@ -238,31 +324,25 @@ fn generator(seed: u64, purpose: u64, time: u64) -> ChaCha8Rng {
     rng
 }
 
-fn one_step(
+/// One step, launch by launch where there is a device; waits for its loss.
+pub(super) fn one_step(
     model: &mut dyn CrossViewModel,
     adam: &mut Adam,
     batch: &Batch,
     config: &FitConfig,
     rate: f64,
-    seed: u64,
-    step: u64,
-) -> Result<(Loss, f32, f64), ModelError> {
+    mut drop_connect: Option<ChaCha8Rng>,
+) -> Result<News, ModelError> {
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
-    let mut drop_connect = generator(seed, 2, step);
     let mut tape = Tape::training();
     let statistics = model.parameters().all_statistics().to_vec();
     let options = ForwardOptions {
-        batch_norm: match config.batch_norm {
-            BatchNormKind::Train => BatchNormMode::Train {
-                momentum: config.batch_norm_momentum,
-            },
-            BatchNormKind::Frozen => BatchNormMode::Frozen,
-        },
-        drop_connect: config.drop_connect.then_some(&mut drop_connect),
+        batch_norm: config.batch_norm_mode(),
+        drop_connect: drop_connect.as_mut(),
         extent: config.extent(model.describe()),
     };
     // A step that fails leaves the state before it: the running statistics are put back.
-    let attempt = || {
+    let attempt = || -> Result<Done, ModelError> {
         let prediction = model.forward(&mut tape, &batch.input, options)?;
         let loss = model.loss(&mut tape, &prediction, &targets, &config.loss)?;
         let value = loss.total.item()?;
@@ -274,7 +354,14 @@ fn one_step(
         }
         let gradients = std::mem::replace(&mut tape, Tape::inference()).backward(&loss.total)?;
         let report = adam.step(model.parameters_mut().all_mut(), &gradients, rate)?;
-        Ok((loss, value, report.gradient_norm))
+        Ok(Done {
+            total: value,
+            info_nce: loss.info_nce,
+            triplet: loss.triplet,
+            heatmap: loss.heatmap,
+            orientation: loss.orientation,
+            gradient_norm: report.gradient_norm,
+        })
     };
     let result = attempt();
     if result.is_err() {
@@ -283,7 +370,17 @@ fn one_step(
             .all_statistics_mut()
             .clone_from_slice(&statistics);
     }
-    result
+    match result {
+        Ok(done) => Ok(News {
+            done: vec![done],
+            stopped_by: None,
+        }),
+        Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => Ok(News {
+            done: Vec::new(),
+            stopped_by: Some(what),
+        }),
+        Err(error) => Err(error),
+    }
 }
 
 /// Draws one number for each of several purposes: kept apart by construction.

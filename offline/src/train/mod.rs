@@ -1,7 +1,11 @@
 //! The supervised loop, and what adaptation shares with it.
 
 mod checkpoint;
+#[cfg(test)]
+mod device_tests;
 mod fit;
+pub mod measure;
+mod recorded;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -11,6 +15,7 @@ pub use fit::{Fitted, fit, fit_samples};
 use crate::dataset::{Augmentation, DatasetError};
 use crate::loss::LossConfig;
 use crate::model::{Extent, ModelError, ModelSpec};
+use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::{Decay, LearningRate};
 use serde::{Deserialize, Serialize};
 
@@ -148,6 +153,16 @@ impl FitConfig {
                 DecayKind::LinearToZero => Decay::LinearToZero,
                 DecayKind::Cosine => Decay::Cosine,
             },
+        }
+    }
+
+    /// Whose statistics normalise, as the layers take it.
+    pub(crate) fn batch_norm_mode(&self) -> BatchNormMode {
+        match self.batch_norm {
+            BatchNormKind::Train => BatchNormMode::Train {
+                momentum: self.batch_norm_momentum,
+            },
+            BatchNormKind::Frozen => BatchNormMode::Frozen,
         }
     }
 

@@ -1,0 +1,355 @@
+//! Training on a device, here the emulator: recorded steps have the bits of launched ones, and
+//! what happens to a run on the processor happens to it on a device.
+
+use super::fit::{Order, fit_how};
+use super::*;
+use crate::dataset::samples::{Job, Samples, Shown};
+use crate::loss::{LossConfig, PoseTarget};
+use crate::model::spec::BlockKind;
+use crate::model::weights::{Arrays, arrays_from, read_arrays};
+use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, preset};
+use crate::run::{Interrupt, RunFolder};
+use crossfix_kernel_emulator::{Emulator, Options, Schedule};
+use crossfix_kernels::Device;
+use crossfix_kernels::cuda::Cuda;
+use crossfix_kernels::testing::noise;
+use rand_chacha::ChaCha8Rng;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SEED: u64 = 5;
+const SAMPLES: usize = 6;
+
+/// The compact network at a quarter of its sides and a twelfth of its channels, with blocks that
+/// stochastic depth drops.
+fn tiny() -> CcvpeSpec {
+    let mut spec = preset("compact").unwrap();
+    spec.preset = "tiny".into();
+    (spec.ground_rows, spec.ground_columns, spec.aerial_px) = (16, 64, 32);
+    for (block, channels) in spec.encoder.blocks.iter_mut().zip([4, 6, 6, 8, 8, 8, 8]) {
+        block.channels = channels;
+    }
+    for block in [2, 4] {
+        spec.encoder.blocks[block].kind = BlockKind::MbConv { expand: 2 };
+    }
+    spec.orientation_bins = 4;
+    for (level, (grid, ground)) in spec.levels.iter_mut().zip([(2, 4), (4, 2), (8, 2)]) {
+        level.grid = grid;
+        level.ground_channels = ground;
+        level.aerial_channels = 4 * ground;
+        level.shift = ground;
+    }
+    for (step, (up, hidden, out)) in spec
+        .location
+        .iter_mut()
+        .zip([(6, 8, 8), (4, 4, 8), (4, 4, 1)])
+    {
+        (step.up, step.hidden, step.out) = (up, hidden, out);
+    }
+    for (step, (up, hidden, out)) in
+        spec.orientation
+            .iter_mut()
+            .zip([(4, 4, 8), (4, 4, 4), (4, 4, 2)])
+    {
+        (step.up, step.hidden, step.out) = (up, hidden, out);
+    }
+    spec
+}
+
+/// The same that sees half of the circle, each sample another half.
+fn tiny_front() -> CcvpeSpec {
+    let mut spec = tiny();
+    spec.preset = "tiny-front".into();
+    spec.ground_columns = 32;
+    spec.ground_wraps = false;
+    spec.ground_left_bin = true;
+    spec.orientation_prior = Some(1);
+    spec
+}
+
+/// Noise with poses. One sample may be broken; and somebody may be called with the number of
+/// samples read.
+struct Noise<'a> {
+    spec: &'a CcvpeSpec,
+    broken: Option<usize>,
+    read: AtomicU64,
+    watch: Box<dyn Fn(u64) + Sync + 'a>,
+}
+
+impl<'a> Noise<'a> {
+    fn new(spec: &'a CcvpeSpec) -> Self {
+        Self {
+            spec,
+            broken: None,
+            read: AtomicU64::new(0),
+            watch: Box::new(|_| {}),
+        }
+    }
+}
+
+impl Samples for Noise<'_> {
+    fn len(&self) -> usize {
+        SAMPLES
+    }
+
+    fn draw<'a>(&'a self, index: usize, _: &mut ChaCha8Rng) -> Job<'a> {
+        Box::new(move |ground, aerial| {
+            (self.watch)(self.read.fetch_add(1, Ordering::SeqCst));
+            for (image, seed) in [(&mut *ground, 1), (aerial, 2)] {
+                let values = noise(&[image.len()], seed + 10 * index as u64);
+                let pixels = values.data().iter().map(|value| 127.5 + 127.0 * value);
+                image
+                    .iter_mut()
+                    .zip(pixels)
+                    .for_each(|(to, pixel)| *to = pixel);
+            }
+            if self.broken == Some(index) {
+                ground[7] = f32::NAN;
+            }
+            let side = self.spec.heatmap_side() as f64;
+            let target = PoseTarget {
+                column: side * (0.2 + 0.1 * index as f64),
+                row: side * (0.8 - 0.1 * index as f64),
+                residual_rad: 0.1 * index as f64 - 0.2,
+            };
+            Ok(Shown {
+                target,
+                left_bin: index % self.spec.orientation_bins,
+                view: GroundView::Panorama {
+                    metres_per_pixel: self.spec.metres_per_pixel,
+                    turn_rad: 0.0,
+                },
+                metres_per_cell: self.spec.metres_per_cell(),
+                camera: [target.column, target.row],
+            })
+        })
+    }
+
+    fn identity(&self) -> Vec<(String, [f64; 3])> {
+        vec![("noise".into(), [0.0; 3])]
+    }
+
+    fn check(&self, _: &ModelSpec) -> Result<(), ModelError> {
+        Ok(())
+    }
+}
+
+fn emulated() -> Device {
+    device(Options::default())
+}
+
+fn device(options: Options) -> Device {
+    let options = Options {
+        schedule: Schedule::Random(1),
+        ..options
+    };
+    Device::Cuda(Cuda::with_driver(Box::new(Emulator::new(options))))
+}
+
+/// Without a schedule, so that a run is the beginning of a longer one.
+fn settings(steps: u64) -> FitConfig {
+    FitConfig {
+        batch: 2,
+        steps: Some(steps),
+        decay: DecayKind::Constant,
+        warm_up_steps: 0,
+        clip_norm: Some(1.0),
+        checkpoint_every: 1000,
+        loss: LossConfig {
+            sigma_m: 4.0,
+            ..LossConfig::default()
+        },
+        ..FitConfig::default()
+    }
+}
+
+fn network(spec: &CcvpeSpec, device: &Device, seed: u64) -> Ccvpe {
+    let mut model = Ccvpe::new(spec.clone(), seed).unwrap();
+    model.parameters_mut().move_to(device).unwrap();
+    model
+}
+
+fn numbers(model: &Ccvpe) -> Arrays {
+    arrays_from(model).unwrap()
+}
+
+fn train(
+    model: &mut Ccvpe,
+    samples: &Noise,
+    config: &FitConfig,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+    may_record: bool,
+) -> Result<Fitted, TrainError> {
+    fit_how(
+        "train", model, samples, config, SEED, folder, resume, interrupt, may_record,
+    )
+}
+
+fn plain(model: &mut Ccvpe, samples: &Noise, config: &FitConfig, may_record: bool) -> Vec<f32> {
+    let never = Interrupt::default();
+    let fitted = train(model, samples, config, None, false, &never, may_record);
+    fitted.unwrap().losses
+}
+
+/// Against the processor: five steps of Adam amplify roundings, most where gradients are near 0.
+#[test]
+fn recorded_steps_have_the_bits_of_launched_ones_and_the_losses_of_the_processor() {
+    for spec in [tiny(), tiny_front()] {
+        let (samples, config) = (Noise::new(&spec), settings(5));
+        let [here, launched, recorded] =
+            [(Device::Cpu, true), (emulated(), false), (emulated(), true)].map(
+                |(device, may_record)| {
+                    let mut model = network(&spec, &device, 1);
+                    let losses = plain(&mut model, &samples, &config, may_record);
+                    (losses, numbers(&model))
+                },
+            );
+        assert_eq!(recorded.0, launched.0, "{}", spec.preset);
+        assert!(recorded.1 == launched.1, "{}: other numbers", spec.preset);
+        assert_eq!(recorded.0.len(), 5);
+        for (got, expected) in recorded.0.iter().zip(&here.0) {
+            let difference = ((got - expected) / expected).abs();
+            assert!(difference < 1e-4, "{got} is not {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_broken_sample_stops_a_recorded_run_where_the_last_good_step_left_it() {
+    let spec = tiny();
+    let device = emulated();
+    // The sample that comes first in the third step, the second that is a replay.
+    let mut samples = Noise::new(&spec);
+    samples.broken = Some(Order::new(SEED, SAMPLES).at(2 * 2));
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let mut model = network(&spec, &device, 1);
+    let never = Interrupt::default();
+    let error = train(
+        &mut model,
+        &samples,
+        &settings(6),
+        Some(&folder),
+        false,
+        &never,
+        true,
+    )
+    .unwrap_err();
+    let message = error.to_string();
+    assert!(
+        matches!(error, TrainError::NotFinite { step: 2, .. }),
+        "{message}"
+    );
+    assert!(
+        message.contains("loss") && message.contains("clip_norm"),
+        "{message}"
+    );
+
+    // Steps three to six were enqueued before anybody looked. None of them left a trace.
+    let mut good = network(&spec, &device, 1);
+    plain(&mut good, &Noise::new(&spec), &settings(2), true);
+    assert!(numbers(&model) == numbers(&good));
+    let (saved, text) = read_arrays(&folder.file("train.checkpoint.safetensors")).unwrap();
+    assert_eq!(text["checkpoint"]["step"], 2);
+    for (name, values) in numbers(&good) {
+        assert!(saved[&name] == values, "{name} in the checkpoint");
+    }
+    let steps = text["checkpoint"]["adam_steps"].as_object().unwrap();
+    assert!(!steps.is_empty() && steps.values().all(|step| *step == 2));
+}
+
+#[test]
+fn an_interrupted_recorded_run_resumes_to_the_same_bits() {
+    let spec = tiny();
+    let device = emulated();
+    let config = settings(7);
+    let mut whole = network(&spec, &device, 1);
+    plain(&mut whole, &Noise::new(&spec), &config, true);
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let interrupt = Interrupt::default();
+    let mut samples = Noise::new(&spec);
+    // Samples are read ahead: the stop comes some steps before the one that this is of.
+    samples.watch = Box::new(|read| {
+        if read == 2 * 6 {
+            interrupt.ask();
+        }
+    });
+    let mut model = network(&spec, &device, 1);
+    let stopped = train(
+        &mut model,
+        &samples,
+        &config,
+        Some(&folder),
+        false,
+        &interrupt,
+        true,
+    );
+    let stopped = stopped.unwrap();
+    assert!(
+        stopped.interrupted && stopped.steps < 7,
+        "{}",
+        stopped.steps
+    );
+    let mut resumed = network(&spec, &device, 99);
+    let never = Interrupt::default();
+    let samples = Noise::new(&spec);
+    let rest = train(
+        &mut resumed,
+        &samples,
+        &config,
+        Some(&folder),
+        true,
+        &never,
+        true,
+    );
+    let rest = rest.unwrap();
+    assert_eq!(rest.losses.len() as u64, 7 - stopped.steps);
+    assert!(numbers(&resumed) == numbers(&whole));
+}
+
+/// Whatever the device refuses ends the run with the way out, and the checkpoint of the last save
+/// stays what it was.
+#[test]
+fn a_device_that_refuses_ends_the_run_with_the_way_out_and_leaves_the_checkpoint() {
+    let spec = tiny();
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let never = Interrupt::default();
+    let samples = Noise::new(&spec);
+    let run = |device: &Device, config: &FitConfig, resume: bool| {
+        let mut model = network(&spec, device, 1);
+        train(
+            &mut model,
+            &samples,
+            config,
+            Some(&folder),
+            resume,
+            &never,
+            true,
+        )
+    };
+    let config = settings(2);
+    run(&Device::Cpu, &config, false).unwrap();
+    let path = folder.file("train.checkpoint.safetensors");
+    let before = std::fs::read(&path).unwrap();
+    let small = device(Options {
+        memory_bytes: 1 << 18,
+        ..Options::default()
+    });
+    let broken = device(Options {
+        broken_kernel: Some("rolled_matching_to_aerial"),
+        ..Options::default()
+    });
+    for (device, way_out) in [(small, "smaller batch"), (broken, "use --device cpu")] {
+        // A fresh run would begin anew: both go on from nothing, into the same folder.
+        let error = run(&device, &config, false).unwrap_err().to_string();
+        assert!(error.contains(way_out), "{error}");
+        assert!(
+            std::fs::read(&path).unwrap() == before,
+            "the checkpoint changed"
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! Training on a device by replays of one recorded step.
+//!
+//! Nothing waits for the device inside a step: the next batch travels while this one is computed,
+//! losses are read ten steps at a time and one step late. A step whose loss or gradient is not
+//! finite changes nothing, nor do those enqueued after it; see [`Guard`].
+
+use super::FitConfig;
+use crate::dataset::samples::Batch;
+use crate::loss::PoseTarget;
+use crate::model::{ModelError, Prepared, Recordable};
+use crossfix_kernels::cuda::{Cuda, Step};
+use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
+use crossfix_kernels::{Device, Tape, Tensor, ops};
+use rand_chacha::ChaCha8Rng;
+
+/// Steps between two looks at the losses.
+const LOOK_EVERY: u64 = 10;
+
+/// Steps that the device remembers: those since the last look, and some to spare.
+const REMEMBERED: usize = 16;
+
+/// A training that goes on by replays.
+pub(super) struct Recorded {
+    step: Step,
+    guard: Guard,
+    /// Steps enqueued, steps whose values were read.
+    enqueued: u64,
+    read: u64,
+    /// Asked for, not waited for yet.
+    pending: Option<PendingReport>,
+    /// How many of the values of a step are InfoNCE of levels, and whether the others are there.
+    levels: usize,
+    has: [bool; 2],
+}
+
+/// How one step went.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Done {
+    pub total: f32,
+    pub info_nce: Vec<f32>,
+    pub triplet: Option<f32>,
+    pub heatmap: Option<f32>,
+    pub orientation: Option<f32>,
+    pub gradient_norm: f64,
+}
+
+/// What was learnt from a look at the device.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct News {
+    /// Steps that went well, in their order.
+    pub done: Vec<Done>,
+    /// What was not finite in the step after those. Parameters, moments and statistics are as the
+    /// last good step left them; the optimiser has forgotten the steps that came to nothing.
+    pub stopped_by: Option<String>,
+}
+
+impl News {
+    /// Later news behind these.
+    pub fn append(&mut self, later: Self) {
+        self.done.extend(later.done);
+        self.stopped_by = self.stopped_by.take().or(later.stopped_by);
+    }
+}
+
+/// The loss first, then its terms, `[values]`.
+fn row(terms: &crate::loss::LossTerms) -> Result<Tensor, crossfix_kernels::Error> {
+    let tape = &mut Tape::inference();
+    let one = |tape: &mut Tape, term: &Tensor| ops::reshape(tape, &term.detach(), &[1, 1, 1, 1]);
+    let all = [&terms.total].into_iter().chain(&terms.info_nce);
+    let all = all.chain(&terms.heatmap).chain(&terms.orientation);
+    let all = all
+        .map(|term| one(tape, term))
+        .collect::<Result<Vec<_>, _>>()?;
+    let joined = ops::concat_channels(tape, &all.iter().collect::<Vec<_>>())?;
+    let values = joined.len();
+    ops::reshape(tape, &joined, &[values])
+}
+
+impl Recorded {
+    /// Records the step of `model` for batches like `batch`. One step was done launch by launch,
+    /// so that kernels are compiled and the optimiser has its moments; no tensor shares the
+    /// network's numbers.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] from the device.
+    pub fn begin(
+        cuda: &Cuda,
+        model: &mut dyn Recordable,
+        adam: &mut Adam,
+        batch: &Batch,
+        config: &FitConfig,
+        mut drop_connect: Option<ChaCha8Rng>,
+    ) -> Result<Self, ModelError> {
+        let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
+        let parameters = model.parameters().all().len();
+        let mut inputs: Vec<Tensor> = prepared.tensors().cloned().collect();
+        inputs.push(Tensor::zeros(&[parameters, 2]));
+        let levels = prepared.levels();
+        let has = [config.loss.heatmap > 0.0, config.loss.orientation > 0.0];
+        let columns = 1 + levels + has.iter().filter(|has| **has).count();
+        let statistics = model.parameters().all_statistics();
+        let mut guard = Guard::new(cuda, columns, REMEMBERED, parameters, statistics)?;
+        // Once outside the recording, which must find all kernels compiled.
+        guard.keep(model.parameters_mut().all_statistics_mut())?;
+        let step = Step::record_with(cuda, &inputs, |inputs| -> Result<_, ModelError> {
+            let prepared = prepared.like(&mut inputs.iter().cloned());
+            let coefficients = inputs.last().expect("the coefficients come last");
+            let mut tape = Tape::training();
+            let terms = model.step_loss(&mut tape, &prepared, config)?;
+            let values = row(&terms)?;
+            let gradients = tape.backward(&terms.total)?;
+            let parameters = model.parameters_mut();
+            adam.enqueue_guarded(
+                parameters.all_mut(),
+                &gradients,
+                coefficients,
+                (&mut guard, &values),
+            )?;
+            guard.keep(parameters.all_statistics_mut())?;
+            Ok(Vec::new())
+        })?;
+        Ok(Self {
+            step,
+            guard,
+            enqueued: 0,
+            read: 0,
+            pending: None,
+            levels,
+            has,
+        })
+    }
+
+    /// Enqueues one step. Now and then there is news of earlier ones.
+    ///
+    /// # Errors
+    /// [`ModelError`] when the batch does not fit or the device failed.
+    pub fn enqueue(
+        &mut self,
+        model: &mut dyn Recordable,
+        adam: &mut Adam,
+        batch: &Batch,
+        config: &FitConfig,
+        rate: f64,
+        mut drop_connect: Option<ChaCha8Rng>,
+    ) -> Result<News, ModelError> {
+        let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
+        let mut inputs: Vec<Tensor> = prepared.tensors().cloned().collect();
+        inputs.push(adam.begin_step(rate)?);
+        self.step.run(&inputs)?;
+        self.enqueued += 1;
+        let news = match self.pending.take() {
+            None => News::default(),
+            Some(pending) => self.read(model, adam, &pending.wait()?)?,
+        };
+        if news.stopped_by.is_none() && self.enqueued.is_multiple_of(LOOK_EVERY) {
+            self.pending = Some(self.guard.begin_report()?);
+        }
+        Ok(news)
+    }
+
+    /// Waits for all steps and tells what was not told yet. The network's numbers may be read
+    /// afterwards.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`] when the device failed.
+    pub fn drain(
+        &mut self,
+        model: &mut dyn Recordable,
+        adam: &mut Adam,
+    ) -> Result<News, ModelError> {
+        // What was asked for before is in this report as well: the device remembers more steps.
+        self.pending = None;
+        let report = self.guard.begin_report()?.wait()?;
+        self.read(model, adam, &report)
+    }
+
+    /// Milliseconds that the device works on one step, from as many replays of the latest inputs.
+    /// They train on.
+    pub fn replay_ms(&mut self, replays: usize) -> Result<f64, ModelError> {
+        Ok(self.step.replay_ms(replays)?)
+    }
+
+    fn read(
+        &mut self,
+        model: &mut dyn Recordable,
+        adam: &mut Adam,
+        report: &Report,
+    ) -> Result<News, ModelError> {
+        let done = (self.read..report.steps).map(|step| self.done(report.values(step)));
+        let mut news = News {
+            done: done.collect(),
+            stopped_by: None,
+        };
+        self.read = report.steps;
+        if report.stopped {
+            let loss = report.values(report.steps)[0];
+            let what = if loss.is_finite() {
+                let lengths = self.guard.broken_lengths()?;
+                let broken = lengths[1..].iter().position(|length| !length.is_finite());
+                match broken {
+                    Some(index) => {
+                        format!("gradient of {}", model.parameters().all()[index].name)
+                    }
+                    None => "length of all gradients".into(),
+                }
+            } else {
+                format!("the loss ({loss})")
+            };
+            news.stopped_by = Some(what);
+            for _ in report.steps..self.enqueued {
+                adam.undo_step();
+            }
+            self.enqueued = report.steps;
+        }
+        Ok(news)
+    }
+
+    fn done(&self, values: &[f32]) -> Done {
+        let (gradient_norm, values) = values.split_last().expect("a row has values");
+        let mut rest = values[1 + self.levels..].iter().copied();
+        let [heatmap, orientation] = self.has.map(|has| has.then(|| rest.next()).flatten());
+        Done {
+            total: values[0],
+            info_nce: values[1..=self.levels].to_vec(),
+            triplet: None, // of networks that are not recorded
+            heatmap,
+            orientation,
+            gradient_norm: f64::from(*gradient_norm),
+        }
+    }
+}
+
+/// The device, where the network's steps can be recorded on it.
+pub(super) fn device_of(model: &mut dyn crate::model::CrossViewModel) -> Option<Cuda> {
+    match model.parameters().device() {
+        Device::Cuda(cuda) if model.recordable().is_some() => Some(cuda),
+        _ => None,
+    }
+}
+
+fn prepare(
+    model: &dyn Recordable,
+    batch: &Batch,
+    config: &FitConfig,
+    drop_connect: Option<&mut ChaCha8Rng>,
+) -> Result<Prepared, ModelError> {
+    let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
+    model.prepare(&batch.input, &targets, config, drop_connect)
+}
