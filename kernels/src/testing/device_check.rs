@@ -1,8 +1,9 @@
 //! Everything a device has to do, compared with the processor, in one table: run on a card by
 //! `tests/gpu`, and on the emulator by its dry run.
 
-use super::cases;
 use super::training::Training;
+use super::{Difference, cases};
+use crate::cuda::Precision;
 use crate::device::Device;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,7 @@ const STEPS: usize = 10;
 pub fn check_device(device: &Device, options: &CheckOptions) -> Vec<String> {
     println!("device: {}", device.describe());
     let mut failures = operations(device);
+    failures.extend(tensor_cores(device));
     if !options.operations_only {
         let parts: [(&str, &dyn Fn() -> Result<()>); 3] = [
             ("training", &|| training(device)),
@@ -76,6 +78,39 @@ fn operations(device: &Device) -> Vec<String> {
             }
         };
         failures.extend(problem.map(|problem| format!("{name}: {problem}")));
+    }
+    failures
+}
+
+/// Dense convolutions by tensor cores. Factors are rounded to 11 bits (TF32) or 8 (bf16), so sums of
+/// a few hundred products of numbers below 1 differ by about the root of their number times 2⁻¹² or
+/// 2⁻⁹. No difference at all would mean that the tensor cores were not asked.
+fn tensor_cores(device: &Device) -> Vec<String> {
+    let Device::Cuda(cuda) = device else {
+        return Vec::new();
+    };
+    let mut failures = Vec::new();
+    let dense = |name: &str| name.starts_with("conv2d") && !name.contains("depthwise");
+    for (precision, most) in [(Precision::Tf32, 1e-2), (Precision::Bf16, 8e-2)] {
+        for case in cases().into_iter().filter(|case| dense(&case.name)) {
+            cuda.set_precision(precision);
+            let compared = case.compare(device);
+            cuda.set_precision(Precision::F32);
+            let name = format!("{} {precision:?}", case.name);
+            let problem = match compared {
+                Ok(Difference { forward, backward }) => {
+                    let fits = [forward, backward].map(|found| (1e-5..most).contains(&found));
+                    let verdict = if fits == [true; 2] { "ok" } else { "WRONG" };
+                    println!("{name:48} {forward:>9.1e} {backward:>9.1e} {most:>9.1e}  {verdict}");
+                    (verdict != "ok").then(|| format!("forward {forward:e}, backward {backward:e}"))
+                }
+                Err(error) => {
+                    println!("{name:48} FAILED: {error}");
+                    Some(error.to_string())
+                }
+            };
+            failures.extend(problem.map(|problem| format!("{name}: {problem}")));
+        }
     }
     failures
 }
@@ -128,6 +163,10 @@ fn replay(device: &Device, replays: usize) -> Result<()> {
     recorded.step()?;
     let mut recorded = recorded.record()?;
     let mut bystander = Training::new(device)?;
+    let Device::Cuda(cuda) = device else {
+        return Err(Error::argument("replay", "needs a device"));
+    };
+    let mut held = None;
     for step in 1..=replays {
         let (expected, got) = (launched.step()?, recorded.step()?);
         require(expected.to_bits() == got.to_bits(), || {
@@ -136,10 +175,26 @@ fn replay(device: &Device, replays: usize) -> Result<()> {
         if step % 7 == 0 {
             bystander.step()?;
         }
+        // Every kind of step has run by then; nothing may grow any more.
+        if step == replays.min(14) {
+            held = Some((cuda.memory(), cuda.device_memory()?));
+        }
     }
+    let now = (cuda.memory(), cuda.device_memory()?);
+    let (pool, card) = held.unwrap_or(now);
+    require(now.0 == pool, || {
+        format!("the pool grew in the soak: {pool:?}, then {:?}", now.0)
+    })?;
+    // The card may be shared with others: a whole megabyte for each hundred replays is a leak.
+    let lost = card.free.saturating_sub(now.1.free);
+    require(lost <= replays / 100 << 20, || {
+        format!("the card lost {lost} bytes in the soak")
+    })?;
     let same = launched.values()? == recorded.values()?;
     require(same, || "parameters differ after the replays".into())?;
-    println!("replay: {replays} recorded steps have the bits of launched ones");
+    println!(
+        "replay: {replays} recorded steps have the bits of launched ones; memory grew by {lost} bytes"
+    );
     Ok(())
 }
 
