@@ -11,7 +11,7 @@ use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, preset};
 use crate::run::{Interrupt, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
-use crossfix_kernels::cuda::Cuda;
+use crossfix_kernels::cuda::{Cuda, Timed};
 use crossfix_kernels::testing::noise;
 use rand_chacha::ChaCha8Rng;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -352,4 +352,40 @@ fn a_device_that_refuses_ends_the_run_with_the_way_out_and_leaves_the_checkpoint
             "the checkpoint changed"
         );
     }
+}
+
+#[test]
+fn a_step_is_measured_and_taken_apart_on_a_device() {
+    let spec = tiny();
+    let config = FitConfig {
+        drop_connect: false,
+        ..settings(1)
+    };
+    let device = emulated();
+    let mut model = network(&spec, &device, 1);
+    let measured = measure::training(&mut model, &config, 1).unwrap();
+    // One launched, two replays to warm up, one that counts; those of the device's own clock come
+    // after it and are not told.
+    assert_eq!(measured.losses.len(), 4);
+    assert!(measured.step_ms > 0.0 && measured.device_ms.is_some_and(|ms| ms > 0.0));
+    assert!(measured.held_bytes.is_some_and(|bytes| bytes > 100_000));
+    let mut here = network(&spec, &Device::Cpu, 1);
+    let expected = measure::training(&mut here, &config, 1).unwrap();
+    for (got, expected) in measured.losses.iter().zip(&expected.losses) {
+        assert!(
+            ((got - expected) / expected).abs() < 1e-4,
+            "{got} is not {expected}"
+        );
+    }
+
+    let timed = measure::profile(&mut network(&spec, &device, 1), &config).unwrap();
+    for part in ["forward and loss", "backward", "Adam"] {
+        assert!(timed.iter().any(|launch| launch.part == part), "{part}");
+    }
+    let dense = |launch: &&Timed| launch.name.starts_with("conv2d_forward");
+    let first = timed.iter().find(dense).unwrap();
+    // The ground encoder's first convolution: 2 samples, 4 channels of 8 x 32 from 3 x 3 x 3.
+    assert_eq!(first.operations, 2 * 2 * 4 * (8 * 32) * 27);
+    assert!(first.bytes >= 4 * 2 * (3 * 16 * 64 + 4 * 8 * 32));
+    assert!(timed.iter().all(|launch| launch.milliseconds >= 0.0));
 }
