@@ -18,7 +18,7 @@ use crate::lru::Lru;
 
 /// Largest student that is read, in bytes.
 const LARGEST_MODEL: u64 = 1 << 30;
-/// Aerial features kept, in bytes.
+/// Aerial features kept, in bytes; of a student with larger ones, those of two patches.
 const FEATURE_BYTES: usize = 16 << 20;
 /// How far the sum of a heatmap may be from 1 before it is called broken.
 const SUM_TOLERANCE: f64 = 1e-2;
@@ -76,6 +76,8 @@ impl TractMatcher {
         };
         let aerial = runnable(&student.aerial_part().map_err(fail)?).map_err(fail)?;
         let shapes = output_shapes(&aerial).map_err(fail)?;
+        let floats = shapes.iter().map(|shape| shape.iter().product::<usize>());
+        let feature_bytes = floats.sum::<usize>() * size_of::<f32>();
         let ground = runnable(&student.ground_part(&shapes).map_err(fail)?).map_err(fail)?;
         let side = student.card.heatmap.side;
         let expected = [vec![1, side, side], vec![1, 2, side, side]];
@@ -94,7 +96,7 @@ impl TractMatcher {
             card: student.card,
             aerial,
             ground,
-            features: Lru::new(FEATURE_BYTES),
+            features: Lru::new(FEATURE_BYTES.max(2 * feature_bytes)),
         })
     }
 
