@@ -9,7 +9,6 @@ use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
 
 use crossfix_kernels::{Gradients, Tape, Tensor};
-use crossfix_offline::import::names::published_shape;
 use crossfix_offline::loss::{
     self, Loss, LossConfig, PoseTarget, gaussian, level_target, max_pool,
 };
@@ -18,8 +17,9 @@ use crossfix_offline::model::{
 };
 use crossfix_tests::golden::{
     Case, Comparison, Generator, cases, ccvpe_rule, fnv1a, forward_tolerance, gradient_tolerance,
-    l2, splitmix64, uniform,
+    l2, nudge, splitmix64, uniform,
 };
+use crossfix_tests::published::ccvpe_by_formula;
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
 
@@ -28,17 +28,6 @@ fn alone() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-/// Other last bits for `values`, drawn from `name`; the same values for rounding 0.
-fn nudge(generator: &Generator, name: &str, rounding: u32, values: &mut [f32]) {
-    if rounding > 0 {
-        let key = generator.key(&format!("{name}.rounding{rounding}"));
-        for (index, value) in (0..).zip(values) {
-            let bit = splitmix64(key.wrapping_add(index)) & 1;
-            *value = f32::from_bits(value.to_bits() ^ bit as u32);
-        }
-    }
 }
 
 /// The network of a case, its numbers from the formula.
@@ -66,31 +55,10 @@ fn network(case: &Case, rounding: u32) -> Result<Ccvpe> {
     {
         spec.padding = Padding::Reflect;
     }
-    let mut model = Ccvpe::new(spec, 0)?;
     let generator = Generator::new(case.text("/seed")?);
-    let parameters = model.parameters_mut();
-    for parameter in parameters.all_mut() {
-        let own = parameter.value.shape().to_vec();
-        let shape = published_shape(&parameter.name, &own);
-        let (offset, scale) = ccvpe_rule(&parameter.name, &shape);
-        let mut values = generator.fill(&parameter.name, parameter.value.len(), offset, scale);
-        nudge(&generator, &parameter.name, rounding, &mut values);
-        parameter.value = Tensor::new(values, &own)?.with_gradient();
-    }
-    let names = parameters.statistics_names().to_vec();
-    for (name, statistics) in names.iter().zip(parameters.all_statistics_mut()) {
-        let channels = statistics.mean.len();
-        for (what, values) in [
-            ("running_mean", &mut statistics.mean),
-            ("running_var", &mut statistics.variance),
-        ] {
-            let name = format!("{name}.{what}");
-            let (offset, scale) = ccvpe_rule(&name, &[channels]);
-            let drawn = generator.fill(&name, channels, offset, scale);
-            *values = Tensor::new(drawn, &[channels])?;
-        }
-    }
-    Ok(model)
+    ccvpe_by_formula(spec, &generator, |name, values| {
+        nudge(&generator, name, rounding, values);
+    })
 }
 
 /// The images of a case, normalised already.

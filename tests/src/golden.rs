@@ -79,6 +79,17 @@ pub fn uniform(key: u64, index: u64) -> f64 {
     z as f64 / f64::from(1u32 << 23) - 1.0
 }
 
+/// Other last bits for `values`, drawn from `name`; the same values for rounding 0.
+pub fn nudge(generator: &Generator, name: &str, rounding: u32, values: &mut [f32]) {
+    if rounding > 0 {
+        let key = generator.key(&format!("{name}.rounding{rounding}"));
+        for (index, value) in (0..).zip(values) {
+            let bit = splitmix64(key.wrapping_add(index)) & 1;
+            *value = f32::from_bits(value.to_bits() ^ bit as u32);
+        }
+    }
+}
+
 /// Offset and scale of a CCVPE parameter or buffer, by its published name and shape.
 pub fn ccvpe_rule(name: &str, shape: &[usize]) -> (f64, f64) {
     let last = name.rsplit('.').next().unwrap_or(name);

@@ -1,6 +1,7 @@
 //! The harness that the cross-crate tests share: recorded fixtures, child processes, ports.
 
 pub mod golden;
+pub mod published;
 
 use anyhow::{Context, Result, bail};
 use crossfix_calibration::{Geodetic, LocalFrame};

@@ -244,6 +244,10 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         println!("{}: a state dict for PyTorch", args.out.display());
         return Ok(());
     }
+    let ccvpe = (model.as_ref() as &dyn Any).downcast_ref::<Ccvpe>();
+    let driven =
+        ccvpe.map(|ccvpe| -> Box<dyn CrossViewModel> { Box::new(ccvpe.clone().with_left_bin()) });
+    let model = driven.unwrap_or(model);
     let known = |key: &str| header.provenance.get(key);
     let licence = args
         .licence

@@ -128,6 +128,21 @@ impl Ccvpe {
         &self.spec
     }
 
+    /// The same network for ground images whose left edge lies on any bin, if they show less than the
+    /// whole turn: a vehicle heads wherever it likes. With a left bin of 0 it answers as before.
+    ///
+    /// Networks whose bins run with the angle (Oxford) stay as they are: which way their bins turn
+    /// with the left edge is not known from anything published.
+    pub fn with_left_bin(mut self) -> Self {
+        let level = &self.spec.levels[0];
+        let window = self.spec.ground_feature_columns() * level.ground_channels;
+        if window < level.aerial_channels && !self.spec.bins_run_with_angle {
+            self.spec.ground_left_bin = true;
+            self.description = self.spec.describe();
+        }
+        self
+    }
+
     fn descriptors(&self, pass: &mut Pass, features: &Tensor, k: usize) -> KernelResult<Tensor> {
         let head = &self.ground_heads[k];
         let x = head.conv.forward(pass, features)?;

@@ -1,0 +1,30 @@
+//! Exports published networks with numbers from a formula, for runtimes that are not ours:
+//! `published_export FOLDER FRAMES PRESET...`, `narrow/PRESET` for a quarter of the channels.
+//!
+//! Writes `PRESET.onnx` and `PRESET.safetensors` (inputs and what training makes of them), which
+//! `tests/scripts/check_onnx.py` compares, and prints what tract and the daemon's matcher made of it.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use crossfix_offline::model::preset;
+use crossfix_tests::golden::Generator;
+use crossfix_tests::published::{export, narrow};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, frames, names @ ..] = arguments.as_slice() else {
+        bail!("usage: published_export FOLDER FRAMES PRESET...");
+    };
+    std::fs::create_dir_all(folder)?;
+    for name in names {
+        let spec = match name.strip_prefix("narrow/") {
+            Some(name) => narrow(name)?,
+            None => preset(name).with_context(|| format!("no preset {name}"))?,
+        };
+        let (generator, file) = (Generator::new("export"), name.replace('/', "-"));
+        let found = export(spec, &generator, &file, Path::new(folder), frames.parse()?)?;
+        println!("{name}: {found:#?}");
+    }
+    Ok(())
+}
