@@ -10,7 +10,7 @@ part=${2:-test}
 [ $# -gt 2 ] && shift 2 || set -- 1 2 3
 crossfix=${CROSSFIX:-$(dirname "$0")/../../target/release/crossfix}
 ccvpe_steps=${CCVPE_STEPS:-1500} ccvpe_rate=${CCVPE_RATE:-0.0015}
-ggcvt_steps=${GGCVT_STEPS:-1500} ggcvt_rate=${GGCVT_RATE:-0.001}
+ggcvt_steps=${GGCVT_STEPS:-1500} ggcvt_rate=${GGCVT_RATE:-0.003}
 pairs=${SOURCE_PAIRS:-3000}
 
 once() { # NAME ARGUMENTS...: simulates unless it is there
