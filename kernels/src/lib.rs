@@ -32,6 +32,7 @@ mod math;
 pub mod ops;
 pub mod optim;
 mod scratch;
+pub mod simd;
 mod tape;
 mod tensor;
 #[doc(hidden)]

@@ -4,7 +4,8 @@
 use super::geometry::Geometry;
 use crate::math::add_assign;
 use crate::scratch;
-use pulp::{Arch, Simd, WithSimd};
+use crate::simd;
+use pulp::{Simd, WithSimd};
 
 /// Outputs at a time.
 const ROWS: usize = 4;
@@ -14,6 +15,8 @@ const SPAN: usize = 80;
 const UNIT: usize = 16;
 /// Elements of an image that stay in the second-level cache.
 const SMALL_IMAGE: usize = 128 * 1024;
+/// Elements of an image that are read again and again, a few rows at a time.
+const BAND: usize = 16 * 1024;
 /// Outputs for which a larger image is not read too often.
 const FEW_OUTPUTS: usize = 16;
 /// Weights that do not repay the copies that the product of matrices makes.
@@ -41,40 +44,41 @@ pub(super) fn add_weight_gradient(
     let row_taps = g.kernel_width * channels;
     let span = balanced_span(row_taps);
     let line = g.padded_width() * channels;
-    let padded_len = g.padded_height() * line;
+    let band = (BAND / (g.stride * line)).clamp(1, g.output_height);
+    let padded_len = ((band - 1) * g.stride + g.kernel_height) * line;
     scratch::with([padded_len + SPAN], |[padded]| {
         let groups = image
             .chunks_exact(channels * g.pixels())
             .zip(gradient.chunks_exact(outputs * pixels))
             .zip(found.chunks_exact_mut(outputs * taps));
         for ((image, gradient), found) in groups {
-            g.pad_interleaved(image, &mut padded[..padded_len]);
-            for first in (0..outputs).step_by(ROWS) {
-                // Beyond the last output, repeat it; those sums are dropped below.
-                let factors = std::array::from_fn(|row| {
-                    let output = (first + row).min(outputs - 1);
-                    &gradient[output * pixels..][..pixels]
-                });
-                for ky in 0..g.kernel_height {
-                    for from in (0..row_taps).step_by(span) {
-                        let width = span.min(row_taps - from);
-                        let lines = Lines {
-                            count: g.output_height,
-                            pixels: g.output_width,
-                            line_step: g.stride * line,
-                            pixel_step: g.stride * channels,
-                        };
-                        let mut sums = [[0.0; SPAN]; ROWS];
-                        correlate(
-                            factors,
-                            &padded[ky * line + from..],
-                            lines,
-                            width,
-                            &mut sums,
-                        );
-                        for (output, sums) in (first..outputs).zip(&sums) {
-                            let at = (output * g.kernel_height + ky) * row_taps + from;
-                            add_assign(&mut found[at..at + width], &sums[..width]);
+            for first_row in (0..g.output_height).step_by(band) {
+                let rows = band.min(g.output_height - first_row);
+                let there = ((rows - 1) * g.stride + g.kernel_height) * line;
+                g.pad_interleaved(image, first_row * g.stride, &mut padded[..there]);
+                let lines = Lines {
+                    count: rows,
+                    pixels: g.output_width,
+                    line_step: g.stride * line,
+                    pixel_step: g.stride * channels,
+                };
+                for first in (0..outputs).step_by(ROWS) {
+                    // Beyond the last output, repeat it; those sums are dropped below.
+                    let factors = std::array::from_fn(|row| {
+                        let output = (first + row).min(outputs - 1);
+                        &gradient[output * pixels + first_row * g.output_width..]
+                            [..rows * g.output_width]
+                    });
+                    for ky in 0..g.kernel_height {
+                        for from in (0..row_taps).step_by(span) {
+                            let width = span.min(row_taps - from);
+                            let values = &padded[ky * line + from..];
+                            let mut sums = [[0.0; SPAN]; ROWS];
+                            correlate(factors, values, lines, width, &mut sums);
+                            for (output, sums) in (first..outputs).zip(&sums) {
+                                let at = (output * g.kernel_height + ky) * row_taps + from;
+                                add_assign(&mut found[at..at + width], &sums[..width]);
+                            }
                         }
                     }
                 }
@@ -107,7 +111,7 @@ fn correlate(
     width: usize,
     sums: &mut [[f32; SPAN]; ROWS],
 ) {
-    Arch::new().dispatch(Correlate {
+    simd::arch().dispatch(Correlate {
         factors,
         values,
         lines,

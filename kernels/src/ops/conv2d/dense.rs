@@ -7,12 +7,13 @@
 
 use super::correlate;
 use super::geometry::Geometry;
-use super::panel::{AddTaps, InPlace, Keep, Panel, Runs};
-use super::tile::{DEPTH, PANEL, ROWS, Rows, UNIT, pack, packed_rows, panel_product, piece};
+use super::panel::{Finish, InPlace, Keep, Panel, Runs};
+use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
 use crate::math::add_assign;
 use crate::scratch;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Outputs that share a panel without repaying its gathering.
 const FEW_OUTPUTS: usize = 64;
@@ -20,6 +21,12 @@ const FEW_OUTPUTS: usize = 64;
 const BLOCK: usize = 128 * 1024;
 /// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
 const MOST_ROWS: usize = 336;
+/// Sums of a weight gradient that stay in the second-level cache while the image goes by.
+const BAND_WEIGHTS: usize = 320 * 1024;
+/// Elements of image and gradient that are beside them.
+const BAND: usize = 160 * 1024;
+/// Elements of an output that a cache may hold until it is read.
+const MOST_CACHED: usize = 4 * 1024 * 1024;
 /// Weights beyond this many are not summed up sample by sample in memory of their own.
 const MANY_WEIGHTS: usize = 256 * 1024;
 
@@ -30,26 +37,23 @@ pub(super) fn forward(
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
     let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
-    let packed = packed(g.groups, outputs, taps, |group, output, first, terms| {
+    let copy = |group: usize, output: usize, first: usize, terms: &mut [f32]| {
         let row = &weight[(group * outputs + output) * taps..][..taps];
         terms.copy_from_slice(&row[first..][..terms.len()]);
-    });
+    };
     let mut output = buffer::any(g.batch * g.outputs * g.output_pixels());
-    convolve_all(g, input, &packed, bias, &mut output);
-    buffer::recycle(packed);
+    convolve_all(g, input, &copy, bias, &mut output);
     output
 }
 
 /// The gradient of the input: the transpose of [`forward`].
 pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
-    let channels = g.channels / g.groups;
     let kernel = g.kernel_height * g.kernel_width;
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
     if let Some(transposed) = g.transposed() {
         // A convolution of the gradient with the kernel turned around.
-        let depth = outputs * kernel;
-        let packed = packed(g.groups, channels, depth, |group, channel, first, terms| {
+        let copy = |group: usize, channel: usize, first: usize, terms: &mut [f32]| {
             let weight = &weight[group * outputs * taps + channel * kernel..];
             let (mut output, mut left) = (first / kernel, kernel - first % kernel);
             for term in terms {
@@ -59,17 +63,21 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
                     (output, left) = (output + 1, kernel);
                 }
             }
-        });
-        convolve_all(&transposed, gradient, &packed, None, &mut found);
-        buffer::recycle(packed);
+        };
+        convolve_all(&transposed, gradient, &copy, None, &mut found);
         return found;
     }
-    let packed = packed(g.groups, taps, outputs, |group, tap, first, terms| {
-        let weight = &weight[(group * outputs + first) * taps + tap..];
-        for (term, weight) in terms.iter_mut().zip(weight.iter().step_by(taps)) {
-            *term = *weight;
-        }
-    });
+    let packed = packed(
+        g.groups,
+        taps,
+        outputs,
+        &|group, tap, first, terms: &mut [f32]| {
+            let weight = &weight[(group * outputs + first) * taps + tap..];
+            for (term, weight) in terms.iter_mut().zip(weight.iter().step_by(taps)) {
+                *term = *weight;
+            }
+        },
+    );
     found
         .par_chunks_exact_mut(g.channels * g.pixels())
         .zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
@@ -152,7 +160,7 @@ fn packed(
     groups: usize,
     rows: usize,
     depth: usize,
-    copy: impl Fn(usize, usize, usize, &mut [f32]) + Sync,
+    copy: &(impl Fn(usize, usize, usize, &mut [f32]) + Sync),
 ) -> Vec<f32> {
     let piece = piece(depth);
     let group_rows = packed_rows(rows, depth, piece);
@@ -165,16 +173,21 @@ fn packed(
     packed
 }
 
-/// Writes the convolution of every image with packed weights.
+/// Writes the convolution of every image with the weights that `copy` fills in, as in [`packed`].
 fn convolve_all(
     g: &Geometry,
     input: &[f32],
-    packed: &[f32],
+    copy: &(impl Fn(usize, usize, usize, &mut [f32]) + Sync),
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let pixels = g.output_pixels();
     let split = split(g, g.batch, g.outputs);
+    // What meets each weight once packs them piece by piece, into the cache.
+    let blocks = Blocks::new(g, split.min(g.outputs / g.groups));
+    let shared = (g.batch > 1 || blocks.count > 1)
+        .then(|| packed(g.groups, g.outputs / g.groups, g.group_taps(), copy));
+    let all = shared.as_ref().map(|all| all.as_chunks().0);
     output
         .par_chunks_exact_mut(g.outputs * pixels)
         .zip(input.par_chunks_exact(g.channels * g.pixels()))
@@ -184,91 +197,227 @@ fn convolve_all(
                 .enumerate()
                 .for_each(|(index, output)| {
                     let bias = bias.map(|bias| &bias[index * split..][..output.len() / pixels]);
-                    convolve(g, image, packed.as_chunks().0, index * split, bias, output);
+                    let factors = Factors {
+                        all,
+                        copy,
+                        first: index * split,
+                    };
+                    convolve(g, image, &factors, bias, output);
                 });
         });
+    if let Some(shared) = shared {
+        buffer::recycle(shared);
+    }
 }
 
-/// Writes the convolution of one image, for the outputs from `first_output`.
+/// Pixels whose sums stay in the cache together: as few blocks as possible, about equally wide.
+struct Blocks {
+    count: usize,
+    width: usize,
+}
+
+impl Blocks {
+    fn new(g: &Geometry, rows: usize) -> Self {
+        let pixels = g.output_pixels();
+        let most = (BLOCK / rows.next_multiple_of(UNIT)).max(PANEL);
+        let count = pixels.div_ceil(most);
+        let width = pixels.div_ceil(count).next_multiple_of(PANEL);
+        Self { count, width }
+    }
+}
+
+/// The weights of the outputs from `first`.
+struct Factors<'a, C> {
+    /// All of them, packed before.
+    all: Option<&'a Rows>,
+    copy: &'a C,
+    first: usize,
+}
+
+/// Writes the convolution of one image.
 fn convolve(
     g: &Geometry,
     image: &[f32],
-    packed: &Rows,
-    first_output: usize,
+    factors: &Factors<impl Fn(usize, usize, usize, &mut [f32])>,
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
-    let taps = g.tap_offsets();
-    let piece = piece(taps.len());
-    let group_rows = packed_rows(group_outputs, taps.len(), piece);
-    let padded_len = if g.is_padded() { g.padded_len() } else { 0 };
+    let depth = g.group_taps();
+    let piece = piece(depth);
+    let pieces = depth.div_ceil(piece);
+    let group_rows = packed_rows(group_outputs, depth, piece);
     let rows = group_outputs.min(output.len() / pixels);
     let padded_rows = rows.next_multiple_of(UNIT);
-    // A small output is summed up where it is. Otherwise as few blocks as possible, about equally
-    // wide; the odd step spreads rows over the cache.
-    let direct = rows == padded_rows && pixels % PANEL == 0 && rows * pixels <= BLOCK;
-    let blocks = pixels.div_ceil((BLOCK / padded_rows).max(PANEL));
-    let width = pixels.div_ceil(blocks).next_multiple_of(PANEL);
-    let step = if direct { pixels } else { width + 16 };
-    let block_len = if direct { 0 } else { padded_rows * step };
-    let lengths = [padded_len, DEPTH * PANEL, block_len];
-    scratch::with(lengths, |[padded, panel, block]| {
-        let padded: &[f32] = if g.is_padded() {
-            g.pad(image, padded);
-            padded
-        } else {
-            image
-        };
+    let width = Blocks::new(g, rows).width;
+    let step = width + 16; // an odd one spreads rows over the cache
+    // An output larger than the caches is best written in rows as long as possible.
+    let copied = pieces == 1 && output.len() > MOST_CACHED;
+    let block_len = if pieces > 1 || copied {
+        padded_rows * step
+    } else {
+        0
+    };
+    // Of the padded image, the rows that one block sees.
+    let block_rows = ((width - 1) / g.output_width + 2).min(g.output_height);
+    let plane_step = ((block_rows - 1) * g.stride + g.kernel_height) * g.row_step();
+    let (plane_step, padded_len) = if g.is_padded() {
+        (plane_step, g.channels * plane_step)
+    } else {
+        (g.plane_step(), 0)
+    };
+    let own_len = match factors.all {
+        Some(_) => 0,
+        None => padded_rows * DEPTH,
+    };
+    // Short pieces leave room for several panels.
+    let together = DEPTH / piece;
+    let lengths = [padded_len, DEPTH * PANEL, block_len, own_len];
+    scratch::with(lengths, |[padded, panel, block, own]| {
         let panel = panel.as_chunks_mut().0;
-        let images = padded.chunks_exact(padded.len() / g.groups);
-        let outputs = output.chunks_mut(group_outputs * pixels);
-        let packed = packed.chunks_exact(group_rows);
-        for (group, ((image, output), packed)) in images.zip(outputs).zip(packed).enumerate() {
-            for first in (0..pixels).step_by(width) {
-                let last = pixels.min(first + width);
-                let sums = if direct { &mut *output } else { &mut *block };
-                for (index, taps) in taps.chunks(piece).enumerate() {
-                    let packed = &packed[index * group_outputs.next_multiple_of(UNIT)..];
-                    let packed = &packed[first_output..][..padded_rows];
-                    for first_pixel in (first..last).step_by(PANEL) {
-                        let runs = Runs::new(g, first_pixel);
-                        let sink = Keep {
-                            block: &mut sums[first_pixel - first..],
-                            step,
-                            add: index > 0,
-                        };
-                        match runs.long() {
-                            Some(starts) if rows <= FEW_OUTPUTS && !g.is_pointwise() => {
-                                let values = InPlace {
-                                    image,
-                                    taps,
-                                    starts,
-                                };
-                                panel_product(packed, values, sink);
+        let own = own.as_chunks_mut().0;
+        for first in (0..pixels).step_by(width) {
+            let last = pixels.min(first + width);
+            let mut origin = 0;
+            let there: &[f32] = if g.is_padded() {
+                let first_row = first / g.output_width * g.stride;
+                origin = first_row * g.row_step();
+                g.pad_rows(image, first_row, plane_step, padded);
+                padded
+            } else {
+                image
+            };
+            let images = there.chunks_exact(there.len() / g.groups);
+            let outputs = output.chunks_mut(group_outputs * pixels);
+            for (group, (image, output)) in images.zip(outputs).enumerate() {
+                let bias = bias.map(|bias| &bias[group * group_outputs..]);
+                for index in 0..pieces {
+                    let mut taps = [0; DEPTH];
+                    let taps = &mut taps[..piece.min(depth - index * piece)];
+                    g.tap_offsets_from(index * piece, plane_step, taps);
+                    let packed: &Rows = match factors.all {
+                        Some(all) => {
+                            let all = &all[group * group_rows..];
+                            let from = index * group_outputs.next_multiple_of(UNIT);
+                            &all[from + factors.first..][..padded_rows]
+                        }
+                        None => {
+                            for (row, terms) in own.iter_mut().enumerate() {
+                                let terms = &mut terms[..taps.len()];
+                                if row < rows {
+                                    let row = factors.first + row;
+                                    (factors.copy)(group, row, index * piece, terms);
+                                } else {
+                                    terms.fill(0.0);
+                                }
                             }
-                            _ => {
-                                let panel = &mut panel[..taps.len()];
-                                runs.gather(image, taps, panel);
-                                panel_product(packed, Panel(panel), sink);
-                            }
+                            own
+                        }
+                    };
+                    let finish = index + 1 == pieces && !copied;
+                    for first_pixel in (first..last).step_by(together * PANEL) {
+                        let last = last.min(first_pixel + together * PANEL);
+                        let from = first_pixel - first;
+                        if finish {
+                            let sink = Finish {
+                                kept: (index > 0).then(|| (&block[from..], step)),
+                                bias,
+                                output: &mut *output,
+                                pixels,
+                                first: first_pixel,
+                                last,
+                            };
+                            convolve_panels(
+                                g,
+                                image,
+                                origin,
+                                taps,
+                                packed,
+                                panel,
+                                first_pixel..last,
+                                sink,
+                            );
+                        } else {
+                            let sink = Keep {
+                                block: &mut block[from..],
+                                step,
+                                add: index > 0,
+                            };
+                            convolve_panels(
+                                g,
+                                image,
+                                origin,
+                                taps,
+                                packed,
+                                panel,
+                                first_pixel..last,
+                                sink,
+                            );
                         }
                     }
                 }
-                let rows = output.chunks_exact_mut(pixels);
-                for (row, output) in rows.enumerate() {
-                    let output = &mut output[first..last];
-                    if !direct {
-                        output.copy_from_slice(&block[row * step..][..last - first]);
-                    }
-                    if let Some(bias) = bias {
-                        let bias = bias[group * group_outputs + row];
-                        output.iter_mut().for_each(|value| *value += bias);
-                    }
+                if copied {
+                    copy_rows(block, step, bias, first, last - first, output, pixels);
                 }
             }
         }
     });
+}
+
+/// Copies finished sums, `step` apart, to the rows of the output, whose pixels begin at `first`.
+fn copy_rows(
+    block: &[f32],
+    step: usize,
+    bias: Option<&[f32]>,
+    first: usize,
+    columns: usize,
+    output: &mut [f32],
+    pixels: usize,
+) {
+    for (row, output) in output.chunks_exact_mut(pixels).enumerate() {
+        let output = &mut output[first..first + columns];
+        output.copy_from_slice(&block[row * step..][..columns]);
+        if let Some(bias) = bias {
+            output.iter_mut().for_each(|value| *value += bias[row]);
+        }
+    }
+}
+
+/// Hands `sink` the sums over some taps for some pixels.
+#[expect(clippy::too_many_arguments, reason = "the innermost part of one loop")]
+fn convolve_panels(
+    g: &Geometry,
+    image: &[f32],
+    origin: usize,
+    taps: &[usize],
+    packed: &Rows,
+    memory: &mut [[f32; PANEL]],
+    pixels: Range<usize>,
+    sink: impl Sink,
+) {
+    let runs = Runs::new(g, pixels.start, origin);
+    if let Some(starts) = runs.long()
+        && packed.len() <= FEW_OUTPUTS
+        && !g.is_pointwise()
+        && pixels.len() <= PANEL
+    {
+        let values = InPlace {
+            image,
+            taps,
+            starts,
+        };
+        return panel_product(packed, &[values], sink);
+    }
+    let firsts = pixels.step_by(PANEL);
+    let count = firsts.len();
+    for (first, memory) in firsts.zip(memory.chunks_exact_mut(taps.len())) {
+        Runs::new(g, first, origin).gather(image, taps, memory);
+    }
+    let mut panels = [Panel(&[]); DEPTH];
+    for (panel, memory) in panels.iter_mut().zip(memory.chunks_exact(taps.len())) {
+        *panel = Panel(memory);
+    }
+    panel_product(packed, &panels[..count], sink);
 }
 
 /// Adds the gradient of one image, tap by tap, through the padded image.
@@ -277,7 +426,12 @@ fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
     let taps = g.tap_offsets();
     let piece = piece(group_outputs);
     let group_rows = packed_rows(taps.len(), group_outputs, piece);
-    scratch::with([g.padded_len(), DEPTH * PANEL], |[padded, panel]| {
+    let lengths = [
+        g.padded_len(),
+        DEPTH * PANEL,
+        taps.len().next_multiple_of(UNIT) * PANEL,
+    ];
+    scratch::with(lengths, |[padded, panel, block]| {
         padded.fill(0.0);
         let panel = panel.as_chunks_mut().0;
         let group_len = padded.len() / g.groups;
@@ -286,23 +440,25 @@ fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
         let packed = packed.chunks_exact(group_rows);
         for ((image, gradient), packed) in images.zip(gradients).zip(packed) {
             for first_pixel in (0..pixels).step_by(PANEL) {
-                let runs = Runs::new(g, first_pixel);
+                let runs = Runs::new(g, first_pixel, 0);
                 let pieces = gradient.chunks(piece * pixels);
                 let packed = packed.chunks_exact(taps.len().next_multiple_of(UNIT));
-                for (gradient, packed) in pieces.zip(packed) {
+                for (index, (gradient, packed)) in pieces.zip(packed).enumerate() {
                     let panel = &mut panel[..gradient.len() / pixels];
                     let rows = gradient.chunks_exact(pixels);
                     for (panel, row) in panel.iter_mut().zip(rows) {
                         let row = &row[first_pixel..][..runs.valid];
                         panel[..runs.valid].copy_from_slice(row);
                     }
-                    let sink = AddTaps {
-                        image: &mut *image,
-                        taps: &taps,
-                        runs: &runs,
+                    let sink = Keep {
+                        block: &mut *block,
+                        step: PANEL,
+                        add: index > 0,
                     };
-                    panel_product(packed, Panel(panel), sink);
+                    panel_product(packed, &[Panel(panel)], sink);
                 }
+                // Tap after tap, so that the order does not depend on the width of a tile.
+                runs.scatter(block.as_chunks().0, &taps, image);
             }
         }
         g.fold(padded, image);
@@ -315,70 +471,84 @@ fn add_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32], found: &mu
     if correlate::fits(g) {
         return correlate::add_weight_gradient(g, image, gradient, found);
     }
-    let pixels = g.output_pixels();
     let (channels, taps) = (g.channels / g.groups, g.group_taps());
     let outputs = found.len() / taps / g.groups;
     let row_taps = g.kernel_width * channels;
     let line = g.padded_width() * channels;
-    let padded_len = g.padded_height() * line;
-    let piece = piece(pixels);
+    // Sums that stay in the cache let the image go by, a few rows at a time; otherwise the image
+    // has to stay.
+    let band = if outputs * taps <= BAND_WEIGHTS {
+        (BAND / (g.stride * line + outputs * g.output_width)).clamp(1, g.output_height)
+    } else {
+        g.output_height
+    };
+    let padded_len = ((band - 1) * g.stride + g.kernel_height) * line;
+    let piece = piece(band * g.output_width);
     let lengths = [
         padded_len,
         DEPTH * PANEL,
-        packed_rows(outputs, pixels, piece) * DEPTH,
+        packed_rows(outputs, band * g.output_width, piece) * DEPTH,
         outputs.next_multiple_of(UNIT) * PANEL,
     ];
     scratch::with(lengths, |[padded, panel, packed, block]| {
         let (panel, packed) = (panel.as_chunks_mut().0, packed.as_chunks_mut().0);
         let groups = image
             .chunks_exact(channels * g.pixels())
-            .zip(gradient.chunks_exact(outputs * pixels))
+            .zip(gradient.chunks_exact(outputs * g.output_pixels()))
             .zip(found.chunks_exact_mut(outputs * taps));
         for ((image, gradient), found) in groups {
-            g.pad_interleaved(image, padded);
-            let copy = |output: usize, first: usize, terms: &mut [f32]| {
-                terms.copy_from_slice(&gradient[output * pixels + first..][..terms.len()]);
-            };
-            pack(outputs, pixels, piece, copy, packed);
-            for first_tap in (0..taps).step_by(PANEL) {
-                let valid = PANEL.min(taps - first_tap);
-                let packed = packed.chunks_exact(outputs.next_multiple_of(UNIT));
-                for (first_pixel, packed) in (0..pixels).step_by(piece).zip(packed) {
-                    let panel = &mut panel[..piece.min(pixels - first_pixel)];
-                    // The taps of one kernel row lie side by side.
-                    let mut column = 0;
-                    while column < valid {
-                        let (ky, from) = (
-                            (first_tap + column) / row_taps,
-                            (first_tap + column) % row_taps,
-                        );
-                        let length = (row_taps - from).min(valid - column);
-                        let padded = &padded[ky * line + from..];
-                        let mut at = first_pixel;
-                        let mut rest = &mut *panel;
-                        while !rest.is_empty() {
-                            let (y, x) = (at / g.output_width, at % g.output_width);
-                            let run = rest.len().min(g.output_width - x);
-                            let (here, after) = rest.split_at_mut(run);
-                            rest = after;
-                            at += run;
-                            let from = g.stride * (y * line + x * channels);
-                            copy_spans(here, column, length, &padded[from..], g.stride * channels);
+            for first_row in (0..g.output_height).step_by(band) {
+                let rows = band.min(g.output_height - first_row);
+                let pixels = rows * g.output_width;
+                let padded = &mut padded[..((rows - 1) * g.stride + g.kernel_height) * line];
+                g.pad_interleaved(image, first_row * g.stride, padded);
+                let copy = |output: usize, first: usize, terms: &mut [f32]| {
+                    let at = output * g.output_pixels() + first_row * g.output_width + first;
+                    terms.copy_from_slice(&gradient[at..][..terms.len()]);
+                };
+                let packed = &mut packed[..packed_rows(outputs, pixels, piece)];
+                pack(outputs, pixels, piece, copy, packed);
+                for first_tap in (0..taps).step_by(PANEL) {
+                    let valid = PANEL.min(taps - first_tap);
+                    let packed = packed.chunks_exact(outputs.next_multiple_of(UNIT));
+                    for (first_pixel, packed) in (0..pixels).step_by(piece).zip(packed) {
+                        let panel = &mut panel[..piece.min(pixels - first_pixel)];
+                        // The taps of one kernel row lie side by side.
+                        let mut column = 0;
+                        while column < valid {
+                            let (ky, from) = (
+                                (first_tap + column) / row_taps,
+                                (first_tap + column) % row_taps,
+                            );
+                            let length = (row_taps - from).min(valid - column);
+                            let padded = &padded[ky * line + from..];
+                            let mut at = first_pixel;
+                            let mut rest = &mut *panel;
+                            while !rest.is_empty() {
+                                let (y, x) = (at / g.output_width, at % g.output_width);
+                                let run = rest.len().min(g.output_width - x);
+                                let (here, after) = rest.split_at_mut(run);
+                                rest = after;
+                                at += run;
+                                let from = g.stride * (y * line + x * channels);
+                                let step = g.stride * channels;
+                                copy_spans(here, column, length, &padded[from..], step);
+                            }
+                            column += length;
                         }
-                        column += length;
+                        let sink = Keep {
+                            block: &mut *block,
+                            step: PANEL,
+                            add: first_pixel > 0,
+                        };
+                        panel_product(packed, &[Panel(panel)], sink);
                     }
-                    let sink = Keep {
-                        block: &mut *block,
-                        step: PANEL,
-                        add: first_pixel > 0,
-                    };
-                    panel_product(packed, Panel(panel), sink);
-                }
-                let rows = found.chunks_exact_mut(taps).zip(block.chunks_exact(PANEL));
-                for (found, block) in rows {
-                    let found = &mut found[first_tap..first_tap + valid];
-                    for (found, sum) in found.iter_mut().zip(block) {
-                        *found += sum;
+                    let rows = found.chunks_exact_mut(taps).zip(block.chunks_exact(PANEL));
+                    for (found, block) in rows {
+                        let found = &mut found[first_tap..first_tap + valid];
+                        for (found, sum) in found.iter_mut().zip(block) {
+                            *found += sum;
+                        }
                     }
                 }
             }

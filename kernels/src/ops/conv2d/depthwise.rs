@@ -3,6 +3,8 @@
 
 use super::fixed::{self, Plane};
 use super::geometry::Geometry;
+use super::lines::Lines;
+use super::spread::Spread;
 use crate::buffer;
 use crate::math::{LANES, add_assign, for_each_cpu, sum_lanes};
 use crate::scratch;
@@ -19,28 +21,41 @@ pub(super) fn forward(
     weight: &[f32],
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    let (pixels, taps) = (g.output_pixels(), g.tap_offsets());
-    let plane = plane(g);
+    let (pixels, kernel) = (g.output_pixels(), g.kernel_height * g.kernel_width);
     let mut output = buffer::any(g.batch * g.outputs * pixels);
-    output
-        .par_chunks_exact_mut(pixels)
-        .zip(input.par_chunks_exact(g.pixels()))
-        .enumerate()
-        .with_min_len(some_planes(g))
-        .for_each(|(index, (output, image))| {
-            let channel = index % g.channels;
-            let weight = &weight[channel * taps.len()..][..taps.len()];
-            let bias = bias.map_or(0.0, |bias| bias[channel]);
-            scratch::with([g.plane_step()], |[padded]| {
-                g.pad(image, padded);
-                if plane.fits() {
-                    fixed::convolve(plane, padded, weight, bias, output);
-                } else {
-                    output.fill(bias);
-                    gather(g, output, padded, weight, &taps);
-                }
+    let some = some_planes(g);
+    let of_channel = |index: usize| {
+        let channel = index % g.channels;
+        let weight = &weight[channel * kernel..][..kernel];
+        (weight, bias.map_or(0.0, |bias| bias[channel]))
+    };
+    let tasks = output
+        .par_chunks_mut(some * pixels)
+        .zip(input.par_chunks(some * g.pixels()))
+        .enumerate();
+    if let Some(lines) = lines(g) {
+        let plane = plane(g, &lines);
+        tasks.for_each(|(task, (output, images))| {
+            scratch::with([plane.room()], |[lines]| {
+                let weights = |index| of_channel(task * some + index);
+                fixed::convolve(plane, images, weights, lines, output);
             });
         });
+        return output;
+    }
+    let taps = g.tap_offsets();
+    tasks.for_each(|(task, (output, images))| {
+        let planes = output.chunks_exact_mut(pixels);
+        let planes = planes.zip(images.chunks_exact(g.pixels())).enumerate();
+        for (index, (output, image)) in planes {
+            let (weight, bias) = of_channel(task * some + index);
+            scratch::with([g.plane_step()], |[padded]| {
+                g.pad(image, padded);
+                output.fill(bias);
+                gather(g, output, padded, weight, &taps);
+            });
+        }
+    });
     output
 }
 
@@ -48,77 +63,80 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     let kernel = g.kernel_height * g.kernel_width;
     if let Some(transposed) = g.transposed() {
         // A convolution of the gradient with the kernel turned around.
-        let turned: Vec<f32> = weight
-            .chunks_exact(kernel)
-            .flat_map(|weight| weight.iter().rev().copied())
-            .collect();
-        return forward(&transposed, gradient, &turned, None);
+        let mut turned = buffer::any(weight.len());
+        let kernels = turned.chunks_exact_mut(kernel);
+        for (turned, weight) in kernels.zip(weight.chunks_exact(kernel)) {
+            turned.copy_from_slice(weight);
+            turned.reverse();
+        }
+        let found = forward(&transposed, gradient, &turned, None);
+        buffer::recycle(turned);
+        return found;
+    }
+    let mut found = buffer::any(g.batch * g.channels * g.pixels());
+    let some = some_planes(g);
+    let of_channel = |index: usize| &weight[index % g.channels * kernel..][..kernel];
+    let tasks = found
+        .par_chunks_mut(some * g.pixels())
+        .zip(gradient.par_chunks(some * g.output_pixels()))
+        .enumerate();
+    if Spread::fits(g) {
+        let spread = Spread::new(g);
+        tasks.for_each(|(task, (found, gradients))| {
+            scratch::with(spread.room(), |memory| {
+                let weights = |index| of_channel(task * some + index);
+                spread.input_gradient(gradients, weights, memory, found);
+            });
+        });
+        return found;
     }
     let taps = g.tap_offsets();
-    let spread = Spread::new(g);
-    let mut found = buffer::any(g.batch * g.channels * g.pixels());
-    found
-        .par_chunks_exact_mut(g.pixels())
-        .zip(gradient.par_chunks_exact(g.output_pixels()))
-        .enumerate()
-        .with_min_len(some_planes(g))
-        .for_each(|(index, (found, gradient))| {
-            let weight = &weight[index % g.channels * kernel..][..kernel];
-            found.fill(0.0);
-            if spread.plane.fits() {
-                spread.input_gradient(g, weight, gradient, found);
-            } else {
-                scratch::with([g.plane_step()], |[padded]| {
-                    padded.fill(0.0);
-                    scatter(g, gradient, padded, weight, &taps);
-                    g.fold(padded, found);
-                });
-            }
-        });
+    tasks.for_each(|(task, (found, gradients))| {
+        let planes = found.chunks_exact_mut(g.pixels());
+        let planes = planes.zip(gradients.chunks_exact(g.output_pixels()));
+        for (index, (found, gradient)) in planes.enumerate() {
+            scratch::with([g.plane_step()], |[padded]| {
+                padded.fill(0.0);
+                scatter(g, gradient, padded, of_channel(task * some + index), &taps);
+                found.fill(0.0);
+                g.fold(padded, found);
+            });
+        }
+    });
     found
 }
 
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let (pixels, taps) = (g.output_pixels(), g.tap_offsets());
-    let plane = plane(g);
-    let pitch = plane.width.next_multiple_of(LANES);
-    let slack = pitch + LANES;
-    let margin = if plane.fits() {
-        fixed::margin(plane)
+    let (pixels, kernel) = (g.output_pixels(), g.kernel_height * g.kernel_width);
+    let mut parts = buffer::any(g.batch * g.outputs * kernel);
+    let some = some_planes(g);
+    let tasks = parts
+        .par_chunks_mut(some * kernel)
+        .zip(input.par_chunks(some * g.pixels()))
+        .zip(gradient.par_chunks(some * pixels));
+    if let Some(lines) = lines(g) {
+        let plane = plane(g, &lines);
+        tasks.for_each(|((parts, images), gradients)| {
+            scratch::with([plane.room()], |[lines]| {
+                fixed::weight_gradient(plane, images, gradients, lines, parts);
+            });
+        });
     } else {
-        0
-    };
-    let aligned_len = pitch * (plane.height + 2 * margin);
-    let mut parts = buffer::any(g.batch * g.outputs * taps.len());
-    parts
-        .par_chunks_exact_mut(taps.len())
-        .zip(input.par_chunks_exact(g.pixels()))
-        .zip(gradient.par_chunks_exact(pixels))
-        .with_min_len(some_planes(g))
-        .for_each(|((part, image), gradient)| {
-            let lengths = [g.plane_step() + slack, aligned_len];
-            scratch::with(lengths, |[padded, aligned]| {
-                g.pad(image, padded);
-                if !plane.fits() {
+        let taps = g.tap_offsets();
+        tasks.for_each(|((parts, images), gradients)| {
+            let planes = images.chunks_exact(g.pixels());
+            let planes = planes.zip(gradients.chunks_exact(pixels));
+            for (part, (image, gradient)) in parts.chunks_exact_mut(kernel).zip(planes) {
+                scratch::with([g.plane_step()], |[padded]| {
+                    g.pad(image, padded);
                     for (value, tap) in part.iter_mut().zip(&taps) {
                         *value = correlate(g, gradient, &padded[*tap..]);
                     }
-                    return;
-                }
-                // What lies beyond the image meets zeros, but must be a number itself.
-                padded[g.plane_step()..].fill(0.0);
-                aligned[..margin * pitch].fill(0.0);
-                aligned[aligned_len - margin * pitch..].fill(0.0);
-                let rows = gradient.chunks_exact(plane.width);
-                let middle = aligned[margin * pitch..].chunks_exact_mut(pitch);
-                for (aligned, row) in middle.zip(rows) {
-                    aligned[..row.len()].copy_from_slice(row);
-                    aligned[row.len()..].fill(0.0);
-                }
-                fixed::weight_gradient(plane, padded, aligned, part);
-            });
+                });
+            }
         });
-    let mut sums = buffer::zeros(g.outputs * taps.len());
+    }
+    let mut sums = buffer::zeros(g.outputs * kernel);
     for part in parts.chunks_exact(sums.len()) {
         add_assign(&mut sums, part);
     }
@@ -128,66 +146,25 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
 
 /// Planes that are worth handing to another thread.
 fn some_planes(g: &Geometry) -> usize {
-    (16 * 1024 / g.pixels()).max(1)
+    (32 * 1024 / g.pixels()).max(1)
 }
 
-fn plane(g: &Geometry) -> Plane {
+/// How rows lie for the loops of fixed size, if there is one for this kernel and stride.
+fn lines(g: &Geometry) -> Option<Lines<'_>> {
+    let kernel = [g.kernel_height, g.kernel_width];
+    let fits = (kernel == [3, 3] || kernel == [5, 5]) && matches!(g.stride, 1 | 2);
+    fits.then(|| Lines::new(g))
+}
+
+fn plane<'a>(g: &Geometry, lines: &'a Lines<'a>) -> Plane<'a> {
     Plane {
-        // A kernel that is no square has no loop of its own.
-        kernel: if g.kernel_height == g.kernel_width {
-            g.kernel_height
-        } else {
-            0
-        },
+        kernel: g.kernel_height,
         stride: g.stride,
         height: g.output_height,
         width: g.output_width,
-        row_step: g.row_step(),
-        phase_step: g.phase_width(),
-    }
-}
-
-/// The gradient spread out to the places in the padded image that it came from, zeros between, so
-/// that a convolution takes it to the gradient of the padded image.
-struct Spread {
-    plane: Plane,
-    /// Rows and columns of zeros before and after.
-    margin: usize,
-}
-
-impl Spread {
-    fn new(g: &Geometry) -> Self {
-        let margin = g.kernel_width - 1;
-        Self {
-            plane: Plane {
-                stride: 1,
-                height: g.padded_height(),
-                width: g.padded_width(),
-                row_step: g.padded_width() + margin,
-                phase_step: 0,
-                ..plane(g)
-            },
-            margin,
-        }
-    }
-
-    fn input_gradient(&self, g: &Geometry, weight: &[f32], gradient: &[f32], found: &mut [f32]) {
-        let Self { plane, margin } = *self;
-        let rows = plane.height + margin;
-        let turned: Vec<f32> = weight.iter().rev().copied().collect();
-        let lengths = [rows * plane.row_step, plane.height * plane.width];
-        scratch::with(lengths, |[spread, padded]| {
-            spread.fill(0.0);
-            let lines = spread[margin * plane.row_step..].chunks_mut(g.stride * plane.row_step);
-            for (line, row) in lines.zip(gradient.chunks_exact(g.output_width)) {
-                let line = line[margin..].iter_mut().step_by(g.stride);
-                for (place, value) in line.zip(row) {
-                    *place = *value;
-                }
-            }
-            fixed::convolve(plane, spread, &turned, 0.0, padded);
-            g.fold_plain(padded, found);
-        });
+        pixels: g.pixels(),
+        image_width: g.width,
+        lines,
     }
 }
 

@@ -1,156 +1,275 @@
-//! Depthwise kernels of 3 × 3 and 5 × 5, steps of 1 and 2, in vector registers: several output
-//! rows at a time.
+//! Depthwise kernels of 3 × 3 and 5 × 5, steps of 1 and 2, in vector registers: a tile of output
+//! rows and columns at a time, so that a vector of the image, once loaded, meets every row of the
+//! kernel.
 //!
-//! Every sum runs over its taps in the order of the weight, one fused multiply-add each; sums over
-//! an image keep 16 lanes whatever the vectors' width. So the results do not depend on it.
+//! Every sum of a convolution runs over the kernel's columns, and within a column over its rows,
+//! one fused multiply-add each; sums over an image keep 16 lanes whatever the vectors' width. So
+//! the results do not depend on it, nor on the tiles.
 
-use crate::math::{LANES, sum_lanes};
-use pulp::{Arch, Simd, WithSimd};
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+)]
 
-/// One plane of a padded image and what is made of it.
+use super::lines::Lines;
+use super::vector::{Tail, load, prefetch, store, unrolled};
+use crate::math::LANES;
+use crate::simd;
+use pulp::{Simd, WithSimd};
+use std::sync::atomic::{Ordering, compiler_fence};
+
+/// Planes of one kernel size, height and width.
 #[derive(Clone, Copy)]
-pub(super) struct Plane {
+pub(super) struct Plane<'a> {
     pub kernel: usize,
     pub stride: usize,
-    /// Of the output, or of the gradient.
+    /// Of the output.
     pub height: usize,
     pub width: usize,
-    /// From one row of the padded image to the next.
-    pub row_step: usize,
-    /// From the columns of one remainder modulo the stride to those of the next.
-    pub phase_step: usize,
+    /// Elements of an image, and of its rows.
+    pub pixels: usize,
+    pub image_width: usize,
+    pub lines: &'a Lines<'a>,
 }
 
-impl Plane {
-    /// Whether there is a loop for this size.
-    pub fn fits(&self) -> bool {
-        matches!((self.kernel, self.stride), (3 | 5, 1 | 2)) && self.height >= 4 && self.width >= 16
+impl Plane<'_> {
+    /// Elements of working memory for [`convolve`] and [`weight_gradient`]: the lines of two
+    /// bands, and one of zeros.
+    pub fn room(&self) -> usize {
+        (2 * self.lines.count(self.band()) + 1) * self.lines.pitch
     }
 
-    /// Where the column `kx` of the kernel begins.
-    #[inline(always)]
-    fn column<const STRIDE: usize>(&self, kx: usize) -> usize {
-        kx % STRIDE * self.phase_step + kx / STRIDE
+    /// Output rows whose lines exist together.
+    fn band(&self) -> usize {
+        self.lines.band(16)
     }
 }
 
-/// Writes the convolution of `image` with `weight` [kernel, kernel], plus `bias`, to `output`.
-pub(super) fn convolve(plane: Plane, image: &[f32], weight: &[f32], bias: f32, output: &mut [f32]) {
-    Arch::new().dispatch(Convolve {
+/// Writes the convolution of each of `images` with its own weight [kernel, kernel] and bias to
+/// `output`. `lines` has [`Plane::room`].
+pub(super) fn convolve<'a>(
+    plane: Plane,
+    images: &[f32],
+    weights: impl Fn(usize) -> (&'a [f32], f32),
+    lines: &mut [f32],
+    output: &mut [f32],
+) {
+    simd::arch().dispatch(Convolve {
         plane,
-        image,
-        weight,
-        bias,
+        images,
+        weights,
+        lines,
         output,
     });
 }
 
-struct Convolve<'a> {
-    plane: Plane,
-    image: &'a [f32],
-    weight: &'a [f32],
-    bias: f32,
+struct Convolve<'a, W> {
+    plane: Plane<'a>,
+    images: &'a [f32],
+    weights: W,
+    lines: &'a mut [f32],
     output: &'a mut [f32],
 }
 
-impl WithSimd for Convolve<'_> {
+impl<'a, W: Fn(usize) -> (&'a [f32], f32)> WithSimd for Convolve<'_, W> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         match (self.plane.kernel, self.plane.stride) {
-            (3, 1) => self.sized::<S, 3, 1>(simd),
-            (3, 2) => self.sized::<S, 3, 2>(simd),
-            (5, 1) => self.sized::<S, 5, 1>(simd),
-            (5, 2) => self.sized::<S, 5, 2>(simd),
+            (3, 1) => self.planes::<S, 3, 1>(simd),
+            (3, 2) => self.planes::<S, 3, 2>(simd),
+            (5, 1) => self.planes::<S, 5, 1>(simd),
+            (5, 2) => self.planes::<S, 5, 2>(simd),
             other => unreachable!("no depthwise loop for kernel and stride {other:?}"),
         }
     }
 }
 
-impl Convolve<'_> {
+impl<'a, W: Fn(usize) -> (&'a [f32], f32)> Convolve<'_, W> {
     #[inline(always)]
-    fn sized<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
-        // As many sums as the registers hold: the match is decided at compile time.
-        match (S::F32_LANES, self.plane.width) {
-            (16, 64..) => self.rows::<S, K, STRIDE, 4, 4>(simd),
-            (16, 32..) => self.rows::<S, K, STRIDE, 4, 2>(simd),
-            (16, _) => self.rows::<S, K, STRIDE, 4, 1>(simd),
-            (_, 32..) => self.rows::<S, K, STRIDE, 2, 4>(simd),
-            _ => self.rows::<S, K, STRIDE, 2, 2>(simd),
-        }
-    }
-
-    #[inline(always)]
-    fn rows<S: Simd, const K: usize, const STRIDE: usize, const R: usize, const N: usize>(
-        &mut self,
-        simd: S,
-    ) {
-        let Plane { height, width, .. } = self.plane;
-        let columns = N * S::F32_LANES;
-        // What does not fill a tile is covered by one that overlaps its neighbour.
-        for y in (0..height).step_by(R).map(|y| y.min(height - R)) {
-            for x in (0..width).step_by(columns).map(|x| x.min(width - columns)) {
-                let sums = self.tile::<S, K, STRIDE, R, N>(simd, y, x);
-                for (row, sums) in sums.iter().enumerate() {
-                    let output = &mut self.output[(y + row) * width + x..][..columns];
-                    S::as_mut_simd_f32s(output).0.copy_from_slice(sums);
-                }
+    fn planes<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
+        let Plane {
+            height,
+            width,
+            pixels,
+            image_width,
+            lines: form,
+            ..
+        } = self.plane;
+        let band = self.plane.band();
+        self.lines.fill(0.0);
+        let (mut now, mut next) = self.lines.split_at_mut(form.count(band) * form.pitch);
+        let bands = height.div_ceil(band);
+        let count = self.images.len() / pixels * bands;
+        // A band's lines are written one band ahead: read at once, they would not be in the cache
+        // yet, and the image they come from neither.
+        let fill = |job: usize, lines: &mut [f32]| {
+            let image = &self.images[job / bands * pixels..][..pixels];
+            let first = job % bands * band;
+            let lines = &mut lines[..form.count(band.min(height - first)) * form.pitch];
+            form.fill(simd, image, first * STRIDE, lines);
+        };
+        fill(0, now);
+        for job in 0..count {
+            if job + 1 < count {
+                fill(job + 1, next);
             }
+            let (weight, bias) = (self.weights)(job / bands);
+            let first = job % bands * band;
+            let rows = band.min(height - first);
+            let output = &mut self.output[(job / bands * height + first) * width..][..rows * width];
+            let ahead = job + 2;
+            let ahead = ahead / bands * pixels + ahead % bands * band * STRIDE * image_width;
+            let ahead = self.images.get(ahead..).unwrap_or_default();
+            let band = Band {
+                ahead: &ahead[..ahead.len().min(pixels / bands)],
+                form,
+                lines: now,
+                weight,
+                bias,
+                width,
+                output,
+            };
+            band.tiles::<S, K, STRIDE>(simd);
+            std::mem::swap(&mut now, &mut next);
         }
-    }
-
-    #[inline(always)]
-    fn tile<S: Simd, const K: usize, const STRIDE: usize, const R: usize, const N: usize>(
-        &self,
-        simd: S,
-        y: usize,
-        x: usize,
-    ) -> [[S::f32s; N]; R] {
-        let mut sums = [[simd.splat_f32s(self.bias); N]; R];
-        let (weight, _) = self.weight.as_chunks::<K>();
-        for (ky, weight) in weight.iter().enumerate() {
-            let lines: [&[f32]; R] = std::array::from_fn(|row| {
-                let place = ((y + row) * STRIDE + ky) * self.plane.row_step + x;
-                &self.image[place..]
-            });
-            for (kx, factor) in weight.iter().enumerate() {
-                let at = self.plane.column::<STRIDE>(kx);
-                let factor = simd.splat_f32s(*factor);
-                for (sums, line) in sums.iter_mut().zip(lines) {
-                    let (values, _) = S::as_simd_f32s(&line[at..at + N * S::F32_LANES]);
-                    for (sum, value) in sums.iter_mut().zip(values) {
-                        *sum = simd.mul_add_f32s(factor, *value, *sum);
-                    }
-                }
-            }
-        }
-        // Element by element, so that the sums stay in registers whatever becomes of the copy.
-        std::array::from_fn(|r| std::array::from_fn(|n| sums[r][n]))
     }
 }
 
-/// Writes the sums of `gradient` · `image`, shifted by each tap, to `sums` [kernel, kernel].
-/// Rows of `gradient` are a multiple of 16 long, and zero beyond the plane's width, as are
-/// [`margin`] rows before the first and after the last; `image` can be read as far beyond its end.
-pub(super) fn weight_gradient(plane: Plane, image: &[f32], gradient: &[f32], sums: &mut [f32]) {
-    Arch::new().dispatch(WeightGradient {
+/// Some rows of one plane.
+struct Band<'a> {
+    form: &'a Lines<'a>,
+    lines: &'a [f32],
+    weight: &'a [f32],
+    bias: f32,
+    width: usize,
+    output: &'a mut [f32],
+    /// What will be read next.
+    ahead: &'a [f32],
+}
+
+impl Band<'_> {
+    #[inline(always)]
+    fn tiles<S: Simd, const K: usize, const STRIDE: usize>(mut self, simd: S) {
+        let rows = self.output.len() / self.width;
+        // As many sums as leave registers for the rest: the match is decided at compile time,
+        // but for the sizes. Tall tiles load least.
+        match (S::F32_LANES, STRIDE, self.width, rows) {
+            (16, _, 49.., 4..) => self.columns::<S, K, STRIDE, 4, 4>(simd),
+            (16, _, 17.., 8..) => self.columns::<S, K, STRIDE, 8, 2>(simd),
+            (16, _, 17.., 4..) => self.columns::<S, K, STRIDE, 4, 2>(simd),
+            (16, _, _, 8..) | (8, _, _, 8..) => self.columns::<S, K, STRIDE, 8, 1>(simd),
+            (16, _, _, 4..) | (8, _, _, 4..) => self.columns::<S, K, STRIDE, 4, 1>(simd),
+            (4, _, 5.., 8..) => self.columns::<S, K, STRIDE, 8, 2>(simd),
+            (_, _, _, 4..) => self.columns::<S, K, STRIDE, 4, 2>(simd),
+            _ => self.columns::<S, K, STRIDE, 1, 1>(simd),
+        }
+    }
+
+    #[inline(always)]
+    fn columns<S: Simd, const K: usize, const STRIDE: usize, const R: usize, const N: usize>(
+        &mut self,
+        simd: S,
+    ) {
+        let (width, columns) = (self.width, N * S::F32_LANES);
+        let rows = self.output.len() / width;
+        // Rows that do not fill a tile are covered by one that overlaps its neighbour.
+        let tiles = rows.div_ceil(R) * width.div_ceil(columns);
+        let mut ahead = self
+            .ahead
+            .chunks(self.ahead.len().div_ceil(tiles).max(LANES));
+        for y in (0..rows).step_by(R).map(|y| y.min(rows - R)) {
+            for x in (0..width).step_by(columns) {
+                // With a stride of 2 so much is read that it would push out what is in use.
+                if STRIDE == 1 {
+                    prefetch(ahead.next().unwrap_or_default());
+                }
+                self.tile::<S, K, STRIDE, R, N>(simd, y, x);
+            }
+        }
+    }
+
+    /// Writes the outputs from row `y` and column `x`, as far as there are columns.
+    #[inline(always)]
+    fn tile<S: Simd, const K: usize, const STRIDE: usize, const R: usize, const N: usize>(
+        &mut self,
+        simd: S,
+        y: usize,
+        x: usize,
+    ) {
+        let (pitch, width) = (self.form.pitch, self.width);
+        let rows = (R - 1) * STRIDE + K;
+        let lines = &self.lines[y * STRIDE * pitch..][..rows * pitch];
+        let weight = &self.weight[..K * K];
+        let mut sums = [[simd.splat_f32s(self.bias); N]; R];
+        for kx in 0..K {
+            let at = self.form.column(kx) + x;
+            assert!(at + N * S::F32_LANES <= pitch, "a tile within its lines");
+            let mut factors = [simd.splat_f32s(0.0); K];
+            for ky in 0..K {
+                factors[ky] = simd.splat_f32s(weight[ky * K + kx]);
+            }
+            unrolled!(j in rows => {
+                // Loads that were moved up would need more registers than there are.
+                compiler_fence(Ordering::SeqCst);
+                for n in 0..N {
+                    // SAFETY: row j < rows of `lines`, and in it N vectors from `at`, which end
+                    // before the row does: asserted above.
+                    let value = unsafe { load::<S>(lines, j * pitch + at + n * S::F32_LANES) };
+                    for ky in 0..K {
+                        if j >= ky && (j - ky) % STRIDE == 0 && (j - ky) / STRIDE < R {
+                            let sum = &mut sums[(j - ky) / STRIDE][n];
+                            *sum = simd.mul_add_f32s(factors[ky], value, *sum);
+                        }
+                    }
+                }
+            });
+        }
+        let output = &mut self.output[y * width..(y + R) * width];
+        if x + N * S::F32_LANES <= width {
+            unrolled!(r in R => {
+                for n in 0..N {
+                    // SAFETY: row r < R of `output`, and N vectors from x end within its width.
+                    unsafe { store::<S>(output, r * width + x + n * S::F32_LANES, sums[r][n]) }
+                }
+            });
+            return;
+        }
+        for n in 0..N {
+            let x = (x + n * S::F32_LANES).min(width);
+            let tail = Tail::new(simd, width - x);
+            unrolled!(r in R => {
+                // SAFETY: row r < R of `output`, and the lanes from x end within its width.
+                unsafe { tail.store(simd, output, r * width + x, sums[r][n]) }
+            });
+        }
+    }
+}
+
+/// Writes, for each of `images` and its gradient, the sums of gradient · image shifted by each
+/// tap, to `sums` [plane, kernel, kernel]. `lines` has [`Plane::room`].
+pub(super) fn weight_gradient(
+    plane: Plane,
+    images: &[f32],
+    gradients: &[f32],
+    lines: &mut [f32],
+    sums: &mut [f32],
+) {
+    simd::arch().dispatch(WeightGradient {
         plane,
-        image,
-        gradient,
+        images,
+        gradients,
+        lines,
         sums,
     });
 }
 
-/// Rows of zeros about the gradient.
-pub(super) fn margin(plane: Plane) -> usize {
-    (plane.kernel - 1) / plane.stride
-}
-
 struct WeightGradient<'a> {
-    plane: Plane,
-    image: &'a [f32],
-    gradient: &'a [f32],
+    plane: Plane<'a>,
+    images: &'a [f32],
+    gradients: &'a [f32],
+    lines: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
@@ -160,10 +279,10 @@ impl WithSimd for WeightGradient<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         match (self.plane.kernel, self.plane.stride) {
-            (3, 1) => self.sized::<S, 3, 1>(simd),
-            (3, 2) => self.sized::<S, 3, 2>(simd),
-            (5, 1) => self.sized::<S, 5, 1>(simd),
-            (5, 2) => self.sized::<S, 5, 2>(simd),
+            (3, 1) => self.planes::<S, 3, 1>(simd),
+            (3, 2) => self.planes::<S, 3, 2>(simd),
+            (5, 1) => self.planes::<S, 5, 1>(simd),
+            (5, 2) => self.planes::<S, 5, 2>(simd),
             other => unreachable!("no depthwise loop for kernel and stride {other:?}"),
         }
     }
@@ -171,25 +290,109 @@ impl WithSimd for WeightGradient<'_> {
 
 impl WeightGradient<'_> {
     #[inline(always)]
-    fn sized<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
-        match S::F32_LANES {
-            16 => self.all_taps::<S, K, STRIDE>(simd),
-            8 => (0..K).for_each(|ky| self.taps::<S, K, STRIDE, 2>(simd, ky)),
-            4 => (0..K).for_each(|ky| self.taps::<S, K, STRIDE, 4>(simd, ky)),
-            _ => (0..K).for_each(|ky| self.taps::<S, K, STRIDE, 16>(simd, ky)),
+    fn planes<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
+        let Plane {
+            height,
+            width,
+            pixels,
+            lines: form,
+            ..
+        } = self.plane;
+        let band = self.plane.band();
+        self.lines.fill(0.0);
+        let (lines, zeros) = self.lines.split_at_mut(self.plane.room() - form.pitch);
+        let (mut now, mut next) = lines.split_at_mut(lines.len() / 2);
+        let bands = height.div_ceil(band);
+        let count = self.images.len() / pixels * bands;
+        let fill = |job: usize, lines: &mut [f32]| {
+            let image = &self.images[job / bands * pixels..][..pixels];
+            let first = job % bands * band;
+            let lines = &mut lines[..form.count(band.min(height - first)) * form.pitch];
+            form.fill(simd, image, first * STRIDE, lines);
+        };
+        fill(0, now);
+        let mut sums = [[[0.0; LANES]; K]; K];
+        for job in 0..count {
+            if job + 1 < count {
+                fill(job + 1, next);
+            }
+            let first = job % bands * band;
+            let rows = band.min(height - first);
+            let taps = Taps {
+                form,
+                lines: &now[..form.count(rows) * form.pitch],
+                zeros,
+                gradient: &self.gradients[(job / bands * height + first) * width..][..rows * width],
+                width,
+            };
+            match S::F32_LANES {
+                16 => taps.all::<S, K, STRIDE>(simd, &mut sums),
+                8 => taps.row_by_row::<S, K, STRIDE, 2>(simd, &mut sums),
+                4 => taps.row_by_row::<S, K, STRIDE, 4>(simd, &mut sums),
+                _ => taps.row_by_row::<S, K, STRIDE, 16>(simd, &mut sums),
+            }
+            std::mem::swap(&mut now, &mut next);
+            if job % bands == bands - 1 {
+                let found = &mut self.sums[job / bands * K * K..][..K * K];
+                totals(sums.as_flattened(), found);
+                sums = [[[0.0; LANES]; K]; K];
+            }
         }
     }
+}
 
+/// The sum of each 16 lanes, in the order of [`crate::math::sum_lanes`], but half of the way for
+/// all of them and then the rest: that is what the compiler finds good instructions for.
+#[inline(always)]
+fn totals(sums: &[[f32; LANES]], found: &mut [f32]) {
+    let mut quarters = [[0.0; LANES / 4]; 25];
+    for (quarter, lanes) in quarters.iter_mut().zip(sums) {
+        let (low, high) = lanes.split_at(LANES / 2);
+        let mut half = [0.0; LANES / 2];
+        for i in 0..LANES / 2 {
+            half[i] = low[i] + high[i];
+        }
+        for i in 0..LANES / 4 {
+            quarter[i] = half[i] + half[i + LANES / 4];
+        }
+    }
+    for (found, [a, b, c, d]) in found.iter_mut().zip(&quarters) {
+        *found = (a + c) + (b + d);
+    }
+}
+
+/// Some rows of one gradient and the lines that its taps see.
+struct Taps<'a> {
+    form: &'a Lines<'a>,
+    lines: &'a [f32],
+    /// At least as many as a row of the gradient has.
+    zeros: &'a [f32],
+    gradient: &'a [f32],
+    width: usize,
+}
+
+impl Taps<'_> {
     /// With a register for every tap, each row of the image is read once.
     #[inline(always)]
-    fn all_taps<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
-        let mut sums = [[simd.splat_f32s(0.0); K]; K];
-        self.phase::<S, K, STRIDE, 0>(simd, &mut sums);
-        if STRIDE == 2 {
-            self.phase::<S, K, STRIDE, 1>(simd, &mut sums);
+    fn all<S: Simd, const K: usize, const STRIDE: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[[f32; LANES]; K]; K],
+    ) {
+        let mut held = [[simd.splat_f32s(0.0); K]; K];
+        for ky in 0..K {
+            for kx in 0..K {
+                held[ky][kx] = S::as_simd_f32s(&sums[ky][kx]).0[0];
+            }
         }
-        for (found, sum) in self.sums.iter_mut().zip(sums.as_flattened()) {
-            *found = total::<S, 1>(&[*sum]);
+        self.phase::<S, K, STRIDE, 0>(simd, &mut held);
+        if STRIDE == 2 {
+            self.phase::<S, K, STRIDE, 1>(simd, &mut held);
+        }
+        for ky in 0..K {
+            for kx in 0..K {
+                S::as_mut_simd_f32s(&mut sums[ky][kx]).0[0] = held[ky][kx];
+            }
         }
     }
 
@@ -200,71 +403,122 @@ impl WeightGradient<'_> {
         simd: S,
         sums: &mut [[S::f32s; K]; K],
     ) {
-        let plane = self.plane;
-        let pitch = plane.width.next_multiple_of(LANES);
-        let margin = margin(plane);
-        let rows = (plane.height - 1) * STRIDE + K - PHASE;
-        for j in 0..rows.div_ceil(STRIDE) {
-            let line = &self.image[(j * STRIDE + PHASE) * plane.row_step..];
-            // The gradient rows that tap rows PHASE, PHASE + STRIDE, ... meet, backwards.
-            let last = (j + margin) * pitch;
-            let gradients: [&[f32]; K] = std::array::from_fn(|back| {
-                let place = last.saturating_sub(back * pitch);
-                &self.gradient[place..place + pitch]
-            });
-            for x in (0..pitch).step_by(LANES) {
-                let values: [S::f32s; K] = std::array::from_fn(|kx| {
-                    let at = x + plane.column::<STRIDE>(kx);
-                    S::as_simd_f32s(&line[at..at + LANES]).0[0]
-                });
-                for (ky, sums) in sums.iter_mut().enumerate() {
-                    if ky % STRIDE == PHASE {
-                        let row = gradients[ky / STRIDE];
-                        let factor = S::as_simd_f32s(&row[x..x + LANES]).0[0];
-                        for (sum, value) in sums.iter_mut().zip(values) {
-                            *sum = simd.mul_add_f32s(factor, value, *sum);
+        let (pitch, width) = (self.form.pitch, self.width);
+        let whole = width - width % S::F32_LANES;
+        let tail = Tail::new(simd, width - whole);
+        let rows = self.gradient.len() / width;
+        let zeros = &self.zeros[..width];
+        let columns = self.columns::<S, K>();
+        for (j, line) in self
+            .lines
+            .chunks_exact(pitch)
+            .skip(PHASE)
+            .step_by(STRIDE)
+            .enumerate()
+        {
+            // The gradient rows that tap rows PHASE, PHASE + STRIDE, ... meet, backwards; before
+            // the first and after the last there is nothing.
+            let mut gradients = [zeros; K];
+            for (back, gradient) in gradients.iter_mut().enumerate() {
+                if j >= back && j - back < rows {
+                    *gradient = &self.gradient[(j - back) * width..][..width];
+                }
+            }
+            for x in (0..whole).step_by(LANES) {
+                let mut factors = [simd.splat_f32s(0.0); K];
+                for back in 0..K.div_ceil(STRIDE) {
+                    // SAFETY: a vector from x ends within the width, which every row has.
+                    factors[back] = unsafe { load::<S>(gradients[back], x) };
+                }
+                self.step::<S, K, STRIDE, PHASE>(simd, line, &columns, x, &factors, sums);
+            }
+            if whole < width {
+                let mut factors = [simd.splat_f32s(0.0); K];
+                for back in 0..K.div_ceil(STRIDE) {
+                    // SAFETY: the rest of a row of this width.
+                    factors[back] = unsafe { tail.load(simd, gradients[back], whole) };
+                }
+                self.step::<S, K, STRIDE, PHASE>(simd, line, &columns, whole, &factors, sums);
+            }
+        }
+    }
+
+    /// Where the kernel's columns begin in a line; vectors from there, as many as a row of the
+    /// gradient has, end within it.
+    #[inline(always)]
+    fn columns<S: Simd, const K: usize>(&self) -> [usize; K] {
+        let mut columns = [0; K];
+        for (kx, column) in columns.iter_mut().enumerate() {
+            *column = self.form.column(kx);
+            let last = *column + self.width.next_multiple_of(LANES);
+            assert!(last <= self.form.pitch, "a row within its line");
+        }
+        columns
+    }
+
+    /// Adds 16 columns of an image row, times the gradient rows that see it.
+    #[inline(always)]
+    fn step<S: Simd, const K: usize, const STRIDE: usize, const PHASE: usize>(
+        &self,
+        simd: S,
+        line: &[f32],
+        columns: &[usize; K],
+        x: usize,
+        factors: &[S::f32s; K],
+        sums: &mut [[S::f32s; K]; K],
+    ) {
+        for kx in 0..K {
+            // SAFETY: x is a multiple of 16 below the width, so 16 columns from it end within the
+            // line: asserted by [`Taps::columns`].
+            let value = unsafe { load::<S>(line, columns[kx] + x) };
+            for ky in 0..K {
+                if ky % STRIDE == PHASE {
+                    sums[ky][kx] = simd.mul_add_f32s(factors[ky / STRIDE], value, sums[ky][kx]);
+                }
+            }
+        }
+    }
+
+    /// The sums of one row of the kernel after the other.
+    #[inline(always)]
+    fn row_by_row<S: Simd, const K: usize, const STRIDE: usize, const N: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[[f32; LANES]; K]; K],
+    ) {
+        let (pitch, width) = (self.form.pitch, self.width);
+        for (ky, kept) in sums.iter_mut().enumerate() {
+            let mut sums = [[simd.splat_f32s(0.0); N]; K];
+            for (sums, kept) in sums.iter_mut().zip(&*kept) {
+                sums.copy_from_slice(S::as_simd_f32s(kept).0);
+            }
+            for (y, row) in self.gradient.chunks_exact(width).enumerate() {
+                let line = &self.lines[(y * STRIDE + ky) * pitch..][..pitch];
+                for x in (0..width).step_by(LANES) {
+                    let mut factors = [simd.splat_f32s(0.0); N];
+                    for n in 0..N {
+                        let x = (x + n * S::F32_LANES).min(width);
+                        // SAFETY: a vector, or the lanes from x, end within the width of the row.
+                        factors[n] = unsafe {
+                            if x + S::F32_LANES <= width {
+                                load::<S>(row, x)
+                            } else {
+                                Tail::new(simd, width - x).load(simd, row, x)
+                            }
+                        };
+                    }
+                    for (kx, sums) in sums.iter_mut().enumerate() {
+                        let at = self.form.column(kx) + x;
+                        let (values, _) = S::as_simd_f32s(&line[at..at + LANES]);
+                        for n in 0..N {
+                            sums[n] = simd.mul_add_f32s(factors[n], values[n], sums[n]);
                         }
                     }
                 }
             }
-        }
-    }
-
-    /// The sums of one row of the kernel.
-    #[inline(always)]
-    fn taps<S: Simd, const K: usize, const STRIDE: usize, const N: usize>(
-        &mut self,
-        simd: S,
-        ky: usize,
-    ) {
-        let plane = self.plane;
-        let pitch = plane.width.next_multiple_of(LANES);
-        let mut sums = [[simd.splat_f32s(0.0); N]; K];
-        let rows = self.gradient.chunks_exact(pitch).skip(margin(plane));
-        for (y, row) in rows.take(plane.height).enumerate() {
-            let line = &self.image[(y * STRIDE + ky) * plane.row_step..];
-            let (row, _) = row.as_chunks::<LANES>();
-            for (x, factors) in row.iter().enumerate() {
-                let (factors, _) = S::as_simd_f32s(factors);
-                for (kx, sums) in sums.iter_mut().enumerate() {
-                    let at = x * LANES + plane.column::<STRIDE>(kx);
-                    let (values, _) = S::as_simd_f32s(&line[at..at + LANES]);
-                    for n in 0..N {
-                        sums[n] = simd.mul_add_f32s(factors[n], values[n], sums[n]);
-                    }
-                }
+            for (sums, kept) in sums.iter().zip(kept) {
+                S::as_mut_simd_f32s(kept).0.copy_from_slice(sums);
             }
         }
-        for (found, sums) in self.sums[ky * K..].iter_mut().zip(&sums) {
-            *found = total::<S, N>(sums);
-        }
     }
-}
-
-/// The sum of 16 lanes.
-#[inline(always)]
-fn total<S: Simd, const N: usize>(sums: &[S::f32s; N]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    S::as_mut_simd_f32s(&mut lanes).0.copy_from_slice(sums);
-    sum_lanes(lanes)
 }

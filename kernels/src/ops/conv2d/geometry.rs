@@ -148,6 +148,26 @@ impl Geometry {
         self.channels / self.groups * self.kernel_height * self.kernel_width
     }
 
+    /// For each row of the padded image, the image row it shows; `None` is zero.
+    pub fn rows(&self) -> &[Option<usize>] {
+        &self.rows
+    }
+
+    /// The padded columns to the left and right of the image, and what they show.
+    pub fn fringe(&self) -> &[(usize, Option<usize>)] {
+        &self.fringe
+    }
+
+    /// Where the image begins in a padded row.
+    pub fn left(&self) -> usize {
+        self.left
+    }
+
+    /// What lies beyond the edge of rows and of columns.
+    pub fn pads(&self) -> [Pad; 2] {
+        self.pads
+    }
+
     /// Whether the padded image differs from the image.
     pub fn is_padded(&self) -> bool {
         self.rows.len() != self.height || self.columns.len() != self.width || self.stride != 1
@@ -181,16 +201,21 @@ impl Geometry {
     /// Where the first output pixel finds each tap in the padded image of its group, in the
     /// order of the weight: [channel, kernel row, kernel column].
     pub fn tap_offsets(&self) -> Vec<usize> {
-        let mut offsets = Vec::with_capacity(self.group_taps());
-        for channel in 0..self.channels / self.groups {
-            for ky in 0..self.kernel_height {
-                for kx in 0..self.kernel_width {
-                    let column = kx % self.stride * self.phase_width() + kx / self.stride;
-                    offsets.push(channel * self.plane_step() + ky * self.row_step() + column);
-                }
-            }
-        }
+        let mut offsets = vec![0; self.group_taps()];
+        self.tap_offsets_from(0, self.plane_step(), &mut offsets);
         offsets
+    }
+
+    /// The same for some taps from `first`, where of each channel only some rows are there,
+    /// `plane_step` elements.
+    pub fn tap_offsets_from(&self, first: usize, plane_step: usize, offsets: &mut [usize]) {
+        let kernel = self.kernel_height * self.kernel_width;
+        for (tap, offset) in (first..).zip(offsets) {
+            let (channel, tap) = (tap / kernel, tap % kernel);
+            let (ky, kx) = (tap / self.kernel_width, tap % self.kernel_width);
+            let column = kx % self.stride * self.phase_width() + kx / self.stride;
+            *offset = channel * plane_step + ky * self.row_step() + column;
+        }
     }
 
     /// How much further than the first output pixel this one looks.
@@ -304,11 +329,19 @@ impl Geometry {
     /// Writes every channel of `image` with its padding around it. Within a row, the columns that
     /// share a remainder modulo the stride lie together, so that taps read neighbours.
     pub fn pad(&self, image: &[f32], padded: &mut [f32]) {
-        let mut line = vec![0.0; self.row_step()];
+        self.pad_rows(image, 0, self.plane_step(), padded);
+    }
+
+    /// The same for some rows from `first_row`: `plane_step` elements of each channel.
+    pub fn pad_rows(&self, image: &[f32], first_row: usize, plane_step: usize, padded: &mut [f32]) {
+        let mut line = match self.stride {
+            1 => Vec::new(),
+            _ => vec![0.0; self.row_step()],
+        };
         let planes = image.chunks_exact(self.pixels());
-        for (plane, padded) in planes.zip(padded.chunks_exact_mut(self.plane_step())) {
+        for (plane, padded) in planes.zip(padded.chunks_exact_mut(plane_step)) {
             let padded_rows = padded.chunks_exact_mut(self.row_step());
-            for (padded_row, source) in padded_rows.zip(&self.rows) {
+            for (padded_row, source) in padded_rows.zip(&self.rows[first_row..]) {
                 let Some(source) = source else {
                     padded_row.fill(0.0);
                     continue;
@@ -360,16 +393,6 @@ impl Geometry {
         }
     }
 
-    /// As [`Geometry::fold`] for one plane whose columns are in their order.
-    pub fn fold_plain(&self, padded: &[f32], plane: &mut [f32]) {
-        let padded_rows = padded.chunks_exact(self.columns.len());
-        for (line, source) in padded_rows.zip(&self.rows) {
-            if let Some(source) = source {
-                self.fold_row(line, &mut plane[source * self.width..][..self.width]);
-            }
-        }
-    }
-
     fn fold_row(&self, line: &[f32], row: &mut [f32]) {
         for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
             *sum += value;
@@ -405,11 +428,11 @@ impl Geometry {
     }
 
     /// As [`Geometry::pad`], but with the channels of a pixel side by side, for as many channels
-    /// as `image` has: [row, column, channel].
-    pub fn pad_interleaved(&self, image: &[f32], padded: &mut [f32]) {
+    /// as `image` has, and as many rows from `first_row` as `padded` holds: [row, column, channel].
+    pub fn pad_interleaved(&self, image: &[f32], first_row: usize, padded: &mut [f32]) {
         let channels = image.len() / self.pixels();
         let padded_rows = padded.chunks_exact_mut(self.columns.len() * channels);
-        for (padded_row, source) in padded_rows.zip(&self.rows) {
+        for (padded_row, source) in padded_rows.zip(&self.rows[first_row..]) {
             let Some(source) = source else {
                 padded_row.fill(0.0);
                 continue;

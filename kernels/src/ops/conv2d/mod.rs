@@ -6,11 +6,14 @@ mod dense;
 mod depthwise;
 mod fixed;
 mod geometry;
+mod lines;
 pub(crate) mod on_cuda;
 mod panel;
+mod spread;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod vector;
 
 use crate::cuda::Cuda;
 use crate::device::Device;

@@ -1,9 +1,16 @@
 //! Panels of 32 output pixels: gathered from a padded image, or read where they are; and where
 //! the sums over a panel go.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+)]
+
 use super::geometry::Geometry;
 use super::tile::{PANEL, RUN, Sink, Values};
-use pulp::{Arch, Simd};
+use super::vector::{Tail, store};
+use crate::simd;
+use pulp::Simd;
 
 /// A panel that was gathered, one row for each term.
 #[derive(Clone, Copy)]
@@ -77,29 +84,68 @@ impl Sink for Keep<'_> {
     }
 }
 
-/// Adds sums to the places in a padded image that their taps look at.
-pub(super) struct AddTaps<'a> {
-    pub image: &'a mut [f32],
-    pub taps: &'a [usize],
-    pub runs: &'a Runs,
+/// Writes finished sums to the output: the last terms, what [`Keep`] kept of the earlier ones,
+/// and the bias.
+pub(super) struct Finish<'a> {
+    /// The kept sums, from the first column, and their step; `None` when there were no earlier
+    /// terms.
+    pub kept: Option<(&'a [f32], usize)>,
+    pub bias: Option<&'a [f32]>,
+    /// The whole output, whose rows are `pixels` long.
+    pub output: &'a mut [f32],
+    pub pixels: usize,
+    /// The pixel of the first column, and the one after the last.
+    pub first: usize,
+    pub last: usize,
 }
 
-impl Sink for AddTaps<'_> {
+impl Sink for Finish<'_> {
     #[inline(always)]
     fn take<S: Simd, const R: usize, const N: usize>(
         &mut self,
-        _: S,
+        simd: S,
         row: usize,
         from: usize,
         sums: &[[S::f32s; N]; R],
     ) {
-        for (tap, sums) in self.taps[row..].iter().zip(sums) {
-            let mut line = [0.0; PANEL];
-            let width = N * S::F32_LANES;
-            S::as_mut_simd_f32s(&mut line[..width])
-                .0
-                .copy_from_slice(sums);
-            self.runs.add(self.image, *tap, from, &line[..width]);
+        let pixel = self.first + from;
+        if pixel >= self.last {
+            return;
+        }
+        let rows = self.output.len() / self.pixels;
+        let columns = N * S::F32_LANES;
+        // Rows beyond the last were only there to fill the tile.
+        for (r, sums) in sums.iter().enumerate().take(rows.saturating_sub(row)) {
+            let mut sums = *sums;
+            if let Some((kept, step)) = self.kept {
+                let kept = &kept[(row + r) * step + from..][..columns];
+                for n in 0..N {
+                    let (kept, _) = S::as_simd_f32s(&kept[n * S::F32_LANES..][..S::F32_LANES]);
+                    sums[n] = simd.add_f32s(sums[n], kept[0]);
+                }
+            }
+            if let Some(bias) = self.bias {
+                let bias = simd.splat_f32s(bias[row + r]);
+                for n in 0..N {
+                    sums[n] = simd.add_f32s(sums[n], bias);
+                }
+            }
+            let output = &mut self.output[(row + r) * self.pixels + pixel..];
+            if pixel + columns <= self.last {
+                let output = &mut output[..columns];
+                for n in 0..N {
+                    // SAFETY: N vectors from the start of a slice that long.
+                    unsafe { store::<S>(output, n * S::F32_LANES, sums[n]) };
+                }
+                continue;
+            }
+            let output = &mut output[..self.last - pixel];
+            for n in 0..N {
+                let at = (n * S::F32_LANES).min(output.len());
+                let tail = Tail::new(simd, output.len() - at);
+                // SAFETY: the lanes from `at`, as far as the slice reaches.
+                unsafe { tail.store(simd, output, at, sums[n]) };
+            }
         }
     }
 }
@@ -113,7 +159,8 @@ pub(super) struct Runs {
 }
 
 impl Runs {
-    pub fn new(g: &Geometry, first_pixel: usize) -> Self {
+    /// `origin` is where the rows that are there begin in the padded image.
+    pub fn new(g: &Geometry, first_pixel: usize, origin: usize) -> Self {
         let valid = PANEL.min(g.output_pixels() - first_pixel);
         // The longest power of two that never crosses the end of a row.
         let length = if g.is_pointwise() && valid == PANEL {
@@ -125,7 +172,7 @@ impl Runs {
         let mut starts = [0; PANEL];
         for (start, pixel) in starts.iter_mut().zip((first_pixel..).step_by(length)) {
             if pixel < first_pixel + valid {
-                *start = g.pixel_offset(pixel);
+                *start = g.pixel_offset(pixel) - origin;
             }
         }
         Self {
@@ -146,7 +193,7 @@ impl Runs {
 
     /// One row of the panel for each tap.
     pub fn gather(&self, image: &[f32], taps: &[usize], panel: &mut [[f32; PANEL]]) {
-        Arch::new().dispatch(|| match self.length {
+        simd::arch().dispatch(|| match self.length {
             PANEL => self.gather_runs::<PANEL>(image, taps, panel),
             16 => self.gather_runs::<16>(image, taps, panel),
             8 => self.gather_runs::<8>(image, taps, panel),
@@ -171,21 +218,24 @@ impl Runs {
         }
     }
 
-    /// The transpose of [`Runs::gather`], for one tap and the pixels from `from`.
-    #[inline(always)]
-    fn add(&self, image: &mut [f32], tap: usize, from: usize, sums: &[f32]) {
-        match self.length {
-            RUN | PANEL if sums.len() >= RUN => self.add_runs::<RUN>(image, tap, from, sums),
-            4 | 8 | RUN | PANEL => self.add_runs::<4>(image, tap, from, sums),
-            2 => self.add_runs::<2>(image, tap, from, sums),
-            _ => self.add_runs::<1>(image, tap, from, sums),
-        }
+    /// The transpose of [`Runs::gather`]: adds one row of sums for each tap.
+    pub fn scatter(&self, sums: &[[f32; PANEL]], taps: &[usize], image: &mut [f32]) {
+        simd::arch().dispatch(|| {
+            for (sums, tap) in sums.iter().zip(taps) {
+                match self.length {
+                    RUN | PANEL => self.add_runs::<RUN>(image, *tap, sums),
+                    4 | 8 => self.add_runs::<4>(image, *tap, sums),
+                    2 => self.add_runs::<2>(image, *tap, sums),
+                    _ => self.add_runs::<1>(image, *tap, sums),
+                }
+            }
+        });
     }
 
     #[inline(always)]
-    fn add_runs<const N: usize>(&self, image: &mut [f32], tap: usize, from: usize, sums: &[f32]) {
+    fn add_runs<const N: usize>(&self, image: &mut [f32], tap: usize, sums: &[f32; PANEL]) {
         let image = &mut image[tap..];
-        for (at, run) in (from..self.valid).step_by(N).zip(sums.as_chunks::<N>().0) {
+        for (at, run) in (0..self.valid).step_by(N).zip(sums.as_chunks::<N>().0) {
             let start = self.starts[at / self.length] + at % self.length;
             if let Some(values) = image[start..].first_chunk_mut::<N>() {
                 for (value, sum) in values.iter_mut().zip(run) {

@@ -133,6 +133,33 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [2, 1, 5, 5],
             options(2, [1, 2, 1, 2], Reflect, Zero, 2),
         ),
+        // Several bands of rows, tiles of every height and width, a ragged end of both.
+        (
+            [1, 2, 37, 250],
+            [2, 1, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 2),
+        ),
+        (
+            [2, 1, 19, 16],
+            [1, 1, 5, 5],
+            options(1, [2, 2, 2, 2], Zero, Zero, 1),
+        ),
+        (
+            [1, 2, 3, 5],
+            [2, 1, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 2),
+        ),
+        (
+            [1, 3, 40, 90],
+            [3, 1, 5, 5],
+            options(2, [2, 2, 2, 2], Circular, Reflect, 3),
+        ),
+        // Several blocks of pixels; a weight gradient in bands.
+        (
+            [1, 3, 64, 96],
+            [68, 3, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
         // Many weights, and more outputs than stay in the cache.
         (
             [1, 40, 8, 16],
@@ -237,6 +264,36 @@ fn thread_count_does_not_change_a_bit() {
         })
     };
     assert_eq!(run(1), run(3));
+}
+
+/// Everything that a convolution computes, for all cases.
+fn all_bits() -> Vec<u32> {
+    let mut bits = Vec::new();
+    for (index, (input, weight, options)) in cases().into_iter().enumerate() {
+        let input = noise(&input, index as u64).with_gradient();
+        let weight = noise(&weight, 100 + index as u64).with_gradient();
+        let mut tape = Tape::training();
+        let y = conv2d(&mut tape, &input, &weight, None, &options).unwrap();
+        let gradients = tape.backward_from(&y, noise(y.shape(), 4)).unwrap();
+        let values = y.data().iter();
+        let values = values.chain(gradients.get(&input).unwrap().data());
+        bits.extend(
+            values
+                .chain(gradients.get(&weight).unwrap().data())
+                .map(|v| v.to_bits()),
+        );
+    }
+    bits
+}
+
+#[test]
+fn width_of_vectors_does_not_change_a_bit() {
+    let widest = all_bits();
+    // Other tests that run meanwhile meet it too, and must not notice.
+    crate::simd::narrow(true);
+    let narrow = all_bits();
+    crate::simd::narrow(false);
+    assert_eq!(widest, narrow);
 }
 
 #[test]

@@ -4,7 +4,14 @@
 //! Every sum runs over its terms in order with one fused multiply-add each, so the result does
 //! not depend on the width of the vectors, nor on how rows are grouped.
 
-use pulp::{Arch, Simd, WithSimd};
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+)]
+
+use super::vector::unrolled;
+use crate::simd;
+use pulp::{Simd, WithSimd};
 
 /// Rows of a tile, at most: output channels, or taps of the kernel.
 pub(super) const ROWS: usize = 12;
@@ -39,14 +46,16 @@ pub(super) trait Sink {
     );
 }
 
-/// Hands `sink` the sums Σₖ rows[r][k] · values[k][p] of all rows and columns.
-pub(super) fn panel_product(rows: &Rows, values: impl Values, sink: impl Sink) {
-    Arch::new().dispatch(PanelProduct { rows, values, sink });
+/// Hands `sink` the sums Σₖ rows[r][k] · values[k][p] of all rows and columns; the columns of
+/// several panels follow each other. Rows meet one panel after the other, so that few terms give
+/// a sink long runs of columns.
+pub(super) fn panel_product<V: Values>(rows: &Rows, panels: &[V], sink: impl Sink) {
+    simd::arch().dispatch(PanelProduct { rows, panels, sink });
 }
 
 struct PanelProduct<'a, V, K> {
     rows: &'a Rows,
-    values: V,
+    panels: &'a [V],
     sink: K,
 }
 
@@ -61,19 +70,11 @@ impl<V: Values, K: Sink> WithSimd for PanelProduct<'_, V, K> {
             // As many sums as the registers hold: the match is decided at compile time.
             row += match (S::F32_LANES, rows.len()) {
                 // Two middling tiles keep the units busier than a large and a small one.
-                (16, 16) => self.tile::<S, 8, 2>(simd, row, 0),
-                (16, ROWS..) => self.tile::<S, ROWS, 2>(simd, row, 0),
-                (16, 8..) => self.tile::<S, 8, 2>(simd, row, 0),
-                (16, _) => self.tile::<S, UNIT, 2>(simd, row, 0),
-                (8, _) => {
-                    self.tile::<S, UNIT, 2>(simd, row, 0);
-                    self.tile::<S, UNIT, 2>(simd, row, PANEL / 2)
-                }
-                (lanes, _) => {
-                    let tiles = (0..PANEL).step_by(4 * lanes);
-                    tiles.for_each(|from| _ = self.tile::<S, UNIT, 4>(simd, row, from));
-                    UNIT
-                }
+                (16, 16) => self.tiles::<S, 8, 2>(simd, row),
+                (16, ROWS..) => self.tiles::<S, ROWS, 2>(simd, row),
+                (16, 8..) => self.tiles::<S, 8, 2>(simd, row),
+                (8 | 16, _) => self.tiles::<S, UNIT, 2>(simd, row),
+                _ => self.tiles::<S, UNIT, 4>(simd, row),
             };
         }
     }
@@ -82,36 +83,32 @@ impl<V: Values, K: Sink> WithSimd for PanelProduct<'_, V, K> {
 impl<V: Values, K: Sink> PanelProduct<'_, V, K> {
     /// Returns the number of rows it took.
     #[inline(always)]
-    fn tile<S: Simd, const R: usize, const N: usize>(
-        &mut self,
-        simd: S,
-        row: usize,
-        from: usize,
-    ) -> usize {
-        let rows = self.rows[row..].first_chunk().expect("whole units");
-        let sums = sums::<S, R, N>(simd, rows, self.values.terms::<S, N>(from));
-        self.sink.take(simd, row, from, &sums);
-        R
-    }
-}
-
-#[inline(always)]
-fn sums<S: Simd, const R: usize, const N: usize>(
-    simd: S,
-    rows: &[[f32; DEPTH]; R],
-    values: impl Iterator<Item = [S::f32s; N]>,
-) -> [[S::f32s; N]; R] {
-    let mut sums = [[simd.splat_f32s(0.0); N]; R];
-    for (k, values) in (0..DEPTH).zip(values) {
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let factor = simd.splat_f32s(row[k]);
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum = simd.mul_add_f32s(factor, value, *sum);
+    fn tiles<S: Simd, const R: usize, const N: usize>(&mut self, simd: S, row: usize) -> usize {
+        let rows = self.rows[row..].first_chunk::<R>().expect("whole units");
+        for (panel, values) in self.panels.iter().enumerate() {
+            for from in (0..PANEL).step_by(N * S::F32_LANES) {
+                let mut sums = [[simd.splat_f32s(0.0); N]; R];
+                for (k, values) in (0..DEPTH).zip(values.terms::<S, N>(from)) {
+                    for (sums, row) in sums.iter_mut().zip(rows) {
+                        let factor = simd.splat_f32s(row[k]);
+                        for n in 0..N {
+                            sums[n] = simd.mul_add_f32s(factor, values[n], sums[n]);
+                        }
+                    }
+                }
+                // Element by element, so that the sums stay in registers whatever becomes of the
+                // copy; spelled out, for a closure might be compiled for a smaller machine.
+                let mut found = [[simd.splat_f32s(0.0); N]; R];
+                unrolled!(r in R => {
+                    for n in 0..N {
+                        found[r][n] = sums[r][n];
+                    }
+                });
+                self.sink.take(simd, row, panel * PANEL + from, &found);
             }
         }
+        R
     }
-    // Element by element, so that the sums stay in registers whatever becomes of the copy.
-    std::array::from_fn(|r| std::array::from_fn(|n| sums[r][n]))
 }
 
 /// Copies a matrix of `rows` × `depth`, cut into pieces of `piece` terms, to where
