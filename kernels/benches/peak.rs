@@ -1,9 +1,12 @@
 //! What the convolutions of the published network reach of what this machine can do:
-//! `cargo bench -p crossfix-kernels --bench peak -- [THREADS [REPEATS]]`.
+//! `cargo bench -p crossfix-kernels --bench peak -- [THREADS [REPEATS]] [narrow]`, where `narrow`
+//! keeps to AVX2.
 //!
 //! The peak is that of independent fused multiply-adds in the widest vectors that the run-time
 //! choice takes, on as many threads; bandwidth is that of a copy between arrays as large as the
-//! operation's input and output. Least time of the repeats throughout.
+//! operation's input and output. What binds is the lesser of the peak and of what that bandwidth
+//! allows when input, weight and output move once. Least time of the repeats throughout: on a
+//! machine that does other work, run it with real-time priority (`chrt -f 5`).
 
 mod shapes;
 
@@ -19,6 +22,7 @@ fn main() {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
     let threads = numbers.next().unwrap_or(1);
     let repeats = numbers.next().unwrap_or(10);
+    crossfix_kernels::simd::narrow(std::env::args().any(|argument| argument == "narrow"));
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
     pool.expect("threads").install(|| report(threads, repeats));
 }
@@ -31,28 +35,27 @@ fn report(threads: usize, repeats: usize) {
         copy_bandwidth(16 * megabytes, 16 * megabytes, repeats),
         copy_bandwidth(megabytes / 4, megabytes / 4, 20 * repeats),
     );
-    println!("% of the peak, or for depthwise of the lesser of peak and bandwidth");
+    println!("share of the peak, and of what binds");
     println!(
-        "{:38} {:>9} {:>5} {:>9} {:>5} {:>9} {:>5}",
-        "GFLOP/s", "forward", "%", "input", "%", "weight", "%"
+        "{:30} {:>8} {:>5} {:>4} {:>9} {:>5} {:>4} {:>9} {:>5} {:>4}",
+        "GFLOP/s", "forward", "peak", "roof", "input", "peak", "roof", "weight", "peak", "roof"
     );
     for shape in SHAPES {
         let input_len: usize = shape.input().iter().product();
-        let mut bound = peak;
-        if shape.depthwise {
-            let bandwidth = copy_bandwidth(input_len, shape.output_len(), repeats);
-            let bytes = 4.0 * (input_len + shape.output_len()) as f64;
-            bound = bound.min(bandwidth * shape.flop() / bytes);
-        }
+        let weight_len: usize = shape.weight().iter().product();
+        let bandwidth = copy_bandwidth(input_len, shape.output_len(), repeats);
+        let bytes = 4.0 * (input_len + weight_len + shape.output_len()) as f64;
+        let bound = peak.min(bandwidth * shape.flop() / bytes);
         let [forward, weight, both] = times_s(shape, repeats);
         let line: String = [forward, both - weight, weight]
             .iter()
             .map(|seconds| {
                 let rate = shape.flop() / seconds / 1e9;
-                format!(" {rate:9.1} {:5.0}", 100.0 * rate / bound)
+                let (of_peak, of_bound) = (100.0 * rate / peak, 100.0 * rate / bound);
+                format!(" {rate:8.1} {of_peak:5.0} {of_bound:5.0}")
             })
             .collect();
-        println!("{:38}{line}", shape.name());
+        println!("{:30}{line}", shape.name());
     }
 }
 
@@ -89,11 +92,22 @@ fn peak(threads: usize, repeats: usize) -> f64 {
         let flop: usize = (0..threads)
             .into_par_iter()
             .with_max_len(1)
-            .map(|_| Arch::new().dispatch(Multiply { steps }))
+            .map(|_| arch().dispatch(Multiply { steps }))
             .sum();
         best = best.max(flop as f64 / start.elapsed().as_secs_f64() / 1e9);
     }
     best
+}
+
+/// The vectors that the convolutions take.
+fn arch() -> Arch {
+    #[cfg(target_arch = "x86_64")]
+    if std::env::args().any(|argument| argument == "narrow")
+        && let Some(avx2) = pulp::x86::V3::try_new()
+    {
+        return Arch::V3(avx2);
+    }
+    Arch::new()
 }
 
 struct Multiply {
