@@ -72,7 +72,7 @@ pub(super) fn ggcvt_supervised(spec: &GgcvtSpec) -> FitConfig {
     };
     if spec.preset.starts_with("ggcvt-compact") {
         return FitConfig {
-            learning_rate: 1e-3,
+            learning_rate: 3e-3,
             loss,
             ..FitConfig::default()
         };

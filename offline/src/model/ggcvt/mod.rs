@@ -379,8 +379,8 @@ impl Ggcvt {
         match spec.camera {
             Camera::Panorama {
                 height_m,
-                top_rad,
-                span_rad,
+                top_deg,
+                span_deg,
                 ..
             } => {
                 let views = input.views.iter().filter_map(|view| match view {
@@ -394,7 +394,7 @@ impl Ggcvt {
                 for maps in maps {
                     let cell_px = spec.aerial_px as f64 / maps.side as f64;
                     let cells: Vec<f64> = metres.iter().map(|metres| metres * cell_px).collect();
-                    let edges = [top_rad, span_rad];
+                    let edges = [top_deg, span_deg].map(f64::to_radians);
                     grids.push(panorama_grid(maps, &cells, &turns, height_m, edges)?);
                 }
                 Ok((grids, None, Vec::new()))

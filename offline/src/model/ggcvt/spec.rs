@@ -2,7 +2,6 @@
 
 use super::super::{GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind};
 use serde::{Deserialize, Serialize};
-use std::f64::consts::PI;
 
 /// Names that [`preset`] knows.
 pub const PRESETS: &[&str] = &[
@@ -59,9 +58,9 @@ pub enum Camera {
         /// Of the aerial images trained on; each sample says its own.
         metres_per_pixel: f64,
         /// From straight up to the upper edge: 0 for an image of the whole sphere.
-        top_rad: f64,
-        /// From the upper to the lower edge: π for an image of the whole sphere.
-        span_rad: f64,
+        top_deg: f64,
+        /// From the upper to the lower edge: 180 for an image of the whole sphere.
+        span_deg: f64,
     },
     /// A pinhole camera that looks level towards the aerial image's right edge.
     Pinhole {
@@ -127,8 +126,8 @@ fn vigor() -> GgcvtSpec {
         camera: Camera::Panorama {
             height_m: 2.0,
             metres_per_pixel: 0.140_184, // mean of the four cities at 640 pixels, times 640/512
-            top_rad: 0.0,
-            span_rad: PI,
+            top_deg: 0.0,
+            span_deg: 180.0,
         },
     }
 }
@@ -155,8 +154,8 @@ fn compact() -> GgcvtSpec {
             height_m: 1.9,
             metres_per_pixel: 0.5,
             // Square pixels from 28° above the horizon, as the strips of the daemon.
-            top_rad: (90.0 - 28.0) * PI / 180.0,
-            span_rad: 48.0 * 2.0 * PI / 256.0,
+            top_deg: 90.0 - 28.0,
+            span_deg: 48.0 * 360.0 / 256.0,
         },
     }
 }
