@@ -4,7 +4,7 @@
 //! the system in between costs a fifth of the step in page faults.
 
 use std::collections::HashMap;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Shorter arrays are left to the allocator.
@@ -40,6 +40,12 @@ impl Deref for Buffer {
 
     fn deref(&self) -> &Vec<f32> {
         &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<f32> {
+        &mut self.0
     }
 }
 

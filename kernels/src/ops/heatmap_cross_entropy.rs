@@ -2,6 +2,7 @@
 
 use super::softmax::cuda::{STATISTICS, SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
+use crate::buffer;
 use crate::cuda::{Cuda, Kernel, Launch, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -63,7 +64,7 @@ fn on_cpu(tape: &mut Tape, logits: &Tensor, target: &Tensor, m: usize) -> Result
     tape.record(&mut output, &[logits], move |gradient| {
         let (logits, target, samples) = saved.expect("saved whenever recorded");
         let scale = f64::from(gradient.item()?) / n as f64;
-        let mut data = vec![0.0; logits.len()];
+        let mut data = buffer::any(logits.len());
         data.par_chunks_mut(m)
             .zip(logits.data().par_chunks(m))
             .zip(target.data().par_chunks(m))

@@ -1,5 +1,6 @@
 //! Unit length over the channels of each pixel.
 
+use crate::buffer::{self, Buffer};
 use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -39,8 +40,8 @@ fn on_cpu(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result<Tensor> {
     let [n, c, h, w] = input.dims4(OP, "input")?;
     let pixels = h * w;
     let sample_len = (c * pixels).max(1);
-    let mut norms = vec![0.0; n * pixels];
-    let mut data = vec![0.0; input.len()];
+    let mut norms = Buffer::new(buffer::zeros(n * pixels));
+    let mut data = buffer::any(input.len());
     data.par_chunks_mut(sample_len)
         .zip(norms.par_chunks_mut(pixels.max(1)))
         .zip(input.data().par_chunks(sample_len))
@@ -68,7 +69,7 @@ fn on_cpu(tape: &mut Tape, input: &Tensor, epsilon: f32) -> Result<Tensor> {
         .then(|| (output.clone(), norms));
     tape.record(&mut output, &[input], move |gradient| {
         let (output, norms) = saved.expect("saved whenever recorded");
-        let mut data = vec![0.0; output.len()];
+        let mut data = buffer::any(output.len());
         data.par_chunks_mut(sample_len)
             .zip(norms.par_chunks(pixels.max(1)))
             .zip(output.data().par_chunks(sample_len))

@@ -1,5 +1,6 @@
 //! The best score over orientations: CCVPE's matching map.
 
+use crate::buffer;
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ pub fn max_channels(tape: &mut Tape, input: &Tensor) -> Result<Tensor> {
 
 fn forward_cpu(input: &Tensor, [n, channels, h, w]: [usize; 4]) -> (Tensor, Vec<u32>) {
     let pixels = (h * w).max(1);
-    let mut data = vec![0.0f32; n * h * w];
+    let mut data = buffer::any(n * h * w);
     let mut winners = vec![0u32; n * h * w];
     data.par_chunks_mut(pixels)
         .zip(winners.par_chunks_mut(pixels))
@@ -69,7 +70,7 @@ fn forward_cpu(input: &Tensor, [n, channels, h, w]: [usize; 4]) -> (Tensor, Vec<
 fn backward_cpu(gradient: &Tensor, winners: &[u32], shape: [usize; 4]) -> Tensor {
     let [n, channels, h, w] = shape;
     let pixels = (h * w).max(1);
-    let mut data = vec![0.0; n * channels * h * w];
+    let mut data = buffer::zeros(n * channels * h * w);
     data.par_chunks_mut(channels * pixels)
         .zip(winners.par_chunks(pixels))
         .zip(gradient.data().par_chunks(pixels))

@@ -1,6 +1,7 @@
 //! Squared error of the orientation field, counted near the true place.
 
 use super::total::total;
+use crate::buffer;
 use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::Result;
@@ -55,7 +56,7 @@ fn on_cpu(tape: &mut Tape, field: &Tensor, weight: &Tensor, target: &Tensor) -> 
     tape.record(&mut output, &[field], move |gradient| {
         let (field, weight, target) = saved.expect("saved whenever recorded");
         let scale = 2.0 * gradient.item()? / n as f32;
-        let mut data = Vec::with_capacity(field.len());
+        let mut data = buffer::empty(field.len());
         for (plane, (field, target)) in field.data().chunks(pixels).zip(target.data()).enumerate() {
             let weight = &weight.data()[plane / 2 * pixels..];
             data.extend(

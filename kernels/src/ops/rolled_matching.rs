@@ -2,6 +2,7 @@
 //! heart of CCVPE. Turning the camera by one step rolls the descriptor by a fixed number of
 //! channels, so all orientations come from one descriptor.
 
+use crate::buffer::{self, Buffer};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::gemm::{Strides, gemm};
@@ -50,8 +51,8 @@ pub fn rolled_matching(
 fn on_cpu(tape: &mut Tape, aerial: &Tensor, ground: &Tensor, plan: Plan) -> Result<Tensor> {
     let [n, _, h, w] = aerial.dims4(OP, "aerial")?;
     let orientations = plan.starts.len();
-    let mut scores = vec![0.0; n * orientations * plan.pixels];
-    let mut inverse_norms = vec![0.0; n * plan.windows.len() * plan.pixels];
+    let mut scores = buffer::any(n * orientations * plan.pixels);
+    let mut inverse_norms = Buffer::new(buffer::zeros(n * plan.windows.len() * plan.pixels));
     scores
         .par_chunks_mut((orientations * plan.pixels).max(1))
         .zip(inverse_norms.par_chunks_mut((plan.windows.len() * plan.pixels).max(1)))
@@ -70,8 +71,8 @@ fn on_cpu(tape: &mut Tape, aerial: &Tensor, ground: &Tensor, plan: Plan) -> Resu
         .then(|| (aerial.clone(), ground.clone(), output.clone()));
     tape.record(&mut output, &[aerial, ground], move |gradient| {
         let (aerial, ground, scores) = saved.expect("saved whenever recorded");
-        let mut aerial_gradient = vec![0.0; aerial.len()];
-        let mut ground_gradient = vec![0.0; ground.len()];
+        let mut aerial_gradient = buffer::zeros(aerial.len());
+        let mut ground_gradient = buffer::zeros(ground.len());
         let pixels = plan.pixels;
         aerial_gradient
             .par_chunks_mut((plan.channels * pixels).max(1))
@@ -216,8 +217,8 @@ impl Plan {
         let (pixels, channels) = (self.pixels, self.channels);
         let orientations = self.starts.len();
         let inverse_ground = inverse_norm(given.ground);
-        let mut scaled = vec![0.0; orientations * pixels]; // u / (|g| |a|)
-        let mut pull = vec![0.0; self.windows.len() * pixels]; // sum of u s / |a|^2
+        let mut scaled = Buffer::new(buffer::any(orientations * pixels)); // u / (|g| |a|)
+        let mut pull = Buffer::new(buffer::zeros(self.windows.len() * pixels)); // sum of u s / |a|^2
         let mut score_sum = 0.0f64; // sum of u s, for the ground norm
         for (r, scaled) in scaled.chunks_exact_mut(pixels).enumerate() {
             let window = self.window_of[r] * pixels..(self.window_of[r] + 1) * pixels;
@@ -264,7 +265,7 @@ impl Plan {
             }
         }
 
-        let mut products = vec![0.0; orientations * channels];
+        let mut products = Buffer::new(buffer::any(orientations * channels));
         gemm(
             [orientations, channels, pixels],
             &mut products,
@@ -284,8 +285,8 @@ impl Plan {
 
     /// The descriptor as each orientation sees it, `[R, C]`: zero outside the window. The scores
     /// of all orientations are then one matrix product with the aerial sample.
-    fn rolled(&self, ground: &[f32]) -> Vec<f32> {
-        let mut rolled = vec![0.0; self.starts.len() * self.channels];
+    fn rolled(&self, ground: &[f32]) -> Buffer {
+        let mut rolled = Buffer::new(buffer::zeros(self.starts.len() * self.channels));
         for (row, start) in rolled.chunks_exact_mut(self.channels).zip(&self.starts) {
             for (j, g) in ground.iter().enumerate() {
                 row[(start + j) % self.channels] = *g;

@@ -1,5 +1,6 @@
 //! Picks channels by index: the orientations inside a heading prior.
 
+use crate::buffer;
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -61,7 +62,7 @@ fn forward_cpu(input: &Tensor, channels: &[usize], [n, c, h, w]: [usize; 4]) -> 
 
 fn backward_cpu(gradient: &Tensor, channels: &[usize], [n, c, h, w]: [usize; 4]) -> Tensor {
     let pixels = h * w;
-    let mut data = vec![0.0; n * c * pixels];
+    let mut data = buffer::zeros(n * c * pixels);
     for sample in 0..n {
         for (index, channel) in channels.iter().enumerate() {
             let from = (sample * channels.len() + index) * pixels;

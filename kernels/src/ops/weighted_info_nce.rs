@@ -2,6 +2,7 @@
 
 use super::softmax::cuda::{SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
+use crate::buffer;
 use crate::cuda::{Cuda, Kernel, Launch, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -80,7 +81,7 @@ fn on_cpu(
         let (scores, target, samples) = saved.expect("saved whenever recorded");
         // d loss / d score = (weight of the sample * probability - target, if counted) / (tau * total)
         let scale = (f64::from(gradient.item()?) / (total * f64::from(temperature))) as f32;
-        let mut data = vec![0.0; scores.len()];
+        let mut data = buffer::zeros(scores.len());
         data.par_chunks_mut(m)
             .zip(scores.data().par_chunks(m))
             .zip(target.data().par_chunks(m))
