@@ -9,6 +9,7 @@ use crate::model::layers::{Block, Conv, Encoder, Norm, Step};
 use crate::model::parameters::{ParameterId, Parameters};
 use crate::model::{Ccvpe, CrossViewModel, pixel_affine};
 use crossfix_kernels::ops::{Activation, Conv2d, Pad};
+use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, tensor_proto::DataType};
 
 /// Guards divisions by zero norms, as in training.
@@ -27,6 +28,7 @@ pub(super) fn network(model: &Ccvpe, temperature: f64) -> Network {
         model,
         parameters: model.parameters(),
         graph: Graph::new("crossfix"),
+        picked: HashMap::new(),
     }
     .run(temperature)
 }
@@ -35,6 +37,8 @@ struct Translation<'a> {
     model: &'a Ccvpe,
     parameters: &'a Parameters,
     graph: Graph,
+    /// What [`Translation::pick`] has picked: of which values, by what.
+    picked: HashMap<(Vec<i64>, String), Value>,
 }
 
 impl Translation<'_> {
@@ -346,30 +350,31 @@ impl Translation<'_> {
         let shape = [bins.len(), channels];
         let index = self.graph.integers(&format!("roll_{k}"), &shape, &roll);
         let mut rolled = self.graph.gather(&ground, &index, 0);
-        let window: Vec<f32> = roll
-            .iter()
-            .map(|at| f32::from((*at as usize) < length))
-            .collect();
-        let mut window =
-            (length < channels).then(|| self.graph.floats(&format!("window_{k}"), &shape, &window));
-        if let Some(left_bin) = left_bin {
+        let inside = |at: &i64| i64::from((*at as usize) < length);
+        let inside: Vec<i64> = roll.iter().map(inside).collect();
+        let window = |graph: &mut Graph| {
+            let window: Vec<f32> = inside.iter().map(|inside| *inside as f32).collect();
+            graph.floats(&format!("window_{k}"), &shape, &window)
+        };
+        let window = if let Some(left_bin) = left_bin {
             let count = all.len() as isize;
-            let table: Vec<i64> = all
-                .iter()
-                .flat_map(|left| {
-                    wanted
-                        .iter()
-                        .map(move |bin| (bin + left).rem_euclid(count) as i64)
-                })
-                .collect();
-            let table =
-                self.graph
-                    .integers(&format!("bins_{k}"), &[all.len(), wanted.len()], &table);
-            let rows = self.graph.gather(&table, left_bin, 0);
-            let rows = self.graph.reshape(&rows, &[wanted.len()]);
+            let bins = |left: isize| wanted.iter().map(move |bin| (bin + left).rem_euclid(count));
+            let table = (0..count).flat_map(bins).map(|bin| bin as i64);
+            let table: Vec<i64> = table.collect();
+            let sides = [all.len(), wanted.len()];
+            let rows = self.pick(&table, left_bin, |graph| {
+                graph.integers(&format!("bins_{k}"), &sides, &table)
+            });
+            let sides = [wanted.len(), channels];
             rolled = self.graph.gather(&rolled, &rows, 0);
-            window = window.map(|window| self.graph.gather(&window, &rows, 0));
-        }
+            rolled = self.graph.reshape(&rolled, &sides);
+            (length < channels).then(|| {
+                let window = self.pick(&inside, &rows, window);
+                self.graph.reshape(&window, &sides)
+            })
+        } else {
+            (length < channels).then(|| window(&mut self.graph))
+        };
         let cells = self.graph.reshape(unit, &[channels, pixels]);
         let mut scores = self.graph.matrix_product(&rolled, &cells);
         if let Some(window) = window {
@@ -381,6 +386,26 @@ impl Translation<'_> {
         }
         self.graph
             .reshape(&scores, &[1, wanted.len(), level.grid, level.grid])
+    }
+
+    /// Rows `rows` of a table with these `values`, as `table` writes it: one node for equal tables.
+    ///
+    /// Tract merges equal tables and nodes by itself, but of nodes that have both inputs in common it
+    /// may take each for the other's copy and drop both (0.23.9: "eval() called on a Dummy op").
+    fn pick(
+        &mut self,
+        values: &[i64],
+        rows: &Value,
+        table: impl FnOnce(&mut Graph) -> Value,
+    ) -> Value {
+        let key = (values.to_vec(), rows.name.clone());
+        if let Some(picked) = self.picked.get(&key) {
+            return picked.clone();
+        }
+        let table = table(&mut self.graph);
+        let picked = self.graph.gather(&table, rows, 0);
+        self.picked.insert(key, picked.clone());
+        picked
     }
 
     /// The channels of the coarsest stack that location searches.
