@@ -2,7 +2,10 @@
 
 For each NAME.onnx in the folder: onnx.checker accepts it, its cut points can be made outputs, and
 ONNX Runtime on one thread answers what the training engine answered (NAME.safetensors) to 1e-4
-relative. Prints the least time of RUNS runs.
+relative: heatmaps everywhere, directions at the heatmap's mode, where driving reads them. Elsewhere
+a direction may differ by three times what the training engine itself moves with other last bits in
+its weights (NAME.nudged1 to 3), if that is more: some vectors are all but zero. Prints the least time of
+RUNS runs.
 """
 import json
 import pathlib
@@ -27,6 +30,11 @@ def safetensors(path):
     }
 
 
+def difference(found, expected):
+    """Largest difference, relative to the largest value; NaN fails every comparison with a bound."""
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
 folder, runs = pathlib.Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0])
 failed = False
 for path in sorted(folder.glob("*.onnx")):
@@ -49,14 +57,17 @@ for path in sorted(folder.glob("*.onnx")):
         start = time.process_time()
         heatmap, orientation = session.run(["heatmap", "orientation"], inputs)
         least = min(least, time.process_time() - start)
-    errors = [
-        float(np.abs(found - parity[name]).max() / np.abs(parity[name]).max())
-        for name, found in [("heatmap", heatmap), ("orientation", orientation)]
-    ]
-    good = max(errors) <= 1e-4 and cuts and set(cuts) <= made
+    expected = parity["orientation"]
+    place, turn = difference(heatmap, parity["heatmap"]), difference(orientation, expected)
+    nudged = [safetensors(path.with_suffix(f".nudged{k}"))["orientation"] for k in (1, 2, 3)]
+    bound = max(1e-4, 3 * max(difference(other, expected) for other in nudged))
+    mode = (..., *np.unravel_index(parity["heatmap"][0].argmax(), parity["heatmap"][0].shape))
+    turn_at_mode = float(np.abs(orientation[mode] - expected[mode]).max())
+    good = place <= 1e-4 and turn <= bound and turn_at_mode <= 1e-4 and cuts and set(cuts) <= made
     failed |= not good
     print(
-        f"{'ok  ' if good else 'FAIL'} {path.stem}: differs by {errors[0]:.1e} (heatmap) and "
-        f"{errors[1]:.1e} (orientation), {len(cuts)} cut points, {least * 1e3:.1f} ms CPU time"
+        f"{'ok  ' if good else 'FAIL'} {path.stem}: heatmap differs by {place:.1e}, orientation by {turn:.1e} "
+        f"(at most {bound:.1e}) and {turn_at_mode:.1e} at the mode, {len(cuts)} cut points, "
+        f"{least * 1e3:.1f} ms CPU time"
     )
 sys.exit(failed)
