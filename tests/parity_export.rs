@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use crossfix_kernels::Tape;
-use crossfix_offline::export::noise_input;
+use crossfix_offline::export::{noise_input, verify_export};
 use crossfix_offline::model::{CrossViewModel, Extent, ForwardOptions, preset};
 use crossfix_tests::golden::Generator;
 use crossfix_tests::published::{Exported, ccvpe_by_formula, export, narrow};
@@ -32,9 +32,13 @@ fn assert_same(name: &str, found: &Exported) {
             "{name}: {found:?}"
         );
     }
-    let matcher = [found.matcher_difference, found.matcher_yaw_difference_rad];
+    let used = [
+        found.difference_at_mode,
+        found.matcher_difference,
+        found.matcher_yaw_difference_rad,
+    ];
     assert!(
-        matcher.iter().all(|difference| *difference <= TOLERANCE),
+        used.iter().all(|difference| *difference <= TOLERANCE),
         "{name}: {found:?}"
     );
 }
@@ -89,11 +93,23 @@ fn a_left_bin_of_zero_is_the_published_network() -> Result<()> {
 #[test]
 fn oxford_is_exported_and_not_driven() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let (oxford, generator) = (narrow("ccvpe-oxford")?, Generator::new("oxford"));
+    let generator = Generator::new("oxford");
+    let model = ccvpe_by_formula(narrow("ccvpe-oxford")?, &generator, |_, _| {})?;
+    let oxford = model.spec().clone();
     let error = export(oxford, &generator, "oxford", folder.path(), 1).unwrap_err();
     assert!(
         format!("{error:#}").contains("orientation_bins"),
         "{error:#}"
+    );
+    let file = folder.path().join("oxford.onnx");
+    let found = verify_export(&model, &file, &noise_input(model.describe(), 1, 5)?)?;
+    let worst = [
+        found.max_relative_error_heatmap,
+        found.max_error_orientation_at_mode,
+    ];
+    assert!(
+        worst.iter().all(|difference| *difference <= TOLERANCE),
+        "{found:?}"
     );
     Ok(())
 }

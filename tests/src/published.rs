@@ -100,6 +100,8 @@ pub struct Exported {
     /// Largest difference between tract and the training engine, relative to the largest value, of
     /// heatmap and orientation: the file whole, and cut as the daemon cuts it.
     pub difference: [f64; 2],
+    /// The same of the orientation at the heatmap's mode.
+    pub difference_at_mode: f64,
     /// How far the training engine itself moves with other last bits in its weights, the most of
     /// three drawings. A direction whose vector is all but zero turns far.
     pub spread: [f64; 2],
@@ -201,6 +203,7 @@ pub fn export(
     let turn_rad = yaw_rad.context("no frame, or no yaw")? - expected_yaw_rad;
     Ok(Exported {
         difference,
+        difference_at_mode: found.max_error_orientation_at_mode,
         spread,
         matcher_difference: relative_difference(&heatmap, &expected["heatmap"].1),
         matcher_yaw_difference_rad: turn_rad.sin().atan2(turn_rad.cos()).abs(),
