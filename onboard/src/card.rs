@@ -32,8 +32,8 @@ const BIN_TOLERANCE: f64 = 1e-3;
 /// ONNX inputs `ground` `[1, 3, ground.rows, ground.columns]` and `aerial`
 /// `[1, 3, aerial.size_px, aerial.size_px]`, pixel values 0 to 255 in RGB, and, where the card gives
 /// `ground.orientation_bins`, [`LEFT_BIN_INPUT`] `[1]` 64-bit integer; outputs `heatmap`
-/// `[1, heatmap.side, heatmap.side]`, which sums to 1, and `orientation`
-/// `[1, 2, heatmap.side, heatmap.side]`.
+/// `[1, heatmap.side, heatmap.side]`, which sums to 1, and, unless the card's `orientation` is none,
+/// `orientation` `[1, 2, heatmap.side, heatmap.side]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudentCard {
@@ -122,7 +122,7 @@ pub struct AerialInput {
     pub metres_per_pixel: f64,
 }
 
-/// The heatmap over the same ground as the aerial patch.
+/// The heatmap over the same ground as the aerial patch, or over a square in its middle.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeatmapOutput {
@@ -130,6 +130,10 @@ pub struct HeatmapOutput {
     pub side: usize,
     /// Ground resolution.
     pub metres_per_cell: f64,
+    /// Whether the map covers a square in the middle of the patch alone: places nearer to the edge
+    /// are not looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inner: bool,
 }
 
 /// What the two channels of the orientation output mean.
@@ -220,6 +224,14 @@ impl StudentCard {
         Ok(serde_json::to_string(self)?)
     }
 
+    /// Names of the graph's outputs that driving needs, in order.
+    pub fn outputs(&self) -> &'static [&'static str] {
+        match self.orientation {
+            OrientationConvention::YawResidual => &["heatmap", "orientation"],
+            OrientationConvention::None => &["heatmap"],
+        }
+    }
+
     /// Side of the aerial patch in metres.
     pub fn patch_side_m(&self) -> f64 {
         self.aerial.size_px as f64 * self.aerial.metres_per_pixel
@@ -269,10 +281,16 @@ impl StudentCard {
             }
         }
         let heatmap_side_m = self.heatmap.side as f64 * self.heatmap.metres_per_cell;
-        if (heatmap_side_m - self.patch_side_m()).abs() > 1e-6 * self.patch_side_m() {
+        let patch_side_m = self.patch_side_m();
+        let (fits, place) = if self.heatmap.inner {
+            (heatmap_side_m < patch_side_m, "inside")
+        } else {
+            let apart_m = (heatmap_side_m - patch_side_m).abs();
+            (apart_m <= 1e-6 * patch_side_m, "over")
+        };
+        if !fits {
             return invalid(format!(
-                "a heatmap of {heatmap_side_m} m over an aerial patch of {} m",
-                self.patch_side_m()
+                "a heatmap of {heatmap_side_m} m {place} an aerial patch of {patch_side_m} m"
             ));
         }
         if let Some(bins) = self.ground.orientation_bins
@@ -330,6 +348,7 @@ pub(crate) mod tests {
             heatmap: HeatmapOutput {
                 side: 8,
                 metres_per_cell: 8.0,
+                inner: false,
             },
             orientation: OrientationConvention::YawResidual,
             temperature: 1.0,
@@ -353,7 +372,7 @@ pub(crate) mod tests {
     #[test]
     fn impossible_cards_are_refused_by_name() {
         type Break = fn(&mut StudentCard);
-        let cases: [(Break, &str); 8] = [
+        let cases: [(Break, &str); 9] = [
             (
                 |c| c.ground.orientation_bins = Some(1 << 40),
                 "ground.orientation_bins",
@@ -365,6 +384,7 @@ pub(crate) mod tests {
                 "aerial.metres_per_pixel",
             ),
             (|c| c.heatmap.metres_per_cell = 1.0, "over an aerial patch"),
+            (|c| c.heatmap.inner = true, "inside an aerial patch"),
             (|c| c.aerial_features.clear(), "aerial_features"),
             (|c| c.aerial_features = vec!["a".into(), "a".into()], "`a`"),
             (|c| c.licence = " ".into(), "licence"),

@@ -159,7 +159,9 @@ pub fn export(
     let found = verify_export(model, &path, &input)?;
     let difference = [
         found.max_relative_error_heatmap,
-        found.max_relative_error_orientation,
+        found
+            .max_relative_error_orientation
+            .context("an orientation")?,
     ];
     let mut spread = [0.0f64; 2];
     for rounding in 1..=ROUNDINGS {

@@ -207,12 +207,15 @@ impl Graph {
         )
     }
 
-    /// Product of two matrices.
+    /// Product of two matrices, or of each two of a batch.
     pub fn matrix_product(&mut self, a: &Value, b: &Value) -> Value {
-        self.node("MatMul", &[a, b], vec![], &[a.shape[0], b.shape[1]])
+        let mut shape = a.shape.clone();
+        let columns = b.shape[b.shape.len() - 1];
+        *shape.last_mut().expect("a matrix has axes") = columns;
+        self.node("MatMul", &[a, b], vec![], &shape)
     }
 
-    /// `ReduceL2` or `ReduceMax` along one axis, which stays with length 1.
+    /// `ReduceL2`, `ReduceMax` and others along one axis, which stays with length 1.
     pub fn reduce(&mut self, op: &str, x: &Value, axis: usize) -> Value {
         let mut shape = x.shape.clone();
         shape[axis] = 1;
@@ -240,6 +243,31 @@ impl Graph {
             vec![],
             &[x.shape[0], x.shape[1], 1, 1],
         )
+    }
+
+    /// The largest of each 2 × 2 pixels, at half the side.
+    pub fn max_pool(&mut self, x: &Value) -> Value {
+        let shape = [x.shape[0], x.shape[1], x.shape[2] / 2, x.shape[3] / 2];
+        let attributes = vec![list("kernel_shape", &[2, 2]), list("strides", &[2, 2])];
+        self.node("MaxPool", &[x], attributes, &shape)
+    }
+
+    /// Each pixel twice along both sides. Copies alone: no runtime can round.
+    pub fn repeat2x(&mut self, x: &Value) -> Value {
+        let [n, channels, rows, columns] = [0, 1, 2, 3].map(|axis| x.shape[axis]);
+        let x = self.reshape(x, &[n * channels * rows, columns, 1]);
+        let x = self.concat(2, &[&x, &x]);
+        let x = self.reshape(&x, &[n * channels * rows, 1, 2 * columns]);
+        let x = self.concat(1, &[&x, &x]);
+        self.reshape(&x, &[n, channels, 2 * rows, 2 * columns])
+    }
+
+    /// The product sums of `x` `[1, C, H, W]` and `template` `[1, C, h, w]` wherever it fits.
+    pub fn correlate(&mut self, x: &Value, template: &Value) -> Value {
+        let [rows, columns] = [template.shape[2], template.shape[3]];
+        let shape = [1, 1, x.shape[2] + 1 - rows, x.shape[3] + 1 - columns];
+        let attributes = vec![list("kernel_shape", &[rows, columns])];
+        self.node("Conv", &[x, template], attributes, &shape)
     }
 
     /// A convolution with the padding of the training engine.

@@ -1,17 +1,23 @@
 //! The trained network as one ONNX file that the daemon drives with.
 //!
 //! Pixel normalisation and the softmax temperature are inside the graph, and a card among its
-//! metadata says what cannot be guessed from tensors. Begin with [`write_onnx`]; the network is
-//! translated in `network`, node by node with `graph`, and compared with training in [`verify`].
+//! metadata says what cannot be guessed from tensors. Begin with [`write_onnx`]; networks are
+//! translated in `network` (CCVPE) and `ggcvt`, node by node with `graph`, and compared with
+//! training in [`verify`].
 
+mod ggcvt;
 mod graph;
 mod network;
 pub mod verify;
 
 pub use verify::{Verification, verify_export, write_parity};
 
+use crate::model::ggcvt::Camera;
 use crate::model::weights::{self, write_whole};
-use crate::model::{Ccvpe, CrossViewModel, GroundView, Input, ModelError, ModelSpec, NetworkKind};
+use crate::model::{
+    Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundView, Input, ModelError, ModelSpec,
+    NetworkKind,
+};
 use anyhow::Context;
 use crossfix_kernels::{Device, Tensor};
 use crossfix_onboard::card::{
@@ -56,8 +62,13 @@ pub enum ExportError {
         network: f64,
     },
     /// There is no translation of this kind of network.
-    #[error("{0} has no ONNX graph yet; --format pytorch writes its weights")]
-    NoGraph(String),
+    #[error("{preset} has no ONNX graph: {why}; --format pytorch writes its weights")]
+    NoGraph {
+        /// Its name.
+        preset: String,
+        /// What stands in the way.
+        why: &'static str,
+    },
     /// The file cannot be written or read.
     #[error("\"{}\": {source}", path.display())]
     File {
@@ -104,8 +115,13 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
         heatmap: HeatmapOutput {
             side: spec.heatmap_side(),
             metres_per_cell: spec.metres_per_cell(),
+            inner: spec.heatmap.side as f64 * spec.heatmap.cell_px < spec.aerial_px as f64 - 1e-6,
         },
-        orientation: OrientationConvention::YawResidual,
+        orientation: match spec.kind {
+            NetworkKind::Ccvpe => OrientationConvention::YawResidual,
+            // It looks for a place alone, with the heading that the strip was aligned with.
+            NetworkKind::Ggcvt => OrientationConvention::None,
+        },
         temperature,
         aerial_features: Vec::new(),
         ground_descriptors: Vec::new(),
@@ -124,26 +140,25 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
 /// # Shapes
 /// One sample: inputs `ground` `[1, 3, rows, columns]` and `aerial` `[1, 3, side, side]`, RGB from
 /// 0 to 255, and [`LEFT_BIN_INPUT`] for networks that see part of the turn; outputs `heatmap`
-/// `[1, side, side]`, which sums to 1, and `orientation` `[1, 2, side, side]`, unit vectors.
+/// `[1, side, side]`, which sums to 1, and, where the network tells an orientation, `orientation`
+/// `[1, 2, side, side]`, unit vectors.
 ///
 /// # Errors
-/// [`ExportError`] when the card describes another network, or the file cannot be written.
+/// [`ExportError`] when the card describes another network, there is no graph for this one, or the
+/// file cannot be written.
 pub fn write_onnx(
     model: &dyn CrossViewModel,
     mut card: StudentCard,
     path: &Path,
 ) -> Result<StudentCard, ExportError> {
     agree(&card, model.describe())?;
-    let Some(ccvpe) = (model as &dyn Any).downcast_ref::<Ccvpe>() else {
-        return Err(ExportError::NoGraph(model.describe().preset.clone()));
-    };
     // The translation reads the numbers where they are.
     let mut host = None;
-    if ccvpe.parameters().device() != Device::Cpu {
-        let host = host.insert(ccvpe.clone()).parameters_mut();
+    if model.parameters().device() != Device::Cpu {
+        let host = host.insert(model.boxed_clone()).parameters_mut();
         host.move_to(&Device::Cpu).map_err(ModelError::from)?;
     }
-    let network = network::network(host.as_ref().unwrap_or(ccvpe), card.temperature);
+    let network = translate(host.as_deref().unwrap_or(model), &card)?;
     card.aerial_features = network.aerial_features;
     card.ground_descriptors = network.ground_descriptors;
     let proto = ModelProto {
@@ -168,13 +183,68 @@ pub fn write_onnx(
     Ok(card)
 }
 
+fn translate(
+    model: &dyn CrossViewModel,
+    card: &StudentCard,
+) -> Result<network::Network, ExportError> {
+    let no_graph = |why| ExportError::NoGraph {
+        preset: model.describe().preset.clone(),
+        why,
+    };
+    let any: &dyn Any = model;
+    if let Some(ccvpe) = any.downcast_ref::<Ccvpe>() {
+        return Ok(network::network(ccvpe, card.temperature));
+    }
+    let Some(model) = any.downcast_ref::<Ggcvt>() else {
+        return Err(no_graph("this kind of network has no translation"));
+    };
+    if let Camera::Panorama {
+        top_deg, span_deg, ..
+    } = model.spec().camera
+    {
+        // Where the graph looks for the ground is where the daemon's strip must show it.
+        let strip = &card.ground;
+        let height_deg = strip.fov_deg * strip.rows as f64 / strip.columns as f64;
+        let top_deg = 90.0 - top_deg;
+        for (what, card, network) in [
+            ("ground.top_elevation_deg", strip.top_elevation_deg, top_deg),
+            ("ground strip's height in degrees", height_deg, span_deg),
+        ] {
+            // Written so that NaN disagrees.
+            if !((card - network).abs() <= 1e-6) {
+                return Err(ExportError::Disagreement {
+                    what,
+                    card,
+                    network,
+                });
+            }
+        }
+    }
+    if let Some(network) = ggcvt::network(model, card.temperature)? {
+        return Ok(network);
+    }
+    Err(no_graph(match model.describe().camera {
+        GroundCamera::CalibratedPinhole {
+            finds_heading: true,
+            ..
+        } => {
+            "its heading optimiser looks where its own last step says, and the daemon gives no \
+             camera matrix"
+        }
+        _ => {
+            "where it looks depends on the camera matrix of each picture, which the daemon does \
+             not give"
+        }
+    }))
+}
+
 /// Whether a card describes the network of a table.
 ///
 /// # Errors
 /// [`ExportError::Disagreement`] naming the first field that differs.
 pub fn agree(card: &StudentCard, spec: &ModelSpec) -> Result<(), ExportError> {
     let truth = student_card(spec, card.temperature, &card.licence);
-    let fields: [(&'static str, fn(&StudentCard) -> f64); 7] = [
+    let fields: [(&'static str, fn(&StudentCard) -> f64); 9] = [
         ("ground.orientation_bins", |card| {
             card.ground.orientation_bins.unwrap_or(0) as f64
         }),
@@ -187,6 +257,10 @@ pub fn agree(card: &StudentCard, spec: &ModelSpec) -> Result<(), ExportError> {
         ("heatmap.side", |card| card.heatmap.side as f64),
         ("heatmap.metres_per_cell", |card| {
             card.heatmap.metres_per_cell
+        }),
+        ("heatmap.inner", |card| f64::from(card.heatmap.inner)),
+        ("orientation (1 where it is told)", |card| {
+            f64::from(card.orientation != OrientationConvention::None)
         }),
     ];
     for (what, field) in fields {
@@ -276,15 +350,18 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     write_onnx(model.as_ref(), card, &args.out)?;
     let noise = noise_input(model.describe(), 2, 1)?;
     let found = verify_export(model.as_ref(), &args.out, &noise)?;
-    let [heatmap, orientation] = [
-        found.max_relative_error_heatmap,
-        found.max_error_orientation_at_mode,
-    ];
-    let worst = verify::largest(heatmap, orientation);
+    let heatmap = found.max_relative_error_heatmap;
+    let at_mode = found.max_error_orientation_at_mode;
+    let worst = verify::largest(heatmap, at_mode);
+    let orientation = found.max_relative_error_orientation.map(|anywhere| {
+        format!(
+            ", {at_mode:.1e} (orientation at its mode) and {anywhere:.1e} (orientation anywhere)"
+        )
+    });
     println!(
-        "{}: differs from the training engine by {heatmap:.1e} (heatmap), {orientation:.1e} (orientation at its mode) and {:.1e} (orientation anywhere), relative",
+        "{}: differs from the training engine by {heatmap:.1e} (heatmap){}, relative",
         args.out.display(),
-        found.max_relative_error_orientation
+        orientation.unwrap_or_default()
     );
     anyhow::ensure!(
         worst <= LARGEST_DIFFERENCE,

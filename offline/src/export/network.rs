@@ -478,7 +478,7 @@ fn of_inputs(kernel: Kernel, from: usize, to: usize) -> Kernel {
     }
 }
 
-fn plain(stride: usize) -> Conv2d {
+pub(super) fn plain(stride: usize) -> Conv2d {
     Conv2d {
         stride,
         padding: [0; 4],

@@ -21,19 +21,20 @@ use tract_onnx::prelude::*;
 pub struct Verification {
     /// Of the heatmap.
     pub max_relative_error_heatmap: f64,
-    /// Of the orientation field. Where the vector before its normalisation is all but zero, the last
-    /// bits of the arithmetic turn the direction far.
-    pub max_relative_error_orientation: f64,
-    /// Of the orientation at the heatmap's mode, around which driving reads it.
+    /// Of the orientation field, where the network gives one. Where the vector before its normalisation
+    /// is all but zero, the last bits of the arithmetic turn the direction far.
+    pub max_relative_error_orientation: Option<f64>,
+    /// Of the orientation at the heatmap's mode, around which driving reads it; 0 where the network
+    /// gives none.
     pub max_error_orientation_at_mode: f64,
 }
 
 impl Verification {
-    /// The larger of the two.
+    /// The larger of both.
     pub fn max_relative_error(&self) -> f64 {
         largest(
             self.max_relative_error_heatmap,
-            self.max_relative_error_orientation,
+            self.max_relative_error_orientation.unwrap_or(0.0),
         )
     }
 }
@@ -67,25 +68,33 @@ pub fn verify_export(
     let student = Student::load(&proto, &card).map_err(|error| broken(format!("{error:#}")))?;
     let mut found = Verification {
         max_relative_error_heatmap: 0.0,
-        max_relative_error_orientation: 0.0,
+        max_relative_error_orientation: orientations.as_ref().map(|_| 0.0),
         max_error_orientation_at_mode: 0.0,
     };
     for sample in 0..input.len() {
         let both = student
             .run(input, sample)
             .map_err(|error| broken(format!("{error:#}")))?;
-        for [heatmap, orientation] in both {
+        for outputs in both {
+            let wanted = 1 + usize::from(orientations.is_some());
+            if outputs.len() != wanted {
+                let what = format!("it gives {} outputs instead of {wanted}", outputs.len());
+                return Err(broken(what));
+            }
             let expected = part(&heatmaps, sample, input.len());
             let at_mode = [mode(expected), expected.len() + mode(expected)];
             let worst = &mut found.max_relative_error_heatmap;
-            *worst = largest(*worst, relative_error(&heatmap, expected));
-            let expected = part(&orientations, sample, input.len());
-            let worst = &mut found.max_relative_error_orientation;
-            *worst = largest(*worst, relative_error(&orientation, expected));
-            let worst = &mut found.max_error_orientation_at_mode;
-            for at in at_mode {
-                let found = orientation.get(at).copied().unwrap_or(f32::NAN);
-                *worst = largest(*worst, f64::from((found - expected[at]).abs()));
+            *worst = largest(*worst, relative_error(&outputs[0], expected));
+            if let (Some(orientations), Some(worst)) =
+                (&orientations, &mut found.max_relative_error_orientation)
+            {
+                let expected = part(orientations, sample, input.len());
+                *worst = largest(*worst, relative_error(&outputs[1], expected));
+                let worst = &mut found.max_error_orientation_at_mode;
+                for at in at_mode {
+                    let found = outputs[1].get(at).copied().unwrap_or(f32::NAN);
+                    *worst = largest(*worst, f64::from((found - expected[at]).abs()));
+                }
             }
         }
     }
@@ -94,7 +103,8 @@ pub fn verify_export(
 
 /// Writes what the training engine makes of `input`, so that others can compare their runtime: a
 /// safetensors file with `ground` and `aerial` as given, `heatmap` `[N, side, side]` and
-/// `orientation` `[N, 2, side, side]`, and the left bins where the network needs them.
+/// `orientation` `[N, 2, side, side]` where the network gives one, and the left bins where it needs
+/// them.
 ///
 /// # Errors
 /// [`ExportError::Model`] when the input doesn't fit or the file cannot be written.
@@ -110,8 +120,11 @@ pub fn write_parity(
         ("ground".into(), array(&input.ground)?),
         ("aerial".into(), array(&input.aerial)?),
         ("heatmap".into(), (vec![n, side, side], heatmap)),
-        ("orientation".into(), (vec![n, 2, side, side], orientation)),
     ]);
+    if let Some(orientation) = orientation {
+        let shape = vec![n, 2, side, side];
+        arrays.insert("orientation".into(), (shape, orientation));
+    }
     if !input.ground_left_bin.is_empty() {
         let bins = input
             .ground_left_bin
@@ -128,12 +141,13 @@ fn array(tensor: &crossfix_kernels::Tensor) -> Result<(Vec<usize>, Vec<f32>), Mo
     Ok((tensor.shape().to_vec(), tensor.to_vec()?))
 }
 
-/// Heatmaps and orientation fields of the training engine, one sample after the other.
+/// Heatmaps and, where there are any, orientation fields of the training engine, one sample after
+/// the other.
 fn reference(
     model: &dyn CrossViewModel,
     input: &Input,
     temperature: f64,
-) -> Result<(Vec<f32>, Vec<f32>), ModelError> {
+) -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
     let mut model = model.boxed_clone();
     let mut tape = Tape::inference();
     let options = ForwardOptions::evaluation(Extent::Everything);
@@ -142,8 +156,8 @@ fn reference(
     let logits = prediction.logits.ok_or_else(missing)?;
     let logits = ops::scale(&mut tape, &logits, (1.0 / temperature) as f32)?;
     let heatmap = ops::softmax(&mut tape, &logits)?;
-    let orientation = prediction.orientation.ok_or_else(missing)?;
-    Ok((heatmap.to_vec()?, orientation.to_vec()?))
+    let orientation = prediction.orientation.map(|field| field.to_vec());
+    Ok((heatmap.to_vec()?, orientation.transpose()?))
 }
 
 /// The exported file in tract: whole, and in two halves.
@@ -183,8 +197,8 @@ impl Student {
         })
     }
 
-    /// Heatmap and orientation, whole and through the halves.
-    fn run(&self, input: &Input, sample: usize) -> TractResult<[[Vec<f32>; 2]; 2]> {
+    /// What the file gives, whole and through the halves.
+    fn run(&self, input: &Input, sample: usize) -> TractResult<[Vec<Vec<f32>>; 2]> {
         let image = |tensor: &crossfix_kernels::Tensor| {
             let shape = tensor.shape();
             let data = part(tensor.host("export")?, sample, shape[0]);
@@ -237,14 +251,11 @@ impl Runnable {
     }
 }
 
-fn outputs(tensors: &[Tensor]) -> TractResult<[Vec<f32>; 2]> {
-    let [heatmap, orientation] = tensors else {
-        anyhow::bail!("{} outputs instead of two", tensors.len());
-    };
+fn outputs(tensors: &[Tensor]) -> TractResult<Vec<Vec<f32>>> {
     let floats = |tensor: &Tensor| -> TractResult<Vec<f32>> {
         Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
     };
-    Ok([floats(heatmap)?, floats(orientation)?])
+    tensors.iter().map(floats).collect()
 }
 
 /// The part of `graph` that makes `output` out of `input`.
@@ -317,7 +328,7 @@ mod tests {
     use super::*;
     use crate::dataset::pose::{left_bin, strip_spec, yaw_from_heading};
     use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
-    use crate::model::{Ccvpe, preset};
+    use crate::model::{Ccvpe, Ggcvt, GgcvtSpec, ggcvt, preset};
     use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
     use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
     use rand::{Rng, SeedableRng};
@@ -352,13 +363,16 @@ mod tests {
     }
 
     fn exported(spec: CcvpeSpec, temperature: f64) -> Verification {
+        verified(&random_model(spec, 3), temperature)
+    }
+
+    fn verified(model: &dyn CrossViewModel, temperature: f64) -> Verification {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("student.onnx");
-        let model = random_model(spec, 3);
         let card = student_card(model.describe(), temperature, "MIT");
-        write_onnx(&model, card, &path).unwrap();
+        write_onnx(model, card, &path).unwrap();
         let input = noise_input(model.describe(), 2, 5).unwrap();
-        verify_export(&model, &path, &input).unwrap()
+        verify_export(model, &path, &input).unwrap()
     }
 
     /// Room for directions of short vectors, which rounding turns the most.
@@ -379,6 +393,68 @@ mod tests {
     #[test]
     fn front_student_answers_as_in_training() {
         assert_same(exported(preset("compact-front").unwrap(), 1.0));
+    }
+
+    /// A GGCVT network all of whose numbers do something.
+    fn random_ggcvt(spec: GgcvtSpec, seed: u64) -> Ggcvt {
+        let mut model = Ggcvt::new(spec, seed).unwrap();
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        for parameter in model.parameters_mut().all_mut() {
+            let table = parameter.name.ends_with("bias_table");
+            if parameter.value.shape().len() > 1 && !table {
+                continue;
+            }
+            let values = parameter.value.data().iter();
+            let values = values.map(|value| value + rng.random_range(-0.3..0.3));
+            let shape = parameter.value.shape().to_vec();
+            parameter.value = crossfix_kernels::Tensor::new(values.collect(), &shape)
+                .unwrap()
+                .with_gradient();
+        }
+        model
+    }
+
+    #[test]
+    fn a_ggcvt_with_a_panorama_answers_as_in_training() {
+        let spec = ggcvt::preset("ggcvt-compact").unwrap();
+        // The temperature of a trained one, and a sharp one, whose heatmap a small error bends.
+        for temperature in [1.0, 0.05] {
+            let found = verified(&random_ggcvt(spec.clone(), 3), temperature);
+            assert_eq!(found.max_relative_error_orientation, None);
+            assert_same(found);
+        }
+        // Several windows, an odd template and a whole sphere.
+        let published = ggcvt::preset("ggcvt-vigor").unwrap();
+        let small = GgcvtSpec {
+            preset: "small".into(),
+            ground_rows: 48,
+            ground_columns: 96,
+            aerial_px: 96,
+            widths: [4, 6, 8],
+            embedding: 6,
+            window: 4,
+            uncertainty: [4, 4],
+            cross_width: 8,
+            cross_heads: 2,
+            templates: [5, 9, 19],
+            unused_layers: false,
+            ..published
+        };
+        assert_same(verified(&random_ggcvt(small, 4), 0.3));
+    }
+
+    #[test]
+    fn a_ggcvt_that_no_graph_can_hold_is_refused_with_the_reason() {
+        for (name, expected) in [
+            ("ggcvt-kitti2", "the camera matrix of each picture"),
+            ("ggcvt-kitti3", "its heading optimiser"),
+        ] {
+            let model = Ggcvt::new(ggcvt::preset(name).unwrap(), 0).unwrap();
+            let card = student_card(model.describe(), 1.0, "MIT");
+            let error = write_onnx(&model, card, Path::new("never.onnx")).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
     }
 
     /// Squeeze-and-excite, skips, stem, head, mirrored borders, and a search of three bins.
@@ -458,6 +534,41 @@ mod tests {
         let (heatmap, _) = reference(&model, &input, 1.5).unwrap();
         assert!(relative_error(answer.heatmap.probabilities(), &heatmap) <= 1e-4);
         assert!(answer.yaw_residual_rad.is_some());
+    }
+
+    #[test]
+    fn the_daemon_drives_with_a_ggcvt_and_hears_no_yaw_from_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("student.onnx");
+        let model = random_ggcvt(ggcvt::preset("ggcvt-compact").unwrap(), 4);
+        let card = student_card(model.describe(), 0.2, "MIT");
+        let card = write_onnx(&model, card, &path).unwrap();
+        assert!(card.heatmap.inner && card.aerial_features.len() == 2);
+        let mut input = noise_input(model.describe(), 1, 6).unwrap();
+        let mut matcher = TractMatcher::load(&path).unwrap();
+        assert_eq!(matcher.card(), &card);
+        let patch = PatchSpec {
+            size_px: card.aerial.size_px,
+            metres_per_pixel: card.aerial.metres_per_pixel,
+        };
+        let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
+        let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
+        let aerial = picture(&input.aerial);
+        // The second time with the aerial features of the first, and another view.
+        for seed in [7, 8] {
+            input.ground = noise_input(model.describe(), 1, seed).unwrap().ground;
+            let image = picture(&input.ground);
+            let strip = GroundStrip {
+                image: &image,
+                left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
+            };
+            let answer = matcher.match_frame(strip, key, &aerial).unwrap();
+            let (heatmap, orientation) = reference(&model, &input, 0.2).unwrap();
+            let found = answer.heatmap.probabilities();
+            assert!(relative_error(found, &heatmap) <= 1e-4, "{seed}");
+            assert_eq!((answer.yaw_residual_rad, orientation), (None, None));
+            assert_eq!(answer.heatmap.side(), 49);
+        }
     }
 
     #[test]

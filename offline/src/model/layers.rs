@@ -87,7 +87,7 @@ pub(crate) struct Step {
 
 /// Border rule of an encoder or decoder.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Border {
+pub(crate) struct Border {
     pub rows: Pad,
     pub columns: Pad,
 }

@@ -13,7 +13,7 @@ pub mod presets;
 mod recipes;
 mod recordable;
 pub mod spec;
-mod vgg;
+pub(crate) mod vgg;
 pub mod weights;
 
 pub use ccvpe::Ccvpe;

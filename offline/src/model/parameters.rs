@@ -96,7 +96,7 @@ impl Parameters {
 }
 
 /// Adds parameters with seeded starting values.
-pub(super) struct Builder {
+pub(crate) struct Builder {
     parameters: Parameters,
     rng: ChaCha8Rng,
 }

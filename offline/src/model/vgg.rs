@@ -12,7 +12,7 @@ use crossfix_kernels::{Result, Tensor};
 /// Seven 3×3 convolutions with three halvings of the side.
 #[derive(Debug, Clone)]
 pub(crate) struct Vgg {
-    convolutions: Vec<Conv>,
+    pub convolutions: Vec<Conv>,
 }
 
 /// Features after each halving.
@@ -28,8 +28,8 @@ pub(crate) struct Features {
 /// Enlarges, concatenates a skip, and convolves twice.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoder {
-    first: Conv,
-    second: Conv,
+    pub first: Conv,
+    pub second: Conv,
 }
 
 /// A 3×3 convolution that keeps the side.

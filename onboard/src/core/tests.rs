@@ -61,6 +61,7 @@ fn staged(fails: bool) -> Box<dyn Matcher> {
         heatmap: HeatmapOutput {
             side: 64,
             metres_per_cell: 1.0,
+            inner: false,
         },
         ..tiny_card()
     };

@@ -36,6 +36,7 @@ const OPERATORS: &[&str] = &[
     "ConvTranspose",
     "Cos",
     "Div",
+    "Erf",
     "Exp",
     "Expand",
     "Flatten",
@@ -133,7 +134,7 @@ impl Student {
     }
 
     /// The part from `ground`, its left bin where the card has bins, and the aerial features, whose
-    /// shapes are given in the card's order, to `heatmap` and `orientation`.
+    /// shapes are given in the card's order, to the outputs that the card means.
     pub(super) fn ground_part(&self, feature_shapes: &[Vec<usize>]) -> Result<ModelProto, String> {
         let mut inputs = vec![value("ground", &self.ground_shape())];
         if self.card.ground.orientation_bins.is_some() {
@@ -142,7 +143,8 @@ impl Student {
         for (name, shape) in self.card.aerial_features.iter().zip(feature_shapes) {
             inputs.push(value(name, shape));
         }
-        self.part(inputs, &["heatmap".to_owned(), "orientation".to_owned()])
+        let outputs = self.card.outputs().iter().map(|name| (*name).to_owned());
+        self.part(inputs, &outputs.collect::<Vec<_>>())
     }
 
     fn ground_shape(&self) -> [usize; 4] {
@@ -238,8 +240,8 @@ impl Student {
                 return Err(format!("has no value `{name}`, which its card lists"));
             }
         }
-        for name in ["heatmap", "orientation"] {
-            if !graph.output.iter().any(|output| output.name == name) || !known.contains(name) {
+        for name in card.outputs() {
+            if !graph.output.iter().any(|output| output.name == *name) || !known.contains(name) {
                 return Err(format!("has no output `{name}`"));
             }
         }

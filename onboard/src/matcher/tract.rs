@@ -81,8 +81,8 @@ impl TractMatcher {
         let ground = runnable(&student.ground_part(&shapes).map_err(fail)?).map_err(fail)?;
         let side = student.card.heatmap.side;
         let expected = [vec![1, side, side], vec![1, 2, side, side]];
-        for ((name, expected), actual) in ["heatmap", "orientation"]
-            .iter()
+        let outputs = student.card.outputs().iter();
+        for ((name, expected), actual) in outputs
             .zip(expected)
             .zip(output_shapes(&ground).map_err(fail)?)
         {
@@ -507,6 +507,7 @@ mod tests {
             t.card.heatmap = crate::card::HeatmapOutput {
                 side: 4,
                 metres_per_cell: 16.0,
+                inner: false,
             };
         });
         assert!(

@@ -10,57 +10,57 @@ use crossfix_kernels::ops::{self, Conv2d};
 use crossfix_kernels::{Result, Tensor};
 
 /// Added to a variance before its root is taken.
-const EPSILON: f32 = 1e-5;
+pub(crate) const EPSILON: f32 = 1e-5;
 
 /// Weight `[O, I]` and, where there is one, bias `[O]`.
 #[derive(Debug, Clone)]
-pub(super) struct Linear {
+pub(crate) struct Linear {
     pub weight: ParameterId,
     pub bias: Option<ParameterId>,
 }
 
 /// Weight and bias of a layer norm.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Norm([ParameterId; 2]);
+pub(crate) struct Norm(pub [ParameterId; 2]);
 
 /// Cuts the map into tokens and normalises them.
 #[derive(Debug, Clone)]
-pub(super) struct Embedding {
-    conv: Conv,
-    norm: Norm,
+pub(crate) struct Embedding {
+    pub conv: Conv,
+    pub norm: Norm,
 }
 
 /// One transformer block with attention in windows.
 #[derive(Debug, Clone)]
-pub(super) struct WindowBlock {
-    first: Norm,
+pub(crate) struct WindowBlock {
+    pub first: Norm,
     /// Query, key and value, or one layer that gives all three.
-    projections: Vec<Linear>,
-    table: ParameterId,
-    out: Linear,
-    second: Norm,
-    mlp: [Linear; 2],
-    window: usize,
+    pub projections: Vec<Linear>,
+    pub table: ParameterId,
+    pub out: Linear,
+    pub second: Norm,
+    pub mlp: [Linear; 2],
+    pub window: usize,
 }
 
 /// Embedding, block, and back to the map's channels.
 #[derive(Debug, Clone)]
-pub(super) struct SelfAttention {
-    embedding: Embedding,
-    block: WindowBlock,
-    head: Linear,
+pub(crate) struct SelfAttention {
+    pub embedding: Embedding,
+    pub block: WindowBlock,
+    pub head: Linear,
 }
 
 /// From each overhead pixel to the ground columns in its direction.
 #[derive(Debug, Clone)]
-pub(super) struct CrossAttention {
+pub(crate) struct CrossAttention {
     /// Of query, key and value.
-    projections: [(Norm, Linear); 3],
-    heads: usize,
-    out: Linear,
-    before: Norm,
-    mlp: [Linear; 2],
-    after: Norm,
+    pub projections: [(Norm, Linear); 3],
+    pub heads: usize,
+    pub out: Linear,
+    pub before: Norm,
+    pub mlp: [Linear; 2],
+    pub after: Norm,
 }
 
 impl Linear {

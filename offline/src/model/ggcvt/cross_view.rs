@@ -18,9 +18,9 @@ use rand::RngCore;
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
 /// Softmax temperature that turns scores into a heatmap; the slope of the published triplet loss.
-const TEMPERATURE: f32 = 0.1;
+pub(crate) const TEMPERATURE: f32 = 0.1;
 /// Breaks ties of panorama columns that are whole numbers when a panorama is not turned.
-const COLUMN_NUDGE: f32 = 1e-4;
+pub(crate) const COLUMN_NUDGE: f32 = 1e-4;
 
 impl CrossViewModel for Ggcvt {
     fn describe(&self) -> &ModelSpec {

@@ -11,10 +11,10 @@
 //! Cross-View Transformer (Shi et al. 2023).
 
 pub mod adaptation;
-mod attention;
-mod cross_view;
+pub(crate) mod attention;
+pub(crate) mod cross_view;
 pub mod loss;
-mod projection;
+pub(crate) mod projection;
 mod rotation;
 pub mod spec;
 
@@ -34,9 +34,9 @@ use rotation::{RotationOptimiser, Views};
 use serde::{Deserialize, Serialize};
 
 /// Guards divisions by the length of a feature map.
-const LENGTH_EPSILON: f32 = 1e-12;
+pub(crate) const LENGTH_EPSILON: f32 = 1e-12;
 /// Guards the division of a correlation.
-const DISTANCE_EPSILON: f32 = 1e-6;
+pub(crate) const DISTANCE_EPSILON: f32 = 1e-6;
 
 /// A batch of image pairs, pixel values 0 to 1.
 #[derive(Debug, Clone)]
@@ -98,13 +98,13 @@ pub struct GgcvtOptions<'a> {
 pub struct Ggcvt {
     spec: GgcvtSpec,
     description: ModelSpec,
-    aerial: Vgg,
-    aerial_decoders: [Decoder; 2],
-    ground: Vgg,
-    ground_decoders: [Decoder; 2],
-    attention: Vec<(SelfAttention, CrossAttention)>,
-    overhead_decoders: [Decoder; 2],
-    uncertainty: Vec<[Conv; 3]>,
+    pub(crate) aerial: Vgg,
+    pub(crate) aerial_decoders: [Decoder; 2],
+    pub(crate) ground: Vgg,
+    pub(crate) ground_decoders: [Decoder; 2],
+    pub(crate) attention: Vec<(SelfAttention, CrossAttention)>,
+    pub(crate) overhead_decoders: [Decoder; 2],
+    pub(crate) uncertainty: Vec<[Conv; 3]>,
     rotation: Option<RotationOptimiser>,
     /// Weights of place and rotation in the loss, as −log.
     balance: Option<[ParameterId; 2]>,

@@ -8,7 +8,7 @@ use std::f64::consts::{FRAC_PI_2, TAU};
 
 /// A square overhead map and the ground feature map below it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Maps {
+pub(crate) struct Maps {
     /// Cells along the overhead map.
     pub side: usize,
     /// Rows and columns of the ground feature map.
@@ -24,7 +24,7 @@ pub(super) struct Maps {
 ///
 /// # Shapes
 /// One cell size and turn for each sample; returns `[N, side, side, 2]`.
-pub(super) fn panorama_grid(
+pub(crate) fn panorama_grid(
     maps: Maps,
     metres_per_cell: &[f64],
     turns_rad: &[f64],
