@@ -116,7 +116,7 @@ fn oxford_is_exported_and_not_driven() -> Result<()> {
 
 /// `--ignored` and several GB; prints the figures of `docs/published_networks.md`.
 #[test]
-#[ignore = "full size"]
+#[ignore = "seven networks of published size, several GB; tests/run --full runs them"]
 fn published_networks_drive_with_what_training_knows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     for name in NAMES {
