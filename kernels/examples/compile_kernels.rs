@@ -2,13 +2,17 @@
 //! takes of a multiprocessor. Exits non-zero when one does not compile, or a hot one spills.
 //!
 //! ```text
-//! LD_LIBRARY_PATH=.../nvidia/cu13/lib cargo run --release -p crossfix-kernels --example compile_kernels [sm ...]
+//! LD_LIBRARY_PATH=.../nvidia/cu13/lib cargo run --release -p crossfix-kernels --example compile_kernels [--keep FOLDER] [sm ...]
 //! ```
+//!
+//! `--keep` puts the machine code where a device finds it when FOLDER is `crossfix/kernels` in its
+//! `$XDG_CACHE_HOME`.
 
 use crossfix_kernels::Error;
-use crossfix_kernels::cuda::compile::{compile, compiler_version, usage};
+use crossfix_kernels::cuda::compile::{compile, compiler_version, keep, usage};
 use crossfix_kernels::cuda::{Source, sources};
 use rayon::prelude::*;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What must be refused, with the compiler's words.
@@ -22,7 +26,17 @@ static BROKEN: Source = Source {
 const ARCHITECTURES: [u32; 6] = [75, 80, 86, 89, 90, 100];
 
 fn main() -> ExitCode {
-    let asked: Result<Vec<u32>, _> = std::env::args().skip(1).map(|sm| sm.parse()).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut folder = None;
+    if let Some(at) = arguments.iter().position(|argument| argument == "--keep") {
+        let found: Vec<String> = arguments.drain(at..(at + 2).min(arguments.len())).collect();
+        let Some(path) = found.get(1) else {
+            eprintln!("compile_kernels: --keep wants a folder");
+            return ExitCode::from(2);
+        };
+        folder = Some(PathBuf::from(path));
+    }
+    let asked: Result<Vec<u32>, _> = arguments.iter().map(|sm| sm.parse()).collect();
     let architectures = match asked {
         Ok(asked) if asked.is_empty() => ARCHITECTURES.to_vec(),
         Ok(asked) => asked,
@@ -62,6 +76,11 @@ fn main() -> ExitCode {
                 continue;
             }
         };
+        if let Some(folder) = &folder
+            && let Err(error) = keep(folder, source, *sm, &compiled)
+        {
+            problems.push(error.to_string());
+        }
         let used = usage(&compiled.log);
         for entry in source.entries() {
             let Some(kernel) = used.iter().find(|kernel| kernel.entry == entry) else {

@@ -5,6 +5,7 @@ use super::sources::COMMON;
 use crate::error::{Error, Result};
 use cudarc::nvrtc::{result, sys};
 use std::ffi::{CStr, CString};
+use std::path::Path;
 
 /// The options besides the architecture. `-v` makes the assembler say what each kernel uses.
 const OPTIONS: [&str; 3] = ["--std=c++17", "--generate-line-info", "--ptxas-options=-v"];
@@ -93,6 +94,32 @@ pub(super) fn key(source: &Source, architecture: u32, (major, minor): (i32, i32)
     }
     let stem = source.name.replace(['/', '.'], "-");
     format!("{stem}-sm_{architecture}-{hash:032x}.cubin")
+}
+
+/// Puts machine code made by [`compile`] into `folder` under the name by which a device looks for
+/// it in its cache, `crossfix/kernels` in `$XDG_CACHE_HOME`: a card's machine then compiles nothing.
+///
+/// # Errors
+/// [`Error::Cuda`] when there is no compiler to ask for its version, or nothing can be written.
+pub fn keep(
+    folder: &Path,
+    source: &'static Source,
+    architecture: u32,
+    compiled: &Compiled,
+) -> Result<()> {
+    let path = folder.join(key(source, architecture, compiler_version()?));
+    write_whole(&path, &compiled.cubin)
+        .map_err(|error| Error::cuda(format!("writing {}", path.display()), error))
+}
+
+/// Writes the file whole or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&unfinished, bytes)?;
+    std::fs::rename(&unfinished, path)
 }
 
 /// What each kernel of a compilation uses, from the assembler's report.

@@ -1,13 +1,13 @@
 //! Kernels compiled once for the card, and kept on disk for the next run.
 
 use super::{Context, describe};
-use crate::cuda::compile::{compile, compiler_version, key};
+use crate::cuda::compile::{compile, compiler_version, key, write_whole};
 use crate::cuda::driver::{Kernel, Source};
 use crate::error::{Error, Result};
 use cudarc::driver::{result, sys};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Dynamic shared memory that a kernel gets without asking.
@@ -102,7 +102,7 @@ impl Modules {
         let module = self.load_module(source, &compiled.cubin)?;
         if let Some(path) = path {
             // Without a place to keep it the next run compiles again; that is no failure.
-            let _ = keep(&path, &compiled.cubin);
+            let _ = write_whole(&path, &compiled.cubin);
         }
         Ok(module)
     }
@@ -161,46 +161,4 @@ fn cache_folder() -> Option<PathBuf> {
         xdg.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache")))
     };
     base.map(|base| base.join("crossfix").join("kernels"))
-}
-
-/// Writes the file whole or not at all.
-fn keep(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let unfinished = path.with_extension(format!("{}.tmp", std::process::id()));
-    std::fs::write(&unfinished, bytes)?;
-    std::fs::rename(&unfinished, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_compiler_newer_than_the_driver_is_refused() {
-        assert_eq!(check_compiler((13, 0), 13_000), Ok(()));
-        assert_eq!(check_compiler((12, 9), 13_000), Ok(()));
-        let error = check_compiler((13, 0), 12_040).unwrap_err();
-        assert!(matches!(error, Error::OldDriver { .. }));
-        let message = error.to_string();
-        assert!(
-            message.contains("12.4") && message.contains("13.0 (libnvrtc)"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn what_is_kept_is_there_whole_and_leaves_nothing_else() {
-        let folder = std::env::temp_dir().join(format!("crossfix-modules-{}", std::process::id()));
-        let path = folder.join("a").join("x.cubin");
-        keep(&path, b"first").unwrap();
-        keep(&path, b"second").unwrap();
-        assert_eq!(std::fs::read(&path).unwrap(), b"second");
-        assert_eq!(
-            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1
-        );
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
 }
