@@ -54,6 +54,18 @@ pub enum Precision {
     Bf16,
 }
 
+/// How a dense convolution is computed. Its result differs by roundings only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Convolution {
+    /// A product of matrices that reads the image as it goes.
+    Implicit,
+    /// A matrix product of columns in memory.
+    Columns,
+    /// Windows that slide, for kernels of 3 × 3, in f32.
+    Window,
+}
+
 /// What happens to a matrix product before it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Epilogue {

@@ -21,14 +21,14 @@ use crate::error::{Error, Result};
 use pool::Pool;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use buffer::{Arriving, DeviceBuffer, Element};
 pub use capture::{Capture, Step};
 pub use driver::{
-    Address, Download, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Mark, Memory, Operand,
-    Precision, Source,
+    Address, Convolution, Download, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Mark,
+    Memory, Operand, Precision, Source,
 };
 pub use launch::{Launch, Parameters, Word};
 pub(crate) use launch::{count, parameters};
@@ -45,6 +45,9 @@ struct Inner {
     driver: Box<dyn Driver>,
     pool: Pool,
     precision: AtomicU8,
+    /// 0 for none.
+    convolution: AtomicU8,
+    column_room: AtomicUsize,
     /// Uploaded tables by content: their memory, kept while the device is open.
     constants: Mutex<HashMap<Vec<u8>, (Address, usize)>>,
     /// The profile being taken, if any.
@@ -67,6 +70,8 @@ impl Cuda {
             driver,
             pool: Pool::default(),
             precision: AtomicU8::new(Precision::F32 as u8),
+            convolution: AtomicU8::new(0),
+            column_room: AtomicUsize::new(16 << 20),
             constants: Mutex::default(),
             profile: Mutex::default(),
         }))
@@ -94,6 +99,34 @@ impl Cuda {
     /// Changes how exact matrix products and convolutions are, for all that is enqueued from here.
     pub fn set_precision(&self, precision: Precision) {
         self.0.precision.store(precision as u8, Ordering::Relaxed);
+    }
+
+    /// How dense convolutions are computed; `None` until changed: the way expected to be fastest.
+    pub fn convolution(&self) -> Option<Convolution> {
+        match self.0.convolution.load(Ordering::Relaxed) {
+            1 => Some(Convolution::Implicit),
+            2 => Some(Convolution::Columns),
+            3 => Some(Convolution::Window),
+            _ => None,
+        }
+    }
+
+    /// Changes how dense convolutions are computed, where they can be in this way. `Implicit` also
+    /// takes depthwise ones to the kernels that can all of them.
+    pub fn set_convolution(&self, convolution: Option<Convolution>) {
+        let number = convolution.map_or(0, |convolution| convolution as u8 + 1);
+        self.0.convolution.store(number, Ordering::Relaxed);
+    }
+
+    /// Most numbers of the columns that a convolution makes at a time, and of the partial sums of a
+    /// weight's gradient; 64 MiB until changed, about what a large card's cache holds.
+    pub fn column_room(&self) -> usize {
+        self.0.column_room.load(Ordering::Relaxed)
+    }
+
+    /// Changes it, for all that is enqueued from here.
+    pub fn set_column_room(&self, numbers: usize) {
+        self.0.column_room.store(numbers, Ordering::Relaxed);
     }
 
     /// Room for elements of any value, for an operation that overwrites them all.

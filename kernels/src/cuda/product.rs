@@ -47,6 +47,14 @@ impl<'a> Matrix<'a> {
         }
     }
 
+    /// The same, beginning this many elements further in every stored row.
+    pub fn further(self, elements: usize) -> Self {
+        Self {
+            offset: self.offset + elements,
+            ..self
+        }
+    }
+
     /// One past the last element of a batch of `rows` by `columns`.
     fn extent(&self, batch: usize, rows: usize, columns: usize) -> usize {
         let [rows, columns] = if self.transposed {

@@ -14,6 +14,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::column_attention::on_cuda::SOURCE,
         &ops::concat_channels::SOURCE,
         &ops::conv2d::on_cuda::SOURCE,
+        &ops::conv2d::on_cuda::WINDOW_SOURCE,
         &ops::conv_transpose2x2::SOURCE,
         &ops::correlation_distance::SOURCE,
         &ops::crop2d::SOURCE,

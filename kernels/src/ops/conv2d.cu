@@ -287,24 +287,88 @@ extern "C" __global__ void conv2d_reduce(const float* __restrict__ partial, floa
     }
 }
 
+struct ColumnsParameters {
+    unsigned channels;
+    unsigned pixels;        // from `first` on
+    unsigned first;         // pixel of an output channel
+    unsigned columns;       // of an output row
+    unsigned row_taps;
+    unsigned column_taps;
+    unsigned input_width;
+    unsigned input_plane;   // elements from channel to channel
+    unsigned first_sample;
+};
+
+#define TAPS_IN_REGISTERS 9
+
+// What a matrix product sees of the image: [samples, channels, taps, pixels], the pixels of the
+// output in a row, for a piece of the output. Grid: pixels, channels that stride, samples.
+extern "C" __global__ void conv2d_columns(const float* __restrict__ image, const int* __restrict__ row_source, const int* __restrict__ column_source, float* __restrict__ found, ColumnsParameters p) {
+    const unsigned pixel = blockIdx.x * blockDim.x + threadIdx.x, taps = p.row_taps * p.column_taps;
+    if (pixel >= p.pixels) return;
+    const int* rows = row_source + (p.first + pixel) / p.columns * p.row_taps;
+    const int* columns = column_source + (p.first + pixel) % p.columns * p.column_taps;
+    image += (p.first_sample + blockIdx.z) * p.channels * p.input_plane;
+    found += blockIdx.z * p.channels * taps * p.pixels + pixel;
+    if (p.row_taps == 3 && p.column_taps == 3) {
+        int from[TAPS_IN_REGISTERS];
+#pragma unroll
+        for (int tap = 0; tap < TAPS_IN_REGISTERS; ++tap) {
+            const int row = rows[tap / 3], column = columns[tap % 3];
+            from[tap] = row >= 0 && column >= 0 ? row * int(p.input_width) + column : -1;
+        }
+        for (unsigned channel = blockIdx.y; channel < p.channels; channel += gridDim.y) {
+            const float* plane = image + channel * p.input_plane;
+            float* to = found + channel * TAPS_IN_REGISTERS * p.pixels;
+#pragma unroll
+            for (int tap = 0; tap < TAPS_IN_REGISTERS; ++tap) to[tap * p.pixels] = from[tap] >= 0 ? plane[from[tap]] : 0.0f;
+        }
+        return;
+    }
+    for (unsigned channel = blockIdx.y; channel < p.channels; channel += gridDim.y) {
+        const float* plane = image + channel * p.input_plane;
+        float* to = found + channel * taps * p.pixels;
+        for (unsigned tap = 0; tap < taps; ++tap) {
+            const int row = rows[tap / p.column_taps], column = columns[tap % p.column_taps];
+            to[tap * p.pixels] = row >= 0 && column >= 0 ? plane[row * p.input_width + column] : 0.0f;
+        }
+    }
+}
+
+struct ArrangeParameters {
+    unsigned rows;
+    unsigned depth;
+    unsigned weight_row; // elements of the weight from row to row
+};
+
+// The weight as the matrix [rows, depth] that meets the columns. Grid: products, rows that stride.
+extern "C" __global__ void conv2d_arrange_weight(const float* __restrict__ weight, const uint4* __restrict__ taps, float* __restrict__ arranged, ArrangeParameters p) {
+    const unsigned k = blockIdx.x * blockDim.x + threadIdx.x;
+    if (k >= p.depth) return;
+    const unsigned from = taps[k].x;
+    for (unsigned row = blockIdx.y; row < p.rows; row += gridDim.y) arranged[row * p.depth + k] = weight[row * p.weight_row + from];
+}
+
 struct ChannelParameters {
     unsigned samples;
     unsigned channels;
     unsigned pixels;
+    unsigned parts;  // of the sum over pixels
 };
 
-// One block for each channel.
-extern "C" __global__ void conv2d_channel_sums(const float* __restrict__ x, float* __restrict__ sums, ChannelParameters p) {
-    const unsigned channel = blockIdx.x;
+// Grid: channels, parts. Writes [parts, channels].
+extern "C" __global__ void conv2d_channel_sums(const float* __restrict__ x, float* __restrict__ partial, ChannelParameters p) {
+    const unsigned channel = blockIdx.x, share = (p.pixels + p.parts - 1) / p.parts;
+    const unsigned begin = blockIdx.y * share, end = begin + share < p.pixels ? begin + share : p.pixels;
     double sum = 0.0;
     for (unsigned sample = 0; sample < p.samples; ++sample) {
         const float* plane = x + (sample * p.channels + channel) * p.pixels;
-        float partial = 0.0f;
-        for (unsigned i = threadIdx.x; i < p.pixels; i += blockDim.x) partial += plane[i];
-        sum += partial;
+        float some = 0.0f;
+        for (unsigned i = begin + threadIdx.x; i < end; i += blockDim.x) some += plane[i];
+        sum += some;
     }
     sum = block_sum(sum);
-    if (threadIdx.x == 0) sums[channel] = float(sum);
+    if (threadIdx.x == 0) partial[blockIdx.y * p.channels + channel] = float(sum);
 }
 
 extern "C" __global__ void conv2d_add_bias(const float* __restrict__ bias, float* __restrict__ y, ChannelParameters p) {

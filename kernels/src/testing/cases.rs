@@ -2,6 +2,7 @@
 //! emulator's tests, and by the device check on a real card.
 
 use super::noise;
+use crate::cuda::Convolution;
 use crate::device::Device;
 use crate::error::Result;
 use crate::ops;
@@ -19,6 +20,10 @@ pub struct Case {
     pub inputs: Vec<Tensor>,
     /// Largest difference allowed, forward and backward, as [`super::assert_close`] counts.
     pub tolerance: [f32; 2],
+    /// How dense convolutions are computed in it.
+    convolution: Option<Convolution>,
+    /// Room for their columns, where it is not the usual.
+    column_room: Option<usize>,
     without_gradient: Vec<usize>,
     run: Run,
 }
@@ -48,6 +53,8 @@ impl Case {
                 .map(|(s, seed)| noise(s, seed))
                 .collect(),
             tolerance: [2e-6; 2],
+            convolution: None,
+            column_room: None,
             without_gradient: Vec::new(),
             run: Box::new(run),
         }
@@ -57,6 +64,23 @@ impl Case {
     pub fn input(mut self, index: usize, value: Tensor) -> Self {
         self.inputs[index] = value;
         self
+    }
+
+    /// With dense convolutions computed in this way.
+    pub fn convolution(mut self, convolution: Convolution) -> Self {
+        self.convolution = Some(convolution);
+        self
+    }
+
+    /// With this many numbers of columns at a time.
+    pub fn column_room(mut self, numbers: usize) -> Self {
+        self.column_room = Some(numbers);
+        self
+    }
+
+    /// Whether it asks for our own tensor-core kernels where the precision has them.
+    pub fn is_implicit(&self) -> bool {
+        self.convolution == Some(Convolution::Implicit) && !self.name.contains("depthwise")
     }
 
     /// Inputs that are given, not learnt: no gradient is asked for them.
@@ -76,6 +100,19 @@ impl Case {
     /// # Errors
     /// The operation's own.
     pub fn run(&self, device: &Device) -> Result<(Tensor, Vec<Option<Tensor>>)> {
+        let Device::Cuda(cuda) = device else {
+            return self.run_on(device);
+        };
+        let usual = cuda.column_room();
+        cuda.set_convolution(self.convolution);
+        cuda.set_column_room(self.column_room.unwrap_or(usual));
+        let made = self.run_on(device);
+        cuda.set_convolution(None);
+        cuda.set_column_room(usual);
+        made
+    }
+
+    fn run_on(&self, device: &Device) -> Result<(Tensor, Vec<Option<Tensor>>)> {
         let inputs = self
             .inputs
             .iter()

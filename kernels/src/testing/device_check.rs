@@ -2,7 +2,7 @@
 //! `tests/gpu`, and on the emulator by its dry run.
 
 use super::training::Training;
-use super::{Difference, cases};
+use super::{Case, Difference, cases};
 use crate::cuda::Precision;
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -90,9 +90,8 @@ fn tensor_cores(device: &Device) -> Vec<String> {
         return Vec::new();
     };
     let mut failures = Vec::new();
-    let dense = |name: &str| name.starts_with("conv2d") && !name.contains("depthwise");
     for (precision, most) in [(Precision::Tf32, 1e-2), (Precision::Bf16, 8e-2)] {
-        for case in cases().into_iter().filter(|case| dense(&case.name)) {
+        for case in cases().into_iter().filter(Case::is_implicit) {
             cuda.set_precision(precision);
             let compared = case.compare(device);
             cuda.set_precision(Precision::F32);

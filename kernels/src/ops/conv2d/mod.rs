@@ -15,7 +15,7 @@ mod tests;
 mod tile;
 mod vector;
 
-use crate::cuda::Cuda;
+use crate::cuda::{Convolution, Cuda};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
@@ -95,13 +95,15 @@ pub fn conv2d(
             Device::Cpu => backward(&geometry, &input, &weight, gradient),
             Device::Cuda(cuda) => backward_on_cuda(&cuda, &geometry, &input, &weight, gradient)?,
         };
-        gradients.truncate(if with_bias { 3 } else { 2 });
+        if with_bias {
+            gradients.push(Some(to_bias(&geometry, gradient)?));
+        }
         Ok(gradients)
     });
     Ok(output)
 }
 
-/// The gradients of input, weight and bias.
+/// The gradients of input and weight.
 fn backward(
     geometry: &Geometry,
     input: &Tensor,
@@ -109,14 +111,12 @@ fn backward(
     gradient: &Tensor,
 ) -> Vec<Option<Tensor>> {
     let to_weight = weight_gradient(geometry, input.data(), gradient.data());
-    let to_bias = || channel_sums(gradient.data(), geometry.outputs, geometry.output_pixels());
     vec![
         input.requires_gradient().then(|| {
             let found = input_gradient(geometry, weight.data(), gradient.data());
             Tensor::from_parts(found, input.shape())
         }),
         Some(Tensor::from_parts(to_weight, weight.shape())),
-        Some(Tensor::from_parts(to_bias(), &[geometry.outputs])),
     ]
 }
 
@@ -134,13 +134,25 @@ fn backward_on_cuda(
         None
     };
     let to_weight = on_cuda::weight_gradient(cuda, g, input.buffer(), gradient.buffer())?;
-    let shape = [g.batch, g.outputs, g.output_pixels()];
-    let to_bias = on_cuda::channel_sums(cuda, gradient.buffer(), shape)?;
     Ok(vec![
         to_input,
         Some(Tensor::from_device(to_weight, weight.shape())),
-        Some(Tensor::from_device(to_bias, &[g.outputs])),
     ])
+}
+
+/// The gradient of the bias.
+fn to_bias(g: &Geometry, gradient: &Tensor) -> Result<Tensor> {
+    Ok(match gradient.device() {
+        Device::Cpu => {
+            let sums = channel_sums(gradient.data(), g.outputs, g.output_pixels());
+            Tensor::from_parts(sums, &[g.outputs])
+        }
+        Device::Cuda(cuda) => {
+            let shape = [g.batch, g.outputs, g.output_pixels()];
+            let sums = on_cuda::channel_sums(&cuda, gradient.buffer(), shape)?;
+            Tensor::from_device(sums, &[g.outputs])
+        }
+    })
 }
 
 /// The convolution itself.
@@ -188,13 +200,6 @@ pub(super) fn channel_sums(images: &[f32], channels: usize, pixels: usize) -> Ve
 
 /// What is run on every device.
 pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shapes: &[&[usize]], options: Conv2d| {
-        let tolerance = 1e-5; // sums of up to a few hundred products in another order
-        Case::new(name, shapes, move |tape, x| {
-            conv2d(tape, &x[0], &x[1], x.get(2), &options)
-        })
-        .tolerance(tolerance, tolerance)
-    };
     let zero = |padding, stride, groups| Conv2d {
         stride,
         padding,
@@ -202,63 +207,138 @@ pub(crate) fn cases() -> Vec<Case> {
         columns: Pad::Zero,
         groups,
     };
-    vec![
-        case(
-            "conv2d 3x3",
+    let round = |options| Conv2d {
+        columns: Pad::Circular,
+        ..options
+    };
+    let mirrored = |options| Conv2d {
+        rows: Pad::Reflect,
+        columns: Pad::Reflect,
+        ..options
+    };
+    let case = |name: &str, shapes: &[&[usize]], options: Conv2d| {
+        Case::new(name, shapes, move |tape, x| {
+            conv2d(tape, &x[0], &x[1], x.get(2), &options)
+        })
+        // Sums of up to a few hundred products in another order. Gradients of the case with most
+        // sum 70 · 9 products of about 1/4: rounding 2⁻²⁴ each, on both sides.
+        .tolerance(1e-5, 2e-5)
+    };
+    type Shapes = &'static [&'static [usize]];
+    let dense: [(&str, Shapes, Conv2d); 5] = [
+        (
+            "3x3",
             &[&[2, 5, 9, 11], &[7, 5, 3, 3], &[7]],
             zero([1; 4], 1, 1),
         ),
-        case(
-            "conv2d of several tiles",
+        (
+            "of several tiles",
             &[&[2, 9, 12, 13], &[70, 9, 3, 3], &[70]],
             zero([1; 4], 1, 1),
-        )
-        // The input's gradient sums 70 · 9 products of about 1/4: rounding 2⁻²⁴ each, on both sides.
-        .tolerance(1e-5, 2e-5),
-        case(
-            "conv2d, stride 2, asymmetric",
+        ),
+        (
+            "stride 2, asymmetric",
             &[&[2, 3, 9, 10], &[8, 3, 3, 3]],
             zero([0, 1, 0, 1], 2, 1),
         ),
-        case(
-            "conv2d round a panorama",
+        (
+            "round a panorama",
             &[&[2, 4, 6, 8], &[6, 4, 3, 3], &[6]],
-            Conv2d {
-                columns: Pad::Circular,
-                ..zero([1; 4], 1, 1)
-            },
+            round(zero([1; 4], 1, 1)),
         ),
-        case(
-            "conv2d with mirrored edges",
+        (
+            "mirrored",
             &[&[1, 4, 7, 6], &[6, 4, 5, 3]],
-            Conv2d {
-                rows: Pad::Reflect,
-                columns: Pad::Reflect,
-                ..zero([2, 2, 1, 1], 1, 1)
-            },
+            mirrored(zero([2, 2, 1, 1], 1, 1)),
         ),
+    ];
+    let ways = [
+        (Convolution::Implicit, "implicit"),
+        (Convolution::Columns, "columns"),
+        (Convolution::Window, "window"),
+    ];
+    let mut cases = Vec::new();
+    for (name, shapes, options) in dense {
+        for (way, way_name) in ways {
+            let name = format!("conv2d {way_name}, {name}");
+            cases.push(case(&name, shapes, options).convolution(way));
+        }
+    }
+    // Columns in pieces: some samples, and some pixels of one.
+    for room in [2 * 5 * 9 * 99, 5 * 9 * 30] {
+        let name = format!("conv2d columns, {room} numbers at a time");
+        let shapes: Shapes = &[&[3, 5, 9, 11], &[7, 5, 3, 3], &[7]];
+        let case = case(&name, shapes, zero([1; 4], 1, 1));
+        cases.push(case.convolution(Convolution::Columns).column_room(room));
+    }
+    // More strips than the blocks of a part take at once.
+    let shapes: Shapes = &[&[2, 3, 60, 70], &[2, 3, 3, 3]];
+    cases.push(
+        case("conv2d window, in parts", shapes, zero([1; 4], 1, 1))
+            // The weight's gradient sums 8400 products.
+            .tolerance(1e-5, 1e-4)
+            .convolution(Convolution::Window),
+    );
+    let depthwise: [(&str, Shapes, Conv2d); 7] = [
+        ("3", &[&[2, 6, 9, 8], &[6, 1, 3, 3]], zero([1; 4], 1, 6)),
+        (
+            "3, stride 2",
+            &[&[2, 2, 9, 10], &[2, 1, 3, 3]],
+            zero([0, 1, 0, 1], 2, 2),
+        ),
+        (
+            "5, with a bias",
+            &[&[2, 3, 6, 7], &[3, 1, 5, 5], &[3]],
+            zero([2; 4], 1, 3),
+        ),
+        (
+            "5, stride 2, round",
+            &[&[2, 3, 10, 12], &[3, 1, 5, 5], &[3]],
+            round(zero([1, 2, 1, 2], 2, 3)),
+        ),
+        (
+            "3, mirrored",
+            &[&[1, 2, 5, 6], &[2, 1, 3, 3]],
+            mirrored(zero([1; 4], 1, 2)),
+        ),
+        (
+            "3 by 5",
+            &[&[1, 2, 5, 6], &[2, 1, 3, 5]],
+            zero([1, 1, 2, 2], 1, 2),
+        ),
+        (
+            "3, in parts",
+            &[&[3, 2, 50, 60], &[2, 1, 3, 3]],
+            zero([1; 4], 1, 2),
+        ),
+    ];
+    for (name, shapes, options) in depthwise {
+        let name = format!("conv2d depthwise {name}");
+        // Gradients of weights sum up to 9000 products.
+        cases.push(case(&name, shapes, options).tolerance(1e-5, 1e-4));
+        if name.ends_with("3, stride 2") {
+            let tables = case(&format!("{name}, by tables"), shapes, options);
+            cases.push(tables.convolution(Convolution::Implicit));
+        }
+    }
+    cases.extend([
         case(
             "conv2d 1x1",
             &[&[3, 7, 5, 6], &[9, 7, 1, 1], &[9]],
             zero([0; 4], 1, 1),
         ),
         case(
+            "conv2d 1x1 of many pixels",
+            &[&[2, 3, 70, 61], &[2, 3, 1, 1]],
+            zero([0; 4], 1, 1),
+        )
+        // The weight's gradient sums 8540 products.
+        .tolerance(1e-5, 1e-4),
+        case(
             "conv2d in two groups",
             &[&[2, 6, 5, 7], &[8, 3, 3, 3], &[8]],
             zero([1; 4], 1, 2),
         ),
-        case(
-            "conv2d depthwise",
-            &[&[2, 6, 9, 8], &[6, 1, 3, 3]],
-            zero([1; 4], 1, 6),
-        ),
-        case(
-            "conv2d depthwise, stride 2, round",
-            &[&[2, 3, 10, 12], &[3, 1, 5, 5], &[3]],
-            Conv2d {
-                columns: Pad::Circular,
-                ..zero([1, 2, 1, 2], 2, 3)
-            },
-        ),
-    ]
+    ]);
+    cases
 }
