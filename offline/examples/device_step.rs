@@ -6,12 +6,13 @@
 //! Options: `--device auto|cpu|cuda[:N]`, `--network PRESET` (ccvpe-vigor), `--what
 //! adapt,supervised,inference`, `--batch N,N` (8), `--precision f32,tf32,bf16` (f32), `--steps N`
 //! (50), `--check` (ten steps of the compact network against the processor, and nothing else),
+//! `--convolution implicit|columns|window` (instead of what is expected to be fastest), `--column-room MiB`,
 //! `--parts` (time one step launch by launch, with what each has to move and compute),
 //! `--bandwidth GB/s` and `--peak TFLOP/s` (for the floors; of an H200 in f32 unless told).
 
 use anyhow::{Context, bail};
 use crossfix_kernels::Device;
-use crossfix_kernels::cuda::{Precision, Timed};
+use crossfix_kernels::cuda::{Convolution, Precision, Timed};
 use crossfix_offline::model::{Ccvpe, CrossViewModel, preset};
 use crossfix_offline::train::{FitConfig, measure};
 use std::collections::BTreeMap;
@@ -27,6 +28,9 @@ struct Options {
     check: bool,
     bandwidth: f64,
     peak: f64,
+    convolution: Option<Convolution>,
+    /// Numbers.
+    column_room: Option<usize>,
 }
 
 fn options() -> anyhow::Result<Options> {
@@ -42,6 +46,8 @@ fn options() -> anyhow::Result<Options> {
         // NVIDIA H200 (SXM): 4.8 TB/s, 67 TFLOP/s in f32 outside the tensor cores (data sheet).
         bandwidth: 4800.0,
         peak: 67.0,
+        convolution: None,
+        column_room: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
@@ -77,6 +83,15 @@ fn options() -> anyhow::Result<Options> {
                 options.precisions = value.split(',').map(precision).collect::<Result<_, _>>()?;
             }
             "--steps" => options.steps = value.parse()?,
+            "--column-room" => options.column_room = Some(value.parse::<usize>()? << 18),
+            "--convolution" => {
+                options.convolution = Some(match value.as_str() {
+                    "implicit" => Convolution::Implicit,
+                    "columns" => Convolution::Columns,
+                    "window" => Convolution::Window,
+                    _ => bail!("{value:?} is none of implicit, columns, window"),
+                });
+            }
             "--bandwidth" => options.bandwidth = value.parse()?,
             "--peak" => options.peak = value.parse()?,
             _ => bail!("unknown option {name}; the known ones are at the head of this file"),
@@ -97,6 +112,10 @@ fn main() -> anyhow::Result<()> {
     for (precision_name, precision) in &options.precisions {
         if let Device::Cuda(cuda) = &device {
             cuda.set_precision(*precision);
+            cuda.set_convolution(options.convolution);
+            if let Some(room) = options.column_room {
+                cuda.set_column_room(room);
+            }
         }
         for batch in &options.batches {
             for what in options.what.split(',') {

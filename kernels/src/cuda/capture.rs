@@ -23,6 +23,21 @@ impl Capture {
     pub fn replay(&self) -> Result<()> {
         self.graph.as_ref().map_or(Ok(()), |graph| graph.replay())
     }
+
+    /// Milliseconds of the device for the recorded work, from as many replays, one behind the
+    /// other.
+    ///
+    /// # Errors
+    /// [`Error::Cuda`].
+    pub fn replay_ms(&self, replays: usize) -> Result<f64> {
+        let driver = &self.cuda.0.driver;
+        let before = driver.mark()?;
+        for _ in 0..replays {
+            self.replay()?;
+        }
+        let after = driver.mark()?;
+        Ok(before.milliseconds_to(&*after)? / replays.max(1) as f64)
+    }
 }
 
 impl Drop for Capture {
@@ -205,13 +220,7 @@ impl Step {
     /// # Errors
     /// [`Error::Cuda`].
     pub fn replay_ms(&mut self, replays: usize) -> Result<f64> {
-        let driver = &self.cuda.0.driver;
-        let before = driver.mark()?;
-        for _ in 0..replays {
-            self.capture.replay()?;
-        }
-        let after = driver.mark()?;
-        Ok(before.milliseconds_to(&*after)? / replays.max(1) as f64)
+        self.capture.replay_ms(replays)
     }
 
     /// What the latest enqueued step made, or will have made.

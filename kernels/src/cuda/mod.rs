@@ -71,7 +71,7 @@ impl Cuda {
             pool: Pool::default(),
             precision: AtomicU8::new(Precision::F32 as u8),
             convolution: AtomicU8::new(0),
-            column_room: AtomicUsize::new(16 << 20),
+            column_room: AtomicUsize::new(32 << 20),
             constants: Mutex::default(),
             profile: Mutex::default(),
         }))
@@ -119,7 +119,7 @@ impl Cuda {
     }
 
     /// Most numbers of the columns that a convolution makes at a time, and of the partial sums of a
-    /// weight's gradient; 64 MiB until changed, about what a large card's cache holds.
+    /// weight's gradient; 128 MiB until changed, some times a large card's cache.
     pub fn column_room(&self) -> usize {
         self.0.column_room.load(Ordering::Relaxed)
     }

@@ -278,13 +278,19 @@ struct ReduceParameters {
     unsigned offset; // of the sum in the output
 };
 
-// sum[offset + i] = partial[0, i] + partial[1, i] + ...
+// sum[offset + i] = partial[0, i] + partial[1, i] + ... A block takes 32 elements, each of its
+// eight rows of threads every eighth part.
 extern "C" __global__ void conv2d_reduce(const float* __restrict__ partial, float* __restrict__ sum, ReduceParameters p) {
-    for (unsigned i = first_element(); i < p.count; i += element_stride()) {
-        float value = 0.0f;
-        for (unsigned part = 0; part < p.parts; ++part) value += partial[part * p.count + i];
-        sum[p.offset + i] = value;
-    }
+    __shared__ float sums[8][33];
+    const unsigned i = blockIdx.x * 32 + threadIdx.x;
+    float value = 0.0f;
+    if (i < p.count)
+        for (unsigned part = threadIdx.y; part < p.parts; part += 8) value += partial[part * p.count + i];
+    sums[threadIdx.y][threadIdx.x] = value;
+    __syncthreads();
+    if (threadIdx.y != 0 || i >= p.count) return;
+    for (unsigned row = 1; row < 8; ++row) value += sums[row][threadIdx.x];
+    sum[p.offset + i] = value;
 }
 
 struct ColumnsParameters {

@@ -137,16 +137,12 @@ fn on_cuda(
             .batch(n)
             .enqueue(&mut of_input)?;
         let mut of_weight = cuda.any(weight.len())?;
-        for sample in 0..n {
-            let image = Matrix::row_major(input.buffer(), pixels).at(sample * channels * pixels);
-            let of_output = Matrix::transposed(&gathered, pixels).at(sample * rows * pixels);
-            let product = Product::new([channels, rows, pixels], image, of_output);
-            if sample == 0 {
-                product.enqueue(&mut of_weight)?;
-            } else {
-                product.accumulate().enqueue(&mut of_weight)?;
-            }
-        }
+        conv2d::on_cuda::Sum::new(&cuda, [channels, rows], n, pixels).of_images(
+            &cuda,
+            input.buffer(),
+            &gathered,
+            &mut of_weight,
+        )?;
         let sums = [n, outputs, height * width];
         let of_bias = conv2d::on_cuda::channel_sums(&cuda, gradient.buffer(), sums)?;
         Ok(vec![

@@ -335,6 +335,11 @@ pub(crate) fn cases() -> Vec<Case> {
         // The weight's gradient sums 8540 products.
         .tolerance(1e-5, 1e-4),
         case(
+            "conv2d 1x1 of more samples than parts",
+            &[&[5, 3, 24, 25], &[2, 3, 1, 1]],
+            zero([0; 4], 1, 1),
+        ),
+        case(
             "conv2d in two groups",
             &[&[2, 6, 5, 7], &[8, 3, 3, 3], &[8]],
             zero([1; 4], 1, 2),

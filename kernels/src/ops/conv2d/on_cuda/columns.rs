@@ -181,104 +181,145 @@ pub(super) fn to_weight(
     let (depth, pixels) = (pass.depth(), pass.pixels());
     let pieces = pieces(pass, cuda.column_room());
     let products: usize = pieces.iter().map(|piece| piece.samples).sum();
-    let mut sum = Sum::new(
-        [pass.rows, depth],
-        products,
-        pieces[0].pixels,
-        cuda.column_room(),
-    );
-    let mut partial = sum.room(cuda)?;
+    let mut sum = Sum::new(cuda, [pass.rows, depth], products, pieces[0].pixels);
+    let are_alike = pieces.iter().all(|piece| piece.pixels == pieces[0].pixels);
+    let mut partial = sum.room(cuda, are_alike)?;
     for piece in pieces {
         let columns = columns_of(cuda, pass, piece, input)?;
-        for sample in 0..piece.samples {
-            let first = (piece.first_sample + sample) * pass.rows * pixels + piece.first;
-            let gradient = Matrix::row_major(gradient, pixels).at(first);
-            let seen = Matrix::transposed(&columns, piece.pixels).at(sample * depth * piece.pixels);
-            let to = partial.as_mut().unwrap_or(found);
-            sum.add(gradient, seen, piece.pixels, to)?;
-        }
+        let first = piece.first_sample * pass.rows * pixels + piece.first;
+        let gradient = Matrix::row_major(gradient, pixels).at(first);
+        let seen = Matrix::transposed(&columns, piece.pixels);
+        sum.add(
+            (gradient, pass.rows * pixels),
+            (seen, depth * piece.pixels),
+            [piece.samples, piece.pixels],
+            partial.as_mut().unwrap_or(found),
+        )?;
     }
     sum.finish(cuda, partial, found)
 }
 
-/// A sum over samples and pixels of products `[rows, pixels] · [pixels, columns]`: long rows make few
-/// and small tiles, so each is cut into parts, which are added up in the end. Large results are few
-/// parts: they are added up as they come.
-pub(super) struct Sum {
+/// A sum over samples and pixels of products `[rows, pixels] · [pixels, columns]`. Long rows make
+/// few and small tiles, so they are cut into parts, and all parts are added up in the end. Results
+/// too large for that are added up as they come.
+pub(in crate::ops) struct Sum {
     rows: usize,
     columns: usize,
     products: usize,
     parts: usize,
+    are_apart: bool,
     done: usize,
 }
 
+/// Images of a piece that are summed over: the first sample's, and elements to the next one's.
+type Images<'a> = (Matrix<'a>, usize);
+
 impl Sum {
-    /// Of this many products, with at most this many pixels, and room for so many partial sums.
-    pub fn new([rows, columns]: [usize; 2], products: usize, pixels: usize, room: usize) -> Self {
+    /// Of this many products, with at most this many pixels.
+    pub fn new(cuda: &Cuda, [rows, columns]: [usize; 2], products: usize, pixels: usize) -> Self {
         const TILE: usize = 64;
-        const FEWEST_PIXELS: usize = 2048;
-        let tiles = rows.div_ceil(TILE) * columns.div_ceil(TILE);
-        let parts = (ENOUGH_BLOCKS / 2)
-            .div_ceil(tiles)
-            .min(pixels / FEWEST_PIXELS)
-            .min(room / (rows * columns * products))
-            .max(1);
-        Self {
+        // A block takes this many pixels in about the time of a launch.
+        let worth_a_part = match cuda.precision() {
+            Precision::F32 => 256,
+            Precision::Tf32 | Precision::Bf16 => 512,
+        };
+        let blocks = rows.div_ceil(TILE) * columns.div_ceil(TILE) * products;
+        let parts = if blocks < ENOUGH_BLOCKS / 2 {
+            (4 * ENOUGH_BLOCKS / blocks).clamp(1, (pixels / worth_a_part).max(1))
+        } else {
+            1
+        };
+        let fit = cuda.column_room() / (rows * columns * products);
+        let mut sum = Self {
             rows,
             columns,
             products,
-            parts,
+            parts: parts.min(fit).max(1),
+            are_apart: fit > 0,
             done: 0,
-        }
+        };
+        sum.parts = pixels.div_ceil(sum.length(pixels));
+        sum
+    }
+
+    /// Pixels of a part: a length that products like. The last one may be shorter.
+    fn length(&self, pixels: usize) -> usize {
+        let even = pixels.div_ceil(self.parts);
+        even.next_multiple_of(16).min(pixels)
     }
 
     fn size(&self) -> usize {
         self.rows * self.columns
     }
 
-    /// Whether results are kept apart until the end.
-    fn are_apart(&self) -> bool {
-        self.parts > 1
-    }
-
-    fn room(&self, cuda: &Cuda) -> Result<Option<DeviceBuffer>> {
+    /// For the results of all parts. Where some products have fewer pixels, and so maybe fewer parts,
+    /// than others, the rest is 0.
+    fn room(&self, cuda: &Cuda, are_alike: bool) -> Result<Option<DeviceBuffer>> {
         let room = self.products * self.parts * self.size();
-        self.are_apart().then(|| cuda.zeros(room)).transpose()
+        let take = || {
+            if are_alike {
+                cuda.any(room)
+            } else {
+                cuda.zeros(room)
+            }
+        };
+        self.are_apart.then(take).transpose()
     }
 
-    /// The next product.
-    fn add(&mut self, a: Matrix, b: Matrix, pixels: usize, to: &mut DeviceBuffer) -> Result<()> {
+    /// The products of some samples.
+    fn add(
+        &mut self,
+        (a, a_step): Images,
+        (b, b_step): Images,
+        [samples, pixels]: [usize; 2],
+        to: &mut DeviceBuffer,
+    ) -> Result<()> {
         let size = self.size();
-        if !self.are_apart() {
-            let product = Product::new([self.rows, self.columns, pixels], a, b);
-            let product = if self.done == 0 {
-                product
-            } else {
-                product.accumulate()
-            };
-            self.done += 1;
-            return product.enqueue(to);
+        let product = |pixels, a, b| Product::new([self.rows, self.columns, pixels], a, b);
+        if !self.are_apart {
+            for sample in 0..samples {
+                let (a, b) = (a.further(sample * a_step), b.further(sample * b_step));
+                let product = product(pixels, a, b);
+                let is_first = self.done + sample == 0;
+                let product = if is_first {
+                    product
+                } else {
+                    product.accumulate()
+                };
+                product.enqueue(to)?;
+            }
+            self.done += samples;
+            return Ok(());
         }
-        // Parts of a length that products like; what is left over is a part of its own.
-        let length = pixels.div_ceil(self.parts).next_multiple_of(16).min(pixels);
+        // One launch for each sample or for each part, whichever are fewer.
+        let length = self.length(pixels);
         let (whole, rest) = (pixels / length, pixels % length);
-        let first = self.done * self.parts * size;
-        Product::new(
-            [self.rows, self.columns, length],
-            a.batched(length),
-            b.batched(length),
-        )
-        .batch(whole)
-        .to(first, self.columns, size)
-        .enqueue(to)?;
+        let first = |sample: usize, part: usize| ((self.done + sample) * self.parts + part) * size;
+        if whole >= samples {
+            for sample in 0..samples {
+                let (a, b) = (a.further(sample * a_step), b.further(sample * b_step));
+                product(length, a.batched(length), b.batched(length))
+                    .batch(whole)
+                    .to(first(sample, 0), self.columns, size)
+                    .enqueue(to)?;
+            }
+        } else {
+            for part in 0..whole {
+                let (a, b) = (a.further(part * length), b.further(part * length));
+                product(length, a.batched(a_step), b.batched(b_step))
+                    .batch(samples)
+                    .to(first(0, part), self.columns, self.parts * size)
+                    .enqueue(to)?;
+            }
+        }
         if rest > 0 {
             let (a, b) = (a.further(whole * length), b.further(whole * length));
-            Product::new([self.rows, self.columns, rest], a, b)
-                .to(first, self.columns, size)
-                .accumulate()
+            product(rest, a.batched(a_step), b.batched(b_step))
+                .batch(samples)
+                .to(first(0, whole), self.columns, self.parts * size)
                 .enqueue(to)?;
         }
-        self.done += 1;
+        self.done += samples;
         Ok(())
     }
 
@@ -303,21 +344,13 @@ impl Sum {
         found: &mut DeviceBuffer,
     ) -> Result<()> {
         let pixels = images.len() / (self.products * self.columns);
-        if !self.are_apart() {
-            let mut partial = cuda.any(self.products * self.size())?;
-            let a = Matrix::row_major(gradient, pixels).batched(self.rows * pixels);
-            let b = Matrix::transposed(images, pixels).batched(self.columns * pixels);
-            Product::new([self.rows, self.columns, pixels], a, b)
-                .batch(self.products)
-                .enqueue(&mut partial)?;
-            return reduce(cuda, &partial, self.products, found, 0);
-        }
-        let mut partial = self.room(cuda)?;
-        for sample in 0..self.products {
-            let a = Matrix::row_major(gradient, pixels).at(sample * self.rows * pixels);
-            let b = Matrix::transposed(images, pixels).at(sample * self.columns * pixels);
-            self.add(a, b, pixels, partial.as_mut().unwrap_or(found))?;
-        }
+        let mut partial = self.room(cuda, true)?;
+        self.add(
+            (Matrix::row_major(gradient, pixels), self.rows * pixels),
+            (Matrix::transposed(images, pixels), self.columns * pixels),
+            [self.products, pixels],
+            partial.as_mut().unwrap_or(found),
+        )?;
         self.finish(cuda, partial, found)
     }
 }
@@ -362,15 +395,5 @@ mod tests {
             }
             assert!(seen.iter().all(|n| *n == 1));
         }
-    }
-
-    #[test]
-    fn long_sums_are_cut_and_large_results_are_not() {
-        let parts = |rows, columns, pixels| Sum::new([rows, columns], 8, pixels, ROOM).parts;
-        assert_eq!(parts(16, 96, 65536), 32);
-        assert_eq!(parts(640, 12096, 256), 1);
-        assert_eq!(parts(16, 96, 300), 1);
-        let room = Sum::new([64, 576], 64, 65536, ROOM);
-        assert!(room.products * room.parts * room.size() <= ROOM);
     }
 }

@@ -34,6 +34,7 @@ pub(crate) static SOURCE: Source = Source {
         "depthwise_to_weight",
     ],
 };
+pub(in crate::ops) use columns::Sum;
 pub(crate) use window::SOURCE as WINDOW_SOURCE;
 
 const fn kernel(entry: &'static str) -> Kernel {
@@ -281,12 +282,7 @@ pub(in crate::ops) fn weight_gradient(
 ) -> Result<DeviceBuffer> {
     let mut found = cuda.any(g.outputs * g.group_taps())?;
     if is_product(g) {
-        let sum = columns::Sum::new(
-            [g.outputs, g.channels],
-            g.batch,
-            g.pixels(),
-            cuda.column_room(),
-        );
+        let sum = Sum::new(cuda, [g.outputs, g.channels], g.batch, g.pixels());
         sum.of_images(cuda, gradient, input, &mut found)?;
         return Ok(found);
     }
@@ -402,9 +398,11 @@ fn reduce(
         parts: parts as u32,
         offset: offset as u32,
     };
-    let launch = Launch::new(&REDUCE).over(elements);
-    // SAFETY: conv2d_reduce(partial, sum, ReduceParameters): `partial` has parts · count
-    // elements, the kernel guards its index by `count`, and offset + count ends within `sum`.
+    let launch = Launch::new(&REDUCE)
+        .grid([elements.div_ceil(32), 1, 1])
+        .block([32, 8, 1]);
+    // SAFETY: conv2d_reduce(partial, sum, ReduceParameters): 32 by 8 threads; `partial` has parts ·
+    // count elements, the kernel guards its index by `count`, and offset + count ends within `sum`.
     unsafe {
         launch
             .input(partial)

@@ -308,7 +308,7 @@ impl<'a> Windows<'a> {
 
     /// How long a dense pass takes on an H200, about.
     pub fn expected_ms(&self) -> f64 {
-        const PER_MS: f64 = 30e9;
+        const PER_MS: f64 = 27e9;
         let pass = self.pass;
         let blocks = self.items(pass.samples).div_ceil(THREADS) * pass.outputs.div_ceil(OUTPUTS);
         let made = pass.outputs.next_multiple_of(OUTPUTS) as f64 / pass.outputs as f64;
@@ -318,7 +318,7 @@ impl<'a> Windows<'a> {
 
     /// How long the gradient of its weight takes on an H200, about.
     pub fn expected_gradient_ms(&self) -> f64 {
-        const PER_MS: f64 = 18e9;
+        const PER_MS: f64 = 13e9;
         let pass = self.pass;
         let tiles = [pass.outputs, pass.input[0]].map(|n| n.next_multiple_of(8) as f64 / n as f64);
         pass.operations() as f64 * tiles[0] * tiles[1] / PER_MS
