@@ -16,6 +16,7 @@ that of `bench_torch.py`, built from the public description.
 import argparse
 import contextlib
 import math
+import os
 import time
 
 import torch
@@ -126,7 +127,7 @@ def measure(args, what, batch, precision, form):
     torch.manual_seed(0)
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = args.search
     spec = SPECS[args.network]()
     layout = torch.channels_last if form in ("channels_last", "compile_channels_last") else torch.contiguous_format
     model = Network(spec).to(device, memory_format=layout)
@@ -166,6 +167,8 @@ def measure(args, what, batch, precision, form):
     for _ in range(args.warm):
         step()
     synchronise()
+    if args.gate:
+        wait_at(args.gate)
     start = time.perf_counter()
     for _ in range(args.steps):
         step()
@@ -174,7 +177,14 @@ def measure(args, what, batch, precision, form):
     memory = f"{torch.cuda.max_memory_reserved() / 2**30:6.2f}" if is_cuda else "     -"
     assert all(torch.isfinite(loss) for loss in losses), "a loss that is not finite measures nothing"
     print(f"torch {args.network:30} {what:10} {precision:5} batch {batch:3} step_ms {step_ms:9.2f}"
-          f" images/s {batch / step_ms * 1e3:9.2f} form {form} memory_GiB {memory}", flush=True)
+          f" images/s {batch / step_ms * 1e3:9.2f} form {form}{'+search' if args.search else ''} memory_GiB {memory}", flush=True)
+
+
+def wait_at(gate):
+    """Says that it is warm, and waits for its turn: compilation is done while others measure nothing."""
+    open(f"{gate}.warm", "w").close()
+    while not os.path.exists(f"{gate}.go"):
+        time.sleep(0.05)
 
 
 def main():
@@ -187,6 +197,8 @@ def main():
     parser.add_argument("--form", default="eager",
                         help="of eager, channels_last, compile, compile_channels_last, max-autotune")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--search", action="store_true", help="cudnn.benchmark: algorithms chosen by trying them")
+    parser.add_argument("--gate", help="when warm, make the file GATE.warm and wait for GATE.go")
     parser.add_argument("--warm", type=int, default=5, help="steps before, which do not count")
     args = parser.parse_args()
     print(f"torch {torch.__version__} on "
