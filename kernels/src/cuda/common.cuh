@@ -31,6 +31,44 @@ __device__ __forceinline__ unsigned threads_of_block() {
 __device__ __forceinline__ unsigned first_element() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned element_stride() { return gridDim.x * blockDim.x; }
 
+// Division by a number that a launch knows: a multiplication, for numerators below 2^31 (Granlund,
+// Montgomery 1994, "Division by Invariant Integers using Multiplication", figure 4.1). The host
+// makes it.
+struct Divider {
+    unsigned divisor;
+    unsigned multiplier;
+    unsigned shift;
+};
+
+__device__ __forceinline__ unsigned quotient(unsigned n, const Divider& d) {
+    return (__umulhi(n, d.multiplier) + n) >> d.shift;
+}
+
+// What a thread moves at once: four neighbours where planes are multiples of four long, so that
+// none lie across two of them, else one. Buffers begin at 256-byte boundaries.
+template <unsigned W>
+struct Pack {
+    float at[W];
+};
+
+template <unsigned W>
+__device__ __forceinline__ Pack<W> load_pack(const float* from, unsigned index) {
+    Pack<W> pack;
+    if constexpr (W == 4) {
+        const float4 v = reinterpret_cast<const float4*>(from)[index];
+        pack.at[0] = v.x, pack.at[1] = v.y, pack.at[2] = v.z, pack.at[3] = v.w;
+    } else {
+        pack.at[0] = from[index];
+    }
+    return pack;
+}
+
+template <unsigned W>
+__device__ __forceinline__ void store_pack(float* to, unsigned index, const Pack<W>& pack) {
+    if constexpr (W == 4) reinterpret_cast<float4*>(to)[index] = make_float4(pack.at[0], pack.at[1], pack.at[2], pack.at[3]);
+    else to[index] = pack.at[0];
+}
+
 // Sum over the 32 threads of a warp, the same bits in all of them. All must call it.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {
@@ -60,6 +98,19 @@ __device__ __forceinline__ T block_sum(T value) {
     return warp_sum(lane < threads_of_block() / 32u ? partial[lane] : T(0));
 }
 
+// As block_sum, two sums at once.
+template <typename T>
+__device__ __forceinline__ void block_sums(T& a, T& b) {
+    __shared__ T partial[64];
+    const unsigned lane = thread_of_block() & 31u, warp = thread_of_block() >> 5;
+    const bool has = lane < threads_of_block() / 32u;
+    a = warp_sum(a), b = warp_sum(b);
+    __syncthreads();
+    if (lane == 0) partial[warp] = a, partial[32 + warp] = b;
+    __syncthreads();
+    a = warp_sum(has ? partial[lane] : T(0)), b = warp_sum(has ? partial[32 + lane] : T(0));
+}
+
 // As block_sum, for the largest.
 template <typename T>
 __device__ __forceinline__ T block_max(T value) {
@@ -72,7 +123,9 @@ __device__ __forceinline__ T block_max(T value) {
     return warp_max(partial[lane < threads_of_block() / 32u ? lane : 0]);
 }
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// To a few units in the last place: two instructions of the special function unit, so that
+// activations wait for memory only. 0 where the denominator is above 2^126.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 

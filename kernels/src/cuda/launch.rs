@@ -233,6 +233,24 @@ impl<'a> Launch<'a> {
     }
 }
 
+/// How kernels divide by `divisor` without a division: the divisor, the multiplier and the shift
+/// of `Divider` in `common.cuh`, right for numerators below 2³¹.
+///
+/// # Source
+/// Division by Invariant Integers using Multiplication (Granlund, Montgomery 1994), figure 4.1.
+pub(crate) fn divider(divisor: usize) -> [u32; 3] {
+    assert!((1..1 << 31).contains(&divisor), "division by {divisor}");
+    let divisor = divisor as u64;
+    let shift = divisor.next_power_of_two().trailing_zeros();
+    let multiplier = ((1u64 << shift) - divisor) * (1 << 32) / divisor + 1;
+    [divisor as u32, multiplier as u32, shift]
+}
+
+/// How many neighbours a kernel's thread moves at once where planes are `pixels` long.
+pub(crate) fn pack(pixels: usize) -> usize {
+    if pixels.is_multiple_of(4) { 4 } else { 1 }
+}
+
 /// A number of elements as kernels count them.
 ///
 /// # Errors
@@ -247,4 +265,24 @@ pub(crate) fn count(op: &'static str, elements: usize) -> Result<u32> {
             "{elements} elements are more than a kernel counts (2^31 - 1); use a smaller batch"
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divider;
+
+    #[test]
+    fn dividers_divide() {
+        let most = (1u32 << 31) - 1;
+        let divisors = (1..2000).chain([4095, 4096, 51_200, 65_537, 1 << 30, most]);
+        for divisor in divisors {
+            let [_, multiplier, shift] = divider(divisor as usize);
+            let multiples = (0..5).chain(most / divisor - most / divisor % 7..=most / divisor);
+            let near = multiples.flat_map(|m| [(m * divisor).saturating_sub(1), m * divisor]);
+            for n in near.chain([1, 12_345_678, most - 1, most]) {
+                let high = ((u64::from(n) * u64::from(multiplier)) >> 32) as u32;
+                assert_eq!((high + n) >> shift, n / divisor, "{n} / {divisor}");
+            }
+        }
+    }
 }
