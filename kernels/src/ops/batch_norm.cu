@@ -187,25 +187,33 @@ extern "C" __global__ void batch_norm_frozen(const float* __restrict__ mean, con
         reinterpret_cast<float4*>(channels)[c] = make_float4(mean[c], 1.0f / sqrtf(variance[c] + p.epsilon), gamma[c], beta[c]);
 }
 
-// A block writes IN_FLIGHT packs for each of its threads.
-template <unsigned W, typename A>
-__device__ __forceinline__ void forward(const float* __restrict__ x, const float* __restrict__ channels, float* __restrict__ y, const BatchNormParameters& p) {
-    const unsigned count = packs_of_images(p), first = blockIdx.x * IN_FLIGHT * blockDim.x + threadIdx.x;
+// Whether all packs of the block are there says `Full`: without a condition between them, their
+// loads stay together.
+template <unsigned W, typename A, bool Full>
+__device__ __forceinline__ void forward_packs(const float* __restrict__ x, const float* __restrict__ channels, float* __restrict__ y, unsigned first, unsigned count, const BatchNormParameters& p) {
     Pack<W> packs[IN_FLIGHT];
 #pragma unroll
     for (unsigned k = 0; k < IN_FLIGHT; ++k)
-        if (first + k * blockDim.x < count) packs[k] = load_pack<W>(x, first + k * blockDim.x);
+        if (Full || first + k * blockDim.x < count) packs[k] = load_pack<W>(x, first + k * blockDim.x);
 #pragma unroll
     for (unsigned k = 0; k < IN_FLIGHT; ++k) {
         const unsigned i = first + k * blockDim.x;
-        if (i >= count) continue;
+        if (!Full && i >= count) continue;
         const float4 c = channel_at(channels, channel_of(i, p));
         for (unsigned e = 0; e < W; ++e) packs[k].at[e] = A::value(before_activation(packs[k].at[e], c));
         store_pack(y, i, packs[k]);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) batch_norm_forward(const float* __restrict__ x, const float* __restrict__ channels, float* __restrict__ y, BatchNormParameters p) {
+// A block writes IN_FLIGHT packs for each of its threads.
+template <unsigned W, typename A>
+__device__ __forceinline__ void forward(const float* __restrict__ x, const float* __restrict__ channels, float* __restrict__ y, const BatchNormParameters& p) {
+    const unsigned count = packs_of_images(p), begin = blockIdx.x * IN_FLIGHT * blockDim.x;
+    if (begin + IN_FLIGHT * blockDim.x <= count) forward_packs<W, A, true>(x, channels, y, begin + threadIdx.x, count, p);
+    else forward_packs<W, A, false>(x, channels, y, begin + threadIdx.x, count, p);
+}
+
+extern "C" __global__ void __launch_bounds__(256, 4) batch_norm_forward(const float* __restrict__ x, const float* __restrict__ channels, float* __restrict__ y, BatchNormParameters p) {
     SPECIALISED(forward, x, channels, y, p)
 }
 
