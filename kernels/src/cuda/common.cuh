@@ -69,6 +69,28 @@ __device__ __forceinline__ void store_pack(float* to, unsigned index, const Pack
     else to[index] = pack.at[0];
 }
 
+// A thread's share of the sum over `packs` packs of a plane that is one block's, with several in
+// flight; pack(i) gives one of them.
+template <unsigned W, typename F>
+__device__ __forceinline__ float plane_sum(unsigned packs, F pack) {
+    constexpr unsigned K = 4;
+    float sums[W] = {};
+    for (unsigned i = threadIdx.x; i < packs; i += K * blockDim.x) {
+        Pack<W> some[K];
+#pragma unroll
+        for (unsigned k = 0; k < K; ++k)
+            if (i + k * blockDim.x < packs) some[k] = pack(i + k * blockDim.x);
+#pragma unroll
+        for (unsigned k = 0; k < K; ++k) {
+            if (i + k * blockDim.x >= packs) continue;
+            for (unsigned e = 0; e < W; ++e) sums[e] += some[k].at[e];
+        }
+    }
+    float sum = sums[0];
+    for (unsigned e = 1; e < W; ++e) sum += sums[e];
+    return sum;
+}
+
 // Sum over the 32 threads of a warp, the same bits in all of them. All must call it.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {

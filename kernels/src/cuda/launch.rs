@@ -251,6 +251,13 @@ pub(crate) fn pack(pixels: usize) -> usize {
     if pixels.is_multiple_of(4) { 4 } else { 1 }
 }
 
+/// Threads of a block that sums a plane of so many packs, as `plane_sum` in `common.cuh` does: at
+/// least four packs each where the plane is large.
+pub(crate) fn plane_block(packs: usize) -> [u32; 3] {
+    let threads = packs.div_ceil(4).next_multiple_of(32).clamp(32, 1024);
+    [threads as u32, 1, 1]
+}
+
 /// A number of elements as kernels count them.
 ///
 /// # Errors

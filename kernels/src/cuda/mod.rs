@@ -31,7 +31,7 @@ pub use driver::{
     Memory, Operand, Precision, Source,
 };
 pub use launch::{Launch, Parameters, Word};
-pub(crate) use launch::{THREADS, count, divider, pack, parameters};
+pub(crate) use launch::{THREADS, count, divider, pack, parameters, plane_block};
 pub use pool::PoolUse;
 pub use product::{Matrix, Product};
 pub use profile::Timed;

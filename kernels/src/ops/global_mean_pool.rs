@@ -1,7 +1,7 @@
 //! Mean of each channel over the whole image.
 
 use crate::buffer;
-use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, divider, pack, parameters, plane_block};
 use crate::device::Device;
 use crate::error::Result;
 use crate::math::sum;
@@ -61,31 +61,42 @@ static BACKWARD: Kernel = Kernel {
 
 parameters! {
     struct MeanPoolParameters {
+        /// Packs of the images.
         count: u32,
-        pixels: u32,
+        /// Whether they are four elements, else one.
+        wide: u32,
+        in_plane: [u32; 3],
         share: f32,
     }
 }
 
 fn parameters([n, c, h, w]: [usize; 4]) -> Result<MeanPoolParameters> {
+    count(OP, n * c * h * w)?;
+    let pack = pack(h * w);
     Ok(MeanPoolParameters {
-        count: count(OP, n * c * h * w)?,
-        pixels: (h * w) as u32,
+        count: (n * c * h * w / pack) as u32,
+        wide: u32::from(pack == 4),
+        in_plane: divider(h * w / pack),
         share: 1.0 / (h * w) as f32,
     })
 }
 
-fn forward_cuda(cuda: &Cuda, input: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
+/// `[N, C]`.
+pub(super) fn forward_cuda(cuda: &Cuda, input: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
     let [n, c, ..] = shape;
     let mut output = cuda.any(n * c)?;
-    let launch = Launch::new(&FORWARD).grid([n * c, 1, 1]);
+    let parameters = parameters(shape)?;
+    let [packs, ..] = parameters.in_plane;
+    let launch = Launch::new(&FORWARD)
+        .grid([n * c, 1, 1])
+        .block(plane_block(packs as usize));
     // SAFETY: global_mean_pool_forward(input, output, MeanPoolParameters): one block for each of
-    // the planes of `pixels` elements in `input`, which are as many as `output` has elements.
+    // the planes of `in_plane` packs in `input`, which are as many as `output` has elements.
     unsafe {
         launch
             .input(input.buffer())
             .output(&mut output)
-            .parameters(&parameters(shape)?)
+            .parameters(&parameters)
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, &[n, c]))
@@ -93,14 +104,15 @@ fn forward_cuda(cuda: &Cuda, input: &Tensor, shape: [usize; 4]) -> Result<Tensor
 
 fn backward_cuda(cuda: &Cuda, gradient: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
     let mut result = cuda.any(shape.iter().product())?;
-    let launch = Launch::new(&BACKWARD).over(result.len());
+    let parameters = parameters(shape)?;
+    let launch = Launch::new(&BACKWARD).over(parameters.count as usize);
     // SAFETY: global_mean_pool_backward(gradient, result, MeanPoolParameters): the result has
-    // `count` elements, by which the kernel guards its index, `pixels` for each of `gradient`.
+    // `count` packs, by which the kernel guards its index, `in_plane` for each of `gradient`.
     unsafe {
         launch
             .input(gradient.buffer())
             .output(&mut result)
-            .parameters(&parameters(shape)?)
+            .parameters(&parameters)
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(result, &shape))
@@ -108,11 +120,15 @@ fn backward_cuda(cuda: &Cuda, gradient: &Tensor, shape: [usize; 4]) -> Result<Te
 
 /// What is run on every device.
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "global_mean_pool",
-        &[&[2, 3, 17, 19]],
-        |tape, x| global_mean_pool(tape, &x[0]),
-    )]
+    let case = |name, shape: [usize; 4]| {
+        Case::new(name, &[&shape], |tape, x| global_mean_pool(tape, &x[0]))
+    };
+    vec![
+        case("global_mean_pool", [2, 3, 17, 19]),
+        case("global_mean_pool by fours", [2, 3, 6, 10]),
+        // More than the threads of a block read at once.
+        case("global_mean_pool of large planes", [1, 1, 142, 130]),
+    ]
 }
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Squeeze and excitation: each channel is weighted by what the whole image shows.
 
+mod on_cuda;
+
 use super::{global_mean_pool, linear, sigmoid, silu};
 use crate::buffer;
-use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
+
+const OP: &str = "squeeze_excite";
 
 /// Multiplies each channel by sigmoid(expand(silu(reduce(mean over the image)))).
 ///
@@ -28,14 +30,29 @@ pub fn squeeze_excite(
     expand_weight: &Tensor,
     expand_bias: &Tensor,
 ) -> Result<Tensor> {
-    let [_, channels, ..] = input.dims4("squeeze_excite", "input")?;
+    let [_, channels, ..] = input.dims4(OP, "input")?;
+    let [_, hidden] = expand_weight.dims2(OP, "expand weight")?;
     if expand_weight.shape().first() != Some(&channels) {
         return Err(Error::shape(
-            "squeeze_excite",
+            OP,
             "expand weight",
             format!("[{channels}, S]"),
             expand_weight.shape(),
         ));
+    }
+    reduce_weight.expect_shape(OP, "reduce weight", &[hidden, channels])?;
+    reduce_bias.expect_shape(OP, "reduce bias", &[hidden])?;
+    expand_bias.expect_shape(OP, "expand bias", &[channels])?;
+    let layers = [reduce_weight, reduce_bias, expand_weight, expand_bias];
+    let everything = [
+        input,
+        reduce_weight,
+        reduce_bias,
+        expand_weight,
+        expand_bias,
+    ];
+    if let Device::Cuda(cuda) = Device::common(OP, &everything)? {
+        return on_cuda::squeeze_excite(tape, &cuda, input, layers);
     }
     let mean = global_mean_pool(tape, input)?;
     let squeezed = linear(tape, &mean, reduce_weight, reduce_bias)?;
@@ -45,27 +62,17 @@ pub fn squeeze_excite(
     multiply_channels(tape, input, &gate)
 }
 
-/// Multiplies each channel of `input` `[N, C, H, W]` by its number in `gate` `[N, C]`.
+/// Multiplies each channel of `input` `[N, C, H, W]` by its number in `gate` `[N, C]`, on the
+/// processor.
 fn multiply_channels(tape: &mut Tape, input: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    let [n, c, h, w] = input.dims4("squeeze_excite", "input")?;
-    gate.expect_shape("squeeze_excite", "gate", &[n, c])?;
+    let [n, c, h, w] = input.dims4(OP, "input")?;
     let inputs = [input, gate];
-    let shape = [n, c, h, w];
-    let mut output = match Device::common("squeeze_excite", &inputs)? {
-        Device::Cpu => scaled_planes(input, gate, h * w),
-        Device::Cuda(cuda) => scaled_on_cuda(&cuda, input, gate, shape)?,
-    };
+    let mut output = scaled_planes(input, gate, h * w);
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| (input.clone(), gate.clone()));
     tape.record(&mut output, &inputs, move |gradient| {
         let (input, gate) = saved.expect("saved whenever recorded");
-        if let Device::Cuda(cuda) = gradient.device() {
-            return Ok(vec![
-                Some(scaled_on_cuda(&cuda, gradient, &gate, shape)?),
-                Some(products_on_cuda(&cuda, &input, gradient, shape)?),
-            ]);
-        }
         let planes = input.data().chunks_exact(h * w);
         let gate_gradient = planes
             .zip(gradient.data().chunks_exact(h * w))
@@ -87,87 +94,7 @@ fn scaled_planes(image: &Tensor, factors: &Tensor, pixels: usize) -> Tensor {
     Tensor::from_parts(data, image.shape())
 }
 
-pub(crate) static SOURCE: Source = Source {
-    name: "ops/squeeze_excite.cu",
-    text: include_str!("squeeze_excite.cu"),
-    hot: &["squeeze_excite_scale", "squeeze_excite_products"],
-};
-static SCALE: Kernel = Kernel {
-    source: &SOURCE,
-    entry: "squeeze_excite_scale",
-};
-static PRODUCTS: Kernel = Kernel {
-    source: &SOURCE,
-    entry: "squeeze_excite_products",
-};
-
-parameters! {
-    struct PlaneParameters {
-        count: u32,
-        pixels: u32,
-    }
-}
-
-fn plane_parameters([n, c, h, w]: [usize; 4]) -> Result<PlaneParameters> {
-    Ok(PlaneParameters {
-        count: count("squeeze_excite", n * c * h * w)?,
-        pixels: (h * w) as u32,
-    })
-}
-
-fn scaled_on_cuda(
-    cuda: &Cuda,
-    image: &Tensor,
-    factors: &Tensor,
-    shape: [usize; 4],
-) -> Result<Tensor> {
-    let parameters = plane_parameters(shape)?;
-    let mut output = cuda.any(image.len())?;
-    let launch = Launch::new(&SCALE).over(image.len());
-    // SAFETY: squeeze_excite_scale(image, factors, output, PlaneParameters): both images have
-    // `count` elements, by which the kernel guards its index, `pixels` for each factor.
-    unsafe {
-        launch
-            .input(image.buffer())
-            .input(factors.buffer())
-            .output(&mut output)
-            .parameters(&parameters)
-            .enqueue(cuda)?;
-    }
-    Ok(Tensor::from_device(output, &shape))
-}
-
-/// The sum of a · b over each plane.
-fn products_on_cuda(cuda: &Cuda, a: &Tensor, b: &Tensor, shape: [usize; 4]) -> Result<Tensor> {
-    let parameters = plane_parameters(shape)?;
-    let [n, c, ..] = shape;
-    let mut sums = cuda.any(n * c)?;
-    // SAFETY: squeeze_excite_products(a, b, sums, PlaneParameters): one block for each plane of
-    // `pixels` elements, as many as there are sums.
-    unsafe {
-        Launch::new(&PRODUCTS)
-            .grid([n * c, 1, 1])
-            .input(a.buffer())
-            .input(b.buffer())
-            .output(&mut sums)
-            .parameters(&parameters)
-            .enqueue(cuda)?;
-    }
-    Ok(Tensor::from_device(sums, &[n, c]))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new(
-            "squeeze_excite",
-            &[&[2, 6, 9, 10], &[3, 6], &[3], &[6, 3], &[6]],
-            |tape, x| squeeze_excite(tape, &x[0], &x[1], &x[2], &x[3], &x[4]),
-        )
-        // Sums over a plane in another order.
-        .tolerance(2e-6, 2e-5),
-    ]
-}
+pub(crate) use on_cuda::{SOURCE, cases};
 
 #[cfg(test)]
 mod tests {
