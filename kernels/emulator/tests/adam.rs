@@ -15,11 +15,16 @@ fn emulated(seed: u64) -> Device {
     Device::Cuda(Cuda::with_driver(Box::new(Emulator::new(options))))
 }
 
-/// More than one launch's worth, of many sizes; the last never has a gradient.
+/// More than one launch's worth, of many sizes, two of them for several blocks; the last never has a
+/// gradient.
 fn parameters(device: &Device) -> Vec<Parameter> {
     (0..70)
         .map(|i| {
-            let shape = [1 + i as usize * 37 % 500];
+            let shape = match i {
+                3 => [9 * 8192 + 3],
+                40 => [2 * 8192],
+                _ => [1 + i as usize * 37 % 500],
+            };
             let value = noise(&shape, i).to(device).unwrap();
             Parameter::new(format!("p{i}"), value)
         })

@@ -14,13 +14,15 @@ use crate::tensor::Tensor;
 /// Parameters of one launch; what they need fits the 4 KiB that a kernel takes by value.
 const TENSORS: usize = 64;
 
-/// Blocks, and partial sums, of each parameter.
-const PARTIALS: usize = 32;
+/// Elements of a block, which works on one parameter and, for the length, leaves one partial sum.
+const CHUNK: usize = 8192;
+/// Threads of the block that adds those up.
+const NORM_THREADS: u32 = 1024;
 
 pub(crate) static SOURCE: Source = Source {
     name: "optim/adam.cu",
     text: include_str!("adam.cu"),
-    hot: &["adam_squares", "adam_update"],
+    hot: &["adam_squares", "adam_norm", "adam_update"],
 };
 
 const fn kernel(entry: &'static str) -> Kernel {
@@ -42,6 +44,10 @@ parameters! {
         second: [[u32; 2]; TENSORS],
         count: [u32; TENSORS],
         slot: [u32; TENSORS],
+        /// Of each tensor; above all blocks where there is none.
+        first_block: [u32; TENSORS],
+        /// Of the launch's blocks.
+        first_partial: u32,
         weight_decay: f32,
         first_share: f32,
         second_share: f32,
@@ -54,6 +60,14 @@ parameters! {
         count: u32,
         most: f32,
     }
+}
+
+/// What one launch works on.
+struct OfLaunch {
+    tensors: AdamTensors,
+    /// Of them that there are.
+    filled: usize,
+    blocks: usize,
 }
 
 impl Adam {
@@ -146,7 +160,7 @@ impl Adam {
             return Err(Error::argument("adam", "on the processor, use Adam::step"));
         };
         let empty = AdamTensors::from(self.settings(1.0));
-        let mut launches: Vec<(AdamTensors, usize)> = Vec::new();
+        let mut launches: Vec<OfLaunch> = Vec::new();
         for (slot, (parameter, moments)) in parameters
             .iter_mut()
             .zip(&mut self.state.moments)
@@ -177,20 +191,30 @@ impl Adam {
                     return Err(Error::argument("adam", what));
                 }
             }
-            if launches
-                .last()
-                .is_none_or(|(_, tensors)| *tensors == TENSORS)
-            {
-                launches.push((empty, 0));
+            if launches.last().is_none_or(|last| last.filled == TENSORS) {
+                let before = launches.iter().map(|launch| launch.blocks).sum::<usize>();
+                let mut tensors = empty;
+                tensors.first_partial = count("adam", before)?;
+                launches.push(OfLaunch {
+                    tensors,
+                    filled: 0,
+                    blocks: 0,
+                });
             }
-            let (tensors, filled) = launches.last_mut().expect("pushed above");
+            let OfLaunch {
+                tensors,
+                filled,
+                blocks,
+            } = launches.last_mut().expect("pushed above");
             tensors.parameter[*filled] = parameter.value.buffer_mut()?.address_words();
             tensors.first[*filled] = moments.first.buffer_mut()?.address_words();
             tensors.second[*filled] = moments.second.buffer_mut()?.address_words();
             tensors.gradient[*filled] = gradient.buffer().address_words();
             tensors.count[*filled] = count("adam", parameter.value.len())?;
             tensors.slot[*filled] = slot as u32;
+            tensors.first_block[*filled] = *blocks as u32;
             *filled += 1;
+            *blocks += parameter.value.len().div_ceil(CHUNK).max(1);
         }
         let norm_parameters = AdamNormParameters {
             count: count("adam", parameters.len())?,
@@ -299,6 +323,8 @@ impl From<super::adam::Settings> for AdamTensors {
             second: [[0; 2]; TENSORS],
             count: [0; TENSORS],
             slot: [0; TENSORS],
+            first_block: [u32::MAX; TENSORS],
+            first_partial: 0,
             weight_decay: settings.weight_decay,
             first_share: settings.first_share,
             second_share: settings.second_share,
@@ -310,7 +336,7 @@ impl From<super::adam::Settings> for AdamTensors {
 /// Squares, then the norm, then the update, each over all launches.
 fn enqueue(
     cuda: &Cuda,
-    launches: &[(AdamTensors, usize)],
+    launches: &[OfLaunch],
     norm: &AdamNormParameters,
     coefficients: &DeviceBuffer,
     guard: Option<(&mut Guard, &Tensor)>,
@@ -318,29 +344,39 @@ fn enqueue(
     let slots = norm.count as usize;
     let bytes =
         |tensors: &AdamTensors| 4 * tensors.count.iter().map(|c| *c as usize).sum::<usize>();
-    // Parameters without a gradient have length 0.
-    let mut partial = cuda.zeros::<f64>(slots * PARTIALS)?;
+    let blocks = launches.iter().map(|launch| launch.blocks).sum::<usize>();
+    let mut partial = cuda.any::<f64>(blocks.max(1))?;
+    // First and number of each parameter's partial sums. Without a gradient it has none.
+    let mut ranges = cuda.zeros::<u32>(2 * slots)?;
     let mut lengths = cuda.any(1 + slots)?;
     let mut factor = cuda.any::<f32>(1)?;
-    for (tensors, filled) in launches {
+    for OfLaunch {
+        tensors, blocks, ..
+    } in launches
+    {
         let launch = Launch::new(&SQUARES)
-            .grid([PARTIALS, *filled, 1])
+            .grid([*blocks, 1, 1])
             .bytes(bytes(tensors));
-        // SAFETY: adam_squares(partial, AdamTensors): the first `filled` gradients are buffers
-        // of `count` elements, by which the kernel guards its index; slots are below the number
-        // of parameters, for each of which `partial` has PARTIALS places, one for each block.
+        // SAFETY: adam_squares(partial, ranges, AdamTensors): each block finds its tensor by
+        // `first_block`, whose gradient is a buffer of `count` elements, by which the kernel
+        // guards its index; a partial sum for each block of all launches; slots are below the
+        // number of parameters, for each of which `ranges` has two numbers.
         unsafe {
             launch
                 .output(&mut partial)
+                .output(&mut ranges)
                 .parameters(tensors)
-                .enqueue(cuda)?
-        };
+                .enqueue(cuda)?;
+        }
     }
-    // SAFETY: adam_norm(partial, norm, factor, AdamNormParameters) by one block: PARTIALS places
-    // for each of `count` parameters, one more length than those, and one factor.
+    // SAFETY: adam_norm(partial, ranges, norm, factor, AdamNormParameters) by one block: the
+    // ranges lie within `partial`, one for each of `count` parameters; one more length than
+    // those, and one factor.
     unsafe {
         Launch::new(&NORM)
+            .block([NORM_THREADS, 1, 1])
             .input(&partial)
+            .input(&ranges)
             .output(&mut lengths)
             .output(&mut factor)
             .parameters(norm)
@@ -349,13 +385,17 @@ fn enqueue(
     if let Some((guard, values)) = guard {
         guard.judge(values, &mut lengths)?;
     }
-    for (tensors, filled) in launches {
+    for OfLaunch {
+        tensors, blocks, ..
+    } in launches
+    {
         // Read: parameter, gradient, two moments. Written: all but the gradient.
         let launch = Launch::new(&UPDATE)
-            .grid([PARTIALS, *filled, 1])
+            .grid([*blocks, 1, 1])
             .bytes(7 * bytes(tensors));
-        // SAFETY: adam_update(coefficients, norm, factor, AdamTensors): the first `filled` of all
-        // four addresses are buffers of `count` elements, by which the kernel guards its index;
+        // SAFETY: adam_update(coefficients, norm, factor, AdamTensors): each block finds its
+        // tensor by `first_block`, and there its four buffers of `count` elements, by which the
+        // kernel guards its index;
         // parameters and moments were borrowed mutably, so nobody else reads them in this step;
         // two coefficients for each parameter, checked by the caller.
         unsafe {
