@@ -121,27 +121,39 @@ static BACKWARD: Kernel = Kernel {
 
 parameters! {
     struct NormaliseParameters {
-        count: u32,
         channels: u32,
         pixels: u32,
+        /// Blocks of a sample.
+        tiles: u32,
         epsilon: f32,
     }
+}
+
+/// Threads of a block, by pixels and channels: as few pixels as still fill a sector of memory
+/// where there are few in all, and threads enough for the channels.
+fn block(samples: usize, channels: usize, pixels: usize) -> [u32; 3] {
+    let across = if samples * pixels < 32 * 1024 { 8 } else { 32 };
+    let deep = channels.div_ceil(4).next_power_of_two().min(256 / across);
+    [across as u32, deep as u32, 1]
 }
 
 fn on_cuda(tape: &mut Tape, cuda: &Cuda, input: &Tensor, epsilon: f32) -> Result<Tensor> {
     let [n, c, h, w] = input.dims4(OP, "input")?;
     count(OP, input.len())?;
+    let block = block(n, c, h * w);
+    let tiles = (h * w).div_ceil(block[0] as usize);
     let parameters = NormaliseParameters {
-        count: (n * h * w) as u32,
         channels: c as u32,
         pixels: (h * w) as u32,
+        tiles: tiles as u32,
         epsilon,
     };
     let mut norms = cuda.any::<f32>(n * h * w)?;
     let mut output = cuda.any(input.len())?;
-    let launch = Launch::new(&FORWARD).over(norms.len());
-    // SAFETY: l2_normalise_forward(input, output, norms, NormaliseParameters): `norms` has `count`
-    // elements, by which the kernel guards its index, the others `channels` for each of them.
+    let launch = Launch::new(&FORWARD).grid([n * tiles, 1, 1]).block(block);
+    // SAFETY: l2_normalise_forward(input, output, norms, NormaliseParameters): `tiles` blocks for
+    // each sample, of at most 256 threads, a power of two for a pixel; the kernel guards its
+    // indices by `pixels` and `channels`; a number for each pixel in `norms`.
     unsafe {
         launch
             .input(input.buffer())
@@ -157,7 +169,7 @@ fn on_cuda(tape: &mut Tape, cuda: &Cuda, input: &Tensor, epsilon: f32) -> Result
     tape.record(&mut output, &[input], move |gradient| {
         let (cuda, output, norms) = saved.expect("saved whenever recorded");
         let mut result = cuda.any(output.len())?;
-        let launch = Launch::new(&BACKWARD).over(norms.len());
+        let launch = Launch::new(&BACKWARD).grid([n * tiles, 1, 1]).block(block);
         // SAFETY: l2_normalise_backward(output, norms, gradient, result, NormaliseParameters): as
         // above, all but `norms` shaped like the input.
         unsafe {
@@ -184,6 +196,17 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("l2_normalise", &[&[2, 37, 5, 7]], |tape, x| {
             l2_normalise(tape, &x[0], 1e-12)
         }),
+        // Blocks that are full, and more channels than a thread has in flight.
+        Case::new(
+            "l2_normalise of many channels",
+            &[&[1, 300, 4, 6]],
+            |tape, x| l2_normalise(tape, &x[0], 1e-12),
+        ),
+        Case::new(
+            "l2_normalise of many pixels",
+            &[&[1, 3, 182, 181]],
+            |tape, x| l2_normalise(tape, &x[0], 1e-12),
+        ),
         Case::new("l2_normalise of a zero", &[&[1, 3, 2, 2]], |tape, x| {
             l2_normalise(tape, &x[0], 0.1)
         })
