@@ -44,8 +44,8 @@ __device__ __forceinline__ unsigned quotient(unsigned n, const Divider& d) {
     return (__umulhi(n, d.multiplier) + n) >> d.shift;
 }
 
-// What a thread moves at once: four neighbours where planes are multiples of four long, so that
-// none lie across two of them, else one. Buffers begin at 256-byte boundaries.
+// What a thread moves at once: mostly four neighbours where planes are multiples of four long, so
+// that none lie across two of them, else one. Buffers begin at 256-byte boundaries.
 template <unsigned W>
 struct Pack {
     float at[W];
@@ -57,7 +57,11 @@ __device__ __forceinline__ Pack<W> load_pack(const float* from, unsigned index) 
     if constexpr (W == 4) {
         const float4 v = reinterpret_cast<const float4*>(from)[index];
         pack.at[0] = v.x, pack.at[1] = v.y, pack.at[2] = v.z, pack.at[3] = v.w;
+    } else if constexpr (W == 2) {
+        const float2 v = reinterpret_cast<const float2*>(from)[index];
+        pack.at[0] = v.x, pack.at[1] = v.y;
     } else {
+        static_assert(W == 1, "one, two or four elements");
         pack.at[0] = from[index];
     }
     return pack;
@@ -66,6 +70,7 @@ __device__ __forceinline__ Pack<W> load_pack(const float* from, unsigned index) 
 template <unsigned W>
 __device__ __forceinline__ void store_pack(float* to, unsigned index, const Pack<W>& pack) {
     if constexpr (W == 4) reinterpret_cast<float4*>(to)[index] = make_float4(pack.at[0], pack.at[1], pack.at[2], pack.at[3]);
+    else if constexpr (W == 2) reinterpret_cast<float2*>(to)[index] = make_float2(pack.at[0], pack.at[1]);
     else to[index] = pack.at[0];
 }
 
