@@ -1,7 +1,7 @@
 //! Joins image batches along their channels: decoder features beside skip features.
 
 use crate::buffer;
-use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{Cuda, Kernel, Launch, Source, THREADS, count, divider, pack, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
@@ -93,12 +93,24 @@ static PART: Kernel = Kernel {
     entry: "concat_part",
 };
 
+/// Packs that a thread of the kernels moves.
+const IN_FLIGHT: usize = 4;
+
 parameters! {
+    /// In packs of four elements or, where planes are no multiple of that, of one.
     struct ConcatParameters {
+        /// Of the part.
         count: u32,
-        span: u32,
+        wide: u32,
+        in_sample: [u32; 3],
         joined_span: u32,
         offset: u32,
+    }
+}
+
+impl ConcatParameters {
+    fn blocks(&self) -> usize {
+        (self.count as usize).div_ceil(IN_FLIGHT * THREADS as usize)
     }
 }
 
@@ -107,16 +119,18 @@ fn placed<'a>(
     spans: &'a [usize],
     &[batch, channels, height, width]: &'a [usize; 4],
 ) -> impl Iterator<Item = Result<ConcatParameters>> + 'a {
+    let pack = pack(height * width);
     let joined_span = channels * height * width;
     spans.iter().scan(0, move |offset, span| {
         let here = *offset;
         *offset += span;
         Some(count("concat_channels", batch * joined_span).and_then(|_| {
             Ok(ConcatParameters {
-                count: count("concat_channels", batch * span)?,
-                span: *span as u32,
-                joined_span: joined_span as u32,
-                offset: here as u32,
+                count: count("concat_channels", batch * span / pack)?,
+                wide: u32::from(pack == 4),
+                in_sample: divider(span / pack),
+                joined_span: (joined_span / pack) as u32,
+                offset: (here / pack) as u32,
             })
         }))
     })
@@ -130,15 +144,16 @@ fn join_cuda(
 ) -> Result<Tensor> {
     let mut joined = cuda.any(shape.iter().product())?;
     for (input, parameters) in inputs.iter().zip(placed(spans, shape)) {
-        let launch = Launch::new(&JOIN).over(input.len());
-        // SAFETY: concat_join(part, joined, ConcatParameters): the part has `count` elements, by
+        let parameters = parameters?;
+        let launch = Launch::new(&JOIN).grid([parameters.blocks(), 1, 1]);
+        // SAFETY: concat_join(part, joined, ConcatParameters): the part has `count` packs, by
         // which the kernel guards its index; sample s of it goes to s · joined_span + offset, and
         // offset + span ends within joined_span, of which `joined` has one for each sample.
         unsafe {
             launch
                 .input(input.buffer())
                 .output(&mut joined)
-                .parameters(&parameters?)
+                .parameters(&parameters)
                 .enqueue(cuda)?;
         }
     }
@@ -155,13 +170,14 @@ fn part_cuda(
     parts
         .map(|(span, parameters)| {
             let mut part = cuda.any(shape[0] * span)?;
-            let launch = Launch::new(&PART).over(part.len());
+            let parameters = parameters?;
+            let launch = Launch::new(&PART).grid([parameters.blocks(), 1, 1]);
             // SAFETY: concat_part(joined, part, ConcatParameters): as concat_join, the other way.
             unsafe {
                 launch
                     .input(joined.buffer())
                     .output(&mut part)
-                    .parameters(&parameters?)
+                    .parameters(&parameters)
                     .enqueue(cuda)?;
             }
             Ok(Tensor::from_device(part, &part_shape(*span, shape)))
@@ -171,11 +187,18 @@ fn part_cuda(
 
 /// What is run on every device.
 pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "concat_channels",
-        &[&[2, 3, 4, 5], &[2, 1, 4, 5], &[2, 7, 4, 5]],
-        |tape, x| concat_channels(tape, &[&x[0], &x[1], &x[2]]),
-    )]
+    let case = |name, [h, w]: [usize; 2]| {
+        let shapes: [&[usize]; 3] = [&[2, 3, h, w], &[2, 1, h, w], &[2, 7, h, w]];
+        Case::new(name, &shapes, |tape, x| {
+            concat_channels(tape, &[&x[0], &x[1], &x[2]])
+        })
+    };
+    vec![
+        case("concat_channels", [4, 5]),
+        case("concat_channels of odd planes", [3, 5]),
+        // Some blocks are full.
+        case("concat_channels of large planes", [36, 40]),
+    ]
 }
 
 #[cfg(test)]
