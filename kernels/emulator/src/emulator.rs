@@ -68,9 +68,16 @@ struct Machine {
     options: Options,
     arena: Arena,
     launches: AtomicU64,
-    capture: Mutex<Option<Vec<Command>>>,
+    capture: Mutex<Option<Vec<Piece>>>,
     /// Uploads beside the queue. They arrive as late as they may: when the queue waits for them.
     under_way: Mutex<Vec<(Address, Vec<u8>)>>,
+}
+
+/// Recorded commands that run one after the other, after those of other pieces.
+#[derive(Default)]
+struct Piece {
+    after: Vec<usize>,
+    commands: Vec<Command>,
 }
 
 /// Something enqueued.
@@ -119,7 +126,7 @@ fn error(call: impl Into<String>, cause: impl AsRef<str>) -> Error {
 }
 
 impl Machine {
-    fn capture(&self) -> MutexGuard<'_, Option<Vec<Command>>> {
+    fn capture(&self) -> MutexGuard<'_, Option<Vec<Piece>>> {
         self.capture.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -132,8 +139,13 @@ impl Machine {
     /// # Safety
     /// As for the driver's functions.
     unsafe fn enqueue(&self, command: Command) -> Result<()> {
-        if let Some(commands) = &mut *self.capture() {
-            commands.push(command);
+        if let Some(pieces) = &mut *self.capture() {
+            // All in one, where nobody begins pieces.
+            if pieces.is_empty() {
+                pieces.push(Piece::default());
+            }
+            let piece = pieces.last_mut().expect("there is one");
+            piece.commands.push(command);
             return Ok(());
         }
         // SAFETY: passed on.
@@ -232,14 +244,67 @@ impl Download for Arrived {
     }
 }
 
-/// Recorded commands.
-struct Recording(Arc<Machine>, Vec<Command>);
+/// Recorded pieces.
+struct Recording {
+    machine: Arc<Machine>,
+    pieces: Vec<Piece>,
+}
+
+impl Recording {
+    /// An order in which the pieces may run: as far as the schedule goes from their numbers.
+    fn order(&self) -> Vec<usize> {
+        let mut chance = match self.machine.options.schedule {
+            Schedule::Forward => return (0..self.pieces.len()).collect(),
+            Schedule::Reverse => None,
+            // Each replay has an order of its own.
+            Schedule::Random(seed) => {
+                let launches = self.machine.launches.load(Ordering::Relaxed);
+                Some(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ launches)
+            }
+        };
+        let mut waits_for: Vec<usize> = self.pieces.iter().map(|p| p.after.len()).collect();
+        let mut waiting = vec![Vec::new(); self.pieces.len()];
+        for (number, piece) in self.pieces.iter().enumerate() {
+            for before in &piece.after {
+                waiting[*before].push(number);
+            }
+        }
+        let is_ready = |number: &usize| waits_for[*number] == 0;
+        let mut ready: Vec<usize> = (0..self.pieces.len()).filter(is_ready).collect();
+        let mut order = Vec::with_capacity(self.pieces.len());
+        while !ready.is_empty() {
+            let at = match &mut chance {
+                None => (0..ready.len())
+                    .max_by_key(|at| ready[*at])
+                    .expect("not empty"),
+                Some(state) => {
+                    // Knuth's linear congruential generator (MMIX); its high bits are good.
+                    *state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1_442_695_040_888_963_407);
+                    (*state >> 33) as usize % ready.len()
+                }
+            };
+            let number = ready.swap_remove(at);
+            order.push(number);
+            for later in &waiting[number] {
+                waits_for[*later] -= 1;
+                if waits_for[*later] == 0 {
+                    ready.push(*later);
+                }
+            }
+        }
+        order
+    }
+}
 
 impl Graph for Recording {
     fn replay(&self) -> Result<()> {
-        for command in &self.1 {
-            // SAFETY: promised when it was recorded; the memory lives as long as the recording.
-            unsafe { self.0.run(command)? };
+        for number in self.order() {
+            for command in &self.pieces[number].commands {
+                // SAFETY: promised when it was recorded; the memory lives as long as the recording.
+                unsafe { self.machine.run(command)? };
+            }
         }
         Ok(())
     }
@@ -401,9 +466,22 @@ impl Driver for Emulator {
         Ok(())
     }
 
+    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+        if let Some(pieces) = &mut *self.0.capture() {
+            pieces.push(Piece {
+                after: after.to_vec(),
+                commands: Vec::new(),
+            });
+        }
+        Ok(())
+    }
+
     fn end_capture(&self) -> Result<Box<dyn Graph>> {
-        let commands = self.0.capture().take();
-        let commands = commands.ok_or_else(|| error("end of recording", "nothing was begun"))?;
-        Ok(Box::new(Recording(self.0.clone(), commands)))
+        let pieces = self.0.capture().take();
+        let pieces = pieces.ok_or_else(|| error("end of recording", "nothing was begun"))?;
+        Ok(Box::new(Recording {
+            machine: self.0.clone(),
+            pieces,
+        }))
     }
 }

@@ -2,6 +2,8 @@
 
 use super::Cuda;
 use super::driver::{Address, Download};
+use super::launch::AddressWords;
+use super::pool::Taken;
 use crate::error::{Error, Result};
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -45,15 +47,21 @@ impl<T: Element> DeviceBuffer<T> {
         let bytes = length.checked_mul(size_of::<T>()).ok_or_else(|| {
             Error::argument("device buffer", format!("{length} elements are too many"))
         })?;
-        let (address, class) = cuda.0.pool.take(&*cuda.0.driver, bytes)?;
-        Ok(Self {
+        let taken = cuda.0.pool.take(&*cuda.0.driver, bytes)?;
+        let Taken { address, class, .. } = taken;
+        let made = Self {
             cuda,
             address,
             length,
             class: Some(class),
             _whole: None,
             element: PhantomData,
-        })
+        };
+        if taken.is_reused {
+            made.cuda.next_uses(&[], &[address])?;
+            made.cuda.0.driver.reused(address, class);
+        }
+        Ok(made)
     }
 
     /// A view of a table that lives as long as the device.
@@ -112,9 +120,9 @@ impl<T: Element> DeviceBuffer<T> {
 
     /// Where it lies, for a kernel that finds its buffers in its parameters, low half first. Work
     /// that uses it is about to be enqueued.
-    pub(crate) fn address_words(&self) -> [u32; 2] {
+    pub(crate) fn address_words(&self) -> AddressWords {
         self.cuda.used(self.address);
-        [self.address as u32, (self.address >> 32) as u32]
+        AddressWords([self.address as u32, (self.address >> 32) as u32])
     }
 
     fn bytes(&self) -> usize {
@@ -212,6 +220,7 @@ impl<T: Element> DeviceBuffer<T> {
         if self.is_empty() {
             return Ok(());
         }
+        self.cuda.next_uses(&[], &[self.address])?;
         // SAFETY: the buffer is that long.
         unsafe { self.cuda.0.driver.fill_zero(self.address, self.bytes()) }
     }
@@ -233,6 +242,7 @@ impl<T: Element> DeviceBuffer<T> {
         if self.is_empty() {
             return Ok(());
         }
+        self.cuda.next_uses(&[other.address], &[self.address])?;
         // SAFETY: both are that long, on this device, and two buffers never overlap.
         unsafe {
             let driver = &self.cuda.0.driver;

@@ -55,6 +55,7 @@ impl Recording<'_> {
     fn end(self) -> Result<Capture> {
         let cuda = self.0;
         std::mem::forget(self);
+        cuda.end_ordering();
         let graph = cuda.0.driver.end_capture();
         let mut capture = Capture {
             cuda: cuda.clone(),
@@ -99,6 +100,7 @@ impl Cuda {
             return Err(error.into());
         }
         let recording = Recording(self);
+        self.begin_ordering();
         let made = work()?;
         Ok((recording.end().map_err(E::from)?, made))
     }

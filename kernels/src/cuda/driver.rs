@@ -92,6 +92,9 @@ pub struct Operand {
 /// `output = epilogue(alpha · a · b + beta · output + bias)` for each of a batch, row-major f32.
 #[derive(Debug, Clone, Copy)]
 pub struct Gemm {
+    /// Which working memory it takes, below [`Gemm::WORKSPACES`]; no other product may use it at
+    /// the same time.
+    pub workspace: usize,
     /// Number of products.
     pub batch: usize,
     /// Rows of a and of the output.
@@ -116,6 +119,11 @@ pub struct Gemm {
     pub epilogue: Epilogue,
     /// How exact the factors are.
     pub precision: Precision,
+}
+
+impl Gemm {
+    /// Products that may run side by side.
+    pub const WORKSPACES: usize = 4;
 }
 
 /// Work recorded by [`Driver::end_capture`].
@@ -339,6 +347,17 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// [`crate::Error::Cuda`].
     fn begin_capture(&self) -> Result<()>;
+
+    /// While work is recorded: what is enqueued next is a piece of its own, numbered from 0, and comes
+    /// after those pieces and what they come after. A driver may keep the order of the recording
+    /// instead, as one does that is not told.
+    ///
+    /// # Errors
+    /// [`crate::Error::Cuda`].
+    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+        let _ = after;
+        Ok(())
+    }
 
     /// Ends the recording; also the way to abandon one after an error.
     ///

@@ -20,13 +20,19 @@ const MOST_ARGUMENTS: usize = 16;
 ///
 /// # Safety
 /// `repr(C)` without padding, and the kernel's struct has the same fields in the same order.
-pub unsafe trait Parameters: Copy {}
+pub unsafe trait Parameters: Copy {
+    /// Whether the kernel finds buffers in it that it is not given otherwise.
+    const HOLDS_ADDRESSES: bool;
+}
 
 /// A field of [`Parameters`].
 ///
 /// # Safety
 /// Four bytes, or an array of such.
-pub unsafe trait Word: Copy {}
+pub unsafe trait Word: Copy {
+    /// Whether it is where a buffer lies.
+    const IS_ADDRESS: bool = false;
+}
 // SAFETY: four bytes.
 unsafe impl Word for u32 {}
 // SAFETY: four bytes.
@@ -34,7 +40,18 @@ unsafe impl Word for i32 {}
 // SAFETY: four bytes.
 unsafe impl Word for f32 {}
 // SAFETY: an array of four-byte words has no padding.
-unsafe impl<T: Word, const N: usize> Word for [T; N] {}
+unsafe impl<T: Word, const N: usize> Word for [T; N] {
+    const IS_ADDRESS: bool = T::IS_ADDRESS;
+}
+
+/// Where a buffer lies, low half first.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(transparent)]
+pub(crate) struct AddressWords(pub(super) [u32; 2]);
+// SAFETY: an array of two four-byte words.
+unsafe impl Word for AddressWords {
+    const IS_ADDRESS: bool = true;
+}
 
 /// Declares the struct that a kernel takes by value. Fields are `u32`, `i32`, `f32` or arrays of
 /// them, so there is no padding; the `.cu` file declares the same fields in the same order.
@@ -49,7 +66,9 @@ macro_rules! parameters {
             $(words::<$kind>();)+
         };
         // SAFETY: repr(C), and all fields are words (checked above), so there is no padding.
-        unsafe impl $crate::cuda::Parameters for $name {}
+        unsafe impl $crate::cuda::Parameters for $name {
+            const HOLDS_ADDRESSES: bool = $(<$kind as $crate::cuda::Word>::IS_ADDRESS)||+;
+        }
     };
 }
 pub(crate) use parameters;
@@ -64,12 +83,21 @@ pub struct Launch<'a> {
     /// Of all buffers given.
     bytes: u64,
     operations: u64,
+    /// Whether it uses buffers that are not among the arguments.
+    uses_others: bool,
+}
+
+/// What a kernel does with a buffer; one that is written may be read too.
+#[derive(Clone, Copy)]
+enum Use {
+    Read,
+    Write,
 }
 
 #[derive(Clone, Copy)]
 enum Argument<'a> {
     /// A pointer to a buffer of some device.
-    Buffer(u64, Option<&'a Cuda>),
+    Buffer(u64, Option<&'a Cuda>, Use),
     Value(*const c_void, std::marker::PhantomData<&'a ()>),
 }
 
@@ -83,10 +111,11 @@ impl<'a> Launch<'a> {
                 block: [THREADS, 1, 1],
                 shared_bytes: 0,
             },
-            arguments: [Argument::Buffer(0, None); MOST_ARGUMENTS],
+            arguments: [Argument::Buffer(0, None, Use::Read); MOST_ARGUMENTS],
             count: 0,
             bytes: 0,
             operations: 0,
+            uses_others: false,
         }
     }
 
@@ -138,33 +167,42 @@ impl<'a> Launch<'a> {
     /// A `const T*` that the kernel reads.
     pub fn input<T: Element>(self, buffer: &'a DeviceBuffer<T>) -> Self {
         self.bytes(std::mem::size_of::<T>() * buffer.len())
-            .push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+            .push(Argument::Buffer(
+                buffer.address(),
+                Some(buffer.cuda()),
+                Use::Read,
+            ))
     }
 
     /// A `const T*`, null where there is none.
     pub fn input_or_null<T: Element>(self, buffer: Option<&'a DeviceBuffer<T>>) -> Self {
         match buffer {
             Some(buffer) => self.input(buffer),
-            None => self.push(Argument::Buffer(0, None)),
+            None => self.push(Argument::Buffer(0, None, Use::Read)),
         }
     }
 
     /// A `T*` that the kernel writes.
     pub fn output<T: Element>(self, buffer: &'a mut DeviceBuffer<T>) -> Self {
         self.bytes(std::mem::size_of::<T>() * buffer.len())
-            .push(Argument::Buffer(buffer.address(), Some(buffer.cuda())))
+            .push(Argument::Buffer(
+                buffer.address(),
+                Some(buffer.cuda()),
+                Use::Write,
+            ))
     }
 
     /// A `T*`, null where there is none.
     pub fn output_or_null<T: Element>(self, buffer: Option<&'a mut DeviceBuffer<T>>) -> Self {
         match buffer {
             Some(buffer) => self.output(buffer),
-            None => self.push(Argument::Buffer(0, None)),
+            None => self.push(Argument::Buffer(0, None, Use::Write)),
         }
     }
 
     /// A struct that travels by value; copied when enqueued.
-    pub fn parameters<P: Parameters>(self, parameters: &'a P) -> Self {
+    pub fn parameters<P: Parameters>(mut self, parameters: &'a P) -> Self {
+        self.uses_others |= P::HOLDS_ADDRESSES;
         let pointer = std::ptr::from_ref(parameters).cast();
         self.push(Argument::Value(pointer, std::marker::PhantomData))
     }
@@ -191,13 +229,18 @@ impl<'a> Launch<'a> {
         self.check()?;
         let mut values = [0u64; MOST_ARGUMENTS];
         let mut pointers = [std::ptr::null_mut::<c_void>(); MOST_ARGUMENTS];
+        let (mut reads, mut writes) = (Vec::new(), Vec::new());
         let slots = values.iter_mut().zip(&mut pointers);
         for (argument, (value, pointer)) in self.arguments[..self.count].iter().zip(slots) {
             match *argument {
-                Argument::Buffer(address, owner) => {
+                Argument::Buffer(address, owner, usage) => {
                     if let Some(owner) = owner {
                         assert_eq!(owner, cuda, "{}: buffer elsewhere", self.kernel.entry);
                         cuda.used(address);
+                        match usage {
+                            Use::Read => reads.push(address),
+                            Use::Write => writes.push(address),
+                        }
                     }
                     *value = address;
                     *pointer = std::ptr::from_mut(value).cast();
@@ -206,6 +249,11 @@ impl<'a> Launch<'a> {
             }
         }
         let pointers = &mut pointers[..self.count];
+        if self.uses_others {
+            cuda.next_uses_anything()?;
+        } else {
+            cuda.next_uses(&reads, &writes)?;
+        }
         cuda.timed(
             || self.describe(),
             // SAFETY: each pointer is to a value that outlives the call: an address in `values` or
@@ -284,7 +332,8 @@ mod tests {
         let divisors = (1..2000).chain([4095, 4096, 51_200, 65_537, 1 << 30, most]);
         for divisor in divisors {
             let [_, multiplier, shift] = divider(divisor as usize);
-            let multiples = (0..5).chain(most / divisor - most / divisor % 7..=most / divisor);
+            let last = most / divisor;
+            let multiples = (0..5.min(last + 1)).chain(last - last % 7..=last);
             let near = multiples.flat_map(|m| [(m * divisor).saturating_sub(1), m * divisor]);
             for n in near.chain([1, 12_345_678, most - 1, most]) {
                 let high = ((u64::from(n) * u64::from(multiplier)) >> 32) as u32;

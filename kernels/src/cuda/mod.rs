@@ -9,6 +9,7 @@ mod capture;
 pub mod compile;
 mod driver;
 mod launch;
+mod order;
 mod pool;
 mod product;
 mod profile;
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 use pool::Pool;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use buffer::{Arriving, DeviceBuffer, Element};
@@ -30,6 +31,7 @@ pub use driver::{
     Address, Convolution, Download, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Mark,
     Memory, Operand, Precision, Source,
 };
+pub(crate) use launch::AddressWords;
 pub use launch::{Launch, Parameters, Word};
 pub(crate) use launch::{THREADS, count, divider, pack, parameters, plane_block};
 pub use pool::PoolUse;
@@ -48,6 +50,12 @@ struct Inner {
     /// 0 for none.
     convolution: AtomicU8,
     column_room: AtomicUsize,
+    /// Whether recordings run in the order they were recorded in.
+    keeps_order: AtomicBool,
+    /// Of the recording under way.
+    order: Mutex<Option<order::Order>>,
+    /// Matrix products so far.
+    products: AtomicUsize,
     /// Uploaded tables by content: their memory, kept while the device is open.
     constants: Mutex<HashMap<Vec<u8>, (Address, usize)>>,
     /// The profile being taken, if any.
@@ -72,6 +80,9 @@ impl Cuda {
             precision: AtomicU8::new(Precision::F32 as u8),
             convolution: AtomicU8::new(0),
             column_room: AtomicUsize::new(32 << 20),
+            keeps_order: AtomicBool::new(false),
+            order: Mutex::default(),
+            products: AtomicUsize::new(0),
             constants: Mutex::default(),
             profile: Mutex::default(),
         }))
@@ -127,6 +138,13 @@ impl Cuda {
     /// Changes it, for all that is enqueued from here.
     pub fn set_column_room(&self, numbers: usize) {
         self.0.column_room.store(numbers, Ordering::Relaxed);
+    }
+
+    /// Whether what is recorded from here runs piece by piece in its order. Otherwise, as until
+    /// changed, pieces that do not need each other may run side by side; their results are the same
+    /// bits.
+    pub fn set_keeps_order(&self, keeps: bool) {
+        self.0.keeps_order.store(keeps, Ordering::Relaxed);
     }
 
     /// Room for elements of any value, for an operation that overwrites them all.

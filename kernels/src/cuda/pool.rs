@@ -27,6 +27,15 @@ struct State {
     allocations: u64,
 }
 
+/// Memory that a [`Pool`] gave.
+pub(super) struct Taken {
+    pub address: Address,
+    /// Its size, as [`Pool::give`] wants it.
+    pub class: usize,
+    /// Whether others used it before.
+    pub is_reused: bool,
+}
+
 /// What a [`Pool`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
@@ -45,22 +54,35 @@ impl Pool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Memory for `bytes` and its size as [`Pool::give`] wants it.
-    pub fn take(&self, driver: &dyn Driver, bytes: usize) -> Result<(Address, usize)> {
+    /// Memory for `bytes`.
+    pub fn take(&self, driver: &dyn Driver, bytes: usize) -> Result<Taken> {
         let class = driver.size_class(bytes);
         let mut state = self.lock();
-        let address = match state.free.get_mut(&class).and_then(Vec::pop) {
-            Some(address) => {
-                driver.reused(address, class);
-                address
+        // A recording takes what has been free for longest, so that what used it is likely done
+        // and need not be waited for.
+        let is_recording = state.recording.is_some();
+        let free = state.free.get_mut(&class).and_then(|shelf| {
+            let has_some = !shelf.is_empty();
+            if is_recording {
+                has_some.then(|| shelf.remove(0))
+            } else {
+                shelf.pop()
             }
+        });
+        let is_reused = free.is_some();
+        let address = match free {
+            Some(address) => address,
             None => state.allocate(driver, class)?,
         };
         state.in_use += class;
         if let Some(used) = &mut state.recording {
             used.insert(address);
         }
-        Ok((address, class))
+        Ok(Taken {
+            address,
+            class,
+            is_reused,
+        })
     }
 
     /// Takes memory back.

@@ -1,8 +1,9 @@
 //! Matrix products on a device: extents are checked here, so callers stay safe.
 
 use super::buffer::DeviceBuffer;
-use super::driver::{Epilogue, Gemm, Operand};
+use super::driver::{Address, Epilogue, Gemm, Operand};
 use crate::error::{Error, Result};
+use std::sync::atomic::Ordering;
 
 /// A matrix, or a batch of them, in a device buffer.
 #[derive(Debug, Clone, Copy)]
@@ -195,7 +196,16 @@ impl<'a> Product<'a> {
             assert_eq!(*bias.cuda(), cuda, "bias on another device");
             cuda.used(bias.address());
         }
+        // Products that may run side by side work in places of their own.
+        let product = cuda.0.products.fetch_add(1, Ordering::Relaxed);
+        let workspace = product % Gemm::WORKSPACES;
+        let reads = [Some(self.a.buffer), Some(self.b.buffer), self.bias];
+        let reads: Vec<_> = reads.iter().flatten().map(|read| read.address()).collect();
+        // No buffer begins at such an address.
+        let place = workspace as Address + 1;
+        cuda.next_uses(&reads, &[target.buffer.address(), place])?;
         let gemm = Gemm {
+            workspace,
             batch: self.batch,
             rows,
             columns,

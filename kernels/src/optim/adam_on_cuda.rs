@@ -5,7 +5,7 @@
 
 use super::Guard;
 use super::adam::{Adam, Moments, Parameter, StepReport, check_rate, coefficients};
-use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{AddressWords, Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Gradients;
@@ -38,10 +38,10 @@ static UPDATE: Kernel = kernel("adam_update");
 
 parameters! {
     struct AdamTensors {
-        parameter: [[u32; 2]; TENSORS],
-        gradient: [[u32; 2]; TENSORS],
-        first: [[u32; 2]; TENSORS],
-        second: [[u32; 2]; TENSORS],
+        parameter: [AddressWords; TENSORS],
+        gradient: [AddressWords; TENSORS],
+        first: [AddressWords; TENSORS],
+        second: [AddressWords; TENSORS],
         count: [u32; TENSORS],
         slot: [u32; TENSORS],
         /// Of each tensor; above all blocks where there is none.
@@ -317,10 +317,10 @@ impl super::AdamState {
 impl From<super::adam::Settings> for AdamTensors {
     fn from(settings: super::adam::Settings) -> Self {
         Self {
-            parameter: [[0; 2]; TENSORS],
-            gradient: [[0; 2]; TENSORS],
-            first: [[0; 2]; TENSORS],
-            second: [[0; 2]; TENSORS],
+            parameter: [AddressWords::default(); TENSORS],
+            gradient: [AddressWords::default(); TENSORS],
+            first: [AddressWords::default(); TENSORS],
+            second: [AddressWords::default(); TENSORS],
             count: [0; TENSORS],
             slot: [0; TENSORS],
             first_block: [u32::MAX; TENSORS],

@@ -1,7 +1,9 @@
 //! Watches over training on a device without waiting for it: a step whose loss or gradient is not
 //! finite changes nothing, nor does any after it, and the host learns of it when it next asks.
 
-use crate::cuda::{Arriving, Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{
+    AddressWords, Arriving, Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters,
+};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::RunningStatistics;
@@ -36,8 +38,8 @@ parameters! {
 
 parameters! {
     struct GuardTensors {
-        value: [[u32; 2]; KEPT],
-        kept: [[u32; 2]; KEPT],
+        value: [AddressWords; KEPT],
+        kept: [AddressWords; KEPT],
         count: [u32; KEPT],
     }
 }
@@ -184,8 +186,8 @@ impl Guard {
         }
         for pairs in pairs.chunks(KEPT) {
             let mut tensors = GuardTensors {
-                value: [[0; 2]; KEPT],
-                kept: [[0; 2]; KEPT],
+                value: [AddressWords::default(); KEPT],
+                kept: [AddressWords::default(); KEPT],
                 count: [0; KEPT],
             };
             for (slot, (value, kept, length)) in pairs.iter().enumerate() {

@@ -6,6 +6,7 @@
 mod beside;
 mod modules;
 mod open;
+mod pieces;
 mod products;
 mod staging;
 
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use beside::{Arrivals, Beside, CardMark};
 use cudarc::driver::{result, sys};
 use modules::Modules;
+use pieces::Pieces;
 use products::Products;
 use staging::Staging;
 use std::ffi::c_void;
@@ -28,6 +30,8 @@ struct Card {
     staging: Mutex<Staging>,
     beside: Mutex<Beside>,
     arrivals: Arrivals,
+    /// Of the recording under way.
+    pieces: Mutex<Pieces>,
     context: Arc<Context>,
 }
 
@@ -237,6 +241,7 @@ impl Driver for Card {
 
     fn begin_capture(&self) -> Result<()> {
         self.context.enter()?;
+        lock(&self.pieces).reset();
         // Relaxed, because a buffer that is needed for the first time is allocated meanwhile, on
         // another stream. What must not be recorded is refused above.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
@@ -245,8 +250,15 @@ impl Driver for Card {
             .map_err(failed("cuStreamBeginCapture"))
     }
 
+    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+        self.context.enter()?;
+        lock(&self.pieces).begin(&self.context, after)
+    }
+
     fn end_capture(&self) -> Result<Box<dyn Graph>> {
         self.context.enter()?;
+        // A recording that failed may be past this; ending it says so.
+        let _ = lock(&self.pieces).finish(&self.context);
         // SAFETY: the stream is alive and being captured; the graph is destroyed once, below.
         let graph = unsafe { result::stream::end_capture(self.context.stream) }
             .map_err(failed("cuStreamEndCapture"))?;

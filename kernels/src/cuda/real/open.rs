@@ -171,6 +171,7 @@ pub fn open(ordinal: usize) -> Result<Box<dyn Driver>> {
         products: Mutex::new(Products::new(context.clone())),
         staging: Mutex::new(Staging::new(context.clone(), context.stream)),
         beside: Mutex::new(Beside::new(&context)?),
+        pieces: Mutex::default(),
         arrivals: Arrivals::default(),
         context,
     }))

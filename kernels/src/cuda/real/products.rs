@@ -22,7 +22,7 @@ pub struct Products {
 
 struct Library {
     handle: sys::cublasLtHandle_t,
-    workspace: Address,
+    workspaces: [Address; Gemm::WORKSPACES],
     workspace_bytes: usize,
 }
 
@@ -119,8 +119,8 @@ impl Products {
         }
         let output = gemm.output.address as *mut c_void;
         // SAFETY: descriptors and handle are alive; the matrices they describe lie at these
-        // addresses, as the caller promises, and are aligned as the plan was told; the workspace
-        // is used by this one stream only, in order.
+        // addresses, as the caller promises, and are aligned as the plan was told; what else uses this
+        // workspace comes before or after, as the caller promises.
         let enqueued = unsafe {
             result::matmul(
                 library.handle,
@@ -136,7 +136,7 @@ impl Products {
                 output,
                 plan.output.0,
                 &raw const plan.algorithm,
-                library.workspace as *mut c_void,
+                library.workspaces[gemm.workspace] as *mut c_void,
                 library.workspace_bytes,
                 self.context.stream.cast(),
             )
@@ -176,43 +176,51 @@ impl Library {
             ));
         }
         let workspace_bytes = WORKSPACE_BYTES[usize::from(context.architecture < 90)];
-        let Some(workspace) = context.allocate(workspace_bytes)? else {
-            return Err(Error::cuda(
-                "cuBLASLt",
-                format!(
-                    "no {workspace_bytes} bytes of memory left for its work; use a smaller batch"
-                ),
-            ));
-        };
-        let handle = match result::create_handle() {
-            Ok(handle) => handle,
-            Err(error) => {
-                // SAFETY: allocated above, used by nothing.
-                let _ = unsafe { cudarc::driver::result::memory_free(workspace) };
-                return Err(refused_call("cublasLtCreate")(error));
-            }
-        };
-        Ok(Self {
-            handle,
-            workspace,
+        let mut library = Self {
+            handle: std::ptr::null_mut(),
+            workspaces: [0; Gemm::WORKSPACES],
             workspace_bytes,
-        })
+        };
+        for workspace in &mut library.workspaces {
+            *workspace = context.allocate(workspace_bytes)?.ok_or_else(|| {
+                Error::cuda(
+                    "cuBLASLt",
+                    format!(
+                        "no {workspace_bytes} bytes of memory left for its work; use a smaller batch"
+                    ),
+                )
+            })?;
+        }
+        library.handle = result::create_handle().map_err(refused_call("cublasLtCreate"))?;
+        Ok(library)
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: each made once; the owner sees to it that nothing runs that uses them. Zeros
+        // were never made.
+        unsafe {
+            if !self.handle.is_null() {
+                let _ = result::destroy_handle(self.handle);
+            }
+            for workspace in self.workspaces.into_iter().filter(|address| *address != 0) {
+                let freed = cudarc::driver::result::memory_free(workspace);
+                let _ = freed.map_err(failed("cuMemFree"));
+            }
+        }
     }
 }
 
 impl Drop for Products {
     fn drop(&mut self) {
         self.plans.clear();
-        let Some(library) = self.library.take() else {
-            return;
-        };
-        if self.context.synchronise().is_ok() {
-            // SAFETY: both made once, and nothing runs that uses them.
-            unsafe {
-                let _ = result::destroy_handle(library.handle);
-                let freed = cudarc::driver::result::memory_free(library.workspace);
-                let _ = freed.map_err(failed("cuMemFree"));
-            }
+        // Where this fails the context is lost, and its memory with it.
+        let is_idle = self.context.synchronise().is_ok();
+        if let Some(library) = self.library.take()
+            && !is_idle
+        {
+            std::mem::forget(library);
         }
     }
 }

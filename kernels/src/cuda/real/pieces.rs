@@ -1,0 +1,112 @@
+//! Recorded work whose pieces come after those that they need, and after no others.
+
+use super::{Context, failed};
+use crate::error::Result;
+use cudarc::driver::sys;
+
+/// The pieces recorded so far.
+#[derive(Default)]
+pub struct Pieces {
+    /// The last nodes of each piece.
+    nodes: Vec<Vec<sys::CUgraphNode>>,
+    /// Whether one is under way.
+    is_begun: bool,
+}
+
+// SAFETY: nodes are handles into the graph being recorded; the driver locks it.
+unsafe impl Send for Pieces {}
+
+/// Drivers before CUDA 12.3 keep the order of the recording.
+fn can_order() -> bool {
+    let symbols: [&[u8]; 2] = [
+        b"cuStreamGetCaptureInfo_v3\0",
+        b"cuStreamUpdateCaptureDependencies_v2\0",
+    ];
+    // SAFETY: only looks the symbols up; nothing is called through them.
+    let has = |symbol| unsafe { sys::culib().get::<*const ()>(symbol) }.is_ok();
+    symbols.into_iter().all(has)
+}
+
+impl Pieces {
+    /// For a recording that begins.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What is recorded next comes after these pieces. The context is current.
+    pub fn begin(&mut self, context: &Context, after: &[usize]) -> Result<()> {
+        if !can_order() {
+            return Ok(());
+        }
+        self.end(context)?;
+        self.is_begun = true;
+        let of_pieces = after.iter().flat_map(|piece| &self.nodes[*piece]);
+        let mut nodes: Vec<_> = of_pieces.copied().collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        come_after(context, &mut nodes)
+    }
+
+    /// The recording ends with all pieces.
+    pub fn finish(&mut self, context: &Context) -> Result<()> {
+        if !self.is_begun {
+            return Ok(());
+        }
+        self.end(context)?;
+        let mut nodes = self.nodes.concat();
+        nodes.sort_unstable();
+        nodes.dedup();
+        come_after(context, &mut nodes)
+    }
+
+    /// Notes the nodes of the piece under way.
+    fn end(&mut self, context: &Context) -> Result<()> {
+        if self.is_begun {
+            self.nodes.push(last_nodes(context)?);
+            self.is_begun = false;
+        }
+        Ok(())
+    }
+}
+
+/// The nodes that what is recorded next would come after.
+fn last_nodes(context: &Context) -> Result<Vec<sys::CUgraphNode>> {
+    let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+    let (mut nodes, mut edges, mut count) = (std::ptr::null(), std::ptr::null(), 0);
+    // SAFETY: the stream is alive; the places are of the types asked for, and what is not asked
+    // for may be null.
+    unsafe {
+        sys::cuStreamGetCaptureInfo_v3(
+            context.stream,
+            &raw mut status,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            &raw mut nodes,
+            &raw mut edges,
+            &raw mut count,
+        )
+    }
+    .result()
+    .map_err(failed("cuStreamGetCaptureInfo"))?;
+    if count == 0 || nodes.is_null() {
+        return Ok(Vec::new());
+    }
+    // SAFETY: as many nodes as it said, valid until the next call that concerns the stream.
+    Ok(unsafe { std::slice::from_raw_parts(nodes, count) }.to_vec())
+}
+
+fn come_after(context: &Context, nodes: &mut [sys::CUgraphNode]) -> Result<()> {
+    let set = sys::CUstreamUpdateCaptureDependencies_flags::CU_STREAM_SET_CAPTURE_DEPENDENCIES;
+    // SAFETY: the stream is being captured; the nodes are of its graph.
+    unsafe {
+        sys::cuStreamUpdateCaptureDependencies_v2(
+            context.stream,
+            nodes.as_mut_ptr(),
+            std::ptr::null(),
+            nodes.len(),
+            set as u32,
+        )
+    }
+    .result()
+    .map_err(failed("cuStreamUpdateCaptureDependencies"))
+}
