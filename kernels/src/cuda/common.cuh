@@ -138,6 +138,21 @@ __device__ __forceinline__ void block_sums(T& a, T& b) {
     a = warp_sum(has ? partial[lane] : T(0)), b = warp_sum(has ? partial[32 + lane] : T(0));
 }
 
+// Sum over the threads along y of each x, the same bits in all of them, of a block of at most 256
+// threads, a power of two of them along y: neighbouring pixels whose channels are shared. All must
+// call it, once.
+__device__ __forceinline__ float sum_along_y(float value) {
+    __shared__ float shared[256];
+    const unsigned here = threadIdx.y * blockDim.x + threadIdx.x;
+    shared[here] = value;
+    __syncthreads();
+    for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
+        if (threadIdx.y < half) shared[here] += shared[here + half * blockDim.x];
+        __syncthreads();
+    }
+    return shared[threadIdx.x];
+}
+
 // As block_sum, for the largest.
 template <typename T>
 __device__ __forceinline__ T block_max(T value) {

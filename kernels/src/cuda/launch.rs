@@ -306,6 +306,15 @@ pub(crate) fn plane_block(packs: usize) -> [u32; 3] {
     [threads as u32, 1, 1]
 }
 
+/// Threads of a block whose threads along x are neighbouring pixels and along y share their
+/// `channels`, for `sum_along_y` in `common.cuh`: as few pixels as still fill a sector of memory where
+/// there are few in all `maps`.
+pub(crate) fn pixel_block(maps: usize, channels: usize, pixels: usize) -> [u32; 3] {
+    let across = if maps * pixels < 32 * 1024 { 8 } else { 32 };
+    let deep = channels.div_ceil(4).next_power_of_two().min(256 / across);
+    [across as u32, deep as u32, 1]
+}
+
 /// A number of elements as kernels count them.
 ///
 /// # Errors

@@ -9,20 +9,6 @@ struct NormaliseParameters {
     float epsilon;     // shorter vectors are divided by it
 };
 
-// Sum over the threads of a pixel, the same bits in all of them. Blocks are at most 256 threads,
-// powers of two along y; all must call it, once.
-__device__ __forceinline__ float pixel_sum(float value) {
-    __shared__ float shared[256];
-    const unsigned here = threadIdx.y * blockDim.x + threadIdx.x;
-    shared[here] = value;
-    __syncthreads();
-    for (unsigned half = blockDim.y / 2; half > 0; half /= 2) {
-        if (threadIdx.y < half) shared[here] += shared[here + half * blockDim.x];
-        __syncthreads();
-    }
-    return shared[threadIdx.x];
-}
-
 // Of each thread's channels, this many are in flight; where there are fewer, the first again.
 #define IN_FLIGHT 8
 
@@ -62,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(256) l2_normalise_forward(const flo
     x += pixel.first;
     float sum = 0.0f;
     for_channels(p, [=](unsigned i) { return x[i] * x[i]; }, [&](unsigned, float square) { sum += square; });
-    const float norm = sqrtf(pixel_sum(sum));
+    const float norm = sqrtf(sum_along_y(sum));
     if (!pixel.here) return;
     const float divisor = norm < p.epsilon ? p.epsilon : norm;
     y += pixel.first;
@@ -77,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(256) l2_normalise_backward(const fl
     const float norm = norms[pixel.index], divisor = norm < p.epsilon ? p.epsilon : norm;
     float along = 0.0f;
     for_channels(p, [=](unsigned i) { return y[i] * gradient[i]; }, [&](unsigned, float product) { along += product; });
-    along = pixel_sum(along);
+    along = sum_along_y(along);
     if (!pixel.here) return;
     if (norm <= p.epsilon) along = 0.0f;
     dx += pixel.first;

@@ -1,7 +1,7 @@
 //! Unit length over the channels of each pixel.
 
 use crate::buffer::{self, Buffer};
-use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters, pixel_block};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
@@ -129,18 +129,10 @@ parameters! {
     }
 }
 
-/// Threads of a block, by pixels and channels: as few pixels as still fill a sector of memory
-/// where there are few in all, and threads enough for the channels.
-fn block(samples: usize, channels: usize, pixels: usize) -> [u32; 3] {
-    let across = if samples * pixels < 32 * 1024 { 8 } else { 32 };
-    let deep = channels.div_ceil(4).next_power_of_two().min(256 / across);
-    [across as u32, deep as u32, 1]
-}
-
 fn on_cuda(tape: &mut Tape, cuda: &Cuda, input: &Tensor, epsilon: f32) -> Result<Tensor> {
     let [n, c, h, w] = input.dims4(OP, "input")?;
     count(OP, input.len())?;
-    let block = block(n, c, h * w);
+    let block = pixel_block(n, c, h * w);
     let tiles = (h * w).div_ceil(block[0] as usize);
     let parameters = NormaliseParameters {
         channels: c as u32,

@@ -2,7 +2,10 @@
 //! sample, as are both gradients; the norms and what they multiply are kernels.
 
 use super::{OP, Plan};
-use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Matrix, Product, Source, count, parameters};
+use crate::cuda::{
+    Cuda, DeviceBuffer, Kernel, Launch, Matrix, Product, Source, THREADS, count, divider, pack,
+    parameters, pixel_block,
+};
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
@@ -35,6 +38,8 @@ static TO_GROUND: Kernel = kernel("rolled_matching_to_ground");
 /// Scores that one block sums, and the most blocks for one sample.
 const SHARE: usize = 4096;
 const MOST_PARTS: usize = 256;
+/// Numbers of a block of `rolled_matching_roll`.
+const ROLLED: usize = 1024;
 
 parameters! {
     struct MatchingParameters {
@@ -47,12 +52,24 @@ parameters! {
         pixels: u32,
         /// Blocks that share a sample's scores.
         parts: u32,
+        /// Whether a pack is four pixels, else one.
+        wide: u32,
+        /// By packs of a map of pixels.
+        in_map: [u32; 3],
+        /// By orientations.
+        in_scores: [u32; 3],
+        /// By channels.
+        in_channels: [u32; 3],
+        /// Blocks of a map that find norms.
+        tiles: u32,
     }
 }
 
 /// The plan as kernels read it.
 struct Tables {
     parameters: MatchingParameters,
+    /// Threads of a block that finds norms.
+    norms_block: [u32; 3],
     /// First channel of the window of each orientation.
     starts: DeviceBuffer<u32>,
     /// First channels of the windows whose norms differ.
@@ -71,7 +88,10 @@ impl Tables {
             let values: Vec<u32> = values.iter().map(|value| *value as u32).collect();
             cuda.constant(&values)
         };
+        let pack = pack(plan.pixels);
+        let norms_block = pixel_block(samples * plan.windows.len(), plan.length, plan.pixels);
         Ok(Self {
+            norms_block,
             parameters: MatchingParameters {
                 samples: samples as u32,
                 orientations: orientations as u32,
@@ -80,6 +100,11 @@ impl Tables {
                 length: plan.length as u32,
                 pixels: plan.pixels as u32,
                 parts: (orientations * plan.pixels).div_ceil(SHARE).min(MOST_PARTS) as u32,
+                wide: u32::from(pack == 4),
+                in_map: divider(plan.pixels / pack),
+                in_scores: divider(orientations),
+                in_channels: divider(plan.channels),
+                tiles: plan.pixels.div_ceil(norms_block[0] as usize) as u32,
             },
             starts: table(&plan.starts)?,
             windows: table(&plan.windows)?,
@@ -102,6 +127,12 @@ impl Tables {
     fn pixels(&self) -> usize {
         self.parameters.pixels as usize
     }
+
+    /// Packs of maps of pixels with so many elements.
+    fn packs_of(&self, elements: usize) -> usize {
+        let [packs, ..] = self.parameters.in_map;
+        elements / self.pixels() * packs as usize
+    }
 }
 
 pub(super) fn matching(
@@ -119,10 +150,11 @@ pub(super) fn matching(
     let mut rolled = cuda.any(n * orientations * channels)?;
     let mut inverse_ground = cuda.any(n)?;
     // SAFETY: rolled_matching_roll(ground, starts, rolled, inverse_ground, MatchingParameters):
-    // one block for each sample; lengths as the plan says, a start for each orientation.
+    // blocks of ROLLED numbers for each sample; lengths as the plan says, a start below C for each
+    // orientation.
     unsafe {
         Launch::new(&ROLL)
-            .grid([n, 1, 1])
+            .grid([(orientations * channels).div_ceil(ROLLED), n, 1])
             .input(ground.buffer())
             .input(&t.starts)
             .output(&mut rolled)
@@ -132,11 +164,13 @@ pub(super) fn matching(
     }
     // 1 / |a| of each window, [N, windows, H, W].
     let mut inverse = cuda.any(n * plan.windows.len() * pixels)?;
-    let launch = Launch::new(&NORMS).over(inverse.len());
-    // SAFETY: rolled_matching_norms(aerial, windows, inverse, MatchingParameters): the kernel
-    // guards its index by samples · windows · pixels and wraps channels at C.
+    // SAFETY: rolled_matching_norms(aerial, windows, inverse, MatchingParameters): `tiles` blocks
+    // for each window of each sample; the kernel guards its indices by pixels and the window's
+    // length, at most C, and wraps channels at C.
     unsafe {
-        launch
+        Launch::new(&NORMS)
+            .grid([n * plan.windows.len() * t.parameters.tiles as usize, 1, 1])
+            .block(t.norms_block)
             .input(aerial.buffer())
             .input(&t.windows)
             .output(&mut inverse)
@@ -185,10 +219,10 @@ fn scaled(
     inverse_ground: &DeviceBuffer,
 ) -> Result<DeviceBuffer> {
     let mut result = cuda.any(x.len())?;
-    let launch = Launch::new(&SCALE).over(x.len());
+    let launch = Launch::new(&SCALE).over(t.packs_of(x.len()));
     // SAFETY: rolled_matching_scale(x, inverse, inverse_ground, window_of, result,
-    // MatchingParameters): the kernel guards its index by samples · orientations · pixels, the
-    // length of x and the result; a window for each orientation.
+    // MatchingParameters): the kernel guards its index by the packs of samples · orientations ·
+    // pixels, the length of x and the result; a window for each orientation.
     unsafe {
         launch
             .input(x)
@@ -234,9 +268,10 @@ fn to_aerial(
             .parameters(&t.parameters)
             .enqueue(cuda)?;
     }
-    let launch = Launch::new(&TO_AERIAL).over(aerial.len());
+    let launch = Launch::new(&TO_AERIAL).over(t.packs_of(aerial.len()));
     // SAFETY: rolled_matching_to_aerial(aerial, pull, windows, found, MatchingParameters): the
-    // kernel guards its index by samples · channels · pixels, the length of aerial and found.
+    // kernel guards its index by the packs of samples · channels · pixels, the length of aerial and
+    // found.
     unsafe {
         launch
             .input(aerial.buffer())
@@ -279,12 +314,13 @@ fn to_ground(
             .enqueue(cuda)?;
     }
     let mut found = cuda.any(ground.len())?;
+    let length = t.parameters.length as usize;
     // SAFETY: rolled_matching_to_ground(ground, products, starts, along, inverse_ground, found,
-    // MatchingParameters): one block for each sample, guarding its index by `length`; a thread
-    // for each of at most 256 parts.
+    // MatchingParameters): blocks of 256 threads for each sample, guarding their index by
+    // `length`; a thread for each of at most 256 parts.
     unsafe {
         Launch::new(&TO_GROUND)
-            .grid([t.samples(), 1, 1])
+            .grid([length.div_ceil(THREADS as usize), t.samples(), 1])
             .input(ground.buffer())
             .input(&products)
             .input(&t.starts)
@@ -304,6 +340,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Case::new("rolled_matching", &[&[2, 12, 5, 7], &[2, 12]], |tape, x| {
             rolled_matching_of(tape, x, &[0, 3, 6, 9], 0)
         })
+        .tolerance(1e-5, 1e-5),
+        // Blocks of rolled descriptors, more channels than a thread has in flight, and packs of
+        // four pixels.
+        Case::new(
+            "rolled_matching of many channels",
+            &[&[2, 300, 4, 6], &[2, 290]],
+            |tape, x| rolled_matching_of(tape, x, &[0, 15, 290, 100], 2),
+        )
         .tolerance(1e-5, 1e-5),
         Case::new(
             "rolled_matching of a window",
