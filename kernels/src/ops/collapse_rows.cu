@@ -29,9 +29,10 @@ extern "C" __global__ void collapse_rows_to_input(const float* __restrict__ weig
 }
 
 // Block r < rows: the gradient of weight r. One block more: that of the bias.
-extern "C" __global__ void collapse_rows_to_weight(const float* __restrict__ x, const float* __restrict__ gradient, float* __restrict__ to_weight, float* __restrict__ to_bias, CollapseParameters p) {
+extern "C" __global__ void __launch_bounds__(1024) collapse_rows_to_weight(const float* __restrict__ x, const float* __restrict__ gradient, float* __restrict__ to_weight, float* __restrict__ to_bias, CollapseParameters p) {
     const unsigned row = blockIdx.x, count = p.samples * p.channels * p.columns;
     double sum = 0.0;
+#pragma unroll 4
     for (unsigned i = threadIdx.x; i < count; i += blockDim.x) {
         const unsigned column = i % p.columns, plane = i / p.columns;
         const unsigned sample = plane / p.channels, channel = plane % p.channels;

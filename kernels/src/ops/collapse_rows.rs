@@ -160,6 +160,7 @@ fn on_cuda(
         unsafe {
             Launch::new(&TO_WEIGHT)
                 .grid([h + 1, 1, 1])
+                .block([1024, 1, 1])
                 .input(input.buffer())
                 .input(gradient.buffer())
                 .output(&mut to_weight)
