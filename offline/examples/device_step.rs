@@ -7,7 +7,7 @@
 //! adapt,supervised,inference`, `--batch N,N` (8), `--precision f32,tf32,bf16` (f32), `--steps N`
 //! (50), `--check` (ten steps of the compact network against the processor, and nothing else),
 //! `--convolution implicit|columns|window` (instead of what is expected to be fastest), `--column-room MiB`,
-//! `--parts` (time one step launch by launch, with what each has to move and compute),
+//! `--in-order` (recorded work runs piece by piece), `--parts` (time one step launch by launch, with what each has to move and compute),
 //! `--bandwidth GB/s` and `--peak TFLOP/s` (for the floors; of an H200 in f32 unless told).
 
 use anyhow::{Context, bail};
@@ -29,6 +29,7 @@ struct Options {
     bandwidth: f64,
     peak: f64,
     convolution: Option<Convolution>,
+    in_order: bool,
     /// Numbers.
     column_room: Option<usize>,
 }
@@ -47,12 +48,17 @@ fn options() -> anyhow::Result<Options> {
         bandwidth: 4800.0,
         peak: 67.0,
         convolution: None,
+        in_order: false,
         column_room: None,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
         if name == "--parts" {
             options.parts = true;
+            continue;
+        }
+        if name == "--in-order" {
+            options.in_order = true;
             continue;
         }
         if name == "--check" {
@@ -113,6 +119,7 @@ fn main() -> anyhow::Result<()> {
         if let Device::Cuda(cuda) = &device {
             cuda.set_precision(*precision);
             cuda.set_convolution(options.convolution);
+            cuda.set_keeps_order(options.in_order);
             if let Some(room) = options.column_room {
                 cuda.set_column_room(room);
             }

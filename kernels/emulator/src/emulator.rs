@@ -46,6 +46,8 @@ pub struct Options {
     pub limit_s: u32,
     /// A kernel that does not compile, to see what becomes of that.
     pub broken_kernel: Option<&'static str>,
+    /// Whether recorded pieces may run in any order at all, to see whether tests notice.
+    pub forgets_order: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             memory_bytes: 4 << 30,
             limit_s: 120,
             broken_kernel: None,
+            forgets_order: false,
         }
     }
 }
@@ -468,6 +471,11 @@ impl Driver for Emulator {
 
     fn begin_piece(&self, after: &[usize]) -> Result<()> {
         if let Some(pieces) = &mut *self.0.capture() {
+            let after = if self.0.options.forgets_order {
+                &[]
+            } else {
+                after
+            };
             pieces.push(Piece {
                 after: after.to_vec(),
                 commands: Vec::new(),

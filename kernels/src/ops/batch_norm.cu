@@ -130,9 +130,16 @@ extern "C" __global__ void __launch_bounds__(1024) batch_norm_forward_whole(cons
     SPECIALISED(forward_whole, Kept<4>(), shared_channel, x, gamma, beta, running_mean, running_variance, channels, y, p)
 }
 
+// Blackwell's compiler has no registers left for eight.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+#define KEPT_LONG 6
+#else
+#define KEPT_LONG 8
+#endif
+
 extern "C" __global__ void __launch_bounds__(1024) batch_norm_forward_long(const float* __restrict__ x, const float* __restrict__ gamma, const float* __restrict__ beta, float* __restrict__ running_mean, float* __restrict__ running_variance, float* __restrict__ channels, float* __restrict__ y, BatchNormParameters p) {
     __shared__ float4 shared_channel;
-    SPECIALISED(forward_whole, Kept<8>(), shared_channel, x, gamma, beta, running_mean, running_variance, channels, y, p)
+    SPECIALISED(forward_whole, Kept<KEPT_LONG>(), shared_channel, x, gamma, beta, running_mean, running_variance, channels, y, p)
 }
 
 // Adds the moments of a part.

@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub struct CheckOptions {
     /// Only the operations: what compute-sanitizer can run in reasonable time.
     pub operations_only: bool,
+    /// Only the replays of recorded steps.
+    pub recorded_only: bool,
     /// Replays of the recorded training step.
     pub replays: usize,
 }
@@ -20,6 +22,7 @@ impl Default for CheckOptions {
     fn default() -> Self {
         Self {
             operations_only: false,
+            recorded_only: false,
             replays: 1000,
         }
     }
@@ -31,8 +34,11 @@ const STEPS: usize = 10;
 /// a soak of replays of a recorded step. Prints one line for each and returns what failed.
 pub fn check_device(device: &Device, options: &CheckOptions) -> Vec<String> {
     println!("device: {}", device.describe());
-    let mut failures = operations(device);
-    failures.extend(tensor_cores(device));
+    let mut failures = Vec::new();
+    if !options.recorded_only {
+        failures.extend(operations(device));
+        failures.extend(tensor_cores(device));
+    }
     if !options.operations_only {
         let parts: [(&str, &dyn Fn() -> Result<()>); 3] = [
             ("training", &|| training(device)),

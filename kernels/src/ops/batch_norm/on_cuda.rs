@@ -47,9 +47,10 @@ static TO_INPUT: Kernel = kernel("batch_norm_to_input");
 const SHARE: usize = 8192;
 const MOST_PARTS: usize = 256;
 const BLOCKS: usize = 2048;
-/// Packs of a channel that a thread of `batch_norm_*_whole` keeps, and of `batch_norm_forward_long`.
+/// Packs of a channel that a thread of `batch_norm_*_whole` keeps, and of `batch_norm_forward_long`
+/// before and from Blackwell on.
 const KEPT: usize = 4;
-const KEPT_LONG: usize = 8;
+const KEPT_LONG: [usize; 2] = [8, 6];
 /// The most threads of a block.
 const MOST_THREADS: usize = 1024;
 /// `IN_FLIGHT` of the kernels: packs that a thread of `batch_norm_forward` writes;
@@ -187,7 +188,8 @@ fn by_own_statistics(
     let taken = |tensor: &mut Tensor| std::mem::replace(tensor, Tensor::scalar(0.0)).into_buffer();
     let (mut mean, mut variance) = (taken(&mut running.mean)?, taken(&mut running.variance)?);
     let mut channels = cuda.any(c * CHANNEL)?;
-    let whole = [(&FORWARD_WHOLE, KEPT), (&FORWARD_LONG, KEPT_LONG)];
+    let kept_long = KEPT_LONG[usize::from(cuda.architecture() >= 100)];
+    let whole = [(&FORWARD_WHOLE, KEPT), (&FORWARD_LONG, kept_long)];
     let whole = whole
         .into_iter()
         .find_map(|(kernel, kept)| Some((kernel, p.threads_of_whole(kept)?)));
