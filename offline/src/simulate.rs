@@ -4,11 +4,12 @@ mod drive_log;
 
 pub use drive_log::write_drive_log;
 
+use crate::city::detail::{Detail, PanoramaSize};
 use crate::city::drive::Instruments;
-use crate::city::frames::{CameraKind, Frame, plan_drive, random_frames};
+use crate::city::frames::{CameraKind, Frame, plan_drive, random_frame};
 use crate::city::gnss::Reception;
 use crate::city::style::Gap;
-use crate::city::{Area, AreaConfig, AreaName, Part, build_area, front, panorama, tiles};
+use crate::city::{Area, AreaConfig, AreaName, Part, build_area, front, tiles};
 use crate::dataset::pairs::{
     DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION, OdometryStep, PairRow, TruthRow,
 };
@@ -20,6 +21,7 @@ use indicatif::ProgressBar;
 use rayon::prelude::*;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Words that accompany simulated imagery.
 const ATTRIBUTION: &str = "simulated by crossfix";
@@ -83,6 +85,9 @@ pub enum SimulateError {
     /// The plan asks for nothing.
     #[error("{0} is 0; ask for at least 1")]
     Nothing(&'static str),
+    /// Options that exclude each other.
+    #[error("{0}")]
+    Options(&'static str),
 }
 
 /// Command line of `crossfix simulate`.
@@ -124,6 +129,15 @@ pub struct SimulateArgs {
     /// A forward camera instead of a panorama.
     #[arg(long)]
     pub front: bool,
+    /// Size of the panoramas, ROWSxCOLUMNS, their pixels square: 48x256 for `compact`; 320x640, the
+    /// whole sphere, for `ccvpe-vigor`. Otherwise the upper edge is 28° above the horizon. Above
+    /// 256 columns the town has finer cells (0.125 m).
+    #[arg(long, default_value = "48x256", value_name = "ROWSxCOLUMNS")]
+    pub panorama: PanoramaSize,
+    /// Zoom of the aerial tiles: 18 is 0.37 m a pixel, 19 0.18 m, 20 0.09 m. Above 18 the town has
+    /// finer cells (0.125 m).
+    #[arg(long, default_value_t = tiles::ZOOM, value_parser = clap::value_parser!(u8).range(16..=20))]
+    pub zoom: u8,
     /// Target's distance from the source in shapes and sizes, 0 to 1.
     #[arg(long, default_value_t = Gap::default().geometry)]
     pub gap_geometry: f32,
@@ -152,6 +166,11 @@ pub enum Kind {
 /// # Errors
 /// [`SimulateError`] when the plan is empty or the disk refuses.
 pub fn run(args: &SimulateArgs, progress: &ProgressBar) -> Result<Written, SimulateError> {
+    if args.front && args.panorama != PanoramaSize::DEFAULT {
+        return Err(SimulateError::Options(
+            "--front takes pictures of 96x128 pixels and no panorama; leave --panorama or --front away",
+        ));
+    }
     let gap = Gap {
         geometry: args.gap_geometry,
         palette: args.gap_palette,
@@ -162,6 +181,10 @@ pub fn run(args: &SimulateArgs, progress: &ProgressBar) -> Result<Written, Simul
         area: args.area,
         seed: args.seed,
         gap,
+    })
+    .drawn_at(Detail {
+        panorama: args.panorama,
+        zoom: args.zoom,
     });
     let contents = match args.kind {
         Kind::Pairs => Contents::Random { pairs: args.pairs },
@@ -210,14 +233,11 @@ pub fn write_pairs(
         std::fs::create_dir_all(&folder).map_err(in_file(&folder))?;
     }
     progress.set_length(plan.districts as u64);
-    let districts = (0..plan.districts)
-        .into_par_iter()
-        .map(|index| {
-            let written = write_district(area, plan, index, out);
-            progress.inc(1);
-            written
-        })
-        .collect::<Result<Vec<_>, _>>()?;
+    let districts = in_lanes(plan.districts, lanes(area), |index| {
+        let written = write_district(area, plan, index, out);
+        progress.inc(1);
+        written
+    })?;
     let (mut written, mut all_tiles) = (Written::default(), Vec::new());
     for district in districts {
         for (pair, truth) in &district.rows {
@@ -232,9 +252,56 @@ pub fn write_pairs(
     writer.finish(
         &manifest(area, plan),
         all_tiles,
-        &tile_manifest(latitude_deg),
+        &tile_manifest(latitude_deg, area.detail().zoom),
     )?;
     Ok(written)
+}
+
+/// Districts that may be in memory at once: as many as there are cores, as long as their cells are
+/// within some four gigabytes.
+fn lanes(area: &Area) -> usize {
+    const MOST_CELLS: usize = 160 << 20;
+    let cells = area.detail().grid().side.pow(2);
+    rayon::current_num_threads().clamp(1, (MOST_CELLS / cells).max(1))
+}
+
+/// What `make` gives for each number, at most `lanes` of them under way. Each lane is a thread of its
+/// own: a worker of the pool that waits for pictures of one district would begin another.
+fn in_lanes<T: Send, E: Send>(
+    count: usize,
+    lanes: usize,
+    make: impl Fn(usize) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
+    let next = AtomicUsize::new(0);
+    let lane = || {
+        let mut made = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return Ok(made);
+            }
+            match make(index) {
+                Ok(item) => made.push((index, item)),
+                Err(error) => {
+                    // Nobody begins another.
+                    next.store(count, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+    };
+    let parts = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..lanes.min(count)).map(|_| scope.spawn(lane)).collect();
+        let joined = threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        joined.collect::<Result<Vec<_>, E>>()
+    })?;
+    let mut made: Vec<(usize, T)> = parts.into_iter().flatten().collect();
+    made.sort_unstable_by_key(|(index, _)| *index);
+    Ok(made.into_iter().map(|(_, item)| item).collect())
 }
 
 struct WrittenDistrict {
@@ -256,10 +323,18 @@ fn write_district(
 ) -> Result<WrittenDistrict, SimulateError> {
     let placed = area.district(plan.part, index);
     let mut logs = Vec::new();
-    let frames = match plan.contents {
-        Contents::Random { pairs } => {
-            random_frames(&placed, share(pairs, plan.districts, index), plan.camera)
-        }
+    // Each picture is written as soon as it is drawn, so that few are held.
+    let write = |frame: Frame| -> Result<(PairRow, TruthRow), WriteError> {
+        let (pair, truth) = rows(&frame);
+        let bytes = jpeg(&frame.image, &frame.id)?;
+        write_file(&out.join(&pair.image), &bytes)?;
+        Ok((pair, truth))
+    };
+    let rows = match plan.contents {
+        Contents::Random { pairs } => (0..share(pairs, plan.districts, index))
+            .into_par_iter()
+            .map(|number| write(random_frame(&placed, number, plan.camera)))
+            .collect::<Result<Vec<_>, _>>()?,
         Contents::Drives {
             drives,
             length_m,
@@ -267,32 +342,26 @@ fn write_district(
             logs: most_logs,
         } => {
             let own_logs = share(most_logs, plan.districts, index);
-            let mut frames = Vec::new();
+            let mut rows = Vec::new();
             for number in 0..share(drives, plan.districts, index) {
                 let (instruments, reception) = (Instruments::default(), Reception::default());
                 let drive = plan_drive(&placed, number, length_m, &instruments, &reception);
-                frames.extend(drive.frames(&placed, spacing_m, plan.camera));
+                let samples = drive.frame_samples(spacing_m);
+                let frames = (0..samples.len())
+                    .into_par_iter()
+                    .map(|number| write(drive.frame(&placed, &samples, number, plan.camera)));
+                rows.extend(frames.collect::<Result<Vec<_>, _>>()?);
                 if number < own_logs {
                     let path = out.join("logs").join(format!("{}.mcap", drive.name));
                     write_drive_log(&placed, &drive, plan.camera, &path)?;
                     logs.push(path);
                 }
             }
-            frames
+            rows
         }
     };
-    let rows = frames
-        .into_par_iter()
-        .map(|frame| {
-            let (pair, truth) = rows(&frame);
-            let bytes = jpeg(&frame.image, &frame.id)?;
-            write_file(&out.join(&pair.image), &bytes)?;
-            Ok((pair, truth))
-        })
-        .collect::<Result<Vec<_>, WriteError>>()?;
-    let tiles = tiles::render(&placed)
-        .into_par_iter()
-        .map(|(id, tile)| Ok((id, jpeg(&tile, "a tile")?)))
+    let tiles = tiles::render_each(&placed, |id, tile| Ok((id, jpeg(&tile, "a tile")?)))
+        .into_iter()
         .collect::<Result<Vec<_>, WriteError>>()?;
     Ok(WrittenDistrict { rows, tiles, logs })
 }
@@ -326,15 +395,13 @@ fn rows(frame: &Frame) -> (PairRow, TruthRow) {
 }
 
 /// The simulated camera as calibration describes it.
-pub fn calibration(camera: CameraKind) -> Camera {
+pub fn calibration(camera: CameraKind, panorama: PanoramaSize) -> Camera {
     match camera {
         CameraKind::Panorama => Camera::Equirectangular(Equirectangular {
-            width: panorama::COLUMNS,
-            height: panorama::ROWS,
-            top_elevation_deg: panorama::TOP_RAD.to_degrees(),
-            bottom_elevation_deg: (panorama::TOP_RAD
-                - panorama::ROWS as f64 * panorama::RADIANS_PER_PIXEL)
-                .to_degrees(),
+            width: panorama.columns(),
+            height: panorama.rows(),
+            top_elevation_deg: panorama.top_rad().to_degrees(),
+            bottom_elevation_deg: panorama.bottom_rad().to_degrees(),
             mount: Mount::default(),
         }),
         CameraKind::Front => Camera::Pinhole(Pinhole {
@@ -356,6 +423,13 @@ fn manifest(area: &Area, plan: &PairsPlan) -> DatasetManifest {
         seed,
         gap,
     } = area.config();
+    let detail = area.detail();
+    let drawn = if detail == Detail::default() {
+        String::new()
+    } else {
+        let (rows, columns) = (detail.panorama.rows(), detail.panorama.columns());
+        format!(", panorama {rows}x{columns}, zoom {}", detail.zoom)
+    };
     DatasetManifest {
         format: FORMAT.into(),
         version: FORMAT_VERSION,
@@ -370,17 +444,17 @@ fn manifest(area: &Area, plan: &PairsPlan) -> DatasetManifest {
             gap.palette,
             gap.sensor,
             gap.marking,
-        ),
+        ) + &drawn,
         heading_convention: HEADING_CONVENTION.into(),
         tiles: "tiles.pmtiles".into(),
-        camera: calibration(plan.camera),
+        camera: calibration(plan.camera, area.detail().panorama),
     }
 }
 
-fn tile_manifest(latitude_deg: f64) -> TileManifest {
-    let metres_per_pixel = mercator::ground_resolution(latitude_deg, tiles::ZOOM, tiles::TILE_PX);
+fn tile_manifest(latitude_deg: f64, zoom: u8) -> TileManifest {
+    let metres_per_pixel = mercator::ground_resolution(latitude_deg, zoom, tiles::TILE_PX);
     TileManifest {
-        zoom: tiles::ZOOM,
+        zoom,
         tile_px: tiles::TILE_PX,
         metres_per_pixel,
         // The painted town lies where the truth has it, to half a pixel either way; 1-sigma of that.

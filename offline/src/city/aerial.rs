@@ -1,7 +1,7 @@
 //! The view from above: sunlight with cast shadows, and the aerial picture of a district.
 
 use super::dice::Dice;
-use super::district::{CELL_M, Cell, SIDE_CELLS};
+use super::district::{Cell, Grid};
 use crossfix_calibration::RgbImage;
 use std::f32::consts::TAU;
 
@@ -49,22 +49,29 @@ pub fn profiles(cells: &[Cell]) -> Vec<Profile> {
 /// The upper edge of the shadow is swept across the raster away from the sun, one row (or column)
 /// at a time: it falls by the sun's slope and is lifted by whatever stands higher. One pass, however
 /// long the shadows.
-pub fn sunlight(profiles: &[Profile], sun: &Sun, surface: Surface) -> Vec<u8> {
+pub fn sunlight(profiles: &[Profile], grid: Grid, sun: &Sun, surface: Surface) -> Vec<u8> {
     // East and south per step, towards the sun; rows grow southward.
     let (east, south) = (sun.towards[0], -sun.towards[1]);
     if south.abs() >= east.abs() {
-        sweep(profiles, [south, east], sun.slope, surface)
+        sweep(profiles, grid, [south, east], sun.slope, surface)
     } else {
-        let turned = sweep(&transposed(profiles), [east, south], sun.slope, surface);
-        transposed(&turned)
+        let across = transposed(profiles, grid.side);
+        let turned = sweep(&across, grid, [east, south], sun.slope, surface);
+        transposed(&turned, grid.side)
     }
 }
 
 /// Sweeps from the line nearest to the sun; `towards` is along the lines' order and along a line.
-fn sweep(profiles: &[Profile], towards: [f32; 2], slope: f32, surface: Surface) -> Vec<u8> {
-    let side = SIDE_CELLS;
+fn sweep(
+    profiles: &[Profile],
+    grid: Grid,
+    towards: [f32; 2],
+    slope: f32,
+    surface: Surface,
+) -> Vec<u8> {
+    let side = grid.side;
     let drift = towards[1] / towards[0].abs();
-    let fall_m = slope * CELL_M * (1.0 + drift * drift).sqrt();
+    let fall_m = slope * grid.cell_m * (1.0 + drift * drift).sqrt();
     // The neighbour nearer to the sun lies between two cells of the line before, which is padded.
     let left = usize::from(drift >= 0.0);
     let share = if drift >= 0.0 { drift } else { drift + 1.0 };
@@ -99,14 +106,14 @@ fn sweep(profiles: &[Profile], towards: [f32; 2], slope: f32, surface: Surface) 
 }
 
 /// The raster with rows and columns exchanged, in blocks that fit the cache.
-fn transposed<T: Copy + Default>(raster: &[T]) -> Vec<T> {
+fn transposed<T: Copy + Default>(raster: &[T], side: usize) -> Vec<T> {
     const BLOCK: usize = 48;
     let mut turned = vec![T::default(); raster.len()];
-    for block_row in (0..SIDE_CELLS).step_by(BLOCK) {
-        for block_column in (0..SIDE_CELLS).step_by(BLOCK) {
-            for row in block_row..(block_row + BLOCK).min(SIDE_CELLS) {
-                for column in block_column..(block_column + BLOCK).min(SIDE_CELLS) {
-                    turned[column * SIDE_CELLS + row] = raster[row * SIDE_CELLS + column];
+    for block_row in (0..side).step_by(BLOCK) {
+        for block_column in (0..side).step_by(BLOCK) {
+            for row in block_row..(block_row + BLOCK).min(side) {
+                for column in block_column..(block_column + BLOCK).min(side) {
+                    turned[column * side + row] = raster[row * side + column];
                 }
             }
         }
@@ -115,8 +122,8 @@ fn transposed<T: Copy + Default>(raster: &[T]) -> Vec<T> {
 }
 
 /// The district from above, one pixel per cell, before the sensor.
-pub fn render(cells: &[Cell], sun: &Sun) -> RgbImage {
-    let light = sunlight(&profiles(cells), sun, Surface::Top);
+pub fn render(cells: &[Cell], grid: Grid, sun: &Sun) -> RgbImage {
+    let light = sunlight(&profiles(cells), grid, sun, Surface::Top);
     let mut data = Vec::with_capacity(3 * cells.len());
     for (cell, light) in cells.iter().zip(light) {
         let crown = cell.crown_top_cm > cell.base_cm;
@@ -125,8 +132,8 @@ pub fn render(cells: &[Cell], sun: &Sun) -> RgbImage {
         data.extend(colour.map(|c| (f32::from(c) * shade) as u8));
     }
     RgbImage {
-        width: SIDE_CELLS,
-        height: SIDE_CELLS,
+        width: grid.side,
+        height: grid.side,
         data,
     }
 }
@@ -137,10 +144,11 @@ mod tests {
 
     #[test]
     fn shadows_fall_away_from_the_sun_with_the_right_length() {
-        let mut cells = vec![Cell::default(); SIDE_CELLS * SIDE_CELLS];
+        let grid = Grid::new(1);
+        let mut cells = vec![Cell::default(); grid.side * grid.side];
         for row in 1000..1010 {
             for column in 1000..1010 {
-                cells[row * SIDE_CELLS + column].base_cm = 1000;
+                cells[row * grid.side + column].base_cm = 1000;
             }
         }
         // A 10 m block under a sun 45° up throws 10 m (40 cells) of shadow, whatever the azimuth.
@@ -150,11 +158,11 @@ mod tests {
                 towards: [east, north],
                 slope: 1.0,
             };
-            let light = sunlight(&profiles(&cells), &sun, Surface::Base);
+            let light = sunlight(&profiles(&cells), grid, &sun, Surface::Base);
             let at = |cells_away: f32| {
                 let column = 1005.0 - cells_away * east;
                 let row = 1005.0 + cells_away * north;
-                light[row as usize * SIDE_CELLS + column as usize]
+                light[row as usize * grid.side + column as usize]
             };
             assert_eq!(at(15.0), 0, "azimuth {azimuth_deg}");
             assert_eq!(at(34.0), 0, "azimuth {azimuth_deg}");

@@ -15,10 +15,36 @@ use crossfix_calibration::RgbImage;
 
 /// Side of a district, m.
 pub const SIDE_M: f32 = 600.0;
-/// Size of a raster cell, m.
-pub const CELL_M: f32 = 0.25;
-/// Cells along a side.
-pub const SIDE_CELLS: usize = 2400;
+/// Size of the coarsest raster's cells, m.
+const COARSEST_CELL_M: f32 = 0.25;
+
+/// The raster of a district.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Cells along each edge of a cell of the coarsest raster.
+    pub fineness: usize,
+    /// Size of a cell, m.
+    pub cell_m: f32,
+    /// Cells along a side.
+    pub side: usize,
+}
+
+impl Grid {
+    /// The raster whose cells are `fineness` times as small as 0.25 m.
+    pub fn new(fineness: usize) -> Self {
+        let cell_m = COARSEST_CELL_M / fineness as f32;
+        Self {
+            fineness,
+            cell_m,
+            side: (SIDE_M / cell_m).round() as usize,
+        }
+    }
+
+    /// Local metres to (column, row).
+    pub fn point(&self, local: [f32; 2]) -> Point {
+        [local[0] / self.cell_m, (SIDE_M - local[1]) / self.cell_m]
+    }
+}
 /// Cameras stay this far from the border, so that every aerial patch lies inside.
 pub const BORDER_M: f32 = 58.0;
 
@@ -81,6 +107,8 @@ pub struct Walls {
 pub struct District {
     /// The style it was made in.
     pub style: Style,
+    /// How its cells lie.
+    pub grid: Grid,
     /// The street plan.
     pub streets: Streets,
     /// The ground epoch, row by row.
@@ -97,13 +125,13 @@ pub struct District {
 
 impl District {
     /// Builds the district of a seed.
-    pub fn new(style: &Style, seed: u64) -> Self {
+    pub fn new(style: &Style, seed: u64, grid: Grid) -> Self {
         let mut dice = Dice::new(seed, &[1]);
         let streets = Streets::new(SIDE_M, &style.geometry, &mut dice);
         let layout = layout::lay_out(&streets, style, &mut dice);
         let mut sun = || Sun::random(style.palette.sun_elevation_rad, &mut dice);
         let (aerial_sun, ground_sun) = (sun(), sun());
-        let mut painter = Painter::new(&streets, Dice::new(seed, &[2]));
+        let mut painter = Painter::new(&streets, grid, Dice::new(seed, &[2]));
         painter.ground(style, &layout);
         for house in &layout.houses {
             painter.house(house, &aerial_sun);
@@ -112,19 +140,20 @@ impl District {
         painter.trees(&layout.trees);
 
         let mut under = painter.cars(layout.cars.iter().filter(|car| car.on_aerial));
-        let aerial = aerial::render(&painter.cells, &aerial_sun);
+        let aerial = aerial::render(&painter.cells, grid, &aerial_sun);
         while let Some((index, cell)) = under.pop() {
             painter.cells[index] = cell;
         }
         painter.cars(layout.cars.iter().filter(|car| car.on_ground));
         let profiles = aerial::profiles(&painter.cells);
-        let light = aerial::sunlight(&profiles, &ground_sun, aerial::Surface::Base);
+        let light = aerial::sunlight(&profiles, grid, &ground_sun, aerial::Surface::Base);
         for (cell, light) in painter.cells.iter_mut().zip(light) {
             cell.light = light;
         }
         let Painter { cells, walls, .. } = painter;
         Self {
             style: style.clone(),
+            grid,
             cells,
             profiles,
             walls,
@@ -136,11 +165,11 @@ impl District {
 
     /// The cell at a point in local metres, if it is inside.
     pub fn cell(&self, x: f32, y: f32) -> Option<&Cell> {
-        let [column, row] = grid_point([x, y]);
+        let [column, row] = self.grid.point([x, y]);
         let inside = column >= 0.0 && row >= 0.0;
         let (column, row) = (column as usize, row as usize);
-        (inside && column < SIDE_CELLS && row < SIDE_CELLS)
-            .then(|| &self.cells[row * SIDE_CELLS + column])
+        (inside && column < self.grid.side && row < self.grid.side)
+            .then(|| &self.cells[row * self.grid.side + column])
     }
 
     /// True where a vehicle may stand: away from the border and from anything solid.
@@ -149,10 +178,11 @@ impl District {
         if !inside.contains(&x) || !inside.contains(&y) {
             return false;
         }
-        let [column, row] = grid_point([x, y]).map(|c| c as usize);
-        (row - 3..=row + 3).all(|row| {
-            let start = row * SIDE_CELLS + column;
-            self.cells[start - 3..=start + 3]
+        let [column, row] = self.grid.point([x, y]).map(|c| c as usize);
+        let reach = 3 * self.grid.fineness;
+        (row - reach..=row + reach).all(|row| {
+            let start = row * self.grid.side + column;
+            self.cells[start - reach..=start + reach]
                 .iter()
                 .all(|cell| cell.base_cm < 30)
         })
@@ -162,15 +192,16 @@ impl District {
     pub fn put_marker(&mut self, at: [f32; 2], side_m: f32, height_m: f32, colour: [u8; 3]) {
         let half = 0.5 * side_m;
         let corners = [[-half, -half], [half, -half], [half, half], [-half, half]];
-        let polygon = corners.map(|d| grid_point([at[0] + d[0], at[1] + d[1]]));
+        let polygon = corners.map(|d| self.grid.point([at[0] + d[0], at[1] + d[1]]));
+        let side = self.grid.side;
         let Self {
             cells,
             profiles,
             aerial,
             ..
         } = self;
-        raster::fill(SIDE_CELLS, &polygon, |row, columns| {
-            for index in columns.map(|column| row * SIDE_CELLS + column) {
+        raster::fill(side, &polygon, |row, columns| {
+            for index in columns.map(|column| row * side + column) {
                 cells[index] = Cell {
                     base_cm: (height_m * 100.0) as u16,
                     object: object::POLE,
@@ -183,9 +214,4 @@ impl District {
             }
         });
     }
-}
-
-/// Local metres to (column, row) of the raster.
-pub fn grid_point(local: [f32; 2]) -> Point {
-    [local[0] / CELL_M, (SIDE_M - local[1]) / CELL_M]
 }

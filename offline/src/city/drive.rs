@@ -295,6 +295,7 @@ pub fn wrap(angle_rad: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::district::Grid;
     use super::super::style::Style;
     use super::*;
 
@@ -315,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_drive_is_drivable_and_its_odometry_drifts_within_range() {
-        let district = District::new(&Style::source(), 21);
+        let district = District::new(&Style::source(), 21, Grid::new(1));
         let mut lengths = Vec::new();
         for seed in 0..4 {
             let mut dice = Dice::new(seed, &[]);

@@ -10,7 +10,6 @@ use super::sensor::Exposure;
 use super::streets::{Family, Streets};
 use super::{PlacedDistrict, front, panorama};
 use crossfix_calibration::{Geodetic, RgbImage};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{FRAC_PI_2, PI};
 
@@ -118,71 +117,66 @@ impl PlannedDrive {
         picture(placed, &pose, camera, (self.seed & 0xffff) as u32, dice)
     }
 
-    /// The drive's frames, about `spacing_m` of travel apart.
-    pub fn frames(
+    /// The samples of frames about `spacing_m` of travel apart, for [`Self::frame`].
+    pub fn frame_samples(&self, spacing_m: f64) -> Vec<usize> {
+        self.drive.every(spacing_m)
+    }
+
+    /// The `number`-th frame of those samples.
+    pub fn frame(
         &self,
         placed: &PlacedDistrict,
-        spacing_m: f64,
+        samples: &[usize],
+        number: usize,
         camera: CameraKind,
-    ) -> Vec<Frame> {
-        let samples = self.drive.every(spacing_m);
-        (0..samples.len())
-            .into_par_iter()
-            .map(|number| {
-                let sample = samples[number];
-                let truth = &self.drive.truth[sample];
-                let (coarse, sigma_m) = gnss::coarse_position(&self.drive, &self.fixes, sample);
-                let variance = sigma_m * sigma_m;
-                Frame {
-                    id: format!("{}-{number:04}", self.name),
-                    drive: self.name.clone(),
-                    time_ns: self.time_ns(sample),
-                    image: self.picture(placed, sample, camera),
-                    coarse: placed.geodetic(coarse),
-                    covariance_m2: [[variance, 0.0], [0.0, variance]],
-                    heading_deg: heading_deg(self.drive.odometry[sample].yaw_rad),
-                    heading_sigma_deg: HEADING_SIGMA_DEG,
-                    odometry: (number > 0)
-                        .then(|| self.drive.dead_reckoned(samples[number - 1], sample)),
-                    truth: placed.geodetic([truth.x, truth.y]),
-                    true_heading_deg: heading_deg(truth.yaw_rad),
-                }
-            })
-            .collect()
+    ) -> Frame {
+        let sample = samples[number];
+        let truth = &self.drive.truth[sample];
+        let (coarse, sigma_m) = gnss::coarse_position(&self.drive, &self.fixes, sample);
+        let variance = sigma_m * sigma_m;
+        Frame {
+            id: format!("{}-{number:04}", self.name),
+            drive: self.name.clone(),
+            time_ns: self.time_ns(sample),
+            image: self.picture(placed, sample, camera),
+            coarse: placed.geodetic(coarse),
+            covariance_m2: [[variance, 0.0], [0.0, variance]],
+            heading_deg: heading_deg(self.drive.odometry[sample].yaw_rad),
+            heading_sigma_deg: HEADING_SIGMA_DEG,
+            odometry: (number > 0).then(|| self.drive.dead_reckoned(samples[number - 1], sample)),
+            truth: placed.geodetic([truth.x, truth.y]),
+            true_heading_deg: heading_deg(truth.yaw_rad),
+        }
     }
 }
 
-/// Frames at random places on the streets, each with its own coarse offset: for training.
-pub fn random_frames(placed: &PlacedDistrict, count: usize, camera: CameraKind) -> Vec<Frame> {
-    (0..count)
-        .into_par_iter()
-        .map(|number| {
-            let mut dice = Dice::new(placed.seed, &[RANDOM_FRAMES, number as u64]);
-            let pose = random_pose(placed, &mut dice);
-            let offset = [
-                dice.uniform(-MAX_OFFSET_M, MAX_OFFSET_M),
-                dice.uniform(-MAX_OFFSET_M, MAX_OFFSET_M),
-            ];
-            // The variance of a uniform error over the prior.
-            let variance = MAX_OFFSET_M * MAX_OFFSET_M / 3.0;
-            let yaw_error = dice.normal(Instruments::default().heading_sigma_rad);
-            let sky = dice.bits() & 0xffff;
-            let id = format!("{}-{number:04}", placed.name);
-            Frame {
-                drive: id.clone(),
-                time_ns: FIRST_DRIVE_NS + number as i64 * 1_000_000_000,
-                coarse: placed.geodetic([pose.x + offset[0], pose.y + offset[1]]),
-                covariance_m2: [[variance, 0.0], [0.0, variance]],
-                heading_deg: heading_deg(pose.yaw_rad + yaw_error),
-                heading_sigma_deg: HEADING_SIGMA_DEG,
-                odometry: None,
-                truth: placed.geodetic([pose.x, pose.y]),
-                true_heading_deg: heading_deg(pose.yaw_rad),
-                image: picture(placed, &pose, camera, sky, dice),
-                id,
-            }
-        })
-        .collect()
+/// The `number`-th frame at a random place on the streets, with a coarse offset of its own: for
+/// training.
+pub fn random_frame(placed: &PlacedDistrict, number: usize, camera: CameraKind) -> Frame {
+    let mut dice = Dice::new(placed.seed, &[RANDOM_FRAMES, number as u64]);
+    let pose = random_pose(placed, &mut dice);
+    let offset = [
+        dice.uniform(-MAX_OFFSET_M, MAX_OFFSET_M),
+        dice.uniform(-MAX_OFFSET_M, MAX_OFFSET_M),
+    ];
+    // The variance of a uniform error over the prior.
+    let variance = MAX_OFFSET_M * MAX_OFFSET_M / 3.0;
+    let yaw_error = dice.normal(Instruments::default().heading_sigma_rad);
+    let sky = dice.bits() & 0xffff;
+    let id = format!("{}-{number:04}", placed.name);
+    Frame {
+        drive: id.clone(),
+        time_ns: FIRST_DRIVE_NS + number as i64 * 1_000_000_000,
+        coarse: placed.geodetic([pose.x + offset[0], pose.y + offset[1]]),
+        covariance_m2: [[variance, 0.0], [0.0, variance]],
+        heading_deg: heading_deg(pose.yaw_rad + yaw_error),
+        heading_sigma_deg: HEADING_SIGMA_DEG,
+        odometry: None,
+        truth: placed.geodetic([pose.x, pose.y]),
+        true_heading_deg: heading_deg(pose.yaw_rad),
+        image: picture(placed, &pose, camera, sky, dice),
+        id,
+    }
 }
 
 /// Anywhere on a road that is free, looking roughly along it.
@@ -223,7 +217,9 @@ fn picture(
     mut dice: Dice,
 ) -> RgbImage {
     let radiance = match camera {
-        CameraKind::Panorama => panorama::render(&placed.district, pose, sky),
+        CameraKind::Panorama => {
+            panorama::render(&placed.district, pose, sky, placed.detail.panorama)
+        }
         CameraKind::Front => front::render(&placed.district, pose, sky),
     };
     let exposure = Exposure::new(&placed.district.style.ground_sensor, &mut dice);

@@ -34,6 +34,7 @@ pub fn render(district: &District, pose: &Pose, sky_seed: u32) -> Radiance {
         let view = ColumnView {
             direction: direction(forward + angle),
             tangents: &tangents,
+            ray_rad: panorama::COARSEST_RAY_RAD,
         };
         Walker::new(district, pose, sky_seed).fill(&view, colours);
     })

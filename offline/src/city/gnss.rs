@@ -125,14 +125,14 @@ pub fn coarse_position(drive: &Drive, fixes: &[Fix], sample: usize) -> ([f64; 2]
 
 #[cfg(test)]
 mod tests {
-    use super::super::district::District;
+    use super::super::district::{District, Grid};
     use super::super::drive::Instruments;
     use super::super::style::Style;
     use super::*;
 
     #[test]
     fn coarse_offsets_are_bounded_and_hang_together_along_a_drive() {
-        let district = District::new(&Style::source(), 22);
+        let district = District::new(&Style::source(), 22, Grid::new(1));
         let (mut products, mut squares, mut sum, mut outages) = (0.0, 0.0, 0.0, 0);
         for seed in 0..30 {
             let mut dice = Dice::new(seed, &[]);

@@ -5,8 +5,9 @@
 //! hide what lies behind, crowns fill the rows between their underside and their top, and the sky
 //! takes what is left.
 
-use super::district::{CELL_M, Cell, District, SIDE_CELLS, Walls, grid_point, object};
+use super::district::{Cell, District, Walls, object};
 use super::layout::Facade;
+use super::panorama::COARSEST_RAY_RAD;
 use super::style::Colour;
 use std::f32::consts::TAU;
 
@@ -32,6 +33,8 @@ pub struct ColumnView<'a> {
     pub direction: [f32; 2],
     /// Falling from row to row.
     pub tangents: &'a [f32],
+    /// Angle between neighbouring rays, rad: the walk's steps are about half as long.
+    pub ray_rad: f32,
 }
 
 /// Fills columns for one camera position.
@@ -70,14 +73,20 @@ impl<'a> Walker<'a> {
         self.filled.resize(rows, false);
         let style = &self.district.style.palette;
         let [dx, dy] = view.direction;
-        let start = grid_point(self.eye);
+        let grid = self.district.grid;
+        let start = grid.point(self.eye);
+        let pace = 0.0055 * (view.ray_rad / COARSEST_RAY_RAD).min(1.0);
+        let shortest_m = 0.11 / grid.fineness as f32;
+        let fine = grid.fineness > 1;
+        // Cells, and so grains, a metre.
+        let per_m = 1.0 / grid.cell_m;
         // Columns grow eastward, rows southward.
-        let step_cells = [dx / CELL_M, -dy / CELL_M];
+        let step_cells = [dx / grid.cell_m, -dy / grid.cell_m];
         // Rows from `unseen` down are done.
         let mut unseen = rows;
         // The cell before, whose light falls on the foot of a wall.
-        let inside = 1.0..(SIDE_CELLS - 1) as f32;
-        let cell_of = |at: [f32; 2]| at[1] as usize * SIDE_CELLS + at[0] as usize;
+        let inside = 1.0..(grid.side - 1) as f32;
+        let cell_of = |at: [f32; 2]| at[1] as usize * grid.side + at[0] as usize;
         let mut front = if start.iter().all(|c| inside.contains(c)) {
             cell_of(start)
         } else {
@@ -90,9 +99,9 @@ impl<'a> Walker<'a> {
                 break;
             }
             let (grid_column, grid_row) = (at[0] as usize, at[1] as usize);
-            let index = grid_row * SIDE_CELLS + grid_column;
+            let index = grid_row * grid.side + grid_column;
             let [base_cm, top_cm] = self.district.profiles[index];
-            let step = (0.0055 * t).max(0.11);
+            let step = (pace * t).max(shortest_m);
             let lowest = view.tangents[unseen - 1];
             let rise_m = 0.01 * f32::from(base_cm) - self.eye_m;
             if lowest * t <= rise_m {
@@ -103,7 +112,15 @@ impl<'a> Walker<'a> {
                     unseen -= 1;
                     if !self.filled[unseen] {
                         let z = self.eye_m + t * view.tangents[unseen];
-                        column[unseen] = mix(hit.colour(z), style.sky_low, haze);
+                        let colour = if fine && hit.is_ground() {
+                            // Where this row's own ray meets the ground, not the end of the step.
+                            let along = (rise_m / view.tangents[unseen]).clamp(0.0, t);
+                            let at = [0, 1].map(|axis| start[axis] + step_cells[axis] * along);
+                            hit.ground_colour(self.district, at)
+                        } else {
+                            hit.colour(z)
+                        };
+                        column[unseen] = mix(colour, style.sky_low, haze);
                         self.filled[unseen] = true;
                     }
                 }
@@ -111,7 +128,7 @@ impl<'a> Walker<'a> {
             // A crown above the solid, reaching into the picture and not hidden by what is painted.
             if top_cm > base_cm && 0.01 * f32::from(top_cm) - self.eye_m > t * lowest {
                 let haze = 1.0 - (-t * style.haze_per_m).exp();
-                let crown = Crown::new(&self.district.cells[index], grid_column, grid_row);
+                let crown = Crown::new(&self.district.cells[index], [grid_column, grid_row], per_m);
                 let above = (crown.top_m - self.eye_m) / t;
                 let below = (crown.bottom_m - self.eye_m) / t;
                 let first = view.tangents[..unseen].partition_point(|&tangent| tangent > above);
@@ -166,6 +183,7 @@ struct Hit<'a> {
     cell: &'a Cell,
     top_m: f32,
     kind: HitKind<'a>,
+    per_m: f32,
 }
 
 enum HitKind<'a> {
@@ -218,7 +236,42 @@ impl<'a> Hit<'a> {
                 shade: 0.6 + 0.4 * light,
             }
         };
-        Self { cell, top_m, kind }
+        Self {
+            cell,
+            top_m,
+            kind,
+            per_m: 1.0 / district.grid.cell_m,
+        }
+    }
+
+    fn is_ground(&self) -> bool {
+        self.cell.object == object::GROUND && matches!(self.kind, HitKind::Top { .. })
+    }
+
+    /// The ground's lit colour at a (column, row) of the raster, between the cells around it that
+    /// lie as high as this one.
+    fn ground_colour(&self, district: &District, at: [f32; 2]) -> Colour {
+        let side = district.grid.side;
+        let [x, y] = at.map(|at| (at - 0.5).clamp(0.0, (side - 2) as f32));
+        let (column, row) = (x as usize, y as usize);
+        let (right, down) = (x.fract(), y.fract());
+        let mut sum = [0.0; 3];
+        for (index, weight) in [
+            (row * side + column, (1.0 - right) * (1.0 - down)),
+            (row * side + column + 1, right * (1.0 - down)),
+            ((row + 1) * side + column, (1.0 - right) * down),
+            ((row + 1) * side + column + 1, right * down),
+        ] {
+            let near = &district.cells[index];
+            let level =
+                near.object == object::GROUND && near.base_cm.abs_diff(self.cell.base_cm) < 3;
+            let cell = if level { near } else { self.cell };
+            let shade = weight * (0.6 + 0.4 * f32::from(cell.light) / 255.0);
+            for (sum, channel) in sum.iter_mut().zip(cell.colour) {
+                *sum += shade * f32::from(channel);
+            }
+        }
+        sum
     }
 
     fn colour(&self, z: f32) -> Colour {
@@ -232,7 +285,8 @@ impl<'a> Hit<'a> {
                 } else if car && z < 0.35 {
                     [26.0; 3] // tyres and the dark below
                 } else if self.cell.object == object::HEDGE {
-                    let leaf = 0.7 + 0.5 * noise(self.cell.light.into(), (z * 8.0) as u32, 5);
+                    let leaf =
+                        0.7 + 0.5 * noise(self.cell.light.into(), (z * 2.0 * self.per_m) as u32, 5);
                     own.map(|c| c * shade * leaf)
                 } else {
                     own.map(|c| c * shade)
@@ -250,7 +304,7 @@ impl<'a> Hit<'a> {
                 } else {
                     walls.height_m
                 };
-                let colour = walls.colour(*number, *along_m, *length_m, z, top_m);
+                let colour = walls.colour(*number, [*along_m, *length_m], z, top_m, self.per_m);
                 colour.map(|c| c * shade)
             }
         }
@@ -283,8 +337,16 @@ impl Walls {
     }
 
     /// The wall's colour at a height, before light.
-    fn colour(&self, number: u32, along_m: f32, length_m: f32, z: f32, top_m: f32) -> Colour {
-        let grain = 0.95 + 0.1 * noise((along_m * 4.0 + 4096.0) as u32, (z * 4.0) as u32, number);
+    fn colour(
+        &self,
+        number: u32,
+        [along_m, length_m]: [f32; 2],
+        z: f32,
+        top_m: f32,
+        per_m: f32,
+    ) -> Colour {
+        let place = [along_m * per_m + 4096.0, z * per_m].map(|grains| grains as u32);
+        let grain = 0.95 + 0.1 * noise(place[0], place[1], number);
         let cornice = z > top_m - 0.45;
         let corner = along_m < 0.4 || along_m > length_m - 0.4;
         let gable = z > self.height_m;
@@ -348,22 +410,28 @@ struct Crown {
     place: [u32; 2],
     colour: Colour,
     light: f32,
+    leaves_per_m: f32,
 }
 
 impl Crown {
-    fn new(cell: &Cell, column: usize, row: usize) -> Self {
+    fn new(cell: &Cell, [column, row]: [usize; 2], per_m: f32) -> Self {
         Self {
             top_m: 0.01 * f32::from(cell.crown_top_cm),
             bottom_m: 0.01 * f32::from(cell.crown_bottom_cm),
             place: [column as u32 / 2, row as u32 / 2],
             colour: cell.crown.map(f32::from),
             light: 0.62,
+            leaves_per_m: 0.5 * per_m,
         }
     }
 
     /// None where one sees through the leaves.
     fn colour(&self, z: f32, distance_m: f32) -> Option<Colour> {
-        let leaf = noise(self.place[0], self.place[1], (z * 2.0) as u32 + 99);
+        let leaf = noise(
+            self.place[0],
+            self.place[1],
+            (z * self.leaves_per_m) as u32 + 99,
+        );
         if leaf < 0.06 && distance_m < 30.0 {
             return None;
         }

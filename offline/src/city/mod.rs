@@ -5,6 +5,7 @@
 //! is evaluated where it was trained. The same seed gives the same bytes.
 
 pub mod aerial;
+pub mod detail;
 pub mod dice;
 pub mod district;
 pub mod drive;
@@ -24,6 +25,7 @@ pub mod style;
 pub mod tiles;
 
 use crossfix_calibration::{Enu, Geodetic, LocalFrame};
+use detail::Detail;
 use dice::derive_seed;
 use district::{District, SIDE_M};
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,7 @@ pub struct AreaConfig {
 pub struct Area {
     config: AreaConfig,
     style: Style,
+    detail: Detail,
 }
 
 /// The local origin of the simulated world.
@@ -105,10 +108,22 @@ pub fn build_area(config: AreaConfig) -> Area {
     Area {
         config,
         style: Style::between(&Style::source(), &Style::target(), gap),
+        detail: Detail::default(),
     }
 }
 
 impl Area {
+    /// The same town drawn at another fineness.
+    #[must_use]
+    pub fn drawn_at(self, detail: Detail) -> Self {
+        Self { detail, ..self }
+    }
+
+    /// How finely it is drawn.
+    pub fn detail(&self) -> Detail {
+        self.detail
+    }
+
     /// What it was made from.
     pub fn config(&self) -> &AreaConfig {
         &self.config
@@ -131,8 +146,9 @@ impl Area {
     pub fn district(&self, part: Part, index: usize) -> PlacedDistrict {
         let seed = self.district_seed(part, index);
         PlacedDistrict {
-            district: District::new(&self.style, seed),
+            district: District::new(&self.style, seed, self.detail.grid()),
             frame: self.frame(part, index),
+            detail: self.detail,
             seed,
             name: format!("{}-{}-{index:02}", self.config.area.name(), part.name()),
         }
@@ -165,6 +181,8 @@ pub struct PlacedDistrict {
     pub district: District,
     /// ENU about its middle.
     pub frame: LocalFrame,
+    /// How finely it is drawn.
+    pub detail: Detail,
     /// What it was made from.
     pub seed: u64,
     /// Unique within a world, for ids.

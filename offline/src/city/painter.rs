@@ -2,7 +2,7 @@
 
 use super::aerial::Sun;
 use super::dice::Dice;
-use super::district::{CELL_M, Cell, SIDE_CELLS, SIDE_M, Walls, grid_point, object};
+use super::district::{Cell, Grid, SIDE_M, Walls, object};
 use super::layout::{self, CarPlace, House, Layout, Plot, Roof, Surface, Tree};
 use super::markings;
 use super::raster::{self, Point};
@@ -16,6 +16,7 @@ fn bytes(colour: Colour) -> [u8; 3] {
 /// A raster in the making.
 pub(super) struct Painter<'a> {
     streets: &'a Streets,
+    grid: Grid,
     dice: Dice,
     /// Row by row.
     pub cells: Vec<Cell>,
@@ -25,10 +26,11 @@ pub(super) struct Painter<'a> {
 
 impl<'a> Painter<'a> {
     /// Bare cells.
-    pub fn new(streets: &'a Streets, dice: Dice) -> Self {
-        let cells = vec![Cell::default(); SIDE_CELLS * SIDE_CELLS];
+    pub fn new(streets: &'a Streets, grid: Grid, dice: Dice) -> Self {
+        let cells = vec![Cell::default(); grid.side * grid.side];
         Self {
             streets,
+            grid,
             dice,
             cells,
             walls: Vec::new(),
@@ -49,7 +51,7 @@ impl<'a> Painter<'a> {
             for step in 0..steps {
                 let t = step as f32 / steps as f32;
                 let local = self.local(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]));
-                points.push(grid_point(local));
+                points.push(self.grid.point(local));
             }
         }
         points
@@ -77,8 +79,8 @@ impl<'a> Painter<'a> {
             );
             // Paint wears off by a different amount on every stroke.
             let wear = dice.within([0.75, 1.0]);
-            let cells = &mut self.cells;
-            raster::fill_shares(SIDE_CELLS, &outline, |index, share| {
+            let (side, cells) = (self.grid.side, &mut self.cells);
+            raster::fill_shares(side, &outline, |index, share| {
                 let colour = &mut cells[index].colour;
                 for (channel, paint) in colour.iter_mut().zip(stroke.colour) {
                     let old = f32::from(*channel);
@@ -92,9 +94,9 @@ impl<'a> Painter<'a> {
     fn surface(&mut self, surface: &Surface) {
         let outline = self.outline(surface.plot, 10);
         let (colour, base_cm) = (bytes(surface.colour), (surface.height_m * 100.0) as u16);
-        let cells = &mut self.cells;
-        raster::fill(SIDE_CELLS, &outline, |row, columns| {
-            for cell in &mut cells[row * SIDE_CELLS..][columns] {
+        let (side, cells) = (self.grid.side, &mut self.cells);
+        raster::fill(side, &outline, |row, columns| {
+            for cell in &mut cells[row * side..][columns] {
                 *cell = Cell {
                     base_cm,
                     colour,
@@ -104,12 +106,19 @@ impl<'a> Painter<'a> {
         });
     }
 
-    /// Blotches of three sizes on the ground.
+    /// Blotches of several sizes on the ground.
     fn texture(&mut self) {
-        let layers = [(2, 3.0), (12, 4.0), (60, 5.0)]
-            .map(|(cells, sigma)| Blotches::new(cells, sigma, &mut self.dice));
-        let mut shade = vec![0.0_f32; SIDE_CELLS];
-        for (row, cells) in self.cells.chunks_exact_mut(SIDE_CELLS).enumerate() {
+        let Grid { fineness, side, .. } = self.grid;
+        let mut layers =
+            Vec::from([(2, 3.0), (12, 4.0), (60, 5.0)].map(|(cells, sigma)| {
+                Blotches::new(cells * fineness, sigma, side, &mut self.dice)
+            }));
+        if fineness > 1 {
+            // The grain that coarser cells average away.
+            layers.push(Blotches::new(2, 3.0, side, &mut self.dice));
+        }
+        let mut shade = vec![0.0_f32; side];
+        for (row, cells) in self.cells.chunks_exact_mut(side).enumerate() {
             shade.fill(0.0);
             for layer in &layers {
                 layer.add_row(row, &mut shade);
@@ -155,9 +164,9 @@ impl<'a> Painter<'a> {
 
     fn solid(&mut self, polygon: &[Point], object: u16, base_cm: u16, colour: Colour) {
         let colour = bytes(colour);
-        let cells = &mut self.cells;
-        raster::fill(SIDE_CELLS, polygon, |row, columns| {
-            for cell in &mut cells[row * SIDE_CELLS..][columns] {
+        let (side, cells) = (self.grid.side, &mut self.cells);
+        raster::fill(side, polygon, |row, columns| {
+            for cell in &mut cells[row * side..][columns] {
                 *cell = Cell {
                     base_cm,
                     object,
@@ -171,7 +180,12 @@ impl<'a> Painter<'a> {
     fn flat_roof(&mut self, house: &House, object: u16, corners: [[f32; 2]; 4]) {
         let top_cm = (house.height_m * 100.0) as u16;
         let parapet = house.roof_colour.map(|c| c * 1.1);
-        self.solid(&corners.map(grid_point), object, top_cm, parapet);
+        self.solid(
+            &corners.map(|corner| self.grid.point(corner)),
+            object,
+            top_cm,
+            parapet,
+        );
         let [width, depth] = house.plot.size();
         if width.min(depth) > 3.0 {
             let inner = self.outline(house.plot.inset(0.6), 1);
@@ -194,6 +208,7 @@ impl<'a> Painter<'a> {
         let [a, b, c, d] = corners;
         let middle = |p: [f32; 2], q: [f32; 2]| [0.5 * (p[0] + q[0]), 0.5 * (p[1] + q[1])];
         let (start, end) = (middle(a, d), middle(b, c));
+        let cell_m = self.grid.cell_m;
         let pitch = self.dice.within([0.55, 0.85]);
         for [eave_a, eave_b, ridge_b, ridge_a] in [[a, b, end, start], [c, d, start, end]] {
             let along = [eave_b[0] - eave_a[0], eave_b[1] - eave_a[1]];
@@ -202,16 +217,16 @@ impl<'a> Painter<'a> {
             let inward = [-along[1] / length, along[0] / length];
             let facing = -(inward[0] * sun.towards[0] + inward[1] * sun.towards[1]);
             let tone = (1.0 + 0.22 * facing).clamp(0.7, 1.2);
-            let polygon = [eave_a, eave_b, ridge_b, ridge_a].map(grid_point);
+            let polygon = [eave_a, eave_b, ridge_b, ridge_a].map(|p| self.grid.point(p));
             let colours = [1.0, 0.93].map(|row| bytes(house.roof_colour.map(|c| c * tone * row)));
-            let cells = &mut self.cells;
-            raster::fill(SIDE_CELLS, &polygon, |row, columns| {
+            let (side, cells) = (self.grid.side, &mut self.cells);
+            raster::fill(side, &polygon, |row, columns| {
                 for column in columns {
-                    let x = (column as f32 + 0.5) * CELL_M - eave_a[0];
-                    let y = SIDE_M - (row as f32 + 0.5) * CELL_M - eave_a[1];
+                    let x = (column as f32 + 0.5) * cell_m - eave_a[0];
+                    let y = SIDE_M - (row as f32 + 0.5) * cell_m - eave_a[1];
                     let rise = (x * inward[0] + y * inward[1]).max(0.0);
                     let height_m = house.height_m + pitch * rise;
-                    cells[row * SIDE_CELLS + column] = Cell {
+                    cells[row * side + column] = Cell {
                         base_cm: (height_m * 100.0) as u16,
                         object,
                         // Courses of tiles run along the ridge.
@@ -234,7 +249,7 @@ impl<'a> Painter<'a> {
             self.solid(&outline, object::HEDGE, 90, hedge);
         }
         for lamp in &layout.lamps {
-            let [column, row] = grid_point(self.local(lamp[0], lamp[1]));
+            let [column, row] = self.grid.point(self.local(lamp[0], lamp[1]));
             if let Some(cell) = self.clear_cell(column, row) {
                 let post = Cell {
                     base_cm: 550,
@@ -242,15 +257,18 @@ impl<'a> Painter<'a> {
                     colour: [96, 98, 100],
                     ..Cell::default()
                 };
-                self.cells[cell] = post;
+                let Grid { fineness, side, .. } = self.grid;
+                for row in 0..fineness {
+                    self.cells[cell + row * side..][..fineness].fill(post);
+                }
             }
         }
     }
 
     /// The index of a cell inside the raster with nothing on it.
     fn clear_cell(&self, column: f32, row: f32) -> Option<usize> {
-        let inside = 12.0..SIDE_CELLS as f32 - 12.0;
-        let index = row.max(0.0) as usize * SIDE_CELLS + column.max(0.0) as usize;
+        let inside = 12.0..self.grid.side as f32 - 12.0;
+        let index = row.max(0.0) as usize * self.grid.side + column.max(0.0) as usize;
         (inside.contains(&column) && inside.contains(&row) && self.cells[index].base_cm < 30)
             .then_some(index)
     }
@@ -258,9 +276,9 @@ impl<'a> Painter<'a> {
     /// Trees, where there is room.
     pub fn trees(&mut self, trees: &[Tree]) {
         for tree in trees {
-            let [column, row] = grid_point(self.local(tree.at[0], tree.at[1]));
-            let reach = (tree.radius_m / CELL_M).ceil() as usize + 1;
-            let inside = reach as f32 + 2.0..SIDE_CELLS as f32 - reach as f32 - 2.0;
+            let [column, row] = self.grid.point(self.local(tree.at[0], tree.at[1]));
+            let reach = (tree.radius_m / self.grid.cell_m).ceil() as usize + 1;
+            let inside = reach as f32 + 2.0..self.grid.side as f32 - reach as f32 - 2.0;
             if !inside.contains(&column) || !inside.contains(&row) {
                 continue;
             }
@@ -273,9 +291,9 @@ impl<'a> Painter<'a> {
                 for c in column - reach..=column + reach {
                     let (dx, dy) = (c as f32 - column as f32, r as f32 - row as f32);
                     let ragged = 1.0 + self.dice.within([-0.2, 0.2]);
-                    let distance = dx.hypot(dy) * CELL_M / tree.radius_m * ragged;
+                    let distance = dx.hypot(dy) * self.grid.cell_m / tree.radius_m * ragged;
                     let top_cm = (tree.height_m * (1.0 - 0.35 * distance * distance)) * 100.0;
-                    let cell = &mut self.cells[r * SIDE_CELLS + c];
+                    let cell = &mut self.cells[r * self.grid.side + c];
                     if distance < 1.0 && top_cm as u16 > cell.crown_top_cm {
                         // Lit from above: the middle of a crown is brighter than its rim.
                         let leaf = self.dice.within([-15.0, 15.0]) + 14.0 * (0.5 - distance);
@@ -285,8 +303,10 @@ impl<'a> Painter<'a> {
                     }
                 }
             }
-            for r in row - 1..=row {
-                for cell in &mut self.cells[r * SIDE_CELLS + column - 1..=r * SIDE_CELLS + column] {
+            // Half a metre of trunk.
+            let (side, trunk) = (self.grid.side, self.grid.fineness);
+            for r in row - trunk..row + trunk {
+                for cell in &mut self.cells[r * side + column - trunk..r * side + column + trunk] {
                     cell.base_cm = bottom_cm + 20;
                     cell.object = object::POLE;
                     cell.colour = [70, 58, 46];
@@ -323,9 +343,9 @@ impl<'a> Painter<'a> {
                 };
                 let outline = self.outline(plot, 1);
                 let colour = bytes(place.colour.map(|c| c * tone));
-                let cells = &mut self.cells;
-                raster::fill(SIDE_CELLS, &outline, |row, columns| {
-                    for index in columns.map(|column| row * SIDE_CELLS + column) {
+                let (side, cells) = (self.grid.side, &mut self.cells);
+                raster::fill(side, &outline, |row, columns| {
+                    for index in columns.map(|column| row * side + column) {
                         let cell = &mut cells[index];
                         under.push((index, *cell));
                         cell.base_cm = top_cm;
@@ -347,8 +367,8 @@ struct Blotches {
 }
 
 impl Blotches {
-    fn new(pitch: usize, sigma: f32, dice: &mut Dice) -> Self {
-        let side = SIDE_CELLS / pitch + 2;
+    fn new(pitch: usize, sigma: f32, cells: usize, dice: &mut Dice) -> Self {
+        let side = cells / pitch + 2;
         // Uniform noise of this sigma; the eye cannot tell it from Gaussian after interpolation.
         let reach = sigma * 3.0_f32.sqrt();
         let values = (0..side * side)

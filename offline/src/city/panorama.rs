@@ -1,20 +1,15 @@
-//! Whole panoramas: 48 × 256 pixels, 28° above the horizon to 39.5° below it.
+//! Whole panoramas, by default 48 × 256 pixels, 28° above the horizon to 39.5° below it.
 
+use super::detail::PanoramaSize;
 use super::district::District;
 use super::ground::{ColumnView, Pose, Walker, direction};
 use super::style::Colour;
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
-/// Rows of a panorama.
-pub const ROWS: usize = 48;
-/// Columns of a panorama, once around.
-pub const COLUMNS: usize = 256;
-/// Elevation of the upper edge, rad.
-pub const TOP_RAD: f64 = 28.0 * PI / 180.0;
-/// Pixels are square: rad per row and per column.
-pub const RADIANS_PER_PIXEL: f64 = TAU / COLUMNS as f64;
 /// Rays per pixel along each axis.
 const RAYS: usize = 2;
+/// Angle between the rays of the default panorama.
+pub(super) const COARSEST_RAY_RAD: f32 = (TAU / (256 * RAYS) as f64) as f32;
 
 /// A picture in floating point, row by row, 0 to 255.
 pub struct Radiance {
@@ -29,17 +24,19 @@ pub struct Radiance {
 /// The panorama at a pose: its centre column looks along `pose.yaw_rad` and columns run clockwise.
 ///
 /// For a north-aligned picture pass a yaw of π/2 (north).
-pub fn render(district: &District, pose: &Pose, sky_seed: u32) -> Radiance {
-    let ray_rad = RADIANS_PER_PIXEL / RAYS as f64;
-    let tangents: Vec<f32> = (0..ROWS * RAYS)
-        .map(|row| (TOP_RAD - (row as f64 + 0.5) * ray_rad).tan() as f32)
+pub fn render(district: &District, pose: &Pose, sky_seed: u32, size: PanoramaSize) -> Radiance {
+    let ray_rad = size.radians_per_pixel() / RAYS as f64;
+    let top_rad = size.top_rad();
+    let tangents: Vec<f32> = (0..size.rows() * RAYS)
+        .map(|row| (top_rad - (row as f64 + 0.5) * ray_rad).tan() as f32)
         .collect();
     let forward = FRAC_PI_2 - pose.yaw_rad;
-    supersampled(ROWS, COLUMNS, |column, colours| {
+    supersampled(size.rows(), size.columns(), |column, colours| {
         let azimuth = forward - PI + (column as f64 + 0.5) * ray_rad;
         let view = ColumnView {
             direction: direction(azimuth),
             tangents: &tangents,
+            ray_rad: ray_rad as f32,
         };
         Walker::new(district, pose, sky_seed).fill(&view, colours);
     })

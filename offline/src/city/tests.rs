@@ -1,8 +1,10 @@
 //! The parts of the city together: same seed, same bytes; and geometry that agrees between views.
 
-use super::frames::{CameraKind, random_frames};
+use super::detail::Detail;
+use super::frames::{CameraKind, random_frame};
 use super::ground::Pose;
 use super::*;
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::f64::consts::{FRAC_PI_2, TAU};
 
@@ -30,7 +32,9 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
         pool.install(|| {
             let placed = area(AreaName::Target, 5).district(Part::Adapt, 0);
             let mut hash = Sha256::new();
-            for frame in random_frames(&placed, 6, CameraKind::Panorama) {
+            let frames = (0..6).into_par_iter();
+            let frames = frames.map(|number| random_frame(&placed, number, CameraKind::Panorama));
+            for frame in frames.collect::<Vec<_>>() {
                 hash.update(&frame.image.data);
                 hash.update(frame.coarse.latitude_deg.to_le_bytes());
             }
@@ -83,9 +87,25 @@ fn place_with_view(placed: &PlacedDistrict, distance: f64) -> ([f64; 2], [f64; 2
     panic!("no clear view of {distance} m");
 }
 
+/// As fine as the published networks see.
+fn fine() -> Detail {
+    Detail {
+        panorama: "320x640".parse().unwrap(),
+        zoom: 20,
+    }
+}
+
 #[test]
 fn a_marker_stands_at_the_same_azimuth_in_the_panorama_as_on_the_ground() {
-    let mut placed = area(AreaName::Source, 9).district(Part::Test, 0);
+    for detail in [Detail::default(), fine()] {
+        marker_in_the_panorama(detail);
+    }
+}
+
+fn marker_in_the_panorama(detail: Detail) {
+    let town = area(AreaName::Source, 9).drawn_at(detail);
+    let mut placed = town.district(Part::Test, 0);
+    let columns = detail.panorama.columns() as f64;
     let (camera, marker) = place_with_view(&placed, 14.0);
     placed
         .district
@@ -96,17 +116,17 @@ fn a_marker_stands_at_the_same_azimuth_in_the_panorama_as_on_the_ground() {
             y: camera[1],
             yaw_rad,
         };
-        let view = panorama::render(&placed.district, &pose, 0);
+        let view = panorama::render(&placed.district, &pose, 0, detail.panorama);
         let azimuth = (marker[0] - camera[0]).atan2(marker[1] - camera[1]);
         let forward = FRAC_PI_2 - yaw_rad;
         let turn = (azimuth - forward + TAU / 2.0).rem_euclid(TAU);
-        let expected = turn / TAU * panorama::COLUMNS as f64;
+        let expected = turn / TAU * columns;
         let (mut sum, mut count, mut lowest) = (0.0, 0.0, 0);
         for (index, pixel) in view.pixels.iter().enumerate() {
             if is_magenta(pixel) {
                 let column = (index % view.width) as f64 + 0.5;
                 // Nearest turn, for a marker that straddles the seam.
-                sum += column + 256.0 * ((expected - column) / 256.0).round();
+                sum += column + columns * ((expected - column) / columns).round();
                 count += 1.0;
                 lowest = lowest.max(index / view.width);
             }
@@ -118,8 +138,8 @@ fn a_marker_stands_at_the_same_azimuth_in_the_panorama_as_on_the_ground() {
             sum / count
         );
         // Its foot, 13.5 m away and 1.9 m below the camera.
-        let foot = panorama::TOP_RAD + (ground::EYE_M as f64 / 13.5).atan();
-        let row = foot / panorama::RADIANS_PER_PIXEL;
+        let foot = detail.panorama.top_rad() + (ground::EYE_M as f64 / 13.5).atan();
+        let row = foot / detail.panorama.radians_per_pixel();
         assert!(
             (lowest as f64 + 0.5 - row).abs() < 1.3,
             "foot in row {lowest}, not {row}"
@@ -203,4 +223,55 @@ fn a_marker_stands_at_the_same_place_in_the_aerial_patch() {
             );
         }
     }
+}
+
+#[test]
+fn a_fine_town_shows_half_a_metre_sharply_at_the_resolution_of_the_published_networks() {
+    use crossfix_calibration::{PatchGeoreference, PatchSpec};
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    let spec = PatchSpec {
+        size_px: 512,
+        metres_per_pixel: 0.140_184,
+    };
+    let marker = [331.2, 276.9];
+    let seen = |detail: Detail| {
+        let town = area(AreaName::Source, 9).drawn_at(detail);
+        let mut placed = town.district(Part::Test, 0);
+        let at = marker.map(|m| m as f32);
+        placed.district.put_marker(at, 0.5, 3.0, MAGENTA);
+        let tiles: HashMap<_, _> = tiles::render_each(&placed, |id, tile| (id, Arc::new(tile)))
+            .into_iter()
+            .collect();
+        let near = placed.geodetic([marker[0] - 20.0, marker[1] + 17.0]);
+        let patch = PatchGeoreference::centred_on(near, spec, 8.0).unwrap();
+        let image = patch
+            .render(detail.zoom, tiles::TILE_PX, |id| tiles.get(&id).cloned())
+            .unwrap();
+        let expected = patch.pixel_from_geodetic(placed.geodetic(marker));
+        let places: Vec<[f64; 2]> = image
+            .data
+            .chunks_exact(3)
+            .enumerate()
+            .filter(|(_, pixel)| is_magenta(&[pixel[0], pixel[1], pixel[2]].map(f32::from)))
+            .map(|(index, _)| [(index % 512) as f64 + 0.5, (index / 512) as f64 + 0.5])
+            .collect();
+        (places, expected)
+    };
+    let (places, expected) = seen(fine());
+    // (0.5 m / 0.14 m)² = 12.7 pixels; the rim is mixed with the ground.
+    assert!((8..=18).contains(&places.len()), "{} pixels", places.len());
+    for axis in 0..2 {
+        let mean = places.iter().map(|p| p[axis]).sum::<f64>() / places.len() as f64;
+        // To one cell of the raster, 0.125 m.
+        assert!(
+            (mean - expected[axis]).abs() < 0.9,
+            "axis {axis}: {mean}, not {}",
+            expected[axis]
+        );
+    }
+    // The default town's pixels of 0.37 m cannot hold the marker's outline: enlarged, it is a smear.
+    let (places, _) = seen(Detail::default());
+    assert!(!(8..=18).contains(&places.len()), "{} pixels", places.len());
 }

@@ -147,6 +147,7 @@ fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {
 mod tests {
     use super::*;
     use crate::adapt::{AdaptConfig, adapt};
+    use crate::city::detail::Detail;
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
@@ -156,12 +157,17 @@ mod tests {
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
     fn simulated(pairs: usize, camera: CameraKind) -> tempfile::TempDir {
+        simulated_at(pairs, camera, Detail::default())
+    }
+
+    fn simulated_at(pairs: usize, camera: CameraKind, detail: Detail) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let area = build_area(AreaConfig {
             area: AreaName::Target,
             seed: 5,
             gap: Gap::default(),
-        });
+        })
+        .drawn_at(detail);
         let plan = PairsPlan {
             part: Part::Test,
             districts: 1,
@@ -190,6 +196,55 @@ mod tests {
                 assert!(pose.offset_m.iter().all(|offset| offset.abs() < 32.0));
                 assert!(pose.residual_rad.abs() < 12f64.to_radians());
                 assert_eq!(pair.ground.width, spec.ground_columns);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fine_town_fits_the_published_network_and_the_compact_one() {
+        let detail = Detail {
+            panorama: "320x640".parse().unwrap(),
+            zoom: 20,
+        };
+        let folder = simulated_at(3, CameraKind::Panorama, detail);
+        let dataset = PairsDataset::open(folder.path()).unwrap();
+        let truth = Truth::open(folder.path()).unwrap();
+        for (name, half_m) in [
+            ("ccvpe-vigor", 35.9),
+            ("ggcvt-vigor", 36.0),
+            ("compact", 32.0),
+        ] {
+            let spec = named(name).unwrap().describe();
+            let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
+            for pair in &pairs {
+                let ground = [pair.ground.height, pair.ground.width];
+                assert_eq!(ground, [spec.ground_rows, spec.ground_columns], "{name}");
+                assert_eq!(pair.aerial.width, spec.aerial_px, "{name}");
+                let pose = true_pose(pair, &truth).unwrap();
+                assert!(pose.offset_m.iter().all(|offset| offset.abs() < half_m));
+            }
+        }
+        // North-aligned without a change of size: a panorama turned by whole columns stays itself.
+        let row = &dataset.rows[0];
+        let picture = read_picture(&dataset, row).unwrap();
+        let spec = named("ccvpe-vigor").unwrap().describe();
+        let yaw_rad = yaw_from_heading(180.0);
+        let remap = StripRemap::new(
+            &dataset.manifest.camera,
+            &strip_spec(&spec, yaw_rad),
+            yaw_rad,
+        );
+        let turned = remap.unwrap().apply(&picture).unwrap();
+        let pixel = |image: &RgbImage, row: usize, column: usize| {
+            let at = 3 * (row * 640 + column % 640);
+            [image.data[at], image.data[at + 1], image.data[at + 2]]
+        };
+        for row in 0..320 {
+            for column in 0..640 {
+                assert_eq!(
+                    pixel(&turned, row, column + 320),
+                    pixel(&picture, row, column)
+                );
             }
         }
     }

@@ -47,7 +47,8 @@ pub fn offset_from_cell([column, row]: [f64; 2], spec: &ModelSpec) -> [f64; 2] {
 /// The strip a network eats from a vehicle with this yaw.
 pub fn strip_spec(spec: &ModelSpec, yaw_rad: f64) -> StripSpec {
     let whole = StripSpec::panorama();
-    let wide_rad = spec.ground_columns as f64 * whole.radians_per_pixel;
+    let radians_per_pixel = spec.radians_per_column();
+    let wide_rad = spec.ground_columns as f64 * radians_per_pixel;
     StripSpec {
         rows: spec.ground_rows,
         columns: spec.ground_columns,
@@ -56,7 +57,8 @@ pub fn strip_spec(spec: &ModelSpec, yaw_rad: f64) -> StripSpec {
         } else {
             whole.left_azimuth_rad
         },
-        ..whole
+        radians_per_pixel,
+        top_elevation_rad: spec.top_elevation_deg().to_radians(),
     }
 }
 

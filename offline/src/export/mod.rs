@@ -93,7 +93,6 @@ pub enum ExportError {
 /// whole sphere.
 pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> StudentCard {
     let fov_deg = spec.field_of_view_deg;
-    let height_deg = fov_deg * spec.ground_rows as f64 / spec.ground_columns as f64;
     StudentCard {
         format_version: CARD_FORMAT_VERSION,
         kind: match spec.kind {
@@ -105,7 +104,7 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
             rows: spec.ground_rows,
             columns: spec.ground_columns,
             fov_deg,
-            top_elevation_deg: if height_deg < 180.0 { 28.0 } else { 90.0 },
+            top_elevation_deg: spec.top_elevation_deg(),
             orientation_bins: spec.ground_left_bin().then_some(spec.orientation_bins),
         },
         aerial: AerialInput {

@@ -170,6 +170,19 @@ impl ModelSpec {
         std::f64::consts::TAU / self.orientation_bins as f64
     }
 
+    /// Angle that a column of the ground image covers, and a row of a panorama.
+    pub fn radians_per_column(&self) -> f64 {
+        std::f64::consts::TAU / (self.orientation_bins * self.columns_per_bin) as f64
+    }
+
+    /// Elevation of a panorama's upper edge, degrees: the zenith where it shows the whole sphere,
+    /// or else 28°.
+    pub fn top_elevation_deg(&self) -> f64 {
+        let height_deg =
+            self.field_of_view_deg * self.ground_rows as f64 / self.ground_columns as f64;
+        if height_deg < 180.0 { 28.0 } else { 90.0 }
+    }
+
     /// Whether each sample names the bin of its ground image's left edge.
     pub fn ground_left_bin(&self) -> bool {
         matches!(self.camera, GroundCamera::OnBin { .. })

@@ -45,7 +45,10 @@ pub fn write_drive_log(
         .map(|sample| jpeg(&planned.picture(placed, sample, camera), &planned.name))
         .collect::<Result<Vec<_>, _>>()?;
     let mut log = LogWriter::create(path)?;
-    log.write_calibration(planned.start_ns, &calibration(camera))?;
+    log.write_calibration(
+        planned.start_ns,
+        &calibration(camera, placed.detail.panorama),
+    )?;
     let instruments = Instruments::default();
     let mut fixes = planned.fixes.iter().peekable();
     for (sample, odometry) in drive.odometry.iter().enumerate() {

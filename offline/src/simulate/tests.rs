@@ -1,7 +1,7 @@
 use super::*;
 use crate::city::gnss::MAX_OFFSET_M;
 use crate::dataset::pairs::{PairsDataset, Truth};
-use crossfix_calibration::{Geodetic, LocalFrame, PatchSpec};
+use crossfix_calibration::{Geodetic, LocalFrame, PatchSpec, RgbImage};
 use crossfix_onboard::tiles::TileStore;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -126,7 +126,10 @@ fn a_log_replays_what_was_simulated_and_holds_no_truth() {
                 frames += 1;
             }
             Message::Odometry(_) => odometry += 1,
-            Message::Calibration(camera) => assert_eq!(camera, calibration(CameraKind::Panorama)),
+            Message::Calibration(camera) => assert_eq!(
+                camera,
+                calibration(CameraKind::Panorama, PanoramaSize::DEFAULT)
+            ),
             other => panic!("{other:?}"),
         }
     }
@@ -137,4 +140,66 @@ fn a_log_replays_what_was_simulated_and_holds_no_truth() {
         "{fixes} {frames} {odometry}"
     );
     assert!(folder.path().join("truth.jsonl").is_file());
+}
+
+/// Before towns could be drawn finer, this picture had these mean values in its quarters, read from its
+/// JPEG. A mean, not a hash: the last bit of a sine is the C library's. Whole data sets kept their
+/// bytes on the machine where fineness came in.
+#[test]
+fn the_default_town_is_drawn_as_it_was_before_it_could_be_drawn_finer() {
+    let placed = area(AreaName::Target).district(Part::Test, 0);
+    let frame = random_frame(&placed, 3, CameraKind::Panorama).image;
+    let means = |image: &RgbImage| -> Vec<f64> {
+        let (width, height) = (image.width, image.height);
+        let quarter = |right: usize, down: usize| {
+            let mut sum = 0.0;
+            for row in down * height / 2..(down + 1) * height / 2 {
+                let at = 3 * (row * width + right * width / 2);
+                let part = &image.data[at..at + 3 * width / 2];
+                sum += part.iter().map(|value| f64::from(*value)).sum::<f64>();
+            }
+            sum / (3 * width * height / 4) as f64
+        };
+        vec![quarter(0, 0), quarter(1, 0), quarter(0, 1), quarter(1, 1)]
+    };
+    let found = means(&frame);
+    let before = [123.277, 139.862, 133.635, 142.389];
+    for (found, before) in found.iter().zip(before) {
+        assert!((found - before).abs() < 0.3, "{found:?}");
+    }
+}
+
+#[test]
+fn lanes_keep_the_order_and_stop_at_an_error() {
+    let made = in_lanes(20, 3, |index| Ok::<_, ()>(index * index)).unwrap();
+    assert_eq!(made, (0..20).map(|i| i * i).collect::<Vec<_>>());
+    let begun = AtomicUsize::new(0);
+    let failed = in_lanes(1000, 2, |index| {
+        begun.fetch_add(1, Ordering::Relaxed);
+        if index == 4 { Err(index) } else { Ok(()) }
+    });
+    assert_eq!(failed, Err(4));
+    assert!(begun.load(Ordering::Relaxed) < 1000);
+}
+
+#[test]
+fn a_front_camera_takes_no_panorama() {
+    use clap::Parser;
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: SimulateArgs,
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let words = ["simulate", "--front", "--panorama", "320x640", "--out"];
+    let words = words.iter().map(|word| (*word).to_string());
+    let line = Line::parse_from(words.chain([out.display().to_string()]));
+    let error = run(&line.args, &ProgressBar::hidden()).unwrap_err();
+    assert!(error.to_string().contains("--front"), "{error}");
+    assert!(!out.exists());
+    for zoom in ["15", "21"] {
+        let words = ["simulate", "--zoom", zoom, "--out", "x"];
+        assert!(Line::try_parse_from(words).is_err());
+    }
 }
