@@ -1,18 +1,20 @@
-//! How fast VIGOR samples are decoded and turned into batches: one thread, then all cores.
+//! How fast samples are decoded and turned into batches of `ccvpe-vigor`: one thread, then all cores.
 //!
 //! ```text
 //! cargo run --release -p crossfix-offline --example load_rate -- ROOT [SECONDS]
 //! ```
 //!
-//! ROOT is a VIGOR tree; its list `same-area-test` is read over and over for SECONDS (default 8)
-//! with each number of threads. What is read lies in the page cache after the first round, so this
+//! ROOT is a VIGOR tree, whose list `same-area-test` is read over and over for SECONDS (default 8)
+//! with each number of threads; or a pairs dataset with truth, which is prepared once and then seen
+//! over and over through random views, as training does. What is read lies in the page cache after the first round, so this
 //! is the rate of the cores, not of the disk.
 
-use crossfix_offline::dataset::Samples;
+use crossfix_offline::adapt::oracle::supervised_examples;
 use crossfix_offline::dataset::ahead::Workers;
-use crossfix_offline::dataset::samples::batches_ahead;
+use crossfix_offline::dataset::samples::{InMemory, batches_ahead};
 use crossfix_offline::dataset::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
-use crossfix_offline::model::preset;
+use crossfix_offline::dataset::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
+use crossfix_offline::model::{ModelSpec, named, preset};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -26,12 +28,46 @@ fn main() -> anyhow::Result<()> {
         .next()
         .ok_or_else(|| anyhow::anyhow!("usage: load_rate ROOT [SECONDS]"))?;
     let seconds: f64 = arguments.next().map_or(Ok(8.0), |text| text.parse())?;
-    let folder = VigorFolder::new(Path::new(&root));
+    let root = Path::new(&root);
+    if root.join("dataset.toml").is_file() {
+        return pairs(root, seconds);
+    }
+    let folder = VigorFolder::new(root);
     let vigor = Vigor::open(&folder, VigorSplit::SameAreaTest)?;
     let spec = preset("ccvpe-vigor").ok_or_else(|| anyhow::anyhow!("no preset ccvpe-vigor"))?;
     let spec = spec.describe();
     let all = (0..vigor.rows.len()).collect();
     let samples = VigorSamples::new(&vigor, all, Headings::Within(180.0), &spec)?;
+    rates(&samples, &spec, seconds)
+}
+
+/// A pairs dataset, with the margin and the views of a compact network's training.
+fn pairs(root: &Path, seconds: f64) -> anyhow::Result<()> {
+    let spec = named("ccvpe-vigor").ok_or_else(|| anyhow::anyhow!("no preset ccvpe-vigor"))?;
+    let spec = spec.describe();
+    let dataset = PairsDataset::open(root)?;
+    let preparation = Preparation {
+        margin_m: 8.0,
+        ..Preparation::default()
+    };
+    let begin = Instant::now();
+    let pairs = prepare(&dataset, &spec, &preparation)?;
+    let prepared = begin.elapsed().as_secs_f64();
+    println!(
+        "prepared {} pairs in {prepared:.2} s: {:.1} pairs/s",
+        pairs.len(),
+        pairs.len() as f64 / prepared
+    );
+    let examples = supervised_examples(&spec, &pairs, &Truth::open(root)?);
+    let samples = InMemory {
+        examples: &examples,
+        augmentation: &Augmentation::default(),
+        spec: &spec,
+    };
+    rates(&samples, &spec, seconds)
+}
+
+fn rates(samples: &dyn Samples, spec: &ModelSpec, seconds: f64) -> anyhow::Result<()> {
     let count = samples.len() as u64;
     let jobs = |number: u64| {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
@@ -45,7 +81,7 @@ fn main() -> anyhow::Result<()> {
             threads,
             depth: threads + 2,
         };
-        let measured = batches_ahead(0..u64::MAX / BATCH, workers, &spec, jobs, |batches| {
+        let measured = batches_ahead(0..u64::MAX / BATCH, workers, spec, jobs, |batches| {
             // The first batches fill the page cache and the queue.
             for batch in batches.by_ref().take(threads + 2) {
                 batch?;

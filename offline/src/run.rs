@@ -59,6 +59,51 @@ impl RunFolder {
     }
 }
 
+/// How fast something went, with the reading of its data: what a run says of its pace.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Pace {
+    /// Where the network ran.
+    pub device: String,
+    /// Seconds in which all pairs were read, cut and kept, before the first of them was used.
+    pub prepare_seconds: f64,
+    /// Pairs that went through the network, each time counted.
+    pub pairs: usize,
+    /// Seconds for them, batches made and carried to the device included.
+    pub seconds: f64,
+    /// Pairs a second.
+    pub pairs_per_second: f64,
+    /// Pairs a second, the preparation counted too.
+    pub pairs_per_second_prepared: f64,
+}
+
+impl Pace {
+    /// The pace of `pairs` in `seconds` after `prepare_seconds`.
+    pub fn new(device: String, prepare_seconds: f64, pairs: usize, seconds: f64) -> Self {
+        Self {
+            device,
+            prepare_seconds,
+            pairs,
+            seconds,
+            pairs_per_second: pairs as f64 / seconds,
+            pairs_per_second_prepared: pairs as f64 / (prepare_seconds + seconds),
+        }
+    }
+}
+
+impl std::fmt::Display for Pace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} pairs in {:.1} s: {:.1} pairs/s ({:.1} with {:.1} s of preparing)",
+            self.pairs,
+            self.seconds,
+            self.pairs_per_second,
+            self.pairs_per_second_prepared,
+            self.prepare_seconds
+        )
+    }
+}
+
 /// Set by the first TERM or INT; long loops look at it between steps.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt(Arc<AtomicBool>);

@@ -6,11 +6,12 @@ use super::published::PublishedArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
 use crate::dataset::Truth;
 use crate::model::{CrossViewModel, weights};
-use crate::run::{Interrupt, RunFolder, producer, sha256_file};
+use crate::run::{Interrupt, Pace, RunFolder, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// How to adapt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -102,7 +103,18 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     if args.published.is_published() {
         return adapt_published(args, teacher.as_ref(), &config, &folder, &interrupt);
     }
+    let begun = Instant::now();
     let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
+    let prepare_seconds = begun.elapsed().as_secs_f64();
+    let device = teacher.parameters().device().describe();
+    let pace = |steps: usize, seconds| {
+        Pace::new(
+            device.clone(),
+            prepare_seconds,
+            steps * config.batch,
+            seconds,
+        )
+    };
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
@@ -128,7 +140,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
                 args.resume,
                 &interrupt,
             )?;
-            (student, json!({ "seconds": fitted.seconds }))
+            let pace = pace(fitted.losses.len(), fitted.seconds);
+            (student, json!({ "seconds": fitted.seconds, "pace": pace }))
         }
         None => {
             let adapted = adapt(
@@ -140,9 +153,17 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
                 args.resume,
                 &interrupt,
             )?;
+            // Labelling and filtering take a forward pass of every pair each, students their steps.
+            let all_seconds = begun.elapsed().as_secs_f64();
+            let seconds = adapted.fits[0].seconds + adapted.fits[1].seconds;
+            let steps = adapted.fits[0].losses.len() + adapted.fits[1].losses.len();
+            let pace = pace(steps, seconds);
+            println!("two students: {pace}; in all {all_seconds:.1} s");
             let details = json!({
                 "kept_fraction": adapted.filtered.kept_fraction(),
-                "seconds": adapted.fits[0].seconds + adapted.fits[1].seconds,
+                "seconds": seconds,
+                "pace": pace,
+                "label_and_filter_seconds": all_seconds - prepare_seconds - seconds,
             });
             let path = folder.file("auxiliary.safetensors");
             weights::save(
@@ -159,7 +180,11 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     if let Some(test) = &args.test {
         let before = data::measure(teacher.boxed_clone().as_mut(), test, None)?;
         let after = data::measure(student.as_mut(), test, None)?;
-        print!("teacher\n{}student\n{}", before.table(), after.table());
+        print!(
+            "teacher\n{}student\n{}",
+            before.evaluation.table(),
+            after.evaluation.table()
+        );
         record["test"] = json!({ "teacher": before, "student": after });
     }
     folder

@@ -4,11 +4,13 @@ use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::predict::predict;
-use crate::run::sha256_file;
+use crate::run::{Pace, sha256_file};
 use anyhow::Context;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
+use std::time::Instant;
 
 /// Reads and prepares a dataset; of more than `limit` pairs, every n-th is taken.
 pub fn pairs(
@@ -33,17 +35,33 @@ pub fn pairs(
     Ok((prepare(&dataset, spec, &preparation)?, dataset))
 }
 
+/// What a network's measurement found, and its pace.
+#[derive(Debug, Clone, Serialize)]
+pub struct Measured {
+    #[serde(flatten)]
+    pub evaluation: Evaluation,
+    pub pace: Pace,
+}
+
 /// Measures a network on a dataset with truth.
 pub fn measure(
     model: &mut dyn CrossViewModel,
     folder: &Path,
     limit: Option<usize>,
-) -> anyhow::Result<Evaluation> {
+) -> anyhow::Result<Measured> {
     let truth = Truth::open(folder)?;
+    let begun = Instant::now();
     let (pairs, _) = pairs(folder, model.describe(), 0.0, limit)?;
     let pairs: Vec<&Pair> = pairs.iter().collect();
+    let prepare_seconds = begun.elapsed().as_secs_f64();
+    let begun = Instant::now();
     let predictions = predict(model, &pairs, false)?;
-    Ok(evaluate(&pairs, &predictions, &truth))
+    let seconds = begun.elapsed().as_secs_f64();
+    let device = model.parameters().device().describe();
+    Ok(Measured {
+        evaluation: evaluate(&pairs, &predictions, &truth),
+        pace: Pace::new(device, prepare_seconds, pairs.len(), seconds),
+    })
 }
 
 /// Settings from a TOML file, or the given ones without a file.

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use crossfix_calibration::{PatchGeoreference, PatchSpec};
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
+use serde::Serialize;
 use serde_json::json;
 use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
@@ -46,18 +47,26 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if args.published.is_published() {
         return measure_published(args, onnx);
     }
-    let measured = if onnx {
-        measure_onnx(&args.model, &args.data, args.limit)?
-    } else {
+    if onnx {
+        let measured = measure_onnx(&args.model, &args.data, args.limit)?;
+        return show(args.json, &measured, &measured.table());
+    }
+    let measured = {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
         data::measure(model.as_mut(), &args.data, args.limit)?
     };
-    if args.json {
-        let text = serde_json::to_string_pretty(&measured).context("cannot write JSON")?;
+    let text = format!("{}{}\n", measured.evaluation.table(), measured.pace);
+    show(args.json, &measured, &text)
+}
+
+/// Prints what was measured, as JSON or as a table.
+fn show(json: bool, measured: &impl Serialize, table: &str) -> anyhow::Result<()> {
+    if json {
+        let text = serde_json::to_string_pretty(measured).context("cannot write JSON")?;
         println!("{text}");
     } else {
-        print!("{}", measured.table());
+        print!("{table}");
     }
     Ok(())
 }
@@ -148,7 +157,7 @@ mod tests {
             let card = export::student_card(model.describe(), 1.0, "MIT");
             export::write_onnx(&model, card, &path).unwrap();
             let exported = measure_onnx(&path, &pairs, None).unwrap();
-            let trained = data::measure(&mut model, &pairs, None).unwrap();
+            let trained = data::measure(&mut model, &pairs, None).unwrap().evaluation;
             for (exported, trained) in [
                 (&exported.unmasked, &trained.unmasked),
                 (&exported.masked, &trained.masked),

@@ -6,12 +6,13 @@ use super::published::PublishedArgs;
 use crate::adapt::oracle::supervised_examples;
 use crate::dataset::Truth;
 use crate::model::{CrossViewModel, named, names, weights};
-use crate::run::{Interrupt, RunFolder, producer};
+use crate::run::{Interrupt, Pace, RunFolder, producer};
 use crate::train::{FitConfig, fit, fit_samples};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Arguments of `crossfix train`.
 #[derive(Debug, Clone, Args)]
@@ -93,6 +94,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         return train_published(args, model.as_mut(), &config, &folder, &interrupt);
     }
     let truth = Truth::open(&args.data)?;
+    let begun = Instant::now();
     let (pairs, dataset) = data::pairs(&args.data, &spec, args.margin_m, args.limit)?;
     let examples = supervised_examples(&spec, &pairs, &truth);
     if examples.is_empty() {
@@ -108,6 +110,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             pairs.len()
         );
     }
+    let prepare_seconds = begun.elapsed().as_secs_f64();
     let fitted = fit(
         "train",
         model.as_mut(),
@@ -131,8 +134,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         .map(|path| data::measure(model.as_mut(), path, None))
         .transpose()?;
     if let Some(measured) = &measured {
-        print!("{}", measured.table());
+        print!("{}", measured.evaluation.table());
     }
+    let device = model.parameters().device().describe();
+    let seen = fitted.losses.len() * config.batch;
+    let pace = Pace::new(device, prepare_seconds, seen, fitted.seconds);
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
@@ -140,6 +146,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         "dataset": data::provenance(&args.data, &dataset, examples.len())?,
         "steps": fitted.total_steps,
         "seconds": fitted.seconds,
+        "pace": pace,
         "validation": measured,
         "licence": dataset.manifest.licence,
     });
@@ -148,9 +155,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     folder
         .write_json("run.json", &provenance)
         .context("cannot write run.json")?;
-    let ms = 1e3 * fitted.seconds / (fitted.losses.len().max(1) * config.batch) as f64;
     println!(
-        "{} after {} steps ({ms:.1} ms a sample)",
+        "{} after {} steps; {pace}",
         path.display(),
         fitted.total_steps
     );
