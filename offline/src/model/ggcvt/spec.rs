@@ -292,6 +292,54 @@ impl GgcvtSpec {
                 format!("level {level}: a template of {template} cells in a map of {side}"),
             );
         }
+        problems.extend(self.camera_problems());
+        problems
+    }
+
+    fn camera_problems(&self) -> Vec<String> {
+        let positive =
+            |values: &[f64]| values.iter().all(|value| value.is_finite() && *value > 0.0);
+        let mut problems = Vec::new();
+        let numbers_good = match self.camera {
+            Camera::Panorama {
+                height_m,
+                metres_per_pixel,
+                top_deg,
+                span_deg,
+            } => {
+                positive(&[height_m, metres_per_pixel, span_deg])
+                    && (0.0..=180.0).contains(&top_deg)
+                    && top_deg + span_deg <= 180.0 + 1e-9
+            }
+            Camera::Pinhole {
+                height_m,
+                metres_per_pixel,
+                shift_range_m,
+                heading_range_deg,
+                iterations,
+                ..
+            } => {
+                // The optimiser's tokens are 4 × 4 cells of each level; it sees whole windows.
+                let tokens = self.sides().map(|side| side / 4);
+                let fits = |side: &usize| *side > 0 && side.is_multiple_of(self.window.max(1));
+                if iterations > 0 && !tokens.iter().all(fits) {
+                    problems.push(format!(
+                        "an optimiser with windows of {} on maps of {tokens:?} tokens; the aerial \
+                         side must be a multiple of 32 windows",
+                        self.window
+                    ));
+                }
+                if iterations > 64 {
+                    problems.push(format!("{iterations} rounds of the optimiser (up to 64)"));
+                }
+                positive(&[height_m, metres_per_pixel, shift_range_m])
+                    && (0.0..=180.0).contains(&heading_range_deg)
+                    && (iterations == 0 || heading_range_deg > 0.0)
+            }
+        };
+        if !numbers_good {
+            problems.push(format!("a camera that cannot be: {:?}", self.camera));
+        }
         problems
     }
 }
@@ -330,5 +378,40 @@ mod tests {
             ..vigor()
         };
         assert_eq!(broken.problems().len(), 2);
+    }
+
+    #[test]
+    fn windows_must_fit_the_optimisers_maps() {
+        // 480 is a multiple of 8 windows of 4, and 480 / 32 is not one of 4.
+        let table = |name: &str| GgcvtSpec {
+            aerial_px: 480,
+            window: 4,
+            ..preset(name).unwrap()
+        };
+        let problems = table("ggcvt-kitti3").problems();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].contains("[15, 30, 60] tokens"), "{problems:?}");
+        // Without rounds of the optimiser, and with a panorama, nothing looks at these maps.
+        for name in ["ggcvt-kitti2", "ggcvt-vigor"] {
+            assert_eq!(table(name).problems(), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn cameras_that_cannot_be_are_refused() {
+        let mut deep = vigor();
+        if let Camera::Panorama { span_deg, .. } = &mut deep.camera {
+            *span_deg = 181.0;
+        }
+        let mut wild = preset("ggcvt-kitti3").unwrap();
+        if let Camera::Pinhole {
+            iterations,
+            shift_range_m,
+            ..
+        } = &mut wild.camera
+        {
+            (*iterations, *shift_range_m) = (65, f64::NAN);
+        }
+        assert_eq!((deep.problems().len(), wild.problems().len()), (1, 2));
     }
 }
