@@ -82,6 +82,7 @@ impl AdaptConfig {
             steps: None,
             learning_rate: self.learning_rate,
             decay: self.decay,
+            fresh_moments: false,
             warm_up_steps: 0,
             clip_norm: None,
             batch_norm: self.batch_norm,

@@ -54,7 +54,9 @@ pub fn label(
 ) -> Result<Vec<Label>, ModelError> {
     let predictions = predict_source(teacher, pairs)?;
     let bin_rad = teacher.describe().bin_rad();
+    let found = teacher.describe().finds_heading();
     let prior = teacher.describe().orientation_prior;
+    let prior = prior.filter(|_| !found);
     // An angle beyond the prior has no bin to learn; the nearest inside has.
     let widest_rad = prior.map_or(f64::INFINITY, |n| n.max(1) as f64 * bin_rad);
     let labels = predictions.iter().enumerate().map(|(index, prediction)| {

@@ -160,7 +160,9 @@ impl Samples for Labelled<'_> {
                 id: pair.id.clone(),
                 what: error.to_string(),
             })?;
-            Ok(see(&pair, &target, &view, spec, ground, aerial))
+            let mut shown = see(&pair, &target, &view, spec, ground, aerial);
+            shown.view = spec.taught_view(shown.view, shown.target.residual_rad);
+            Ok(shown)
         })
     }
 

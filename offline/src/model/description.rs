@@ -188,13 +188,44 @@ impl ModelSpec {
         matches!(self.camera, GroundCamera::OnBin { .. })
     }
 
-    /// A view as the network is given it where it is measured: without the heading that it finds.
-    pub fn measured_view(&self, view: GroundView) -> GroundView {
-        match self.camera {
+    /// Whether the network finds the heading itself.
+    pub fn finds_heading(&self) -> bool {
+        matches!(
+            self.camera,
             GroundCamera::CalibratedPinhole {
                 finds_heading: true,
                 ..
-            } => view.without_heading(),
+            }
+        )
+    }
+
+    /// A view as the network is given it where it is measured: without the heading that it finds.
+    pub fn measured_view(&self, view: GroundView) -> GroundView {
+        if self.finds_heading() {
+            view.without_heading()
+        } else {
+            view
+        }
+    }
+
+    /// A view as a student is taught it that has the label `residual_rad`
+    /// ([`PoseTarget::residual_rad`](crate::loss::PoseTarget::residual_rad)): a network that finds
+    /// the heading lays the view on the ground by its label.
+    pub fn taught_view(&self, view: GroundView, residual_rad: f64) -> GroundView {
+        match (self.camera, view) {
+            (
+                GroundCamera::CalibratedPinhole {
+                    finds_heading: true,
+                    heading_range_deg,
+                },
+                GroundView::Pinhole { camera, .. },
+            ) => {
+                let heading = ggcvt::turn_rad(residual_rad) / heading_range_deg.to_radians();
+                GroundView::Pinhole {
+                    camera,
+                    heading: Some(heading as f32),
+                }
+            }
             _ => view,
         }
     }
@@ -246,5 +277,27 @@ mod tests {
             assert_eq!(NetworkSpec::read(spec.kind(), table).unwrap(), spec);
         }
         assert!(named("nothing").is_none());
+    }
+
+    #[test]
+    fn a_taught_view_is_headed_as_its_label_says() {
+        let spec = |name: &str| named(name).unwrap().describe();
+        for given in [-0.9f32, 0.0, 0.4] {
+            let camera = [500.0, 400.0, 512.0, 128.0];
+            let heading = Some(0.7);
+            let view = GroundView::Pinhole { camera, heading };
+            // Clockwise from the aerial image's top; 1 means 10°.
+            let residual_rad = (90.0 - 10.0 * f64::from(given)).to_radians();
+            let taught = spec("ggcvt-kitti3").taught_view(view, residual_rad);
+            let GroundView::Pinhole {
+                heading: Some(taught),
+                ..
+            } = taught
+            else {
+                panic!("{taught:?}");
+            };
+            assert!((taught - given).abs() < 1e-5, "{taught} is not {given}");
+            assert_eq!(spec("ggcvt-kitti2").taught_view(view, residual_rad), view);
+        }
     }
 }

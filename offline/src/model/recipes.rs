@@ -2,7 +2,7 @@
 //! steadier ones for compact networks.
 
 use super::{CcvpeSpec, GgcvtSpec, ggcvt::Camera};
-use crate::adapt::AdaptConfig;
+use crate::adapt::{AdaptConfig, HeadingLabels};
 use crate::dataset::Augmentation;
 use crate::dataset::vigor::published_sigma_cells;
 use crate::loss::LossConfig;
@@ -77,16 +77,17 @@ pub(super) fn ggcvt_supervised(spec: &GgcvtSpec) -> FitConfig {
             ..FitConfig::default()
         };
     }
-    let (epochs, batch) = match spec.camera {
-        Camera::Panorama { .. } => (20.0, 8),
-        Camera::Pinhole { iterations: 0, .. } => (5.0, 1),
-        Camera::Pinhole { .. } => (5.0, 3),
+    let (epochs, batch, decay) = match spec.camera {
+        Camera::Panorama { .. } => (20.0, 8, DecayKind::Constant),
+        Camera::Pinhole { iterations: 0, .. } => (5.0, 1, DecayKind::HundredthEachEpoch),
+        Camera::Pinhole { .. } => (5.0, 3, DecayKind::TenthAfterFirstEpoch),
     };
     FitConfig {
         batch,
         epochs,
         learning_rate: 1e-4,
-        decay: DecayKind::Constant,
+        decay,
+        fresh_moments: true,
         warm_up_steps: 0,
         augmentation: Augmentation::none(),
         loss,
@@ -105,10 +106,17 @@ pub(super) fn ggcvt_paper(spec: &GgcvtSpec) -> AdaptConfig {
     if spec.preset.starts_with("ggcvt-compact") {
         return paper;
     }
+    let finds_heading = spec.describe().finds_heading();
     AdaptConfig {
         epochs: 5.0,
         decay: DecayKind::Constant,
         sigma_m: SIGMA_PX * spec.metres_per_pixel(),
+        // What the network will be driven with: the heading that it finds, not the given one.
+        heading_labels: if finds_heading {
+            HeadingLabels::Teacher
+        } else {
+            HeadingLabels::Given
+        },
         ..paper
     }
 }

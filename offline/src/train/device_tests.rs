@@ -195,8 +195,14 @@ fn plain(model: &mut Ccvpe, samples: &Noise, config: &FitConfig, may_record: boo
 /// Against the processor: five steps of Adam amplify roundings, most where gradients are near 0.
 #[test]
 fn recorded_steps_have_the_bits_of_launched_ones_and_the_losses_of_the_processor() {
-    for spec in [tiny(), tiny_front()] {
-        let (samples, config) = (Noise::new(&spec), settings(5));
+    // The second with epochs of two steps, before each of which Adam forgets.
+    for (spec, fresh_moments) in [(tiny(), false), (tiny_front(), true)] {
+        let samples = Noise::new(&spec);
+        let config = FitConfig {
+            fresh_moments,
+            batch: if fresh_moments { samples.len() / 2 } else { 2 },
+            ..settings(5)
+        };
         let [here, launched, recorded] =
             [(Device::Cpu, true), (emulated(), false), (emulated(), true)].map(
                 |(device, may_record)| {

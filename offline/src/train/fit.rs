@@ -1,7 +1,7 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
 use super::recorded::{Done, News, Recorded, device_of};
-use super::{Checkpoint, FitConfig, TrainError};
+use super::{Checkpoint, FitConfig, Schedule, TrainError};
 use crate::dataset::ahead::{Ahead, Workers};
 use crate::dataset::samples::{Batch, BatchError, InMemory, batches_ahead};
 use crate::dataset::{Example, Samples};
@@ -9,7 +9,7 @@ use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
 use crate::run::{Interrupt, RunFolder, sha256_json};
-use crossfix_kernels::optim::{Adam, LearningRate};
+use crossfix_kernels::optim::{Adam, AdamState};
 use crossfix_kernels::{Error as KernelError, Tape};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -134,7 +134,7 @@ pub(super) fn fit_how(
     let mut progress = Progress {
         step,
         total,
-        schedule: config.schedule(),
+        schedule: config.schedule(samples.len()),
         bar: progress::bar(name, total),
         losses: Vec::new(),
         curve: folder.map(|folder| (folder, curve)),
@@ -157,23 +157,36 @@ pub(super) fn fit_how(
         let device = device_of(model).filter(|_| may_record);
         while begun < total && !interrupt.asked() {
             let rate = progress.schedule.at(begun, total);
+            let mut news = News::default();
+            if config.fresh_moments && progress.schedule.epoch_begins(begun) {
+                // The next step makes new ones, launch by launch, and is recorded anew.
+                if let Some(mut recorded) = recorded.take() {
+                    let model = model.recordable().expect("it was recorded");
+                    news = recorded.drain(model, &mut adam)?;
+                }
+                if news.stopped_by.is_none() {
+                    adam.state = AdamState::default();
+                }
+            }
             let Some(batch) = batches.next() else { break };
             let batch = batch.map_err(|error| match error {
                 BatchError::Data(error) => TrainError::Data(error),
                 BatchError::Model(error) => TrainError::Model(error),
             })?;
             let drop_connect = |step| config.drop_connect.then(|| generator(seed, 2, step));
-            let mut news = match &mut recorded {
-                None => one_step(model, &mut adam, &batch, config, rate, drop_connect(begun))?,
-                Some(recorded) => recorded.enqueue(
-                    model.recordable().expect("it was recorded"),
-                    &mut adam,
-                    &batch,
-                    config,
-                    rate,
-                    drop_connect(begun),
-                )?,
-            };
+            if news.stopped_by.is_none() {
+                news.append(match &mut recorded {
+                    None => one_step(model, &mut adam, &batch, config, rate, drop_connect(begun))?,
+                    Some(recorded) => recorded.enqueue(
+                        model.recordable().expect("it was recorded"),
+                        &mut adam,
+                        &batch,
+                        config,
+                        rate,
+                        drop_connect(begun),
+                    )?,
+                });
+            }
             begun += 1;
             let saves = begun.is_multiple_of(config.checkpoint_every);
             let last = begun == total || interrupt.asked();
@@ -233,7 +246,7 @@ struct Progress<'a> {
     /// Steps done.
     step: u64,
     total: u64,
-    schedule: LearningRate,
+    schedule: Schedule,
     bar: indicatif::ProgressBar,
     losses: Vec<f32>,
     /// The folder, and the file in it.

@@ -75,6 +75,8 @@ pub struct FitConfig {
     pub learning_rate: f64,
     /// How it falls.
     pub decay: DecayKind,
+    /// Whether Adam forgets its moments where an epoch begins, as GGCVT was published.
+    pub fresh_moments: bool,
     /// Steps over which it first rises.
     pub warm_up_steps: u64,
     /// Gradients longer than this are shortened.
@@ -103,6 +105,43 @@ pub enum DecayKind {
     LinearToZero,
     /// Along half a cosine to zero.
     Cosine,
+    /// To a tenth after the first epoch (GGCVT on KITTI, heading unknown).
+    TenthAfterFirstEpoch,
+    /// By a hundredth of the first rate with every epoch (GGCVT on KITTI, heading known).
+    HundredthEachEpoch,
+}
+
+/// The learning rate of each step of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Schedule {
+    rate: LearningRate,
+    by_epoch: Option<DecayKind>,
+    batch: u64,
+    examples: u64,
+}
+
+impl Schedule {
+    /// The rate of step `step` (counted from 0) of `total`.
+    pub fn at(&self, step: u64, total: u64) -> f64 {
+        let rate = self.rate.at(step, total);
+        match self.by_epoch {
+            Some(DecayKind::TenthAfterFirstEpoch) if self.epoch(step) > 0 => 0.1 * rate,
+            Some(DecayKind::HundredthEachEpoch) => {
+                rate * (1.0 - self.epoch(step) as f64 / 100.0).max(0.0)
+            }
+            _ => rate,
+        }
+    }
+
+    /// The epoch of a step: that of its first example.
+    pub fn epoch(&self, step: u64) -> u64 {
+        step * self.batch / self.examples.max(1)
+    }
+
+    /// Whether an epoch other than the first begins with this step.
+    pub fn epoch_begins(&self, step: u64) -> bool {
+        step > 0 && self.epoch(step) != self.epoch(step - 1)
+    }
 }
 
 /// Whose statistics normalise in training.
@@ -124,6 +163,7 @@ impl Default for FitConfig {
             steps: None,
             learning_rate: 2e-3,
             decay: DecayKind::Cosine,
+            fresh_moments: false,
             warm_up_steps: 50,
             clip_norm: None,
             batch_norm: BatchNormKind::Train,
@@ -143,16 +183,25 @@ impl FitConfig {
         self.steps.unwrap_or((self.epochs * epoch).ceil() as u64)
     }
 
-    /// The schedule.
-    pub fn schedule(&self) -> LearningRate {
-        LearningRate {
-            base: self.learning_rate,
-            warm_up_steps: self.warm_up_steps,
-            decay: match self.decay {
-                DecayKind::Constant => Decay::Constant,
-                DecayKind::LinearToZero => Decay::LinearToZero,
-                DecayKind::Cosine => Decay::Cosine,
+    /// The schedule of a run over `examples`.
+    pub(crate) fn schedule(&self, examples: usize) -> Schedule {
+        let (decay, by_epoch) = match self.decay {
+            DecayKind::Constant => (Decay::Constant, None),
+            DecayKind::LinearToZero => (Decay::LinearToZero, None),
+            DecayKind::Cosine => (Decay::Cosine, None),
+            kind @ (DecayKind::TenthAfterFirstEpoch | DecayKind::HundredthEachEpoch) => {
+                (Decay::Constant, Some(kind))
+            }
+        };
+        Schedule {
+            rate: LearningRate {
+                base: self.learning_rate,
+                warm_up_steps: self.warm_up_steps,
+                decay,
             },
+            by_epoch,
+            batch: self.batch as u64,
+            examples: examples as u64,
         }
     }
 

@@ -1,7 +1,8 @@
 use super::*;
 use crate::dataset::{Example, Pair};
 use crate::loss::PoseTarget;
-use crate::model::{Ccvpe, GroundView, named, preset, weights::arrays_of};
+use crate::model::weights::{Arrays, arrays_of};
+use crate::model::{Ccvpe, GroundView, named, preset};
 use crate::run::{Interrupt, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
 
@@ -208,6 +209,72 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     );
     assert!(!fitted.interrupted);
     assert!(arrays_of(&resumed) == arrays_of(&uninterrupted));
+}
+
+/// What the third step does to the numbers is what a new optimiser's first step would do: every
+/// change is the learning rate, whatever the moments were.
+#[test]
+fn fresh_moments_are_those_of_a_first_step() {
+    let pairs = noise_pairs(4, "compact");
+    let run = |steps, fresh_moments| {
+        let config = FitConfig {
+            batch: 2,
+            learning_rate: 1e-3,
+            decay: DecayKind::Constant,
+            warm_up_steps: 0,
+            fresh_moments,
+            ..settings(steps)
+        };
+        let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+        train(
+            &mut model,
+            &pairs,
+            &config,
+            None,
+            false,
+            &Interrupt::default(),
+        );
+        arrays_of(&model)
+    };
+    let check = |after: &Arrays, before: &Arrays, same_size: bool| {
+        let weights = after.keys().filter(|name| name.ends_with(".weight"));
+        let changes = weights.flat_map(|name| after[name].1.iter().zip(&before[name].1));
+        let changes = changes.map(|(after, before)| (after - before).abs());
+        let moved = changes.filter(|change| *change > 0.0);
+        let (mut count, mut near) = (0, 0);
+        for change in moved {
+            count += 1;
+            near += usize::from((9.0e-4..1.1e-3).contains(&change));
+        }
+        let share = near as f64 / f64::from(count);
+        assert_eq!(share > 0.9, same_size, "{near} of {count}");
+    };
+    let before = run(2, true);
+    assert!(before == run(2, false));
+    check(&run(3, true), &before, true);
+    check(&run(3, false), &before, false);
+}
+
+#[test]
+fn rates_that_fall_by_epochs_fall_where_epochs_begin() {
+    let rates = |decay| {
+        let config = FitConfig {
+            batch: 3,
+            learning_rate: 1.0,
+            decay,
+            warm_up_steps: 0,
+            ..FitConfig::default()
+        };
+        let schedule = config.schedule(7);
+        let begins: Vec<u64> = (0..8).filter(|step| schedule.epoch_begins(*step)).collect();
+        // Step 3 is the first whose first example (the tenth) is of the second epoch.
+        assert_eq!(begins, [3, 5, 7]);
+        [0, 2, 3, 4, 5, 7].map(|step| schedule.at(step, 8))
+    };
+    let tenth = rates(DecayKind::TenthAfterFirstEpoch);
+    assert_eq!(tenth, [1.0, 1.0, 0.1, 0.1, 0.1, 0.1]);
+    let hundredths = rates(DecayKind::HundredthEachEpoch);
+    assert_eq!(hundredths, [1.0, 1.0, 0.99, 0.99, 0.98, 0.97]);
 }
 
 #[test]

@@ -226,7 +226,7 @@ fn true_poses(
 
 /// How far an image's view is turned from the aerial image's right edge, counter-clockwise, for a
 /// heading clockwise from its top.
-fn turn_rad(heading_rad: f64) -> f64 {
+pub(crate) fn turn_rad(heading_rad: f64) -> f64 {
     PI - (PI - (FRAC_PI_2 - heading_rad)).rem_euclid(TAU)
 }
 

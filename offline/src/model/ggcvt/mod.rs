@@ -18,6 +18,7 @@ pub(crate) mod projection;
 mod rotation;
 pub mod spec;
 
+pub(crate) use cross_view::turn_rad;
 pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
 
 use super::layers::{Conv, Pass, Watch};
