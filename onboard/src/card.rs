@@ -83,6 +83,12 @@ pub struct GroundInput {
     /// turn, north in its centre.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orientation_bins: Option<usize>,
+    /// For students that see a pinhole picture instead of a strip, and a patch whose right edge is
+    /// ahead instead of one with north up: the only camera that they see with, its focal lengths and
+    /// centre (fx, fy, cx, cy) in pixels of the picture. [`TractMatcher`](crate::matcher::TractMatcher)
+    /// refuses them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera: Option<[f64; 4]>,
 }
 
 impl GroundInput {
@@ -300,6 +306,11 @@ impl StudentCard {
                 "ground.orientation_bins = {bins}, outside 2 to {MOST_BINS}"
             ));
         }
+        if let Some(camera) = self.ground.camera
+            && !(camera.iter().all(|value| value.is_finite()) && camera[0].min(camera[1]) > 0.0)
+        {
+            return invalid(format!("ground.camera = {camera:?}, which is none"));
+        }
         if self.aerial_features.is_empty() {
             return invalid("no aerial_features, so nothing could be cached".to_owned());
         }
@@ -340,6 +351,7 @@ pub(crate) mod tests {
                 fov_deg: 360.0,
                 top_elevation_deg: 28.0,
                 orientation_bins: None,
+                camera: None,
             },
             aerial: AerialInput {
                 size_px: 8,
@@ -372,7 +384,15 @@ pub(crate) mod tests {
     #[test]
     fn impossible_cards_are_refused_by_name() {
         type Break = fn(&mut StudentCard);
-        let cases: [(Break, &str); 9] = [
+        let cases: [(Break, &str); 11] = [
+            (
+                |c| c.ground.camera = Some([0.0, 1.0, 4.0, 2.0]),
+                "ground.camera",
+            ),
+            (
+                |c| c.ground.camera = Some([1.0, 1.0, f64::NAN, 2.0]),
+                "ground.camera",
+            ),
             (
                 |c| c.ground.orientation_bins = Some(1 << 40),
                 "ground.orientation_bins",
@@ -415,6 +435,7 @@ pub(crate) mod tests {
             fov_deg: 135.0,
             top_elevation_deg: 28.0,
             orientation_bins: Some(16),
+            camera: None,
         };
         // Heading, left edge in degrees clockwise from north, its bin clockwise from south.
         for (heading_deg, left_deg, bin) in [

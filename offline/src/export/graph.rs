@@ -73,6 +73,14 @@ impl Graph {
         self.constant(name, shape, DataType::Int64, raw_data)
     }
 
+    /// Doubles that are known now.
+    pub fn doubles(&mut self, name: &str, shape: &[usize], data: &[f64]) -> Value {
+        let raw_data = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.constant(name, shape, DataType::Double, raw_data)
+    }
+
+    /// What is asked for twice, as weights that are applied twice are, is written once: one name
+    /// is one content.
     fn constant(
         &mut self,
         name: &str,
@@ -80,6 +88,15 @@ impl Graph {
         kind: DataType,
         raw_data: Vec<u8>,
     ) -> Value {
+        let value = Value {
+            name: name.into(),
+            shape: shape.to_vec(),
+        };
+        let known = &self.proto.initializer;
+        if let Some(known) = known.iter().find(|known| known.name == name) {
+            assert!(known.raw_data == raw_data, "{name} is two things");
+            return value;
+        }
         self.proto.initializer.push(TensorProto {
             name: name.into(),
             dims: integers(shape),
@@ -87,10 +104,7 @@ impl Graph {
             raw_data,
             ..TensorProto::default()
         });
-        Value {
-            name: name.into(),
-            shape: shape.to_vec(),
-        }
+        value
     }
 
     fn node(
@@ -155,6 +169,12 @@ impl Graph {
             .map(|axis| side(a, axis).max(side(b, axis)))
             .collect();
         self.node(op, &[a, b], vec![], &shape)
+    }
+
+    /// The same values as numbers of another kind; what is true is 1.
+    pub fn cast(&mut self, x: &Value, kind: DataType) -> Value {
+        let to = integer("to", i64::from(kind as i32));
+        self.node("Cast", &[x], vec![to], &x.shape)
     }
 
     /// x · sigmoid(x).

@@ -106,6 +106,7 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
             fov_deg,
             top_elevation_deg: spec.top_elevation_deg(),
             orientation_bins: spec.ground_left_bin().then_some(spec.orientation_bins),
+            camera: None,
         },
         aerial: AerialInput {
             size_px: spec.aerial_px,
@@ -133,6 +134,29 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
     }
 }
 
+/// The card of a network that sees pinhole pictures: the card for one camera, `matrix` its focal
+/// lengths and centre (fx, fy, cx, cy) in pixels of the ground image.
+pub fn with_camera(mut card: StudentCard, matrix: [f64; 4]) -> StudentCard {
+    let [fx, fy, cx, cy] = matrix;
+    let columns = card.ground.columns as f64;
+    let wide_rad = (cx / fx).atan() + ((columns - cx) / fx).atan();
+    card.ground.camera = Some(matrix);
+    card.ground.fov_deg = wide_rad.to_degrees();
+    card.ground.top_elevation_deg = (cy / fy).atan().to_degrees();
+    card
+}
+
+/// `input` as the camera of `card` takes it for the network of `spec`, where the card names one: the
+/// patch is turned to the heading, or the network finds by how much it is not.
+pub fn seen_by(card: &StudentCard, spec: &ModelSpec, mut input: Input) -> Input {
+    if let Some(camera) = card.ground.camera {
+        let heading = Some(0.0);
+        let view = spec.measured_view(GroundView::Pinhole { camera, heading });
+        input.views = vec![view; input.len()];
+    }
+    input
+}
+
 /// Writes `model` as ONNX, whole or not at all, and returns the card inside: `card` with the cut
 /// points filled in.
 ///
@@ -140,7 +164,8 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
 /// One sample: inputs `ground` `[1, 3, rows, columns]` and `aerial` `[1, 3, side, side]`, RGB from
 /// 0 to 255, and [`LEFT_BIN_INPUT`] for networks that see part of the turn; outputs `heatmap`
 /// `[1, side, side]`, which sums to 1, and, where the network tells an orientation, `orientation`
-/// `[1, 2, side, side]`, unit vectors.
+/// `[1, 2, side, side]`, unit vectors. A heading that a GGCVT finds is the same in all cells: cosine
+/// and sine of how far it is clockwise from the aerial image's top.
 ///
 /// # Errors
 /// [`ExportError`] when the card describes another network, there is no graph for this one, or the
@@ -191,6 +216,15 @@ fn translate(
         why,
     };
     let any: &dyn Any = model;
+    let pinhole = matches!(
+        model.describe().camera,
+        GroundCamera::CalibratedPinhole { .. }
+    );
+    if card.ground.camera.is_some() && !pinhole {
+        return Err(no_graph(
+            "it is given no camera matrix, and the card names one (--camera)",
+        ));
+    }
     if let Some(ccvpe) = any.downcast_ref::<Ccvpe>() {
         return Ok(network::network(ccvpe, card.temperature));
     }
@@ -219,22 +253,13 @@ fn translate(
             }
         }
     }
-    if let Some(network) = ggcvt::network(model, card.temperature)? {
-        return Ok(network);
-    }
-    Err(no_graph(match model.describe().camera {
-        GroundCamera::CalibratedPinhole {
-            finds_heading: true,
-            ..
-        } => {
-            "its heading optimiser looks where its own last step says, and the daemon gives no \
-             camera matrix"
-        }
-        _ => {
-            "where it looks depends on the camera matrix of each picture, which the daemon does \
-             not give"
-        }
-    }))
+    let network = ggcvt::network(model, card.temperature, card.ground.camera)?;
+    network.ok_or_else(|| {
+        no_graph(
+            "where it looks depends on the camera matrix of the pictures; give one that they all \
+             share (--camera FX,FY,CX,CY in pixels of the ground image)",
+        )
+    })
 }
 
 /// Whether a card describes the network of a table.
@@ -303,6 +328,22 @@ pub struct ExportArgs {
     /// Softmax temperature of the heatmap. Taken from the weights when they name one; 1 otherwise.
     #[arg(long)]
     pub temperature: Option<f64>,
+    /// For networks that see pinhole pictures with a camera matrix (ggcvt-kitti2, ggcvt-kitti3):
+    /// focal lengths and centre of the camera in pixels of the ground image.
+    #[arg(long, value_name = "FX,FY,CX,CY", value_parser = camera)]
+    pub camera: Option<[f64; 4]>,
+}
+
+fn camera(text: &str) -> Result<[f64; 4], String> {
+    let numbers: Result<Vec<f64>, _> = text.split(',').map(|part| part.trim().parse()).collect();
+    let numbers = numbers.map_err(|error| format!("{error}; four numbers with commas"))?;
+    let count = numbers.len();
+    let camera = <[f64; 4]>::try_from(numbers).map_err(|_| format!("{count} numbers, not four"))?;
+    if camera.iter().all(|value| value.is_finite()) && camera[0] > 0.0 && camera[1] > 0.0 {
+        Ok(camera)
+    } else {
+        Err("numbers, of which the focal lengths are above 0".into())
+    }
 }
 
 /// Runs `crossfix export`: writes the file, then compares it with the training engine.
@@ -335,6 +376,9 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         .temperature
         .or_else(|| known("temperature").and_then(Value::as_f64));
     let mut card = student_card(model.describe(), temperature.unwrap_or(1.0), licence);
+    if let Some(matrix) = args.camera {
+        card = with_camera(card, matrix);
+    }
     let hash = |key: &str| {
         known(key)
             .and_then(Value::as_str)

@@ -53,6 +53,7 @@ fn staged(fails: bool) -> Box<dyn Matcher> {
             fov_deg: 360.0,
             top_elevation_deg: 28.0,
             orientation_bins: None,
+            camera: None,
         },
         aerial: AerialInput {
             size_px: 64,

@@ -120,6 +120,13 @@ impl Student {
             name: name.to_owned(),
             source,
         })?;
+        if card.ground.camera.is_some() {
+            return Err(fail(
+                "sees a pinhole picture, and a patch turned to the heading; the daemon gives \
+                 strips, and patches with north up"
+                    .into(),
+            ));
+        }
         let student = Self { card, model };
         student.check().map_err(fail)?;
         Ok(student)

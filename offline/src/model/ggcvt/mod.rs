@@ -15,7 +15,7 @@ pub(crate) mod attention;
 pub(crate) mod cross_view;
 pub mod loss;
 pub(crate) mod projection;
-mod rotation;
+pub(crate) mod rotation;
 pub mod spec;
 
 pub(crate) use cross_view::turn_rad;
@@ -106,7 +106,7 @@ pub struct Ggcvt {
     pub(crate) attention: Vec<(SelfAttention, CrossAttention)>,
     pub(crate) overhead_decoders: [Decoder; 2],
     pub(crate) uncertainty: Vec<[Conv; 3]>,
-    rotation: Option<RotationOptimiser>,
+    pub(crate) rotation: Option<RotationOptimiser>,
     /// Weights of place and rotation in the loss, as −log.
     balance: Option<[ParameterId; 2]>,
     parameters: Parameters,

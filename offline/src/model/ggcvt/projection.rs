@@ -63,7 +63,7 @@ pub(super) struct Plane {
 }
 
 /// Depths up to this are behind the camera.
-const NEAREST_M: f64 = 1e-6;
+pub(crate) const NEAREST_M: f64 = 1e-6;
 
 impl Plane {
     /// Pixels of the overhead cells, for a camera at each sample's normalised (shift along the

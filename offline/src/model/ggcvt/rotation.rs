@@ -12,23 +12,24 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 /// Guards the division by the length of projected features; larger than elsewhere, as published.
-const EPSILON: f32 = 1e-6;
+pub(crate) const EPSILON: f32 = 1e-6;
 /// A shift that leaves ± this is drawn anew from ± 1.
-const FARTHEST: f32 = 2.0;
+pub(crate) const FARTHEST: f32 = 2.0;
 
 /// Reads a pose correction from the difference of two feature maps.
 #[derive(Debug, Clone)]
-struct Refiner {
-    embedding: Embedding,
-    block: WindowBlock,
-    norm: Norm,
-    head: [ParameterId; 2],
+pub(crate) struct Refiner {
+    pub embedding: Embedding,
+    pub block: WindowBlock,
+    pub norm: Norm,
+    /// Weight and bias.
+    pub head: [ParameterId; 2],
 }
 
 /// One refiner for each level.
 #[derive(Debug, Clone)]
-pub(super) struct RotationOptimiser {
-    levels: Vec<Refiner>,
+pub(crate) struct RotationOptimiser {
+    pub levels: Vec<Refiner>,
 }
 
 /// What the optimiser compares: features, and how the camera sees at each level.
@@ -63,7 +64,7 @@ impl RotationOptimiser {
 
     /// The pose after each level of each round, `[N, 3]`: normalised shift along the view, shift
     /// across it, heading. `rng` replaces shifts that run away; they carry no gradient on.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         pass: &mut Pass,
         views: &Views,
@@ -105,13 +106,18 @@ impl Refiner {
     }
 }
 
+/// A shift for one that ran away.
+pub(crate) fn draw(rng: &mut ChaCha8Rng) -> f32 {
+    rng.random_range(-1.0..1.0)
+}
+
 /// Draws shifts anew that have left the range; reads the poses, so it waits for a device.
 fn reset(tape: &mut Tape, pose: &Tensor, rng: &mut ChaCha8Rng) -> Result<Tensor> {
     let mut values = pose.to_vec()?;
     let mut kept = vec![true; values.len()];
     for (index, value) in values.iter_mut().enumerate() {
         if index % 3 < 2 && value.abs() >= FARTHEST {
-            *value = rng.random_range(-1.0..1.0);
+            *value = draw(rng);
             kept[index] = false;
         }
     }
