@@ -12,8 +12,9 @@ use crossfix_offline::model::ggcvt::{
     Camera, Ggcvt, GgcvtInput, GgcvtOptions, GgcvtPrediction, GgcvtSpec, View, preset,
 };
 use crossfix_tests::golden::{
-    Case, Comparison, Generator, cases, forward_tolerance, ggcvt_rule, gradient_tolerance, l2,
+    Case, Comparison, Generator, cases, forward_tolerance, gradient_tolerance, l2,
 };
+use crossfix_tests::published::ggcvt_by_formula;
 use serde_json::Value;
 use std::sync::{Mutex, MutexGuard};
 
@@ -50,15 +51,7 @@ fn network(case: &Case) -> Result<Ggcvt> {
             *iterations = case.number("/N_iters")? as usize;
         }
     }
-    let mut model = Ggcvt::new(spec, 0)?;
-    let generator = Generator::new(case.text("/seed")?);
-    for parameter in model.parameters_mut().all_mut() {
-        let shape = parameter.value.shape().to_vec();
-        let (offset, scale) = ggcvt_rule(&parameter.name, &shape);
-        let values = generator.fill(&parameter.name, parameter.value.len(), offset, scale);
-        parameter.value = Tensor::new(values, &shape)?.with_gradient();
-    }
-    Ok(model)
+    ggcvt_by_formula(spec, &Generator::new(case.text("/seed")?), |_, _| {})
 }
 
 /// One row of a list of lists, or of a list.

@@ -7,9 +7,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use crossfix_offline::model::preset;
+use crossfix_offline::model::named;
 use crossfix_tests::golden::Generator;
-use crossfix_tests::published::{export, narrow};
+use crossfix_tests::published::{export, narrow_network};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -19,11 +19,11 @@ fn main() -> Result<()> {
     std::fs::create_dir_all(folder)?;
     for name in names {
         let spec = match name.strip_prefix("narrow/") {
-            Some(name) => narrow(name)?,
-            None => preset(name).with_context(|| format!("no preset {name}"))?,
+            Some(name) => narrow_network(name)?,
+            None => named(name).with_context(|| format!("no preset {name}"))?,
         };
         let (generator, file) = (Generator::new("export"), name.replace('/', "-"));
-        let found = export(spec, &generator, &file, Path::new(folder), frames.parse()?)?;
+        let found = export(&spec, &generator, &file, Path::new(folder), frames.parse()?)?;
         println!("{name}: {found:#?}");
     }
     Ok(())

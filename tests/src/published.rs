@@ -2,19 +2,23 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cpu_time::ThreadTime;
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
 use crossfix_kernels::Tensor;
 use crossfix_offline::export::{
-    noise_input, student_card, verify_export, write_onnx, write_parity,
+    noise_input, seen_by, student_card, verify_export, with_camera, write_onnx, write_parity,
 };
 use crossfix_offline::import::names::published_shape;
-use crossfix_offline::model::weights::read_arrays;
-use crossfix_offline::model::{Ccvpe, CcvpeSpec, CrossViewModel, preset};
+use crossfix_offline::model::ggcvt::{self, Camera};
+use crossfix_offline::model::weights::{Arrays, read_arrays};
+use crossfix_offline::model::{
+    Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, Input, NetworkSpec, preset,
+};
+use crossfix_onboard::card::StudentCard;
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
 
-use crate::golden::{Generator, ccvpe_rule, nudge};
+use crate::golden::{Generator, ccvpe_rule, ggcvt_rule, nudge};
 
 /// Drawings of other last bits, as many as the golden vectors' cases get.
 const ROUNDINGS: u32 = 3;
@@ -52,6 +56,98 @@ pub fn ccvpe_by_formula(
         }
     }
     Ok(model)
+}
+
+/// A GGCVT network of `spec`, its numbers from the formula; `nudge` may change those of each
+/// parameter.
+///
+/// # Errors
+/// When the table cannot be built.
+pub fn ggcvt_by_formula(
+    spec: GgcvtSpec,
+    generator: &Generator,
+    mut nudge: impl FnMut(&str, &mut [f32]),
+) -> Result<Ggcvt> {
+    let mut model = Ggcvt::new(spec, 0)?;
+    for parameter in model.parameters_mut().all_mut() {
+        let shape = parameter.value.shape().to_vec();
+        let (offset, scale) = ggcvt_rule(&parameter.name, &shape);
+        let mut values = generator.fill(&parameter.name, parameter.value.len(), offset, scale);
+        nudge(&parameter.name, &mut values);
+        parameter.value = Tensor::new(values, &shape)?.with_gradient();
+    }
+    Ok(model)
+}
+
+/// The table of a published network of either kind, with a quarter of its channels and sides.
+///
+/// # Errors
+/// When there is no such preset, or what is left of it cannot be built.
+pub fn narrow_network(name: &str) -> Result<NetworkSpec> {
+    Ok(if ggcvt::preset(name).is_some() {
+        NetworkSpec::Ggcvt(narrow_ggcvt(name)?)
+    } else {
+        NetworkSpec::Ccvpe(narrow(name)?)
+    })
+}
+
+/// A GGCVT table with a quarter of its channels, tokens and sides, over the same ground.
+fn narrow_ggcvt(name: &str) -> Result<GgcvtSpec> {
+    let mut spec = ggcvt::preset(name).with_context(|| format!("no preset {name}"))?;
+    for side in [
+        &mut spec.aerial_px,
+        &mut spec.ground_rows,
+        &mut spec.ground_columns,
+        &mut spec.embedding,
+        &mut spec.cross_width,
+    ]
+    .into_iter()
+    .chain(&mut spec.widths)
+    .chain(&mut spec.uncertainty)
+    .chain(&mut spec.templates)
+    {
+        *side /= 4;
+    }
+    spec.window /= 2;
+    match &mut spec.camera {
+        Camera::Panorama {
+            metres_per_pixel, ..
+        }
+        | Camera::Pinhole {
+            metres_per_pixel, ..
+        } => *metres_per_pixel *= 4.0,
+    }
+    let problems = spec.problems();
+    ensure!(problems.is_empty(), "{name}, narrow: {problems:?}");
+    Ok(spec)
+}
+
+/// The matrix of a camera like KITTI's (721.5 pixels of focal length in images of 1242 × 375) for
+/// the ground images of a network that needs one.
+fn camera(spec: &NetworkSpec) -> Option<[f64; 4]> {
+    let NetworkSpec::Ggcvt(spec) = spec else {
+        return None;
+    };
+    let Camera::Pinhole { .. } = spec.camera else {
+        return None;
+    };
+    let across = spec.ground_columns as f64 / 1242.0;
+    let down = spec.ground_rows as f64 / 375.0;
+    Some([721.5 * across, 721.5 * down, 609.6 * across, 172.9 * down])
+}
+
+/// A network of either kind, as it is exported.
+fn by_formula(
+    spec: &NetworkSpec,
+    generator: &Generator,
+    nudge: impl FnMut(&str, &mut [f32]),
+) -> Result<Box<dyn CrossViewModel>> {
+    Ok(match spec {
+        NetworkSpec::Ccvpe(spec) => {
+            Box::new(ccvpe_by_formula(spec.clone(), generator, nudge)?.with_left_bin())
+        }
+        NetworkSpec::Ggcvt(spec) => Box::new(ggcvt_by_formula(spec.clone(), generator, nudge)?),
+    })
 }
 
 /// The table of a published network with a quarter of its channels and of its aerial side, and few
@@ -94,25 +190,44 @@ pub fn narrow(name: &str) -> Result<CcvpeSpec> {
     Ok(spec)
 }
 
+/// How far two answers are apart, relative to the largest value.
+#[derive(Debug, Clone, Copy)]
+pub struct Apart {
+    /// Largest difference between tract and the training engine: the file whole, and cut as the
+    /// daemon cuts it.
+    pub difference: f64,
+    /// How far the training engine itself moves with other last bits in its weights, the most of
+    /// three drawings. A direction whose vector is all but zero turns far.
+    pub spread: f64,
+}
+
 /// What came of exporting a network and running the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Exported {
-    /// Largest difference between tract and the training engine, relative to the largest value, of
-    /// heatmap and orientation: the file whole, and cut as the daemon cuts it.
-    pub difference: [f64; 2],
-    /// The same of the orientation at the heatmap's mode.
+    /// Of the heatmap.
+    pub heatmap: Apart,
+    /// Of the orientation, where there is one.
+    pub orientation: Option<Apart>,
+    /// Difference of the orientation at the heatmap's mode.
     pub difference_at_mode: f64,
-    /// How far the training engine itself moves with other last bits in its weights, the most of
-    /// three drawings. A direction whose vector is all but zero turns far.
-    pub spread: [f64; 2],
-    /// The difference of the heatmap that the daemon's matcher answers.
-    pub matcher_difference: f64,
-    /// The difference of the yaw residual that it reads around the heatmap's mode.
-    pub matcher_yaw_difference_rad: f64,
+    /// What the daemon's matcher answers; nothing for pinhole pictures, which it refuses.
+    pub driven: Option<Driven>,
     /// Size of the file.
     pub megabytes: f64,
     /// CPU time of writing the file.
     pub export_s: f64,
+    /// CPU time of loading it into tract, whole and cut, running both, and the training engine.
+    pub verify_s: f64,
+}
+
+/// What the daemon's matcher makes of a file.
+#[derive(Debug, Clone, Copy)]
+pub struct Driven {
+    /// The difference of the heatmap.
+    pub difference: f64,
+    /// The difference of the yaw residual that it reads around the heatmap's mode; 0 where the network
+    /// tells none.
+    pub yaw_difference_rad: f64,
     /// CPU time until the matcher is ready.
     pub load_s: f64,
     /// CPU time of one frame, least of `frames`: with a new patch, and with the same patch again.
@@ -128,23 +243,29 @@ pub struct Exported {
 /// # Errors
 /// When something cannot be written, read or run.
 pub fn export(
-    spec: CcvpeSpec,
+    spec: &NetworkSpec,
     generator: &Generator,
     name: &str,
     folder: &Path,
     frames: usize,
 ) -> Result<Exported> {
-    let model = &ccvpe_by_formula(spec, generator, |_, _| {})?.with_left_bin();
-    let seconds = |start: ThreadTime| start.elapsed().as_secs_f64();
+    let model = by_formula(spec, generator, |_, _| {})?;
+    let model = model.as_ref();
     let path = folder.join(format!("{name}.onnx"));
+    let mut card = student_card(model.describe(), 1.0, "MIT");
+    let camera = camera(spec);
+    if let Some(matrix) = camera {
+        card = with_camera(card, matrix);
+    }
     let start = ThreadTime::now();
-    let card = write_onnx(model, student_card(model.describe(), 1.0, "MIT"), &path)?;
-    let export_s = seconds(start);
-    ensure!(
-        card.aerial_features.len() > 1
-            && card.ground_descriptors.len() == model.spec().levels.len()
+    let card = write_onnx(model, card, &path)?;
+    let export_s = start.elapsed().as_secs_f64();
+    ensure!(card.aerial_features.len() > 1 && !card.ground_descriptors.is_empty());
+    let mut input = seen_by(
+        &card,
+        model.describe(),
+        noise_input(model.describe(), 1, 5)?,
     );
-    let mut input = noise_input(model.describe(), 1, 5)?;
     // A front camera that looks somewhere; a panorama begins in the south.
     let strip = card.ground.strip_spec(0.7);
     if let Some(bin) = input.ground_left_bin.first_mut() {
@@ -156,33 +277,67 @@ pub fn export(
     let parity = folder.join(format!("{name}.safetensors"));
     write_parity(&parity, model, 1.0, &input)?;
     let (expected, _) = read_arrays(&parity)?;
+    let start = ThreadTime::now();
     let found = verify_export(model, &path, &input)?;
-    let difference = [
-        found.max_relative_error_heatmap,
-        found
-            .max_relative_error_orientation
-            .context("an orientation")?,
-    ];
-    let mut spread = [0.0f64; 2];
+    let verify_s = start.elapsed().as_secs_f64();
+    let mut heatmap = Apart {
+        difference: found.max_relative_error_heatmap,
+        spread: 0.0,
+    };
+    let mut orientation = found
+        .max_relative_error_orientation
+        .map(|difference| Apart {
+            difference,
+            spread: 0.0,
+        });
     for rounding in 1..=ROUNDINGS {
-        let nudged = ccvpe_by_formula(model.spec().clone(), generator, |name, values| {
+        let nudged = by_formula(spec, generator, |name, values| {
             nudge(generator, name, rounding, values);
         })?;
         let other = folder.join(format!("{name}.nudged{rounding}"));
-        write_parity(&other, &nudged, 1.0, &input)?;
+        write_parity(&other, nudged.as_ref(), 1.0, &input)?;
         let (other, _) = read_arrays(&other)?;
-        for (worst, name) in spread.iter_mut().zip(["heatmap", "orientation"]) {
-            *worst = worst.max(relative_difference(&other[name].1, &expected[name].1));
+        let parts = [
+            ("heatmap", Some(&mut heatmap)),
+            ("orientation", orientation.as_mut()),
+        ];
+        for (name, apart) in parts {
+            let Some(apart) = apart else { continue };
+            let moved = relative_difference(&other[name].1, &expected[name].1);
+            apart.spread = apart.spread.max(moved);
         }
     }
+    let driven = camera.is_none().then(|| {
+        let left_azimuth_rad = strip.left_azimuth_rad;
+        drive(&path, &card, &input, left_azimuth_rad, &expected, frames)
+    });
+    Ok(Exported {
+        heatmap,
+        orientation,
+        difference_at_mode: found.max_error_orientation_at_mode,
+        driven: driven.transpose()?,
+        megabytes: std::fs::metadata(&path)?.len() as f64 / 1e6,
+        export_s,
+        verify_s,
+    })
+}
 
+/// Drives the daemon's matcher with the file, and compares its last answer.
+fn drive(
+    path: &Path,
+    card: &StudentCard,
+    input: &Input,
+    left_azimuth_rad: f64,
+    expected: &Arrays,
+    frames: usize,
+) -> Result<Driven> {
     let start = ThreadTime::now();
-    let mut matcher = TractMatcher::load(&path)?;
-    let load_s = seconds(start);
+    let mut matcher = TractMatcher::load(path)?;
+    let load_s = start.elapsed().as_secs_f64();
     let (ground, aerial) = (picture(&input.ground), picture(&input.aerial));
     let strip = GroundStrip {
         image: &ground,
-        left_azimuth_rad: strip.left_azimuth_rad,
+        left_azimuth_rad,
     };
     let mut frame_ms = [f64::INFINITY; 2];
     let (mut heatmap, mut yaw_rad) = (Vec::new(), None);
@@ -196,21 +351,20 @@ pub fn export(
         for least in &mut frame_ms {
             let start = ThreadTime::now();
             let answer = matcher.match_frame(strip, key, &aerial)?;
-            *least = least.min(seconds(start) * 1e3);
+            *least = least.min(start.elapsed().as_secs_f64() * 1e3);
             heatmap = answer.heatmap.probabilities().to_vec();
             yaw_rad = answer.yaw_residual_rad;
         }
     }
-    let expected_yaw_rad = yaw_around_mode(&expected["heatmap"].1, &expected["orientation"].1);
-    let turn_rad = yaw_rad.context("no frame, or no yaw")? - expected_yaw_rad;
-    Ok(Exported {
-        difference,
-        difference_at_mode: found.max_error_orientation_at_mode,
-        spread,
-        matcher_difference: relative_difference(&heatmap, &expected["heatmap"].1),
-        matcher_yaw_difference_rad: turn_rad.sin().atan2(turn_rad.cos()).abs(),
-        megabytes: std::fs::metadata(&path)?.len() as f64 / 1e6,
-        export_s,
+    let truth = &expected["heatmap"].1;
+    let turn_rad = match (yaw_rad, expected.get("orientation")) {
+        (Some(yaw_rad), Some((_, field))) => yaw_rad - yaw_around_mode(truth, field),
+        (None, None) => 0.0,
+        _ => bail!("a yaw that nobody knows, or none of one that is known"),
+    };
+    Ok(Driven {
+        difference: relative_difference(&heatmap, truth),
+        yaw_difference_rad: turn_rad.sin().atan2(turn_rad.cos()).abs(),
         load_s,
         frame_ms,
     })
