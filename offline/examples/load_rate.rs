@@ -1,16 +1,20 @@
 //! How fast samples are decoded and turned into batches of `ccvpe-vigor`: one thread, then all cores.
 //!
 //! ```text
-//! cargo run --release -p crossfix-offline --example load_rate -- ROOT [SECONDS]
+//! cargo run --release -p crossfix-offline --example load_rate -- ROOT [SECONDS [CACHE]]
 //! ```
 //!
 //! ROOT is a VIGOR tree, whose list `same-area-test` is read over and over for SECONDS (default 8)
 //! with each number of threads; or a pairs dataset with truth, which is prepared once and then seen
-//! over and over through random views, as training does. What is read lies in the page cache after the first round, so this
-//! is the rate of the cores, not of the disk.
+//! over and over through random views, as training does. What is read lies in the page cache after
+//! the first round, so this is the rate of the cores, not of the disk. Beside the rate it says how
+//! much CPU time a sample took, of all threads together, which other programs on the machine hardly
+//! change. With a folder CACHE it is the rate of a VIGOR tree's later epochs, as `--cache` has them.
 
+use cpu_time::ProcessTime;
 use crossfix_offline::adapt::oracle::supervised_examples;
 use crossfix_offline::dataset::ahead::Workers;
+use crossfix_offline::dataset::cache::Pictures;
 use crossfix_offline::dataset::samples::{InMemory, batches_ahead};
 use crossfix_offline::dataset::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
 use crossfix_offline::dataset::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
@@ -26,7 +30,7 @@ fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let root = arguments
         .next()
-        .ok_or_else(|| anyhow::anyhow!("usage: load_rate ROOT [SECONDS]"))?;
+        .ok_or_else(|| anyhow::anyhow!("usage: load_rate ROOT [SECONDS [CACHE]]"))?;
     let seconds: f64 = arguments.next().map_or(Ok(8.0), |text| text.parse())?;
     let root = Path::new(&root);
     if root.join("dataset.toml").is_file() {
@@ -37,7 +41,10 @@ fn main() -> anyhow::Result<()> {
     let spec = preset("ccvpe-vigor").ok_or_else(|| anyhow::anyhow!("no preset ccvpe-vigor"))?;
     let spec = spec.describe();
     let all = (0..vigor.rows.len()).collect();
-    let samples = VigorSamples::new(&vigor, all, Headings::Within(180.0), &spec)?;
+    let mut samples = VigorSamples::new(&vigor, all, Headings::Within(180.0), &spec)?;
+    if let Some(folder) = arguments.next() {
+        samples.pictures = Pictures::cached_in(Path::new(&folder))?;
+    }
     rates(&samples, &spec, seconds)
 }
 
@@ -86,7 +93,7 @@ fn rates(samples: &dyn Samples, spec: &ModelSpec, seconds: f64) -> anyhow::Resul
             for batch in batches.by_ref().take(threads + 2) {
                 batch?;
             }
-            let begin = Instant::now();
+            let (begin, worked) = (Instant::now(), ProcessTime::now());
             let mut read = 0u64;
             while begin.elapsed() < Duration::from_secs_f64(seconds) {
                 match batches.next() {
@@ -94,12 +101,14 @@ fn rates(samples: &dyn Samples, spec: &ModelSpec, seconds: f64) -> anyhow::Resul
                     None => break,
                 }
             }
-            Ok::<_, anyhow::Error>(read as f64 / begin.elapsed().as_secs_f64())
+            let worked_ms = 1e3 * worked.elapsed().as_secs_f64();
+            let rate = read as f64 / begin.elapsed().as_secs_f64();
+            Ok::<_, anyhow::Error>((rate, worked_ms / read as f64))
         })?;
+        let (rate, cpu_ms) = measured;
         println!(
-            "{threads} threads: {measured:.1} samples/s, {:.1} samples/s a thread, {:.1} ms a sample and thread",
-            measured / threads as f64,
-            1e3 * threads as f64 / measured
+            "{threads} threads: {rate:.1} samples/s, {:.1} samples/s a thread; {cpu_ms:.1} ms of CPU time a sample",
+            rate / threads as f64,
         );
     }
     Ok(())
