@@ -284,8 +284,10 @@ extern "C" __global__ void conv2d_reduce(const float* __restrict__ partial, floa
     __shared__ float sums[8][33];
     const unsigned i = blockIdx.x * 32 + threadIdx.x;
     float value = 0.0f;
-    if (i < p.count)
+    if (i < p.count) {
+#pragma unroll 8
         for (unsigned part = threadIdx.y; part < p.parts; part += 8) value += partial[part * p.count + i];
+    }
     sums[threadIdx.y][threadIdx.x] = value;
     __syncthreads();
     if (threadIdx.y != 0 || i >= p.count) return;
@@ -370,6 +372,7 @@ extern "C" __global__ void conv2d_channel_sums(const float* __restrict__ x, floa
     for (unsigned sample = 0; sample < p.samples; ++sample) {
         const float* plane = x + (sample * p.channels + channel) * p.pixels;
         float some = 0.0f;
+#pragma unroll 4
         for (unsigned i = begin + threadIdx.x; i < end; i += blockDim.x) some += plane[i];
         sum += some;
     }

@@ -320,7 +320,7 @@ pub(in crate::ops) fn channel_sums(
     [samples, channels, pixels]: [usize; 3],
 ) -> Result<DeviceBuffer> {
     const WORTH_A_PART: usize = 2048;
-    let parts = ENOUGH_BLOCKS
+    let parts = (4 * ENOUGH_BLOCKS)
         .div_ceil(channels)
         .min(pixels.div_ceil(WORTH_A_PART));
     let parameters = channel_parameters(images.len(), [samples, channels, pixels], parts)?;
