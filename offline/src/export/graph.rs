@@ -283,11 +283,31 @@ impl Graph {
     }
 
     /// The product sums of `x` `[1, C, H, W]` and `template` `[1, C, h, w]` wherever it fits.
+    ///
+    /// One filter of the template's size is one row of a matrix product, and runtimes compute whole
+    /// tiles of rows. So each row of the template is a filter of its own, one pixel high; its answer
+    /// belongs as many rows higher as it lies in the template. Rows one longer than the maps are high
+    /// move them there.
     pub fn correlate(&mut self, x: &Value, template: &Value) -> Value {
+        let [channels, height, width] = [1, 2, 3].map(|axis| x.shape[axis]);
         let [rows, columns] = [template.shape[2], template.shape[3]];
-        let shape = [1, 1, x.shape[2] + 1 - rows, x.shape[3] + 1 - columns];
-        let attributes = vec![list("kernel_shape", &[rows, columns])];
-        self.node("Conv", &[x, template], attributes, &shape)
+        let (down, across) = (height + 1 - rows, width + 1 - columns);
+        let filters = self.reshape(template, &[channels, rows, columns]);
+        let filters = self.transpose(&filters, &[1, 0, 2]);
+        let filters = self.reshape(&filters, &[rows, channels, 1, columns]);
+        let attributes = vec![list("kernel_shape", &[1, columns])];
+        let shape = [1, rows, height, across];
+        let answers = self.node("Conv", &[x, &filters], attributes, &shape);
+        let answers = self.reshape(&answers, &[rows * height, across]);
+        let name = format!("rows_to_spare_{rows}_{across}");
+        let spare = self.floats(&name, &[rows, across], &vec![0.0; rows * across]);
+        let answers = self.concat(0, &[&answers, &spare]);
+        let answers = self.reshape(&answers, &[rows, height + 1, across]);
+        let answers = self.slice(&answers, 1, 0, down);
+        let answers = self.reshape(&answers, &[rows, down * across]);
+        let all = self.floats(&format!("all_{rows}_rows"), &[1, rows], &vec![1.0; rows]);
+        let sums = self.matrix_product(&all, &answers);
+        self.reshape(&sums, &[1, 1, down, across])
     }
 
     /// A convolution with the padding of the training engine.
