@@ -56,7 +56,7 @@ pub(super) fn network(
 
 /// How the ground is seen.
 enum Sight {
-    Panorama([Look; 3]),
+    Panorama(Vec<Look>),
     Pinhole(Pinhole),
 }
 
@@ -125,7 +125,7 @@ impl Translation<'_> {
                 let [coarse, middle, fine] =
                     [0, 1, 2].map(|level| self.pinhole_look(level, &pinhole, &pose));
                 let in_front = self.in_front(&coarse.1);
-                ([coarse.0, middle.0, fine.0], Some(in_front))
+                (vec![coarse.0, middle.0, fine.0], Some(in_front))
             }
         };
         let mut overhead = self.attended(model, &ground[0], &eighth, &looks[0], in_front.as_ref());
@@ -175,7 +175,7 @@ impl Translation<'_> {
         }
     }
 
-    fn panorama_looks(&self) -> Result<[Look; 3], ModelError> {
+    fn panorama_looks(&self) -> Result<Vec<Look>, ModelError> {
         let mut looks = Vec::with_capacity(3);
         for level in 0..3 {
             let maps = self.maps(level);
@@ -198,9 +198,7 @@ impl Translation<'_> {
                 places,
             });
         }
-        Ok(looks
-            .try_into()
-            .unwrap_or_else(|_| unreachable!("three levels")))
+        Ok(looks)
     }
 
     /// Aerial features of unit length, rectified.
