@@ -158,11 +158,12 @@ impl Guard {
     }
 
     /// Enqueues, after the update: the running statistics are kept when the step was good, and put
-    /// back when it was not.
+    /// back when it was not. Where another tensor shares them, they become a copy; within a recording
+    /// that is refused.
     ///
     /// # Errors
     /// [`Error::Shape`] when they are not those the guard was made for, [`Error::Argument`] when
-    /// another tensor shares them, [`Error::Cuda`].
+    /// another tensor shares them within a recording, [`Error::Cuda`].
     pub fn keep(&mut self, statistics: &mut [RunningStatistics]) -> Result<()> {
         if statistics.len() != self.kept.len() {
             let (expected, got) = (self.kept.len(), statistics.len());
@@ -175,7 +176,8 @@ impl Guard {
                 (&mut statistics.variance, variance),
             ] {
                 value.expect_shape(OP, "running statistics", &[kept.len()])?;
-                if value.is_shared() {
+                if value.is_shared() && self.cuda.is_recording() {
+                    // A copy would take their place, and no replay would see it.
                     let what = "running statistics are shared with another tensor; copy that first";
                     return Err(Error::argument(OP, what));
                 }

@@ -221,6 +221,28 @@ fn recorded_steps_have_the_bits_of_launched_ones_and_the_losses_of_the_processor
     }
 }
 
+/// As a student adapts: it begins as a clone of its teacher, whose running statistics it keeps and so
+/// shares.
+#[test]
+fn a_clone_with_frozen_statistics_is_recorded_beside_its_original() {
+    let spec = tiny();
+    let samples = Noise::new(&spec);
+    let config = FitConfig {
+        batch_norm: BatchNormKind::Frozen,
+        ..settings(4)
+    };
+    let [launched, recorded] = [false, true].map(|may_record| {
+        let teacher = network(&spec, &emulated(), 1);
+        let before = numbers(&teacher);
+        let mut student = teacher.clone();
+        let losses = plain(&mut student, &samples, &config, may_record);
+        assert!(numbers(&teacher) == before, "the teacher changed");
+        (losses, numbers(&student))
+    });
+    assert_eq!(recorded.0, launched.0);
+    assert!(recorded.1 == launched.1, "other numbers");
+}
+
 #[test]
 fn a_broken_sample_stops_a_recorded_run_where_the_last_good_step_left_it() {
     let spec = tiny();
