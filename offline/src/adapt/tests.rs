@@ -2,7 +2,11 @@ use super::*;
 use crate::dataset::Pair;
 use crate::model::weights::arrays_of;
 use crate::model::{Ccvpe, CrossViewModel, named, preset};
+use crate::train::BatchNormKind;
 use crate::train::tests::noise_pairs;
+use crossfix_kernel_emulator::{Emulator, Options};
+use crossfix_kernels::Device;
+use crossfix_kernels::cuda::Cuda;
 
 fn pairs() -> Vec<Pair> {
     let pairs = noise_pairs(10, "compact").into_iter();
@@ -99,4 +103,42 @@ fn both_kinds_of_network_adapt_with_their_own_recipe() {
         .filter(|name| before[*name] == after[*name])
         .collect();
     assert!(untouched.is_empty(), "{untouched:?}");
+}
+
+/// The whole of an adaptation, with its first step launched and the others recorded, and a student
+/// that begins as a clone of the teacher.
+#[test]
+fn a_device_adapts_as_the_processor_does() {
+    let pairs: Vec<Pair> = noise_pairs(4, "compact")
+        .into_iter()
+        .map(|(pair, _)| pair)
+        .collect();
+    let config = AdaptConfig {
+        epochs: 2.0,
+        batch: 2,
+        keep: 1.0,
+        ..AdaptConfig::default()
+    };
+    assert_eq!(config.batch_norm, BatchNormKind::Frozen);
+    let emulator = Emulator::new(Options::default());
+    let emulated = Device::Cuda(Cuda::with_driver(Box::new(emulator)));
+    let [here, there] = [Device::Cpu, emulated].map(|device| {
+        let mut teacher = teacher();
+        teacher.parameters_mut().move_to(&device).unwrap();
+        let interrupt = Interrupt::default();
+        adapt(&teacher, &pairs, &config, 1, None, false, &interrupt).unwrap()
+    });
+    let cells = |adapted: &Adapted| -> Vec<_> {
+        let cell = |label: &Label| (label.id.clone(), label.column, label.row);
+        adapted.labels.iter().map(cell).collect()
+    };
+    assert_eq!(cells(&here), cells(&there));
+    assert_eq!(here.filtered.kept, there.filtered.kept);
+    for (here, there) in here.fits.iter().zip(&there.fits) {
+        assert_eq!(here.losses.len(), 4);
+        for (got, expected) in there.losses.iter().zip(&here.losses) {
+            let difference = ((got - expected) / expected).abs();
+            assert!(difference < 1e-4, "{got} is not {expected}");
+        }
+    }
 }
