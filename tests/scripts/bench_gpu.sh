@@ -60,7 +60,7 @@ torch_names=()
 start_torch() {
   local name="$gates/${#torch_names[@]}-$*"
   name=${name// /-}
-  while [ "$(cold | wc -l)" -ge 14 ]; do sleep 0.1; done
+  while [ "$(cold | wc -l)" -ge 4 ]; do sleep 0.1; done
   torch_names+=("$name")
   timeout "$patience" "$python" "$here/bench_torch_gpu.py" --device "$torch_device" --network "$torch_network" \
     --what "$1" --batch "$2" --precision "$3" --form "$4" "${@:5}" --steps "$steps" --gate "$name" \
