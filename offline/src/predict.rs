@@ -4,11 +4,13 @@ use crate::dataset::ahead::{Workers, ahead};
 use crate::dataset::pose::offset_from_cell;
 use crate::dataset::{Pair, PairSource, plain_batch};
 use crate::model::{
-    CrossViewModel, Extent, ForwardOptions, LevelMap, ModelError, ModelSpec, Prediction,
+    CrossViewModel, Extent, ForwardOptions, Input, LevelMap, ModelError, ModelSpec, Prediction,
 };
 use crate::progress;
 use crossfix_kernels::{Tape, Tensor};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::borrow::Borrow;
 
 /// Squared Mahalanobis distance that holds 99 % of a two-dimensional Gaussian.
 pub const PRIOR_MAHALANOBIS_SQUARED: f64 = 9.210_340_371_976_184;
@@ -50,26 +52,44 @@ pub fn predict(
     keep_heatmaps: bool,
 ) -> Result<Vec<PairPrediction>, ModelError> {
     const BATCH: usize = 16;
-    let bar = progress::bar("predict", pairs.len() as u64);
-    let mut all = Vec::with_capacity(pairs.len());
-    for pairs in pairs.chunks(BATCH) {
-        let input = plain_batch(pairs, model.describe())?;
-        let options = ForwardOptions::evaluation(Extent::Everything);
-        let prediction = model.forward(&mut Tape::inference(), &input, options)?;
-        let prediction = prediction.to_host()?;
-        let heatmaps = prediction.heatmaps()?;
-        for (index, pair) in pairs.iter().enumerate() {
-            all.push(one(
-                model,
-                &prediction,
-                &heatmaps,
-                index,
-                pair,
-                keep_heatmaps,
-            ));
+    let spec = model.describe().clone();
+    let batches = pairs.len().div_ceil(BATCH) as u64;
+    let read = |number: u64| -> Result<_, ModelError> {
+        let first = number as usize * BATCH;
+        let pairs = &pairs[first..pairs.len().min(first + BATCH)];
+        Ok((pairs, plain_batch(pairs, &spec)?))
+    };
+    predict_batches(model, pairs.len(), batches, read, keep_heatmaps)
+}
+
+/// Runs a network over batches of pairs, which `read` makes ahead of it by their number.
+fn predict_batches<P: AsRef<[R]> + Send, R: Borrow<Pair> + Sync>(
+    model: &mut dyn CrossViewModel,
+    count: usize,
+    batches: u64,
+    read: impl Fn(u64) -> Result<(P, Input), ModelError> + Sync,
+    keep_heatmaps: bool,
+) -> Result<Vec<PairPrediction>, ModelError> {
+    let spec = model.describe().clone();
+    let bar = progress::bar("predict", count as u64);
+    let mut all = Vec::with_capacity(count);
+    ahead(0..batches, Workers::default(), read, |batches| {
+        for batch in batches {
+            let (pairs, input) = batch?;
+            let pairs = pairs.as_ref();
+            let options = ForwardOptions::evaluation(Extent::Everything);
+            let prediction = model.forward(&mut Tape::inference(), &input, options)?;
+            let prediction = prediction.to_host()?;
+            let heatmaps = prediction.heatmaps()?;
+            let of_pair = |(index, pair): (usize, &R)| {
+                let pair = pair.borrow();
+                one(&spec, &prediction, &heatmaps, index, pair, keep_heatmaps)
+            };
+            all.par_extend(pairs.par_iter().enumerate().map(of_pair));
+            bar.inc(pairs.len() as u64);
         }
-        bar.inc(pairs.len() as u64);
-    }
+        Ok::<_, ModelError>(())
+    })?;
     bar.finish_and_clear();
     Ok(all)
 }
@@ -94,25 +114,8 @@ pub fn predict_source(
         let input = plain_batch(&all, &spec)?;
         Ok((pairs, input))
     };
-    let bar = progress::bar("predict", source.len() as u64);
-    let mut all = Vec::with_capacity(source.len());
     let batches = source.len().div_ceil(size) as u64;
-    ahead(0..batches, Workers::default(), read, |batches| {
-        for batch in batches {
-            let (pairs, input) = batch?;
-            let options = ForwardOptions::evaluation(Extent::Everything);
-            let prediction = model.forward(&mut Tape::inference(), &input, options)?;
-            let prediction = prediction.to_host()?;
-            let heatmaps = prediction.heatmaps()?;
-            for (index, pair) in pairs.iter().enumerate() {
-                all.push(one(model, &prediction, &heatmaps, index, pair, false));
-            }
-            bar.inc(pairs.len() as u64);
-        }
-        Ok::<_, ModelError>(())
-    })?;
-    bar.finish_and_clear();
-    Ok(all)
+    predict_batches(model, source.len(), batches, read, false)
 }
 
 /// Samples in an inference batch: fewer of the large networks, whose activations fill memory.
@@ -121,14 +124,13 @@ pub fn batch_size(spec: &ModelSpec) -> usize {
 }
 
 fn one(
-    model: &dyn CrossViewModel,
+    spec: &ModelSpec,
     prediction: &Prediction,
     heatmaps: &Tensor,
     index: usize,
     pair: &Pair,
     keep_heatmap: bool,
 ) -> PairPrediction {
-    let spec = model.describe();
     let cells = spec.heatmap_side().pow(2);
     let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
     let residual_at = |cell: usize| {
