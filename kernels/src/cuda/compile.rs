@@ -266,6 +266,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_there_whole_and_leaves_nothing_else() {
+        let folder = std::env::temp_dir().join(format!("crossfix-modules-{}", std::process::id()));
+        let path = folder.join("a").join("x.cubin");
+        write_whole(&path, b"first").unwrap();
+        write_whole(&path, b"second").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"second");
+        assert_eq!(
+            std::fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1
+        );
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
     fn keys_differ_with_text_architecture_and_compiler() {
         let source = |text| Source {
             name: "ops/x.cu",

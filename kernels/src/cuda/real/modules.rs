@@ -162,3 +162,21 @@ fn cache_folder() -> Option<PathBuf> {
     };
     base.map(|base| base.join("crossfix").join("kernels"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_newer_than_the_driver_is_refused() {
+        assert_eq!(check_compiler((13, 0), 13_000), Ok(()));
+        assert_eq!(check_compiler((12, 9), 13_000), Ok(()));
+        let error = check_compiler((13, 0), 12_040).unwrap_err();
+        assert!(matches!(error, Error::OldDriver { .. }));
+        let message = error.to_string();
+        assert!(
+            message.contains("12.4") && message.contains("13.0 (libnvrtc)"),
+            "{message}"
+        );
+    }
+}
