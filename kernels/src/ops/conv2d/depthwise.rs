@@ -34,7 +34,7 @@ pub(super) fn forward(
         .zip(input.par_chunks(some * g.pixels()))
         .enumerate();
     if let Some(lines) = lines(g) {
-        let plane = plane(g, &lines);
+        let plane = Plane::new(g, &lines);
         tasks.for_each(|(task, (output, images))| {
             scratch::with([plane.room()], |[lines]| {
                 let weights = |index| of_channel(task * some + index);
@@ -115,7 +115,7 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
         .zip(input.par_chunks(some * g.pixels()))
         .zip(gradient.par_chunks(some * pixels));
     if let Some(lines) = lines(g) {
-        let plane = plane(g, &lines);
+        let plane = Plane::new(g, &lines);
         tasks.for_each(|((parts, images), gradients)| {
             scratch::with([plane.room()], |[lines]| {
                 fixed::weight_gradient(plane, images, gradients, lines, parts);
@@ -154,18 +154,6 @@ fn lines(g: &Geometry) -> Option<Lines<'_>> {
     let kernel = [g.kernel_height, g.kernel_width];
     let fits = (kernel == [3, 3] || kernel == [5, 5]) && matches!(g.stride, 1 | 2);
     fits.then(|| Lines::new(g))
-}
-
-fn plane<'a>(g: &Geometry, lines: &'a Lines<'a>) -> Plane<'a> {
-    Plane {
-        kernel: g.kernel_height,
-        stride: g.stride,
-        height: g.output_height,
-        width: g.output_width,
-        pixels: g.pixels(),
-        image_width: g.width,
-        lines,
-    }
 }
 
 for_each_cpu! {

@@ -11,37 +11,93 @@
     reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
 )]
 
+use super::geometry::Geometry;
 use super::lines::Lines;
-use super::vector::{Tail, load, prefetch, store, unrolled};
+use super::vector::{Tail, load, pin, prefetch, store, unrolled};
 use crate::math::LANES;
 use crate::simd;
 use pulp::{Simd, WithSimd};
-use std::sync::atomic::{Ordering, compiler_fence};
 
 /// Planes of one kernel size, height and width.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'a> {
-    pub kernel: usize,
-    pub stride: usize,
+    kernel: usize,
+    stride: usize,
     /// Of the output.
-    pub height: usize,
-    pub width: usize,
+    height: usize,
+    width: usize,
     /// Elements of an image, and of its rows.
-    pub pixels: usize,
-    pub image_width: usize,
-    pub lines: &'a Lines<'a>,
+    pixels: usize,
+    image_width: usize,
+    lines: &'a Lines<'a>,
+    /// Output rows whose lines exist together.
+    band: usize,
+    /// Elements of an image from one band to the next.
+    band_pixels: usize,
 }
 
-impl Plane<'_> {
+/// A band of one of the planes: its number, and its first row of the output.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    plane: usize,
+    first: usize,
+}
+
+impl<'a> Plane<'a> {
+    pub fn new(g: &Geometry, lines: &'a Lines<'a>) -> Self {
+        let band = lines.band(16);
+        Self {
+            kernel: g.kernel_height,
+            stride: g.stride,
+            height: g.output_height,
+            width: g.output_width,
+            pixels: g.pixels(),
+            image_width: g.width,
+            lines,
+            band,
+            band_pixels: (band * g.stride * g.width).min(g.pixels()),
+        }
+    }
+
     /// Elements of working memory for [`convolve`] and [`weight_gradient`]: the lines of two
     /// bands, and one of zeros.
     pub fn room(&self) -> usize {
-        (2 * self.lines.count(self.band()) + 1) * self.lines.pitch
+        2 * self.band_room() + self.lines.pitch
     }
 
-    /// Output rows whose lines exist together.
-    fn band(&self) -> usize {
-        self.lines.band(16)
+    /// Elements that the lines of one band take.
+    fn band_room(&self) -> usize {
+        self.lines.count(self.band) * self.lines.pitch
+    }
+
+    /// The place after `place`.
+    #[inline(always)]
+    fn after(&self, place: Place) -> Place {
+        let first = place.first + self.band;
+        if first < self.height {
+            Place { first, ..place }
+        } else {
+            Place {
+                plane: place.plane + 1,
+                first: 0,
+            }
+        }
+    }
+
+    /// The output rows of a band.
+    #[inline(always)]
+    fn rows(&self, place: Place) -> usize {
+        self.band.min(self.height - place.first)
+    }
+
+    /// Writes the lines of a band. Not a closure: one that is called twice is not inlined, and then
+    /// copies vectors that its machine does not have.
+    #[inline(always)]
+    fn fill<S: Simd>(&self, simd: S, images: &[f32], place: Place, lines: &mut [f32]) {
+        let form = self.lines;
+        let image = &images[place.plane * self.pixels..][..self.pixels];
+        let lines = &mut lines[..form.count(self.rows(place)) * form.pitch];
+        form.fill(simd, image, place.first * self.stride, lines);
     }
 }
 
@@ -89,50 +145,38 @@ impl<'a, W: Fn(usize) -> (&'a [f32], f32)> WithSimd for Convolve<'_, W> {
 impl<'a, W: Fn(usize) -> (&'a [f32], f32)> Convolve<'_, W> {
     #[inline(always)]
     fn planes<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
-        let Plane {
-            height,
-            width,
-            pixels,
-            image_width,
-            lines: form,
-            ..
-        } = self.plane;
-        let band = self.plane.band();
+        let plane = self.plane;
         self.lines.fill(0.0);
-        let (mut now, mut next) = self.lines.split_at_mut(form.count(band) * form.pitch);
-        let bands = height.div_ceil(band);
-        let count = self.images.len() / pixels * bands;
+        let (mut now, mut next) = self.lines.split_at_mut(plane.band_room());
+        let count = self.images.len() / plane.pixels;
+        let mut place = Place::default();
         // A band's lines are written one band ahead: read at once, they would not be in the cache
-        // yet, and the image they come from neither.
-        let fill = |job: usize, lines: &mut [f32]| {
-            let image = &self.images[job / bands * pixels..][..pixels];
-            let first = job % bands * band;
-            let lines = &mut lines[..form.count(band.min(height - first)) * form.pitch];
-            form.fill(simd, image, first * STRIDE, lines);
-        };
-        fill(0, now);
-        for job in 0..count {
-            if job + 1 < count {
-                fill(job + 1, next);
+        // yet.
+        plane.fill(simd, self.images, place, now);
+        while place.plane < count {
+            let after = plane.after(place);
+            if after.plane < count {
+                plane.fill(simd, self.images, after, next);
             }
-            let (weight, bias) = (self.weights)(job / bands);
-            let first = job % bands * band;
-            let rows = band.min(height - first);
-            let output = &mut self.output[(job / bands * height + first) * width..][..rows * width];
-            let ahead = job + 2;
-            let ahead = ahead / bands * pixels + ahead % bands * band * STRIDE * image_width;
-            let ahead = self.images.get(ahead..).unwrap_or_default();
+            let (weight, bias) = (self.weights)(place.plane);
+            let rows = plane.rows(place);
+            let from = (place.plane * plane.height + place.first) * plane.width;
             let band = Band {
-                ahead: &ahead[..ahead.len().min(pixels / bands)],
-                form,
+                form: plane.lines,
                 lines: now,
                 weight,
                 bias,
-                width,
-                output,
+                width: plane.width,
+                rows,
+                images: self.images,
+                ahead: place.plane * plane.pixels
+                    + place.first * plane.stride * plane.image_width
+                    + 2 * plane.band_pixels,
+                output: &mut self.output[from..from + rows * plane.width],
             };
             band.tiles::<S, K, STRIDE>(simd);
             std::mem::swap(&mut now, &mut next);
+            place = after;
         }
     }
 }
@@ -144,18 +188,21 @@ struct Band<'a> {
     weight: &'a [f32],
     bias: f32,
     width: usize,
+    rows: usize,
     output: &'a mut [f32],
-    /// What will be read next.
-    ahead: &'a [f32],
+    images: &'a [f32],
+    /// What the band after the next one will read.
+    ahead: usize,
 }
 
 impl Band<'_> {
     #[inline(always)]
     fn tiles<S: Simd, const K: usize, const STRIDE: usize>(mut self, simd: S) {
-        let rows = self.output.len() / self.width;
         // As many sums as leave registers for the rest: the match is decided at compile time,
         // but for the sizes. Tall tiles load least.
-        match (S::F32_LANES, STRIDE, self.width, rows) {
+        match (S::F32_LANES, STRIDE, self.width, self.rows) {
+            (16, 1, ..17, 16..) => self.columns::<S, K, STRIDE, 16, 1>(simd),
+            (16, _, 49.., 8..) if K == 5 => self.columns::<S, K, STRIDE, 8, 2>(simd),
             (16, _, 49.., 4..) => self.columns::<S, K, STRIDE, 4, 4>(simd),
             (16, _, 17.., 8..) => self.columns::<S, K, STRIDE, 8, 2>(simd),
             (16, _, 17.., 4..) => self.columns::<S, K, STRIDE, 4, 2>(simd),
@@ -172,18 +219,16 @@ impl Band<'_> {
         &mut self,
         simd: S,
     ) {
-        let (width, columns) = (self.width, N * S::F32_LANES);
-        let rows = self.output.len() / width;
+        let (width, rows) = (self.width, self.rows);
         // Rows that do not fill a tile are covered by one that overlaps its neighbour.
-        let tiles = rows.div_ceil(R) * width.div_ceil(columns);
-        let mut ahead = self
-            .ahead
-            .chunks(self.ahead.len().div_ceil(tiles).max(LANES));
         for y in (0..rows).step_by(R).map(|y| y.min(rows - R)) {
-            for x in (0..width).step_by(columns) {
+            for x in (0..width).step_by(N * S::F32_LANES) {
                 // With a stride of 2 so much is read that it would push out what is in use.
                 if STRIDE == 1 {
-                    prefetch(ahead.next().unwrap_or_default());
+                    for line in (0..R * N * S::F32_LANES).step_by(LANES) {
+                        prefetch(self.images, self.ahead + line);
+                    }
+                    self.ahead += R * N * S::F32_LANES;
                 }
                 self.tile::<S, K, STRIDE, R, N>(simd, y, x);
             }
@@ -211,8 +256,6 @@ impl Band<'_> {
                 factors[ky] = simd.splat_f32s(weight[ky * K + kx]);
             }
             unrolled!(j in rows => {
-                // Loads that were moved up would need more registers than there are.
-                compiler_fence(Ordering::SeqCst);
                 for n in 0..N {
                     // SAFETY: row j < rows of `lines`, and in it N vectors from `at`, which end
                     // before the row does: asserted above.
@@ -221,6 +264,13 @@ impl Band<'_> {
                         if j >= ky && (j - ky) % STRIDE == 0 && (j - ky) / STRIDE < R {
                             let sum = &mut sums[(j - ky) / STRIDE][n];
                             *sum = simd.mul_add_f32s(factors[ky], value, *sum);
+                        }
+                    }
+                }
+                for n in 0..N {
+                    for ky in 0..K {
+                        if j >= ky && (j - ky) % STRIDE == 0 && (j - ky) / STRIDE < R {
+                            pin::<S>(&mut sums[(j - ky) / STRIDE][n]);
                         }
                     }
                 }
@@ -291,39 +341,28 @@ impl WithSimd for WeightGradient<'_> {
 impl WeightGradient<'_> {
     #[inline(always)]
     fn planes<S: Simd, const K: usize, const STRIDE: usize>(&mut self, simd: S) {
-        let Plane {
-            height,
-            width,
-            pixels,
-            lines: form,
-            ..
-        } = self.plane;
-        let band = self.plane.band();
+        let plane = self.plane;
         self.lines.fill(0.0);
-        let (lines, zeros) = self.lines.split_at_mut(self.plane.room() - form.pitch);
-        let (mut now, mut next) = lines.split_at_mut(lines.len() / 2);
-        let bands = height.div_ceil(band);
-        let count = self.images.len() / pixels * bands;
-        let fill = |job: usize, lines: &mut [f32]| {
-            let image = &self.images[job / bands * pixels..][..pixels];
-            let first = job % bands * band;
-            let lines = &mut lines[..form.count(band.min(height - first)) * form.pitch];
-            form.fill(simd, image, first * STRIDE, lines);
-        };
-        fill(0, now);
+        let (lines, zeros) = self.lines.split_at_mut(2 * plane.band_room());
+        let (mut now, mut next) = lines.split_at_mut(plane.band_room());
+        let count = self.images.len() / plane.pixels;
+        let mut place = Place::default();
+        plane.fill(simd, self.images, place, now);
         let mut sums = [[[0.0; LANES]; K]; K];
-        for job in 0..count {
-            if job + 1 < count {
-                fill(job + 1, next);
+        while place.plane < count {
+            let after = plane.after(place);
+            if after.plane < count {
+                plane.fill(simd, self.images, after, next);
             }
-            let first = job % bands * band;
-            let rows = band.min(height - first);
+            let rows = plane.rows(place);
+            let from = (place.plane * plane.height + place.first) * plane.width;
             let taps = Taps {
-                form,
-                lines: &now[..form.count(rows) * form.pitch],
+                form: plane.lines,
+                lines: &now[..plane.lines.count(rows) * plane.lines.pitch],
                 zeros,
-                gradient: &self.gradients[(job / bands * height + first) * width..][..rows * width],
-                width,
+                gradient: &self.gradients[from..from + rows * plane.width],
+                width: plane.width,
+                rows,
             };
             match S::F32_LANES {
                 16 => taps.all::<S, K, STRIDE>(simd, &mut sums),
@@ -332,11 +371,12 @@ impl WeightGradient<'_> {
                 _ => taps.row_by_row::<S, K, STRIDE, 16>(simd, &mut sums),
             }
             std::mem::swap(&mut now, &mut next);
-            if job % bands == bands - 1 {
-                let found = &mut self.sums[job / bands * K * K..][..K * K];
+            if after.first == 0 {
+                let found = &mut self.sums[place.plane * K * K..][..K * K];
                 totals(sums.as_flattened(), found);
                 sums = [[[0.0; LANES]; K]; K];
             }
+            place = after;
         }
     }
 }
@@ -369,6 +409,7 @@ struct Taps<'a> {
     zeros: &'a [f32],
     gradient: &'a [f32],
     width: usize,
+    rows: usize,
 }
 
 impl Taps<'_> {
@@ -406,7 +447,7 @@ impl Taps<'_> {
         let (pitch, width) = (self.form.pitch, self.width);
         let whole = width - width % S::F32_LANES;
         let tail = Tail::new(simd, width - whole);
-        let rows = self.gradient.len() / width;
+        let rows = self.rows;
         let zeros = &self.zeros[..width];
         let columns = self.columns::<S, K>();
         for (j, line) in self

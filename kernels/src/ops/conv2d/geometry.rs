@@ -25,6 +25,7 @@ pub(in crate::ops) struct Geometry {
     columns: Vec<Option<usize>>,
     /// The padded columns to the left and right of the image, and what they show.
     fringe: Vec<(usize, Option<usize>)>,
+    top: usize,
     left: usize,
     padding: [usize; 4],
     /// Of rows and of columns.
@@ -110,6 +111,7 @@ impl Geometry {
             fringe: fringe(&columns, left, width),
             rows,
             columns,
+            top,
             left,
             padding: options.padding,
             pads: [options.rows, options.columns],
@@ -161,6 +163,11 @@ impl Geometry {
     /// Where the image begins in a padded row.
     pub fn left(&self) -> usize {
         self.left
+    }
+
+    /// Where the image begins among the padded rows.
+    pub fn top(&self) -> usize {
+        self.top
     }
 
     /// What lies beyond the edge of rows and of columns.
@@ -244,7 +251,7 @@ impl Geometry {
             return None;
         }
         let [top, bottom, left, right] = self.padding;
-        let (rows, _) = turn(
+        let (rows, top) = turn(
             self.pads[0],
             [top, bottom],
             self.kernel_height,
@@ -266,6 +273,7 @@ impl Geometry {
             fringe: fringe(&columns, left, self.output_width),
             rows,
             columns,
+            top,
             left,
             ..*self
         })

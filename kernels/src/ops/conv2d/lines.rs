@@ -5,6 +5,7 @@ use super::geometry::Geometry;
 use super::vector::{Tail, load, store};
 use crate::math::LANES;
 use pulp::Simd;
+use std::ops::Range;
 
 /// Columns beyond the last output that a tile may read.
 const TILE: usize = 4 * LANES;
@@ -22,6 +23,8 @@ pub(super) struct Lines<'a> {
     first: usize,
     /// Padded columns that show a column of the image.
     wraps: Vec<(usize, usize)>,
+    /// Rows of the padded image that show the image's rows, from the first.
+    inner: Range<usize>,
 }
 
 impl<'a> Lines<'a> {
@@ -44,6 +47,7 @@ impl<'a> Lines<'a> {
             phase,
             first,
             wraps: wraps.collect(),
+            inner: g.top()..g.top() + g.height,
         }
     }
 
@@ -72,17 +76,52 @@ impl<'a> Lines<'a> {
     /// What lies outside the image must be zero before the first call for these lines.
     #[inline(always)]
     pub fn fill<S: Simd>(&self, simd: S, plane: &[f32], first_row: usize, lines: &mut [f32]) {
-        let (width, left) = (self.g.width, self.g.left());
+        let rows = first_row..first_row + lines.len() / self.pitch;
+        // Most rows show the image's in their order; those are copied without a look at each.
+        let inner = self.inner.start.max(rows.start)..self.inner.end.min(rows.end);
+        if inner.is_empty() {
+            self.fill_one_by_one(simd, plane, first_row, lines);
+            return;
+        }
+        let (before, lines) = lines.split_at_mut((inner.start - rows.start) * self.pitch);
+        let (middle, after) = lines.split_at_mut(inner.len() * self.pitch);
+        self.fill_one_by_one(simd, plane, rows.start, before);
+        let first = inner.start - self.inner.start;
+        let image = &plane[first * self.g.width..][..inner.len() * self.g.width];
+        self.copy(simd, image, middle);
+        self.fill_one_by_one(simd, plane, inner.end, after);
+    }
+
+    #[inline(always)]
+    fn fill_one_by_one<S: Simd>(
+        &self,
+        simd: S,
+        plane: &[f32],
+        first_row: usize,
+        lines: &mut [f32],
+    ) {
         let sources = &self.g.rows()[first_row..];
         for (line, source) in lines.chunks_exact_mut(self.pitch).zip(sources) {
-            let Some(source) = source else {
-                line.fill(0.0);
-                continue;
-            };
-            let row = &plane[source * width..][..width];
-            if self.g.stride == 1 {
-                copy(simd, row, &mut line[self.first + left..]);
-            } else {
+            match source {
+                None => line.fill(0.0),
+                Some(row) => {
+                    let row = &plane[row * self.g.width..][..self.g.width];
+                    self.copy(simd, row, line);
+                }
+            }
+        }
+    }
+
+    /// Copies rows of the image, one to each line.
+    #[inline(always)]
+    fn copy<S: Simd>(&self, simd: S, image: &[f32], lines: &mut [f32]) {
+        let (width, left) = (self.g.width, self.g.left());
+        if self.g.stride == 1 {
+            let offset = self.first + left;
+            copy_rows(simd, image, width, &mut lines[offset..], self.pitch);
+        } else {
+            let rows = image.chunks_exact(width);
+            for (row, line) in rows.zip(lines.chunks_exact_mut(self.pitch)) {
                 let (even, odd) = line.split_at_mut(self.phase);
                 // The first column of the image may be an odd one of the padded image.
                 let (ours, next) = match left % 2 {
@@ -97,28 +136,39 @@ impl<'a> Lines<'a> {
                     ours[pairs.len()] = *last;
                 }
             }
-            for (column, source) in &self.wraps {
-                line[self.column(*column)] = row[*source];
+        }
+        if !self.wraps.is_empty() {
+            let rows = image.chunks_exact(width);
+            for (row, line) in rows.zip(lines.chunks_exact_mut(self.pitch)) {
+                for (column, source) in &self.wraps {
+                    line[self.column(*column)] = row[*source];
+                }
             }
         }
     }
 }
 
-/// Copies `row` to the start of `line` in whole vectors, the last filled up with zeros.
+/// Copies each row of `image` to the start of its line in whole vectors, the last filled up with
+/// zeros.
 #[inline(always)]
-fn copy<S: Simd>(simd: S, row: &[f32], line: &mut [f32]) {
-    let whole = row.len() - row.len() % S::F32_LANES;
+fn copy_rows<S: Simd>(simd: S, image: &[f32], width: usize, lines: &mut [f32], pitch: usize) {
+    let whole = width - width % S::F32_LANES;
+    let rows = image.len() / width;
     assert!(
-        line.len() >= row.len().next_multiple_of(S::F32_LANES),
+        lines.len() >= (rows - 1) * pitch + width.next_multiple_of(S::F32_LANES),
         "room for whole vectors"
     );
-    for x in (0..whole).step_by(S::F32_LANES) {
-        // SAFETY: a vector from x ends within `row`, and `line` is no shorter.
-        unsafe { store::<S>(line, x, load::<S>(row, x)) };
-    }
-    if whole < row.len() {
-        let tail = Tail::new(simd, row.len() - whole);
-        // SAFETY: the rest of `row`; `line` has a whole vector for it, asserted above.
-        unsafe { store::<S>(line, whole, tail.load(simd, row, whole)) };
+    let tail = Tail::new(simd, width - whole);
+    for row in 0..rows {
+        let (from, to) = (row * width, row * pitch);
+        for x in (0..whole).step_by(S::F32_LANES) {
+            // SAFETY: a vector from x ends within row `row` of `image`, and there is room for it in
+            // its line: asserted above.
+            unsafe { store::<S>(lines, to + x, load::<S>(image, from + x)) };
+        }
+        if whole < width {
+            // SAFETY: the rest of the row; its line has room for a whole vector, as above.
+            unsafe { store::<S>(lines, to + whole, tail.load(simd, image, from + whole)) };
+        }
     }
 }

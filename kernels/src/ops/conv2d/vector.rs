@@ -48,17 +48,69 @@ pub(super) unsafe fn store<S: Simd>(values: &mut [f32], at: usize, vector: S::f3
     }
 }
 
-/// Asks for `values` to be brought into the cache, while something else is computed.
+/// Has the compiler compute `vector` here: left alone, it moves the loads of an unrolled loop to its
+/// front and the arithmetic to its end, and every vector in between to the stack and back. A loop
+/// that pins its sums after each few terms reaches the units' peak where it gave half of it.
 #[inline(always)]
-pub(super) fn prefetch(values: &[f32]) {
+pub(super) fn pin<S: Simd>(vector: &mut S::f32s) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(16) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a hint, for an address that exists; every x86-64 machine has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    {
+        use std::arch::x86_64::{__m256, __m512};
+        let place = std::ptr::from_mut(vector);
+        // SAFETY: sixteen lanes are an AVX-512 register and eight an AVX one, plain data in both
+        // cases, and `S` exists only on a machine that has them.
+        unsafe {
+            match S::F32_LANES {
+                16 => pin_512(&mut *place.cast::<__m512>()),
+                8 => pin_256(&mut *place.cast::<__m256>()),
+                _ => {}
+            }
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
+    let _ = vector;
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn pin_512(vector: &mut std::arch::x86_64::__m512) {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!(
+            "/* {} */",
+            inout(zmm_reg) * vector,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx")]
+fn pin_256(vector: &mut std::arch::x86_64::__m256) {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!(
+            "/* {} */",
+            inout(ymm_reg) * vector,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Asks for the element `at` of `values`, which may lie beyond their end, to be brought into the
+/// cache while something else is computed.
+#[inline(always)]
+pub(super) fn prefetch(values: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a hint for any address at all; every x86-64 machine has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, at);
 }
 
 /// The first lanes of a vector.
