@@ -38,19 +38,38 @@ impl Strides {
 /// # Panics
 /// When a slice is too short for its strides: a bug in the calling op.
 pub(crate) fn gemm(
-    [m, n, k]: [usize; 3],
+    size: [usize; 3],
     output: &mut [f32],
+    accumulate: bool,
+    a: (&[f32], Strides),
+    b: (&[f32], Strides),
+) {
+    gemm_into(size, (output, size[1]), accumulate, a, b);
+}
+
+/// The same where the rows of the output lie further apart.
+///
+/// # Panics
+/// As [`gemm`], and when its rows overlap.
+pub(crate) fn gemm_into(
+    [m, n, k]: [usize; 3],
+    (output, row): (&mut [f32], usize),
     accumulate: bool,
     (a, a_strides): (&[f32], Strides),
     (b, b_strides): (&[f32], Strides),
 ) {
+    let o_strides = Strides::row_major(row);
+    assert!(row >= n, "rows of the output overlap");
     assert!(a.len() >= a_strides.extent(m, k), "left matrix too short");
     assert!(b.len() >= b_strides.extent(k, n), "right matrix too short");
-    assert!(output.len() >= m * n, "output matrix too short");
+    assert!(
+        output.len() >= o_strides.extent(m, n),
+        "output matrix too short"
+    );
     // SAFETY: `gemm` reads a at r·row + c·column for r < m, c < k, b likewise for k × n, and
-    // reads and writes output at r·n + c for r < m, c < n. The assertions above bound each of
-    // these by its slice; `output` is borrowed mutably, so it overlaps neither `a` nor `b`.
-    // Strides are at most a slice length, so they fit isize.
+    // reads and writes output likewise for m × n. The assertions above bound each of these by its
+    // slice; `output` is borrowed mutably, so it overlaps neither `a` nor `b`. Strides are at most
+    // a slice length, so they fit isize.
     unsafe {
         gemm::gemm(
             m,
@@ -58,7 +77,7 @@ pub(crate) fn gemm(
             k,
             output.as_mut_ptr(),
             1,
-            n as isize,
+            row as isize,
             accumulate,
             a.as_ptr(),
             a_strides.column as isize,

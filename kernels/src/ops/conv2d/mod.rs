@@ -9,6 +9,8 @@ mod geometry;
 mod lines;
 pub(crate) mod on_cuda;
 mod panel;
+mod planar;
+mod pointwise;
 mod spread;
 #[cfg(test)]
 mod tests;
@@ -164,6 +166,8 @@ pub(super) fn forward(
 ) -> Vec<f32> {
     if depthwise::fits(geometry) {
         depthwise::forward(geometry, input, weight, bias)
+    } else if pointwise::fits(geometry) {
+        pointwise::forward(geometry, input, weight, bias)
     } else {
         dense::forward(geometry, input, weight, bias)
     }
@@ -173,6 +177,8 @@ pub(super) fn forward(
 pub(super) fn input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
     if depthwise::fits(geometry) {
         depthwise::input_gradient(geometry, weight, gradient)
+    } else if pointwise::fits(geometry) {
+        pointwise::input_gradient(geometry, weight, gradient)
     } else {
         dense::input_gradient(geometry, weight, gradient)
     }
@@ -182,6 +188,10 @@ pub(super) fn input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f3
 pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     if depthwise::fits(geometry) {
         depthwise::weight_gradient(geometry, input, gradient)
+    } else if planar::fits(geometry) {
+        planar::weight_gradient(geometry, input, gradient)
+    } else if pointwise::fits(geometry) {
+        pointwise::weight_gradient(geometry, input, gradient)
     } else {
         dense::weight_gradient(geometry, input, gradient)
     }
