@@ -1,6 +1,6 @@
 //! What the convolutions of the published network reach of what this machine can do:
-//! `cargo bench -p crossfix-kernels --bench peak -- [THREADS [REPEATS]] [narrow]`, where `narrow`
-//! keeps to AVX2.
+//! `cargo bench -p crossfix-kernels --bench peak -- [THREADS [REPEATS]] [narrow]
+//! [only=NAME]`, where `narrow` keeps to AVX2 and NAME is part of a shape's name.
 //!
 //! The peak is that of independent fused multiply-adds in the widest vectors that the run-time
 //! choice takes, on as many threads; bandwidth is that of a copy between arrays as large as the
@@ -40,7 +40,12 @@ fn report(threads: usize, repeats: usize) {
         "{:30} {:>8} {:>5} {:>4} {:>9} {:>5} {:>4} {:>9} {:>5} {:>4}",
         "GFLOP/s", "forward", "peak", "roof", "input", "peak", "roof", "weight", "peak", "roof"
     );
+    let only = std::env::args().filter_map(|a| Some(a.strip_prefix("only=")?.to_owned()));
+    let only: Vec<String> = only.collect();
     for shape in SHAPES {
+        if !only.is_empty() && !only.iter().any(|only| shape.name().contains(only)) {
+            continue;
+        }
         let input_len: usize = shape.input().iter().product();
         let weight_len: usize = shape.weight().iter().product();
         let bandwidth = copy_bandwidth(input_len, shape.output_len(), repeats);

@@ -18,16 +18,15 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
     let mut state = seed
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
         .wrapping_add(0x1234_5678_9abc_def1);
-    let data = (0..shape.iter().product::<usize>())
-        .map(|_| {
-            // splitmix64 (Steele, Lea, Flood 2014)
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        })
-        .collect();
+    let mut data = crate::buffer::any(shape.iter().product());
+    data.fill_with(|| {
+        // splitmix64 (Steele, Lea, Flood 2014)
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    });
     Tensor::from_parts(data, shape)
 }
 
