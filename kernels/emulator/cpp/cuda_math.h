@@ -39,6 +39,9 @@ CROSSFIX_INLINE int __float_as_int(float x) { return crossfix_bits<int>(x); }
 CROSSFIX_INLINE unsigned __float_as_uint(float x) { return crossfix_bits<unsigned>(x); }
 CROSSFIX_INLINE float __int_as_float(int x) { return crossfix_bits<float>(x); }
 CROSSFIX_INLINE float __uint_as_float(unsigned x) { return crossfix_bits<float>(x); }
+CROSSFIX_INLINE double __hiloint2double(int high, int low) {
+    return crossfix_bits<double>(uint64_t(uint32_t(high)) << 32 | uint32_t(low));
+}
 CROSSFIX_INLINE int __float2int_rn(float x) { return int(std::nearbyint(x)); }
 CROSSFIX_INLINE int __float2int_rd(float x) { return int(std::floor(x)); }
 CROSSFIX_INLINE int __float2int_rz(float x) { return int(x); }

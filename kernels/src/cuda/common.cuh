@@ -18,6 +18,9 @@ __device__ __forceinline__ float* buffer_at(const unsigned words[2]) {
     return reinterpret_cast<float*>(static_cast<unsigned long long>(words[1]) << 32 | words[0]);
 }
 
+// The double whose bits came in a kernel's parameters, low half first.
+__device__ __forceinline__ double double_of(const unsigned words[2]) { return __hiloint2double(int(words[1]), int(words[0])); }
+
 // Index of the thread in its block, whatever the block's shape.
 __device__ __forceinline__ unsigned thread_of_block() {
     return threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);

@@ -315,6 +315,12 @@ pub(crate) fn pixel_block(maps: usize, channels: usize, pixels: usize) -> [u32; 
     [across as u32, deep as u32, 1]
 }
 
+/// A double as kernels take it, low half first: `double_of` in `common.cuh`.
+pub(crate) fn double(value: f64) -> [u32; 2] {
+    let bits = value.to_bits();
+    [bits as u32, (bits >> 32) as u32]
+}
+
 /// A number of elements as kernels count them.
 ///
 /// # Errors

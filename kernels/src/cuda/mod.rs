@@ -33,7 +33,9 @@ pub use driver::{
 };
 pub(crate) use launch::AddressWords;
 pub use launch::{Launch, Parameters, Word};
-pub(crate) use launch::{THREADS, count, divider, pack, parameters, pixel_block, plane_block};
+pub(crate) use launch::{
+    THREADS, count, divider, double, pack, parameters, pixel_block, plane_block,
+};
 pub use pool::PoolUse;
 pub use product::{Matrix, Product};
 pub use profile::Timed;

@@ -9,6 +9,7 @@ pub const COMMON: &str = include_str!("common.cuh");
 /// All kernels' files.
 pub fn sources() -> Vec<&'static Source> {
     vec![
+        &ops::absolute_error::SOURCE,
         &ops::batch_norm::SOURCE,
         &ops::collapse_rows::SOURCE,
         &ops::column_attention::on_cuda::SOURCE,
@@ -22,6 +23,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::elementwise::SOURCE,
         &ops::gather_channels::SOURCE,
         &ops::global_mean_pool::SOURCE,
+        &ops::grid_columns::SOURCE,
         &ops::grid_sample::on_cuda::SOURCE,
         &ops::heatmap_cross_entropy::SOURCE,
         &ops::l2_normalise::SOURCE,
@@ -31,6 +33,9 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::max_pool2d::SOURCE,
         &ops::normalise_images::SOURCE,
         &ops::orientation_loss::SOURCE,
+        &ops::panorama_grid::SOURCE,
+        &ops::plane_grid::SOURCE,
+        &ops::replace_beyond::SOURCE,
         &ops::roll::SOURCE,
         &ops::rolled_matching::on_cuda::SOURCE,
         &ops::sample_normalise::cuda::SOURCE,
@@ -42,6 +47,7 @@ pub fn sources() -> Vec<&'static Source> {
         &ops::spatial_correlation::spectra_on_cuda::SOURCE,
         &ops::squeeze_excite::SOURCE,
         &ops::total::SOURCE,
+        &ops::uncertainty_weighted::SOURCE,
         &ops::upsample2x::SOURCE,
         &ops::weighted_info_nce::SOURCE,
         &ops::window_attention::on_cuda::SOURCE,

@@ -22,7 +22,7 @@ const OP: &str = "soft_margin_triplet";
 /// # Errors
 /// [`Error::Shape`] when the shapes do not fit; [`Error::Argument`] when a place does not exist; on
 /// a device [`Error::Cuda`] while a step is being recorded, because its replays would look at the
-/// same places.
+/// same places: see [`soft_margin_triplet_at`].
 ///
 /// # Source
 /// CVM-Net (Hu et al. 2018), equation 5, the weighted soft-margin loss; slope 10 in GGCVT.
@@ -32,30 +32,57 @@ pub fn soft_margin_triplet(
     places: &[[usize; 2]],
     slope: f32,
 ) -> Result<Tensor> {
-    let (n, rows, columns) = match *distances.shape() {
-        [n, rows, columns] if n > 0 && rows * columns > 1 => (n, rows, columns),
-        _ => {
-            let expected = "[N, rows, columns], at least two places";
-            return Err(Error::shape(OP, "distances", expected, distances.shape()));
-        }
-    };
-    if places.len() != n {
-        return Err(Error::shape(
-            OP,
-            "one place for each sample",
-            n,
-            places.len(),
-        ));
-    }
+    let [_, rows, columns] = dims(distances)?;
+    let places = place_numbers(places, [rows, columns])?;
+    soft_margin_triplet_at(tape, distances, &places.to(&distances.device())?, slope)
+}
+
+/// Places of maps of this size, as the tensor that [`soft_margin_triplet_at`] takes.
+///
+/// # Shapes
+/// Pairs [row, column]; returns `[N]`.
+///
+/// # Errors
+/// [`Error::Argument`] when a place does not exist.
+pub fn place_numbers(places: &[[usize; 2]], [rows, columns]: [usize; 2]) -> Result<Tensor> {
     let outside = |place: &&[usize; 2]| place[0] >= rows || place[1] >= columns;
     if let Some(place) = places.iter().find(outside) {
         let what = format!("place {place:?} lies outside {rows} rows and {columns} columns");
         return Err(Error::argument(OP, what));
     }
-    let indices: Vec<usize> = places.iter().map(|[r, c]| r * columns + c).collect();
-    if let Device::Cuda(cuda) = distances.device() {
-        return on_cuda(tape, &cuda, distances, &indices, slope);
+    // Whole numbers below 2^24 are exact in f32.
+    if rows * columns >= 1 << 24 {
+        let what = format!("{rows} rows and {columns} columns are too many to number");
+        return Err(Error::argument(OP, what));
     }
+    let numbers = places.iter().map(|[r, c]| (r * columns + c) as f32);
+    Tensor::new(numbers.collect(), &[places.len()])
+}
+
+/// As [`soft_margin_triplet`] at places that are a tensor, so that they can be an input of a
+/// recorded step. No gradient flows to them. A number that is no place means the nearest that is.
+///
+/// # Shapes
+/// `distances` `[N, rows, columns]`, more than one place; `places` `[N]` of [`place_numbers`];
+/// returns a scalar.
+///
+/// # Errors
+/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the two lie on different
+/// devices, [`Error::Cuda`].
+pub fn soft_margin_triplet_at(
+    tape: &mut Tape,
+    distances: &Tensor,
+    places: &Tensor,
+    slope: f32,
+) -> Result<Tensor> {
+    let [n, rows, columns] = dims(distances)?;
+    places.expect_shape(OP, "one place for each sample", &[n])?;
+    if let Device::Cuda(cuda) = Device::common(OP, &[distances, places])? {
+        return on_cuda(tape, &cuda, distances, places, slope);
+    }
+    let last = rows * columns - 1;
+    let places = places.data().iter();
+    let indices: Vec<usize> = places.map(|place| (*place as usize).min(last)).collect();
     let loss = cpu::forward(distances.data(), &indices, slope);
     let mut output = Tensor::scalar(loss);
     let saved = tape.needs_gradient(&[distances]).then(|| distances.clone());
@@ -65,6 +92,16 @@ pub fn soft_margin_triplet(
         Ok(vec![Some(Tensor::from_parts(data, distances.shape()))])
     });
     Ok(output)
+}
+
+fn dims(distances: &Tensor) -> Result<[usize; 3]> {
+    match *distances.shape() {
+        [n, rows, columns] if n > 0 && rows * columns > 1 => Ok([n, rows, columns]),
+        _ => {
+            let expected = "[N, rows, columns], at least two places";
+            Err(Error::shape(OP, "distances", expected, distances.shape()))
+        }
+    }
 }
 
 mod cpu {
@@ -139,28 +176,27 @@ fn on_cuda(
     tape: &mut Tape,
     cuda: &Cuda,
     distances: &Tensor,
-    places: &[usize],
+    places: &Tensor,
     slope: f32,
 ) -> Result<Tensor> {
     count(OP, distances.len())?;
     let samples = places.len();
+    let places = places.detach();
     let wrong = (distances.len() - samples) as f32;
     let parameters = TripletParameters {
         length: (distances.len() / samples) as u32,
         slope,
         scale: slope / wrong,
     };
-    let places: Vec<u32> = places.iter().map(|place| *place as u32).collect();
-    let places = cuda.upload(&places)?;
     let mut sums = cuda.any::<f64>(samples)?;
     // SAFETY: soft_margin_triplet_forward(distances, places, sums, TripletParameters): one block
-    // for each sample, guarding its index by `length`; each place is below that (checked by the
-    // caller), and there is one sum for each sample.
+    // for each sample, guarding its index by `length`, below which it moves each place; one place
+    // and one sum for each sample.
     unsafe {
         Launch::new(&FORWARD)
             .grid([samples, 1, 1])
             .input(distances.buffer())
-            .input(&places)
+            .input(places.buffer())
             .output(&mut sums)
             .parameters(&parameters)
             .enqueue(cuda)?;
@@ -178,7 +214,7 @@ fn on_cuda(
             Launch::new(&BACKWARD)
                 .grid([samples, 1, 1])
                 .input(distances.buffer())
-                .input(&places)
+                .input(places.buffer())
                 .input(gradient.buffer())
                 .output(&mut result)
                 .parameters(&parameters)
@@ -232,6 +268,18 @@ mod tests {
         let x = Tensor::new(vec![1e4, -1e4, 0.0], &[1, 1, 3]).unwrap();
         let loss = soft_margin_triplet(&mut Tape::inference(), &x, &[[0, 0]], 10.0).unwrap();
         assert_close(loss.data(), &[1.5e5], 1e-5);
+    }
+
+    #[test]
+    fn a_number_that_is_no_place_means_the_nearest() {
+        let x = noise(&[3, 2, 3], 1);
+        let at = |places: Vec<f32>| {
+            let places = Tensor::new(places, &[3]).unwrap();
+            let loss = soft_margin_triplet_at(&mut Tape::inference(), &x, &places, 2.0);
+            loss.unwrap().into_data()
+        };
+        assert_eq!(at(vec![-1.0, 6.0, f32::NAN]), at(vec![0.0, 5.0, 0.0]));
+        assert_ne!(at(vec![0.0, 5.0, 0.0]), at(vec![0.0, 4.0, 0.0]));
     }
 
     #[test]

@@ -190,6 +190,7 @@ fn worst(got: &Tensor, expected: &Tensor) -> f32 {
 /// All cases, operation by operation.
 pub fn cases() -> Vec<Case> {
     let of_each = [
+        ops::absolute_error::cases,
         ops::add::cases,
         ops::batch_norm::cases,
         ops::collapse_rows::cases,
@@ -203,6 +204,7 @@ pub fn cases() -> Vec<Case> {
         ops::gather_channels::cases,
         ops::gelu::cases,
         ops::global_mean_pool::cases,
+        ops::grid_columns::cases,
         ops::grid_sample::on_cuda::cases,
         ops::heatmap_cross_entropy::cases,
         ops::l2_normalise::cases,
@@ -212,7 +214,10 @@ pub fn cases() -> Vec<Case> {
         ops::max_pool2d::cases,
         ops::normalise_images::cases,
         ops::orientation_loss::cases,
+        ops::panorama_grid::cases,
+        ops::plane_grid::cases,
         ops::relu::cases,
+        ops::replace_beyond::cases,
         ops::reshape::cases,
         ops::roll::cases,
         ops::rolled_matching::on_cuda::cases,
@@ -226,6 +231,7 @@ pub fn cases() -> Vec<Case> {
         ops::softmax::cases,
         ops::spatial_correlation::on_cuda::cases,
         ops::squeeze_excite::cases,
+        ops::uncertainty_weighted::cases,
         ops::upsample2x::cases,
         ops::weighted_info_nce::cases,
         ops::window_attention::on_cuda::cases,
