@@ -9,7 +9,7 @@ mod profiles;
 pub(crate) use profiles::Profiles;
 
 use crate::model::{CcvpeSpec, ModelError, Prediction};
-use crossfix_kernels::{Device, Tape, Tensor, ops};
+use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 use serde::{Deserialize, Serialize};
 
 /// Where a camera is in its aerial image, and how its ground image was turned.
@@ -260,10 +260,27 @@ pub(crate) struct LossTerms {
     pub total: Tensor,
     /// InfoNCE of each supervised level.
     pub info_nce: Vec<Tensor>,
+    /// Sum of the levels' triplets.
+    pub triplet: Option<Tensor>,
     /// Cross entropy of the heatmap.
     pub heatmap: Option<Tensor>,
     /// Orientation loss.
     pub orientation: Option<Tensor>,
+}
+
+impl LossTerms {
+    /// Waits for the values.
+    pub fn read(self) -> KernelResult<Loss> {
+        let item = |term: Option<Tensor>| term.map(|term| term.item()).transpose();
+        let info_nce = self.info_nce.iter().map(Tensor::item);
+        Ok(Loss {
+            info_nce: info_nce.collect::<KernelResult<_>>()?,
+            triplet: item(self.triplet)?,
+            heatmap: item(self.heatmap)?,
+            orientation: item(self.orientation)?,
+            total: self.total,
+        })
+    }
 }
 
 /// The loss of `prediction` for a batch whose poses are `targets`.
@@ -290,18 +307,7 @@ pub fn loss(
             .targets()?,
     };
     let terms = loss_terms(tape, spec, prediction, &targets, config)?;
-    let item = |term: Option<Tensor>| term.map(|term| term.item()).transpose();
-    Ok(Loss {
-        info_nce: terms
-            .info_nce
-            .iter()
-            .map(Tensor::item)
-            .collect::<Result<_, _>>()?,
-        triplet: None,
-        heatmap: item(terms.heatmap)?,
-        orientation: item(terms.orientation)?,
-        total: terms.total,
-    })
+    Ok(terms.read()?)
 }
 
 /// As [`loss`], against targets that lie beside the prediction, without reading any value.
@@ -363,6 +369,7 @@ pub(crate) fn loss_terms(
     Ok(LossTerms {
         total,
         info_nce,
+        triplet: None,
         heatmap,
         orientation,
     })

@@ -16,12 +16,13 @@ mod sight;
 use super::graph::{Graph, Kernel, Value};
 use super::network::Network;
 use crate::model::ggcvt::cross_view::TEMPERATURE;
-use crate::model::ggcvt::projection::{Maps, panorama_grid};
+use crate::model::ggcvt::projection::{Maps, panorama};
 use crate::model::ggcvt::{Camera, DISTANCE_EPSILON, LENGTH_EPSILON};
 use crate::model::layers::Conv;
 use crate::model::parameters::{ParameterId, Parameters};
 use crate::model::vgg::{Decoder, Vgg};
 use crate::model::{Ggcvt, GgcvtSpec, ModelError};
+use crossfix_kernels::{Tensor, ops};
 use rotation::Views;
 use sight::{Look, Pinhole, Places};
 use tract_onnx::pb::tensor_proto::DataType;
@@ -168,29 +169,18 @@ impl Translation<'_> {
 
     /// Cells and the ground features below them.
     fn maps(&self, level: usize) -> Maps {
-        let ground = [self.spec.ground_rows, self.spec.ground_columns];
-        Maps {
-            side: self.spec.sides()[level],
-            ground: ground.map(|length| length / (8 >> level)),
-        }
+        Maps::new(self.spec, level)
     }
 
     fn panorama_looks(&self) -> Result<Vec<Look>, ModelError> {
         let mut looks = Vec::with_capacity(3);
         for level in 0..3 {
             let maps = self.maps(level);
-            let Camera::Panorama {
-                height_m,
-                metres_per_pixel,
-                top_deg,
-                span_deg,
-            } = self.spec.camera
-            else {
+            let Some(panorama) = panorama(self.spec, level) else {
                 unreachable!("asked for panoramas alone")
             };
-            let cell_m = metres_per_pixel * self.spec.aerial_px as f64 / maps.side as f64;
-            let edges = [top_deg, span_deg].map(f64::to_radians);
-            let grid = panorama_grid(maps, &[cell_m], &[0.0], height_m, edges)?;
+            let view = vec![self.spec.metres_per_pixel() as f32, 0.0];
+            let grid = ops::panorama_grid(&Tensor::new(view, &[1, 2])?, &panorama)?;
             let places = Places::Known(grid.data().as_chunks::<2>().0.to_vec());
             looks.push(Look {
                 level,

@@ -7,7 +7,7 @@ use super::{
     LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, directions, orientation_shares,
     supervised, supervised_bins,
 };
-use crate::model::{CcvpeSpec, ModelError};
+use crate::model::{CcvpeSpec, ModelError, Told};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
 
 /// Column profile `[N, width]`, row profile `[N, height]`, weights `[N, channels]` of one map.
@@ -19,6 +19,8 @@ pub(crate) struct Profiles {
     levels: Vec<Separable>,
     map: Option<Separable>,
     directions: Option<Tensor>,
+    /// Whether the map is the heatmap's too, or the orientation's alone.
+    weighs_heatmap: bool,
 }
 
 impl Profiles {
@@ -75,12 +77,18 @@ impl Profiles {
             directions: (config.orientation > 0.0)
                 .then(|| directions(targets))
                 .transpose()?,
+            weighs_heatmap: config.heatmap > 0.0,
         })
     }
 
-    /// Levels that they are of.
-    pub fn levels(&self) -> usize {
-        self.levels.len()
+    /// Which values a loss against them consists of.
+    pub fn told(&self) -> Told {
+        Told {
+            info_nce: self.levels.len(),
+            triplet: false,
+            heatmap: self.weighs_heatmap,
+            orientation: self.directions.is_some(),
+        }
     }
 
     /// The same on a device.
@@ -107,6 +115,7 @@ impl Profiles {
             levels: levels.collect(),
             map: self.map.as_ref().map(|_| [next(), next(), next()]),
             directions: self.directions.as_ref().map(|_| next()),
+            weighs_heatmap: self.weighs_heatmap,
         }
     }
 

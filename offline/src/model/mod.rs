@@ -24,7 +24,7 @@ pub use ggcvt::{Ggcvt, GgcvtSpec, View as GroundView};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
-pub(crate) use recordable::{Given, Prepared, Recordable};
+pub(crate) use recordable::{Given, Prepared, Recordable, Told};
 pub use spec::CcvpeSpec;
 
 use crate::adapt::AdaptConfig;

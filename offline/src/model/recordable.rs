@@ -1,7 +1,7 @@
 //! Training steps that a device records once and replays: all that differs from step to step is a
 //! tensor among the step's inputs, of the same shape every time.
 
-use super::{Ccvpe, CrossViewModel, Input, ModelError, normalise};
+use super::{Ccvpe, CrossViewModel, Input, ModelError, ggcvt, normalise};
 use crate::loss::{LossTerms, PoseTarget, Profiles, loss_terms};
 use crate::train::FitConfig;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
@@ -26,7 +26,8 @@ pub(crate) trait Recordable: CrossViewModel {
     /// are. Reads no value.
     ///
     /// # Errors
-    /// [`ModelError::Kernel`] when the device fails or `prepared` is another network's.
+    /// [`ModelError::Kernel`] when the device fails, [`ModelError::Input`] when `prepared` is another
+    /// network's or the loss weighs what the network lacks.
     fn step_loss(
         &mut self,
         tape: &mut Tape,
@@ -35,7 +36,7 @@ pub(crate) trait Recordable: CrossViewModel {
     ) -> Result<LossTerms, ModelError>;
 }
 
-/// What a pass takes besides the network's numbers.
+/// What a pass of CCVPE takes besides its numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     /// `[N, 3, rows, columns]`: normalised for a pass, values 0 to 255 among a step's inputs.
@@ -81,20 +82,44 @@ impl Given {
 
 /// What a training step takes besides the network's numbers.
 #[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    given: Given,
-    profiles: Profiles,
+pub(crate) enum Prepared {
+    Ccvpe { given: Given, profiles: Profiles },
+    Ggcvt(ggcvt::Prepared),
+}
+
+/// Which values a loss consists of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// Levels whose `InfoNCE` is in it.
+    pub info_nce: usize,
+    pub triplet: bool,
+    pub heatmap: bool,
+    pub orientation: bool,
+}
+
+impl Told {
+    /// How many.
+    pub fn count(self) -> usize {
+        let others = [self.triplet, self.heatmap, self.orientation];
+        self.info_nce + others.into_iter().filter(|has| *has).count()
+    }
 }
 
 impl Prepared {
-    /// Levels that the loss supervises.
-    pub fn levels(&self) -> usize {
-        self.profiles.levels()
+    /// Which values the loss consists of.
+    pub fn told(&self) -> Told {
+        match self {
+            Self::Ccvpe { profiles, .. } => profiles.told(),
+            Self::Ggcvt(prepared) => prepared.told(),
+        }
     }
 
     /// All tensors, in an order that [`Prepared::like`] knows.
-    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        self.given.tensors().chain(self.profiles.tensors())
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Ccvpe { given, profiles } => given.tensors().chain(profiles.tensors()).collect(),
+            Self::Ggcvt(prepared) => prepared.tensors().collect(),
+        }
     }
 
     /// The same from other tensors, in the order of [`Prepared::tensors`].
@@ -102,10 +127,19 @@ impl Prepared {
     /// # Panics
     /// When there are too few.
     pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
-        let given = self.given.like(tensors);
-        let profiles = self.profiles.like(tensors);
-        Self { given, profiles }
+        match self {
+            Self::Ccvpe { given, profiles } => Self::Ccvpe {
+                given: given.like(tensors),
+                profiles: profiles.like(tensors),
+            },
+            Self::Ggcvt(prepared) => Self::Ggcvt(prepared.like(tensors)),
+        }
     }
+}
+
+/// What was prepared is another network's.
+pub(super) fn other_network() -> ModelError {
+    ModelError::Input("a step that another network prepared".into())
 }
 
 impl Recordable for Ccvpe {
@@ -117,7 +151,7 @@ impl Recordable for Ccvpe {
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         input.check(self.spec())?;
-        Ok(Prepared {
+        Ok(Prepared::Ccvpe {
             given: self.given(input, drop_connect)?,
             profiles: Profiles::new(self.spec(), targets, &config.loss)?,
         })
@@ -129,16 +163,19 @@ impl Recordable for Ccvpe {
         prepared: &Prepared,
         config: &FitConfig,
     ) -> Result<LossTerms, ModelError> {
+        let Prepared::Ccvpe { given, profiles } = prepared else {
+            return Err(other_network());
+        };
         let spec = self.spec().clone();
         let batch_norm = config.batch_norm_mode();
         let given = Given {
-            ground: normalise(&prepared.given.ground)?,
-            aerial: normalise(&prepared.given.aerial)?,
-            ..prepared.given.clone()
+            ground: normalise(&given.ground)?,
+            aerial: normalise(&given.aerial)?,
+            ..given.clone()
         };
         let extent = config.extent(self.describe());
         let prediction = self.pass(tape, &given, batch_norm, extent, None)?;
-        let targets = prepared.profiles.targets()?;
+        let targets = profiles.targets()?;
         loss_terms(tape, &spec, &prediction, &targets, &config.loss)
     }
 }

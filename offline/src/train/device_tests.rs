@@ -1,6 +1,8 @@
 //! Training on a device, here the emulator: recorded steps have the bits of launched ones, and
 //! what happens to a run on the processor happens to it on a device.
 
+mod ggcvt;
+
 use super::fit::{Order, fit_how};
 use super::*;
 use crate::dataset::samples::{Job, Samples, Shown};
@@ -69,16 +71,33 @@ fn tiny_front() -> CcvpeSpec {
 /// Noise with poses. One sample may be broken; and somebody may be called with the number of
 /// samples read.
 struct Noise<'a> {
-    spec: &'a CcvpeSpec,
+    spec: ModelSpec,
+    orientation_bins: usize,
+    /// How each sample was seen.
+    view: Box<dyn Fn(usize) -> GroundView + Sync>,
     broken: Option<usize>,
     read: AtomicU64,
     watch: Box<dyn Fn(u64) + Sync + 'a>,
 }
 
-impl<'a> Noise<'a> {
-    fn new(spec: &'a CcvpeSpec) -> Self {
+impl Noise<'_> {
+    fn new(spec: &CcvpeSpec) -> Self {
+        let panorama = GroundView::Panorama {
+            metres_per_pixel: spec.metres_per_pixel,
+            turn_rad: 0.0,
+        };
+        Self::of(spec.describe(), spec.orientation_bins, move |_| panorama)
+    }
+
+    fn of(
+        spec: ModelSpec,
+        orientation_bins: usize,
+        view: impl Fn(usize) -> GroundView + Sync + 'static,
+    ) -> Self {
         Self {
             spec,
+            orientation_bins,
+            view: Box::new(view),
             broken: None,
             read: AtomicU64::new(0),
             watch: Box::new(|_| {}),
@@ -105,7 +124,7 @@ impl Samples for Noise<'_> {
             if self.broken == Some(index) {
                 ground[7] = f32::NAN;
             }
-            let side = self.spec.heatmap_side() as f64;
+            let side = self.spec.heatmap.side as f64;
             let target = PoseTarget {
                 column: side * (0.2 + 0.1 * index as f64),
                 row: side * (0.8 - 0.1 * index as f64),
@@ -113,12 +132,9 @@ impl Samples for Noise<'_> {
             };
             Ok(Shown {
                 target,
-                left_bin: index % self.spec.orientation_bins,
-                view: GroundView::Panorama {
-                    metres_per_pixel: self.spec.metres_per_pixel,
-                    turn_rad: 0.0,
-                },
-                metres_per_cell: self.spec.metres_per_cell(),
+                left_bin: index % self.orientation_bins,
+                view: (self.view)(index),
+                metres_per_cell: self.spec.heatmap.metres_per_cell,
                 camera: [target.column, target.row],
             })
         })
@@ -168,12 +184,12 @@ fn network(spec: &CcvpeSpec, device: &Device, seed: u64) -> Ccvpe {
     model
 }
 
-fn numbers(model: &Ccvpe) -> Arrays {
+fn numbers(model: &dyn CrossViewModel) -> Arrays {
     arrays_from(model).unwrap()
 }
 
 fn train(
-    model: &mut Ccvpe,
+    model: &mut dyn CrossViewModel,
     samples: &Noise,
     config: &FitConfig,
     folder: Option<&RunFolder>,
@@ -186,7 +202,12 @@ fn train(
     )
 }
 
-fn plain(model: &mut Ccvpe, samples: &Noise, config: &FitConfig, may_record: bool) -> Vec<f32> {
+fn plain(
+    model: &mut dyn CrossViewModel,
+    samples: &Noise,
+    config: &FitConfig,
+    may_record: bool,
+) -> Vec<f32> {
     let never = Interrupt::default();
     let fitted = train(model, samples, config, None, false, &never, may_record);
     fitted.unwrap().losses

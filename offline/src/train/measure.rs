@@ -8,8 +8,8 @@ use super::{FitConfig, TrainError};
 use crate::dataset::samples::{Batch, Shown};
 use crate::loss::PoseTarget;
 use crate::model::{
-    Ccvpe, CcvpeSpec, CrossViewModel, Extent, ForwardOptions, GroundView, Input, ModelError,
-    Recordable,
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundView, Input, ModelError,
+    ModelSpec, NetworkSpec, Recordable,
 };
 use crossfix_kernels::cuda::{Cuda, Step, Timed};
 use crossfix_kernels::optim::Adam;
@@ -30,13 +30,30 @@ pub struct Measured {
 }
 
 /// A batch of reproducible images, the camera near the middle.
-fn batch_of(spec: &CcvpeSpec, samples: usize) -> Result<Batch, ModelError> {
+fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
     let noise = |shape: &[usize]| {
         let count = shape.iter().product::<usize>();
         let values = (0..count).map(|i| (i * 7919 % 256) as f32).collect();
         Tensor::new(values, shape)
     };
-    let middle = spec.heatmap_side() as f64 / 2.0;
+    let view = match spec.camera {
+        // Of a field of view of 90 degrees, as far as the network is concerned.
+        GroundCamera::CalibratedPinhole { .. } => GroundView::Pinhole {
+            camera: [
+                spec.ground_columns,
+                spec.ground_columns,
+                spec.ground_columns,
+                spec.ground_rows,
+            ]
+            .map(|length| length as f64 / 2.0),
+            heading: Some(0.1),
+        },
+        _ => GroundView::Panorama {
+            metres_per_pixel: spec.metres_per_pixel,
+            turn_rad: 0.0,
+        },
+    };
+    let middle = spec.heatmap.side as f64 / 2.0;
     let shown = |index: usize| Shown {
         target: PoseTarget {
             column: middle + index as f64,
@@ -44,20 +61,17 @@ fn batch_of(spec: &CcvpeSpec, samples: usize) -> Result<Batch, ModelError> {
             residual_rad: 0.1,
         },
         left_bin: 0,
-        view: GroundView::Panorama {
-            metres_per_pixel: spec.metres_per_pixel,
-            turn_rad: 0.0,
-        },
-        metres_per_cell: spec.metres_per_cell(),
+        view,
+        metres_per_cell: spec.heatmap.metres_per_cell,
         camera: [middle, middle],
     };
-    let left_bins = if spec.ground_left_bin { samples } else { 0 };
+    let left_bins = if spec.ground_left_bin() { samples } else { 0 };
     Ok(Batch {
         input: Input {
             ground: noise(&[samples, 3, spec.ground_rows, spec.ground_columns])?,
             aerial: noise(&[samples, 3, spec.aerial_px, spec.aerial_px])?,
             ground_left_bin: vec![0; left_bins],
-            views: Vec::new(),
+            views: vec![view; samples],
         },
         shown: (0..samples).map(shown).collect(),
     })
@@ -74,11 +88,11 @@ fn held(cuda: &Cuda) -> usize {
 /// # Errors
 /// [`TrainError::Model`] when the device fails, [`TrainError::NotFinite`] when the loss does.
 pub fn training(
-    model: &mut Ccvpe,
+    model: &mut dyn CrossViewModel,
     config: &FitConfig,
     steps: usize,
 ) -> Result<Measured, TrainError> {
-    let batch = batch_of(&model.spec().clone(), config.batch)?;
+    let batch = batch_of(model.describe(), config.batch)?;
     let mut adam = Adam::default();
     let mut losses = Vec::new();
     let rate = config.learning_rate;
@@ -109,6 +123,7 @@ pub fn training(
             losses,
         });
     };
+    let model = recordable(model)?;
     let mut recorded = Recorded::begin(&cuda, model, &mut adam, &batch, config, None)?;
     for _ in 0..2 {
         note(recorded.enqueue(model, &mut adam, &batch, config, rate, None)?)?;
@@ -129,12 +144,18 @@ pub fn training(
     })
 }
 
+fn recordable(model: &mut dyn CrossViewModel) -> Result<&mut dyn Recordable, ModelError> {
+    let preset = model.describe().preset.clone();
+    let wrong = || ModelError::Input(format!("the steps of {preset} are not recorded"));
+    model.recordable().ok_or_else(wrong)
+}
+
 /// Times `rounds` forward passes of `samples` samples over the whole network, after three.
 ///
 /// # Errors
 /// [`ModelError::Kernel`] when the device fails.
 pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Measured, ModelError> {
-    let batch = batch_of(&model.spec().clone(), samples)?;
+    let batch = batch_of(model.describe(), samples)?;
     let options = || ForwardOptions::evaluation(Extent::Everything);
     model.forward(&mut Tape::inference(), &batch.input, options())?;
     let Device::Cuda(cuda) = model.parameters().device() else {
@@ -187,21 +208,26 @@ pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Mea
 ///
 /// # Errors
 /// As [`training`].
-pub fn profile(model: &mut Ccvpe, config: &FitConfig) -> Result<Vec<Timed>, TrainError> {
+pub fn profile(
+    model: &mut dyn CrossViewModel,
+    config: &FitConfig,
+) -> Result<Vec<Timed>, TrainError> {
     let Device::Cuda(cuda) = model.parameters().device() else {
         return Ok(Vec::new());
     };
-    let batch = batch_of(&model.spec().clone(), config.batch)?;
+    let batch = batch_of(model.describe(), config.batch)?;
     let mut adam = Adam::default();
     let rate = config.learning_rate;
     // Compiles, uploads tables, fills the pool.
     for _ in 0..2 {
         one_step(model, &mut adam, &batch, config, rate, None)?;
     }
+    let model = recordable(model)?;
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
     let prepared = model.prepare(&batch.input, &targets, config, None)?;
     let device = Device::Cuda(cuda.clone());
-    let moved = prepared.tensors().map(|tensor| tensor.to(&device));
+    let moved = prepared.tensors().into_iter();
+    let moved = moved.map(|tensor| tensor.to(&device));
     let moved = moved
         .collect::<Result<Vec<_>, _>>()
         .map_err(ModelError::from)?;
@@ -228,16 +254,16 @@ pub fn profile(model: &mut Ccvpe, config: &FitConfig) -> Result<Vec<Timed>, Trai
 /// # Errors
 /// As [`training`].
 pub fn compare(
-    spec: &CcvpeSpec,
+    table: &NetworkSpec,
     config: &FitConfig,
     device: &Device,
     steps: usize,
 ) -> Result<Vec<[f32; 2]>, TrainError> {
     let losses = |device: &Device| -> Result<Vec<f32>, TrainError> {
-        let mut model = Ccvpe::new(spec.clone(), 1)?;
+        let mut model = table.build(1)?;
         let parameters = model.parameters_mut();
         parameters.move_to(device).map_err(ModelError::from)?;
-        Ok(training(&mut model, config, steps)?.losses)
+        Ok(training(&mut *model, config, steps)?.losses)
     };
     let (here, there) = (losses(&Device::Cpu)?, losses(device)?);
     Ok(here.into_iter().zip(there).map(|(h, t)| [h, t]).collect())

@@ -7,7 +7,7 @@
 use super::FitConfig;
 use crate::dataset::samples::Batch;
 use crate::loss::PoseTarget;
-use crate::model::{ModelError, Prepared, Recordable};
+use crate::model::{ModelError, Prepared, Recordable, Told};
 use crossfix_kernels::cuda::{Cuda, Step};
 use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
@@ -28,9 +28,8 @@ pub(super) struct Recorded {
     read: u64,
     /// Asked for, not waited for yet.
     pending: Option<PendingReport>,
-    /// How many of the values of a step are InfoNCE of levels, and whether the others are there.
-    levels: usize,
-    has: [bool; 2],
+    /// What the values of a step are, behind the loss.
+    told: Told,
 }
 
 /// How one step went.
@@ -67,6 +66,7 @@ fn row(terms: &crate::loss::LossTerms) -> Result<Tensor, crossfix_kernels::Error
     let tape = &mut Tape::inference();
     let one = |tape: &mut Tape, term: &Tensor| ops::reshape(tape, &term.detach(), &[1, 1, 1, 1]);
     let all = [&terms.total].into_iter().chain(&terms.info_nce);
+    let all = all.chain(&terms.triplet);
     let all = all.chain(&terms.heatmap).chain(&terms.orientation);
     let all = all
         .map(|term| one(tape, term))
@@ -93,11 +93,10 @@ impl Recorded {
     ) -> Result<Self, ModelError> {
         let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
         let parameters = model.parameters().all().len();
-        let mut inputs: Vec<Tensor> = prepared.tensors().cloned().collect();
+        let mut inputs: Vec<Tensor> = prepared.tensors().into_iter().cloned().collect();
         inputs.push(Tensor::zeros(&[parameters, 2]));
-        let levels = prepared.levels();
-        let has = [config.loss.heatmap > 0.0, config.loss.orientation > 0.0];
-        let columns = 1 + levels + has.iter().filter(|has| **has).count();
+        let told = prepared.told();
+        let columns = 1 + told.count();
         let statistics = model.parameters().all_statistics();
         let mut guard = Guard::new(cuda, columns, REMEMBERED, parameters, statistics)?;
         // Once outside the recording, which must find all kernels compiled.
@@ -125,8 +124,7 @@ impl Recorded {
             enqueued: 0,
             read: 0,
             pending: None,
-            levels,
-            has,
+            told,
         })
     }
 
@@ -144,7 +142,7 @@ impl Recorded {
         mut drop_connect: Option<ChaCha8Rng>,
     ) -> Result<News, ModelError> {
         let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
-        let mut inputs: Vec<Tensor> = prepared.tensors().cloned().collect();
+        let mut inputs: Vec<Tensor> = prepared.tensors().into_iter().cloned().collect();
         inputs.push(adam.begin_step(rate)?);
         self.step.run(&inputs)?;
         self.enqueued += 1;
@@ -217,14 +215,15 @@ impl Recorded {
 
     fn done(&self, values: &[f32]) -> Done {
         let (gradient_norm, values) = values.split_last().expect("a row has values");
-        let mut rest = values[1 + self.levels..].iter().copied();
-        let [heatmap, orientation] = self.has.map(|has| has.then(|| rest.next()).flatten());
+        let (info_nce, rest) = values[1..].split_at(self.told.info_nce);
+        let mut rest = rest.iter().copied();
+        let mut next = |has: bool| has.then(|| rest.next()).flatten();
         Done {
             total: values[0],
-            info_nce: values[1..=self.levels].to_vec(),
-            triplet: None, // of networks that are not recorded
-            heatmap,
-            orientation,
+            info_nce: info_nce.to_vec(),
+            triplet: next(self.told.triplet),
+            heatmap: next(self.told.heatmap),
+            orientation: next(self.told.orientation),
             gradient_norm: f64::from(*gradient_norm),
         }
     }

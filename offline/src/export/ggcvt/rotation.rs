@@ -26,7 +26,7 @@ impl Translation<'_> {
         iterations: usize,
     ) -> Value {
         let mut pose = self.graph.floats("first_pose", &[1, 3], &[0.0; 3]);
-        let mut runaways = Runaways::new(self, 2 * 3 * iterations);
+        let mut runaways = Runaways::new(3 * iterations);
         for _ in 0..iterations {
             for (level, refiner) in optimiser.levels.iter().enumerate() {
                 let (look, _) = self.pinhole_look(level, pinhole, &pose);
@@ -67,19 +67,16 @@ impl Translation<'_> {
 
 /// Shifts that leave the range get the numbers that an evaluation draws, in its order.
 struct Runaways {
-    draws: Value,
-    /// How many were drawn.
-    drawn: Value,
+    draws: std::vec::IntoIter<f32>,
 }
 
 impl Runaways {
-    fn new(translation: &mut Translation, most: usize) -> Self {
+    fn new(steps: usize) -> Self {
         // Evaluations draw with seed 0.
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let draws: Vec<f32> = (0..most.max(1)).map(|_| rotation::draw(&mut rng)).collect();
+        let draws: Vec<f32> = (0..2 * steps).map(|_| rotation::draw(&mut rng)).collect();
         Self {
-            draws: translation.graph.floats("draws", &[draws.len()], &draws),
-            drawn: translation.graph.floats("none_drawn", &[1], &[0.0]),
+            draws: draws.into_iter(),
         }
     }
 
@@ -89,18 +86,16 @@ impl Runaways {
         let graph = &mut translation.graph;
         let mut parts = Vec::with_capacity(3);
         for at in 0..2 {
+            let draw = self.draws.next().expect("two draws for each step");
             let shift = graph.slice(pose, 1, at, at + 1);
             let far = graph.map("Abs", &shift);
             let far = graph.combine("GreaterOrEqual", &far, &farthest);
             let far = graph.cast(&far, DataType::Float);
             let near = graph.combine("Sub", &one, &far);
-            let index = graph.cast(&self.drawn, DataType::Int64);
-            let draw = graph.gather(&self.draws, &index, 0);
+            let draw = graph.floats(&format!("draw_{draw}"), &[1], &[draw]);
             let draw = graph.combine("Mul", &far, &draw);
             let kept = graph.combine("Mul", &near, &shift);
             parts.push(graph.combine("Add", &kept, &draw));
-            let far = graph.reshape(&far, &[1]);
-            self.drawn = graph.combine("Add", &self.drawn, &far);
         }
         let heading = graph.slice(pose, 1, 2, 3);
         graph.concat(1, &[&parts[0], &parts[1], &heading])

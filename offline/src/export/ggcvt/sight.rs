@@ -8,7 +8,8 @@ use super::super::graph::Value;
 use super::Translation;
 use crate::model::ggcvt::Camera;
 use crate::model::ggcvt::cross_view::COLUMN_NUDGE;
-use crate::model::ggcvt::projection::{Maps, NEAREST_M};
+use crate::model::ggcvt::projection::Maps;
+use crossfix_kernels::ops::NEAREST_M;
 use tract_onnx::pb::tensor_proto::DataType;
 
 /// Where the cells of an overhead map are seen in a ground feature map, row by row.

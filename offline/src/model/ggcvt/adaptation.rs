@@ -12,7 +12,7 @@ use super::loss::{Centre, best_cells, sum};
 use super::spec::GgcvtSpec;
 use super::{GgcvtPrediction, ModelError};
 use crate::loss::LEAST_TARGET;
-use crossfix_kernels::{Tape, Tensor, ops};
+use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 
 /// Constants of the labels and their loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +25,12 @@ pub struct LabelLoss {
     pub threshold: f32,
     /// Levels supervised, coarsest first.
     pub levels: usize,
+}
+
+impl LabelLoss {
+    fn supervised(&self) -> usize {
+        self.levels.clamp(1, 3)
+    }
 }
 
 impl Default for LabelLoss {
@@ -59,6 +65,18 @@ pub fn modes_px(
         .collect())
 }
 
+/// The Gaussian around a mode as the rows or columns of a level see it: the largest value that it
+/// takes within each.
+fn footprint(spec: &GgcvtSpec, level: usize, mode_px: f64, sigma_px: f64) -> Vec<f64> {
+    let places = spec.places()[level];
+    let cell_px = spec.aerial_px as f64 / spec.sides()[level] as f64;
+    let middle = Centre::Trained.index(spec.camera, places);
+    (0..places)
+        .map(|index| ((index as f64 - middle) * cell_px - mode_px).abs() - cell_px / 2.0)
+        .map(|beyond| (-0.5 * (beyond.max(0.0) / sigma_px).powi(2)).exp())
+        .collect()
+}
+
 /// The target of one level for a mode [down, right] in pixels: row-major, largest value at most 1,
 /// and 0 where it is below 1e-12.
 pub fn footprint_target(
@@ -67,22 +85,71 @@ pub fn footprint_target(
     mode_px: [f64; 2],
     sigma_px: f64,
 ) -> Vec<f32> {
-    let places = spec.places()[level];
-    let cell_px = spec.aerial_px as f64 / spec.sides()[level] as f64;
-    let middle = Centre::Trained.index(spec.camera, places);
-    let along = |mode: f64| -> Vec<f64> {
-        (0..places)
-            .map(|index| ((index as f64 - middle) * cell_px - mode).abs() - cell_px / 2.0)
-            .map(|beyond| (-0.5 * (beyond.max(0.0) / sigma_px).powi(2)).exp())
-            .collect()
-    };
-    let [rows, columns] = mode_px.map(along);
+    let [rows, columns] = mode_px.map(|mode| footprint(spec, level, mode, sigma_px));
     let cells = rows
         .iter()
         .flat_map(|row| columns.iter().map(move |column| (row * column) as f32));
     cells
         .map(|value| if value < LEAST_TARGET { 0.0 } else { value })
         .collect()
+}
+
+/// Row profile, column profile and weight of the targets of one level, `[N, places]` twice and
+/// `[N, 1]`: what [`multiplied`] makes the targets of, on a device.
+pub(super) type LabelProfiles = [Tensor; 3];
+
+/// For each supervised level, on the host.
+pub(super) fn label_profiles(
+    spec: &GgcvtSpec,
+    modes_px: &[[f64; 2]],
+    config: &LabelLoss,
+) -> KernelResult<Vec<LabelProfiles>> {
+    let level = |level: usize| {
+        let along = |axis: usize| {
+            let modes = modes_px.iter().map(|mode| mode[axis]);
+            let values = modes.flat_map(|mode| footprint(spec, level, mode, config.sigma_px));
+            let values = values.map(|value| value as f32).collect();
+            Tensor::new(values, &[modes_px.len(), spec.places()[level]])
+        };
+        Ok([
+            along(0)?,
+            along(1)?,
+            Tensor::full(&[modes_px.len(), 1], 1.0),
+        ])
+    };
+    (0..config.supervised()).map(level).collect()
+}
+
+/// The targets `[N, places²]` of profiles, where those lie.
+pub(super) fn multiplied([rows, columns, weights]: &LabelProfiles) -> KernelResult<Tensor> {
+    let maps = ops::separable_maps(columns, rows, weights, LEAST_TARGET)?;
+    let flat = [maps.shape()[0], maps.shape()[1..].iter().product()];
+    ops::reshape(&mut Tape::inference(), &maps, &flat)
+}
+
+/// The targets `[N, places²]` of each supervised level, on `device`.
+pub(super) fn label_targets(
+    spec: &GgcvtSpec,
+    modes_px: &[[f64; 2]],
+    config: &LabelLoss,
+    device: &Device,
+) -> KernelResult<Vec<Tensor>> {
+    if *device != Device::Cpu {
+        // What goes there are profiles, a hundredth of the maps.
+        let profiles = label_profiles(spec, modes_px, config)?;
+        let multiplied = profiles.iter().map(|profiles| {
+            let [rows, columns, weights] = profiles;
+            multiplied(&[rows.to(device)?, columns.to(device)?, weights.to(device)?])
+        });
+        return multiplied.collect();
+    }
+    let targets = (0..config.supervised()).map(|level| {
+        let modes = modes_px.iter();
+        let targets = modes.flat_map(|mode| footprint_target(spec, level, *mode, config.sigma_px));
+        let shape = [modes_px.len(), spec.places()[level].pow(2)];
+        Tensor::new(targets.collect(), &shape)
+    });
+    targets.collect()
 }
 
 /// The weighted InfoNCE of each supervised level.
@@ -96,27 +163,29 @@ pub fn label_losses(
     modes_px: &[[f64; 2]],
     config: &LabelLoss,
 ) -> Result<Vec<Tensor>, ModelError> {
-    let wanted = config.levels.clamp(1, 3);
-    let Some(distances) = prediction.distances.get(..wanted) else {
-        let what = format!("the pass ended before level {}", wanted - 1);
+    let device = prediction.distances.first().map(Tensor::device);
+    let device = device.unwrap_or(Device::Cpu);
+    let targets = label_targets(spec, modes_px, config, &device)?;
+    label_losses_to(tape, prediction, &targets, config)
+}
+
+/// As [`label_losses`], to targets that lie beside the distances.
+pub(super) fn label_losses_to(
+    tape: &mut Tape,
+    prediction: &GgcvtPrediction,
+    targets: &[Tensor],
+    config: &LabelLoss,
+) -> Result<Vec<Tensor>, ModelError> {
+    let Some(distances) = prediction.distances.get(..targets.len()) else {
+        let what = format!("the pass ended before level {}", targets.len() - 1);
         return Err(ModelError::Input(what));
     };
-    let losses = distances.iter().enumerate().map(|(level, distances)| {
-        let shape = [modes_px.len(), spec.places()[level].pow(2)];
+    let losses = distances.iter().zip(targets).map(|(distances, targets)| {
         let scores = ops::scale(tape, distances, -1.0)?;
-        let scores = ops::reshape(tape, &scores, &shape)?;
-        let targets = modes_px
-            .iter()
-            .flat_map(|mode| footprint_target(spec, level, *mode, config.sigma_px));
-        let targets = Tensor::new(targets.collect(), &shape)?.to(&distances.device())?;
+        let scores = ops::reshape(tape, &scores, targets.shape())?;
         let (temperature, threshold) = (config.temperature, config.threshold);
-        Ok(ops::weighted_info_nce(
-            tape,
-            &scores,
-            &targets,
-            temperature,
-            threshold,
-        )?)
+        let loss = ops::weighted_info_nce(tape, &scores, targets, temperature, threshold)?;
+        Ok(loss)
     });
     losses.collect()
 }
@@ -141,6 +210,7 @@ pub fn label_loss(
 mod tests {
     use super::super::spec::preset;
     use super::*;
+    use crossfix_kernels::testing::assert_close;
 
     #[test]
     fn a_target_is_one_where_the_footprint_holds_the_mode() {
@@ -152,6 +222,25 @@ mod tests {
         // The next column to the left begins 2 px beyond the mode: exp(-(2/4)²/2).
         assert!((at(20, 18) - (-0.125f32).exp()).abs() < 1e-6);
         assert!((at(19, 18) - (-0.25f32).exp()).abs() < 1e-6);
+    }
+
+    /// Products of f32 profiles differ from rounded products of f64 ones by two roundings.
+    #[test]
+    fn profiles_multiply_to_the_targets_that_are_drawn() {
+        let spec = preset("ggcvt-compact").unwrap();
+        let modes = [[2.0, -6.0], [-17.3, 30.1]];
+        let config = LabelLoss {
+            levels: 2,
+            ..LabelLoss::default()
+        };
+        let drawn = label_targets(&spec, &modes, &config, &Device::Cpu).unwrap();
+        let profiles = label_profiles(&spec, &modes, &config).unwrap();
+        assert_eq!([drawn.len(), profiles.len()], [2; 2]);
+        for (drawn, profiles) in drawn.iter().zip(&profiles) {
+            let product = multiplied(profiles).unwrap();
+            assert_eq!(product.shape(), drawn.shape());
+            assert_close(product.data(), drawn.data(), 2e-7);
+        }
     }
 
     #[test]

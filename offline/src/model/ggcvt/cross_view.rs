@@ -1,20 +1,20 @@
 //! GGCVT as training and adaptation see it: scores are minus the distances, the heatmap is the
 //! softmax of the finest ones.
 
-use super::adaptation::{LabelLoss, label_losses};
-use super::loss::{balanced, pose_error, sum, triplets};
+use super::adaptation::label_losses_to;
+use super::loss::{balanced, pose_error, sum, triplets_at};
+use super::recordable::Targets;
 use super::spec::{Camera, GgcvtSpec};
-use super::{Ggcvt, GgcvtInput, GgcvtOptions, GgcvtPrediction, View};
+use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, View};
 use crate::adapt::AdaptConfig;
-use crate::loss::{Loss, LossConfig, PoseTarget};
+use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
-    Prediction, recipes,
+    Prediction, Recordable, recipes,
 };
 use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, Images, Normalisation};
-use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
-use rand::RngCore;
+use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
 /// Softmax temperature that turns scores into a heatmap; the slope of the published triplet loss.
@@ -45,53 +45,24 @@ impl CrossViewModel for Ggcvt {
         input: &Input,
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError> {
+        let seed = Self::seed(options.drop_connect);
+        let sight = self.sight(&input.ground, &input.aerial, &input.views, seed)?;
         let device = self.parameters.device();
-        let images = GgcvtInput {
+        let given = Given {
             ground: unit_pixels(&input.ground.to(&device)?)?,
             aerial: unit_pixels(&input.aerial.to(&device)?)?,
-            views: input.views.clone(),
+            sight: sight.to(&device)?,
         };
         let levels = match options.extent {
             Extent::Levels(levels) => Some(levels),
             Extent::Location | Extent::Everything => None,
         };
-        let panorama = matches!(self.spec.camera, Camera::Panorama { .. });
-        let prediction = Ggcvt::forward(
-            self,
-            tape,
-            &images,
-            GgcvtOptions {
-                column_nudge: if panorama { COLUMN_NUDGE } else { 0.0 },
-                levels,
-                seed: options.drop_connect.map_or(0, RngCore::next_u64),
-                watch: None,
-            },
-        )?;
-        let n = input.len();
-        let mut scores = Vec::with_capacity(prediction.distances.len());
-        for distances in &prediction.distances {
-            let side = distances.shape()[1];
-            let score = ops::scale(tape, distances, -1.0)?;
-            scores.push(ops::reshape(tape, &score, &[n, 1, side, side])?);
+        let mut prediction = self.scores(tape, &given, levels)?;
+        if let (Extent::Everything, Some(pose)) = (options.extent, prediction.poses.last()) {
+            let field = heading_field(&self.spec, &self.description, pose)?;
+            prediction.orientation = Some(field);
         }
-        let mut logits = None;
-        if let (None, Some(finest)) = (levels, scores.last()) {
-            let cells = finest.len() / n.max(1);
-            let scaled = ops::scale(tape, finest, 1.0 / TEMPERATURE)?;
-            logits = Some(ops::reshape(tape, &scaled, &[n, cells])?);
-        }
-        let orientation = match (options.extent, prediction.poses.last()) {
-            (Extent::Everything, Some(pose)) => {
-                Some(heading_field(&self.spec, &self.description, pose)?)
-            }
-            _ => None,
-        };
-        Ok(Prediction {
-            levels: scores,
-            logits,
-            orientation,
-            poses: prediction.poses,
-        })
+        Ok(prediction)
     }
 
     fn loss(
@@ -101,57 +72,10 @@ impl CrossViewModel for Ggcvt {
         targets: &[PoseTarget],
         config: &LossConfig,
     ) -> Result<Loss, ModelError> {
-        let spec = &self.spec;
-        let found = distances(tape, prediction)?;
-        let offsets_px: Vec<[f64; 2]> = targets
-            .iter()
-            .map(|target| [target.row, target.column].map(|c| self.description.px_from_cell(c)))
-            .collect();
-        let mut terms = Vec::new();
-        let mut info_nce = Vec::new();
-        if config.info_nce > 0.0 {
-            let labels = LabelLoss {
-                temperature: config.temperature,
-                sigma_px: config.sigma_m / spec.metres_per_pixel(),
-                threshold: config.threshold,
-                levels: config.levels.unwrap_or(3),
-            };
-            let levels = label_losses(tape, spec, &found, &offsets_px, &labels)?;
-            for level in &levels {
-                info_nce.push(level.item()?);
-            }
-            let total = sum(tape, &levels)?;
-            let share = config.info_nce / levels.len() as f32;
-            terms.push(ops::scale(tape, &total, share)?);
-        }
-        let mut place = None;
-        if config.triplet > 0.0 {
-            let shares: Vec<[f64; 2]> = offsets_px
-                .iter()
-                .map(|offset| offset.map(|px| px / spec.aerial_px as f64))
-                .collect();
-            let levels = triplets(tape, spec, &found, &shares)?;
-            let mut total = sum(tape, &levels)?;
-            place = Some(total.item()?);
-            if let (Some([t, r]), false) = (self.balance(), found.poses.is_empty()) {
-                let truth = true_poses(spec, &offsets_px, targets)?;
-                let truth = truth.to(&found.poses[0].device())?;
-                let error = pose_error(tape, &found.poses, &truth)?;
-                total = balanced(tape, [&total, &error], [t, r])?;
-            }
-            terms.push(ops::scale(tape, &total, config.triplet)?);
-        }
-        if terms.is_empty() {
-            let what = "a loss without any term; weigh info_nce or triplet";
-            return Err(ModelError::Input(what.into()));
-        }
-        Ok(Loss {
-            total: sum(tape, &terms)?,
-            info_nce,
-            triplet: place,
-            heatmap: None,
-            orientation: None,
-        })
+        let device = prediction.levels.first().map(Tensor::device);
+        let targets = self.targets(targets, config, &device.unwrap_or(Device::Cpu))?;
+        let terms = self.loss_terms(tape, prediction, &targets, config)?;
+        Ok(terms.read()?)
     }
 
     fn supervised(&self) -> FitConfig {
@@ -165,10 +89,95 @@ impl CrossViewModel for Ggcvt {
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
         Box::new(self.clone())
     }
+
+    #[expect(private_interfaces, reason = "for the training loop alone")]
+    fn recordable(&mut self) -> Option<&mut dyn Recordable> {
+        Some(self)
+    }
+}
+
+impl Ggcvt {
+    /// The scores of `levels` levels, or of all and the heatmap's logits. Reads no value.
+    pub(super) fn scores(
+        &mut self,
+        tape: &mut Tape,
+        given: &Given,
+        levels: Option<usize>,
+    ) -> Result<Prediction, ModelError> {
+        let panorama = matches!(self.spec.camera, Camera::Panorama { .. });
+        let options = GgcvtOptions {
+            column_nudge: if panorama { COLUMN_NUDGE } else { 0.0 },
+            levels,
+            ..GgcvtOptions::default()
+        };
+        let prediction = self.pass(tape, given, options)?;
+        let n = given.ground.shape()[0];
+        let mut scores = Vec::with_capacity(prediction.distances.len());
+        for distances in &prediction.distances {
+            let side = distances.shape()[1];
+            let score = ops::scale(tape, distances, -1.0)?;
+            scores.push(ops::reshape(tape, &score, &[n, 1, side, side])?);
+        }
+        let mut logits = None;
+        if let (None, Some(finest)) = (levels, scores.last()) {
+            let cells = finest.len() / n.max(1);
+            let scaled = ops::scale(tape, finest, 1.0 / TEMPERATURE)?;
+            logits = Some(ops::reshape(tape, &scaled, &[n, cells])?);
+        }
+        Ok(Prediction {
+            levels: scores,
+            logits,
+            orientation: None,
+            poses: prediction.poses,
+        })
+    }
+
+    /// The loss against targets that lie beside the prediction. Reads no value.
+    pub(super) fn loss_terms(
+        &self,
+        tape: &mut Tape,
+        prediction: &Prediction,
+        targets: &Targets,
+        config: &LossConfig,
+    ) -> Result<LossTerms, ModelError> {
+        let found = distances(tape, prediction)?;
+        let mut terms = Vec::new();
+        let mut info_nce = Vec::new();
+        if config.info_nce > 0.0 {
+            let labels = self.label_loss(config);
+            info_nce = label_losses_to(tape, &found, &targets.labels, &labels)?;
+            let total = sum(tape, &info_nce)?;
+            let share = config.info_nce / info_nce.len() as f32;
+            terms.push(ops::scale(tape, &total, share)?);
+        }
+        let mut place = None;
+        if config.triplet > 0.0 {
+            let levels = triplets_at(tape, &found, &targets.places)?;
+            let mut total = sum(tape, &levels)?;
+            place = Some(total.clone());
+            let truth = targets.poses.as_ref().filter(|_| !found.poses.is_empty());
+            if let (Some([t, r]), Some(truth)) = (self.balance(), truth) {
+                let error = pose_error(tape, &found.poses, truth)?;
+                total = balanced(tape, [&total, &error], [t, r])?;
+            }
+            terms.push(ops::scale(tape, &total, config.triplet)?);
+        }
+        if terms.is_empty() {
+            let what = "a loss without any term; weigh info_nce or triplet";
+            return Err(ModelError::Input(what.into()));
+        }
+        Ok(LossTerms {
+            total: sum(tape, &terms)?,
+            info_nce,
+            triplet: place,
+            heatmap: None,
+            orientation: None,
+        })
+    }
 }
 
 /// Pixels 0 to 255 as 0 to 1, where they lie. No gradient flows to images.
-fn unit_pixels(images: &Tensor) -> KernelResult<Tensor> {
+pub(super) fn unit_pixels(images: &Tensor) -> KernelResult<Tensor> {
     let unit = Normalisation {
         mean: [0.0; 3],
         sigma: [1.0; 3],
@@ -193,7 +202,7 @@ fn distances(tape: &mut Tape, prediction: &Prediction) -> Result<GgcvtPrediction
 
 /// Normalised poses (shift along the view, shift across it, heading) of cameras `offsets_px`
 /// [down, right] of the aerial image's centre.
-fn true_poses(
+pub(super) fn true_poses(
     spec: &GgcvtSpec,
     offsets_px: &[[f64; 2]],
     targets: &[PoseTarget],

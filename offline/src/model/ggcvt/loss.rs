@@ -6,7 +6,7 @@
 
 use super::spec::{Camera, GgcvtSpec};
 use super::{GgcvtPrediction, ModelError};
-use crossfix_kernels::{Result as KernelResult, Tape, Tensor, ops};
+use crossfix_kernels::{Device, Error, Result as KernelResult, Tape, Tensor, ops};
 
 /// Slope of the soft margin.
 const SLOPE: f32 = 10.0;
@@ -78,18 +78,34 @@ pub fn triplets(
     prediction: &GgcvtPrediction,
     offsets: &[[f64; 2]],
 ) -> Result<Vec<Tensor>, ModelError> {
-    let levels = prediction
-        .distances
-        .iter()
-        .zip(spec.sides())
-        .zip(spec.places());
-    let losses = levels.map(|((distances, side), places)| {
-        let cells: Vec<[usize; 2]> = offsets
-            .iter()
-            .map(|offset| true_cell(places, offset.map(|share| share * side as f64)))
-            .collect();
-        Ok(ops::soft_margin_triplet(tape, distances, &cells, SLOPE)?)
+    let device = prediction.distances.first().map(Tensor::device);
+    let places = true_places(spec, offsets)?.into_iter();
+    let places = places.map(|places| places.to(device.as_ref().unwrap_or(&Device::Cpu)));
+    let places = places.collect::<KernelResult<Vec<_>>>()?;
+    Ok(triplets_at(tape, prediction, &places)?)
+}
+
+/// The cells that training calls true, for each level `[N]`, on the host: what [`triplets_at`]
+/// takes.
+pub(super) fn true_places(spec: &GgcvtSpec, offsets: &[[f64; 2]]) -> KernelResult<Vec<Tensor>> {
+    let levels = spec.sides().into_iter().zip(spec.places());
+    let levels = levels.map(|(side, places)| {
+        let cell = |offset: &[f64; 2]| true_cell(places, offset.map(|share| share * side as f64));
+        let cells: Vec<[usize; 2]> = offsets.iter().map(cell).collect();
+        ops::place_numbers(&cells, [places; 2])
     });
+    levels.collect()
+}
+
+/// As [`triplets`], at places that lie beside the distances.
+pub(super) fn triplets_at(
+    tape: &mut Tape,
+    prediction: &GgcvtPrediction,
+    places: &[Tensor],
+) -> KernelResult<Vec<Tensor>> {
+    let levels = prediction.distances.iter().zip(places);
+    let losses = levels
+        .map(|(distances, places)| ops::soft_margin_triplet_at(tape, distances, places, SLOPE));
     losses.collect()
 }
 
@@ -109,53 +125,29 @@ pub fn sum(tape: &mut Tape, terms: &[Tensor]) -> Result<Tensor, ModelError> {
 }
 
 /// Mean distance of the rotation optimiser's poses to the true ones: over samples, summed over
-/// the three numbers of a pose, averaged over steps.
-///
-/// The few numbers of the poses are read and compared on the processor, so this waits for a device
-/// to have computed them; `truth` may lie anywhere.
+/// the three numbers of a pose, averaged over steps. `truth` may lie anywhere.
 ///
 /// # Shapes
 /// `truth` `[N, 3]`, normalised.
 ///
 /// # Errors
-/// A shape error when the poses belong to another batch, or the device's own.
+/// A shape error without a pose or when the poses belong to another batch, or the device's own.
 pub fn pose_error(tape: &mut Tape, poses: &[Tensor], truth: &Tensor) -> KernelResult<Tensor> {
     let [samples, _] = truth.dims2("pose_error", "truth")?;
-    let truths = truth.to_vec()?;
-    let share = 1.0 / (samples * poses.len().max(1)) as f64;
-    let mut sum = 0.0;
-    let mut slopes = Vec::with_capacity(poses.len());
-    for pose in poses {
-        pose.expect_shape("pose_error", "pose", truth.shape())?;
-        let mut slope = pose.to_vec()?;
-        for (value, truth) in slope.iter_mut().zip(&truths) {
-            let error = f64::from(*value) - f64::from(*truth);
-            sum += error.abs() * share;
-            *value = if error == 0.0 {
-                0.0
-            } else {
-                (error.signum() * share) as f32
-            };
-        }
-        slopes.push(slope);
+    let Some((first, rest)) = poses.split_first() else {
+        return Err(Error::shape("pose_error", "poses", "at least one", 0));
+    };
+    let truth = truth.to(&first.device())?;
+    let share = (1.0 / (samples * poses.len()) as f64) as f32;
+    let mut sum = ops::absolute_error(tape, first, &truth, share)?;
+    for pose in rest {
+        let error = ops::absolute_error(tape, pose, &truth, share)?;
+        sum = ops::add(tape, &sum, &error)?;
     }
-    let device = poses.first().map_or_else(|| truth.device(), Tensor::device);
-    let mut output = Tensor::scalar(sum as f32).to(&device)?;
-    let shape = truth.shape().to_vec();
-    let inputs: Vec<&Tensor> = poses.iter().collect();
-    tape.record(&mut output, &inputs, move |gradient| {
-        let g = gradient.item()?;
-        let scaled = |slope: Vec<f32>| slope.into_iter().map(|s| s * g).collect();
-        slopes
-            .into_iter()
-            .map(|slope| Tensor::new(scaled(slope), &shape)?.to(&device).map(Some))
-            .collect()
-    });
-    Ok(output)
+    Ok(sum)
 }
 
 /// `e^(-r) rotation + e^(-t) place + t + r` with the learnt balance `[t, r]`, all on one device.
-/// The four numbers are read by the processor, which waits for them.
 ///
 /// # Source
 /// Multi-Task Learning Using Uncertainty to Weigh Losses (Kendall et al. 2018).
@@ -167,27 +159,9 @@ pub fn balanced(
     [place, rotation]: [&Tensor; 2],
     [t, r]: [&Tensor; 2],
 ) -> KernelResult<Tensor> {
-    let [p, d, t_value, r_value] = [place, rotation, t, r].map(Tensor::item);
-    let (p, d, t_value, r_value) = (p?, d?, t_value?, r_value?);
-    let (of_place, of_rotation) = ((-t_value).exp(), (-r_value).exp());
-    let total = of_place * p + of_rotation * d + t_value + r_value;
-    let device = place.device();
-    let mut output = Tensor::scalar(total).to(&device)?;
-    let shapes = [place, rotation, t, r].map(|tensor| tensor.shape().to_vec());
-    tape.record(&mut output, &[place, rotation, t, r], move |gradient| {
-        let g = gradient.item()?;
-        let slopes = [
-            of_place,
-            of_rotation,
-            1.0 - of_place * p,
-            1.0 - of_rotation * d,
-        ];
-        let tensors = slopes.iter().zip(&shapes);
-        tensors
-            .map(|(slope, shape)| Tensor::new(vec![g * slope], shape)?.to(&device).map(Some))
-            .collect()
-    });
-    Ok(output)
+    let place = ops::uncertainty_weighted(tape, place, t)?;
+    let rotation = ops::uncertainty_weighted(tape, rotation, r)?;
+    ops::add(tape, &place, &rotation)
 }
 
 #[cfg(test)]

@@ -15,10 +15,12 @@ pub(crate) mod attention;
 pub(crate) mod cross_view;
 pub mod loss;
 pub(crate) mod projection;
+mod recordable;
 pub(crate) mod rotation;
 pub mod spec;
 
 pub(crate) use cross_view::turn_rad;
+pub(crate) use recordable::Prepared;
 pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
 
 use super::layers::{Conv, Pass, Watch};
@@ -28,9 +30,7 @@ use super::{ModelError, ModelSpec};
 use attention::{CrossAttention, SelfAttention};
 use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
-use projection::{Maps, Plane, columns, panorama_grid};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use projection::{Sight, panorama, planes};
 use rotation::{RotationOptimiser, Views};
 use serde::{Deserialize, Serialize};
 
@@ -67,6 +67,16 @@ pub enum View {
         /// Its normalised heading, where that is known; else the optimiser's is used.
         heading: Option<f32>,
     },
+}
+
+/// What a pass takes besides the network's numbers, all on one device.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    /// `[N, 3, rows, columns]`: pixels 0 to 1 for a pass, 0 to 255 among a step's inputs.
+    ground: Tensor,
+    /// `[N, 3, side, side]`, as the ground images.
+    aerial: Tensor,
+    sight: Sight,
 }
 
 /// What the network says about a batch.
@@ -219,11 +229,25 @@ impl Ggcvt {
         &mut self,
         tape: &mut Tape,
         input: &GgcvtInput,
+        options: GgcvtOptions,
+    ) -> Result<GgcvtPrediction, ModelError> {
+        let sight = self.sight(&input.ground, &input.aerial, &input.views, options.seed)?;
+        let device = self.parameters.device();
+        let given = Given {
+            ground: input.ground.to(&device)?,
+            aerial: input.aerial.to(&device)?,
+            sight: sight.to(&device)?,
+        };
+        self.pass(tape, &given, options)
+    }
+
+    /// A pass over what lies beside the parameters. Reads no value.
+    fn pass(
+        &mut self,
+        tape: &mut Tape,
+        given: &Given,
         mut options: GgcvtOptions,
     ) -> Result<GgcvtPrediction, ModelError> {
-        self.check(input)?;
-        let device = self.parameters.device();
-        let images = [input.ground.to(&device)?, input.aerial.to(&device)?];
         // Taken out for the pass, so that layers and numbers can be borrowed side by side.
         let mut parameters = std::mem::take(&mut self.parameters);
         let mut pass = Pass {
@@ -235,48 +259,35 @@ impl Ggcvt {
             watch: options.watch.take().map(|watch| -> Watch { watch }),
         };
         let levels = options.levels.unwrap_or(3).clamp(1, 3);
-        let result = self.run(&mut pass, input, &images, &options, levels);
+        let result = self.run(&mut pass, given, options.column_nudge, levels);
         self.parameters = parameters;
         Ok(result?)
     }
 
-    fn check(&self, input: &GgcvtInput) -> Result<(), ModelError> {
-        let n = input.views.len();
-        let spec = &self.spec;
-        let ground = [n, 3, spec.ground_rows, spec.ground_columns];
-        let aerial = [n, 3, spec.aerial_px, spec.aerial_px];
-        input
-            .ground
-            .expect_shape("forward", "ground images", &ground)?;
-        input
-            .aerial
-            .expect_shape("forward", "aerial images", &aerial)?;
-        let fits = |view: &View| match (spec.camera, view) {
-            (Camera::Panorama { .. }, View::Panorama { .. }) => true,
-            (Camera::Pinhole { iterations, .. }, View::Pinhole { heading, .. }) => {
-                iterations > 0 || heading.is_some()
-            }
-            _ => false,
-        };
-        match input.views.iter().position(|view| !fits(view)) {
-            None => Ok(()),
-            Some(index) => Err(ModelError::Input(format!(
-                "{}: sample {index} was seen as {:?}, which is not how {:?} sees",
-                spec.preset, input.views[index], spec.camera
-            ))),
-        }
+    /// How the cameras of a batch saw, on the host, when images and views fit the network.
+    fn sight(
+        &self,
+        ground: &Tensor,
+        aerial: &Tensor,
+        views: &[View],
+        seed: u64,
+    ) -> Result<Sight, ModelError> {
+        let (n, spec) = (views.len(), &self.spec);
+        let shape = [n, 3, spec.ground_rows, spec.ground_columns];
+        ground.expect_shape("forward", "ground images", &shape)?;
+        let shape = [n, 3, spec.aerial_px, spec.aerial_px];
+        aerial.expect_shape("forward", "aerial images", &shape)?;
+        Sight::new(spec, views, seed)
     }
 
     fn run(
         &self,
         pass: &mut Pass,
-        input: &GgcvtInput,
-        [ground, aerial]: &[Tensor; 2],
-        options: &GgcvtOptions,
+        given: &Given,
+        column_nudge: f32,
         levels: usize,
     ) -> KernelResult<GgcvtPrediction> {
-        let device = aerial.device();
-        let aerial = self.aerial.forward(pass, aerial)?;
+        let aerial = self.aerial.forward(pass, &given.aerial)?;
         let quarter = self.aerial_decoders[0].forward(pass, &aerial.eighth, &aerial.quarter)?;
         let half = self.aerial_decoders[1].forward(pass, &quarter, &aerial.half)?;
         let mut aerial_maps = Vec::with_capacity(3);
@@ -294,7 +305,7 @@ impl Ggcvt {
             uncertainties.push(uncertainty);
         }
 
-        let ground = self.ground.forward(pass, ground)?;
+        let ground = self.ground.forward(pass, &given.ground)?;
         let raw = [&ground.eighth, &ground.quarter, &ground.half];
         for (level, features) in raw.iter().enumerate() {
             tell(pass, format_args!("ground_encoder.{level}"), features);
@@ -308,18 +319,15 @@ impl Ggcvt {
             ground_maps.push(unit);
         }
 
-        let (grids, mask, poses) =
-            self.grids(pass, input, &ground_maps, &aerial_maps, options.seed)?;
-        // Laid out on the host, where their columns are rounded.
-        let columns = columns(&grids[0], options.column_nudge)?.to(&device)?;
-        let mask = mask.map(|mask| mask.to(&device)).transpose()?;
+        let (grids, mask, poses) = self.grids(pass, &given.sight, &ground_maps, &aerial_maps)?;
+        let columns = ops::grid_columns(&grids[0], column_nudge)?;
         if let Some(mask) = &mask {
             tell(pass, format_args!("in_front"), mask);
         }
         let mut overhead: Vec<Tensor> = Vec::with_capacity(3);
         for level in 0..3 {
-            let grid = grids[level].to(&device)?;
-            let seen = ops::grid_sample(pass.tape, &ground_maps[level], &grid, Outside::Empty)?;
+            let (features, grid) = (&ground_maps[level], &grids[level]);
+            let seen = ops::grid_sample(pass.tape, features, grid, Outside::Empty)?;
             tell(pass, format_args!("projected.{level}"), &seen);
             let map = match overhead.last() {
                 None => {
@@ -361,98 +369,41 @@ impl Ggcvt {
     }
 
     /// Where each overhead cell of each level is seen; cells in front of the camera, for a pinhole
-    /// camera; and the steps of the rotation optimiser. All but the last lie on the host.
+    /// camera; and the steps of the rotation optimiser.
     fn grids(
         &self,
         pass: &mut Pass,
-        input: &GgcvtInput,
+        sight: &Sight,
         ground: &[Tensor],
         aerial: &[Tensor],
-        seed: u64,
     ) -> KernelResult<(Vec<Tensor>, Option<Tensor>, Vec<Tensor>)> {
         let spec = &self.spec;
-        let sides = spec.sides();
-        let maps = [0, 1, 2].map(|level| Maps {
-            side: sides[level],
-            ground: [spec.ground_rows, spec.ground_columns].map(|length| length / (8 >> level)),
-        });
-        let mut grids = Vec::with_capacity(3);
-        match spec.camera {
-            Camera::Panorama {
-                height_m,
-                top_deg,
-                span_deg,
-                ..
-            } => {
-                let views = input.views.iter().filter_map(|view| match view {
-                    View::Panorama {
-                        metres_per_pixel,
-                        turn_rad,
-                    } => Some((*metres_per_pixel, *turn_rad)),
-                    View::Pinhole { .. } => None,
-                });
-                let (metres, turns): (Vec<f64>, Vec<f64>) = views.unzip();
-                for maps in maps {
-                    let cell_px = spec.aerial_px as f64 / maps.side as f64;
-                    let cells: Vec<f64> = metres.iter().map(|metres| metres * cell_px).collect();
-                    let edges = [top_deg, span_deg].map(f64::to_radians);
-                    grids.push(panorama_grid(maps, &cells, &turns, height_m, edges)?);
-                }
-                Ok((grids, None, Vec::new()))
+        let pinholes = match sight {
+            Sight::Panoramas(views) => {
+                let panoramas = (0..3).filter_map(|level| panorama(spec, level));
+                let grids = panoramas.map(|panorama| ops::panorama_grid(views, &panorama));
+                return Ok((grids.collect::<KernelResult<_>>()?, None, Vec::new()));
             }
-            Camera::Pinhole {
-                height_m,
-                metres_per_pixel,
-                shift_range_m,
-                heading_range_deg,
-                iterations,
-                ..
-            } => {
-                let planes = maps.map(|maps| Plane {
-                    maps,
-                    metres_per_cell: metres_per_pixel * spec.aerial_px as f64 / maps.side as f64,
-                    height_m,
-                    shift_range_m,
-                    heading_range_rad: heading_range_deg.to_radians(),
-                });
-                let views = input.views.iter().filter_map(|view| match view {
-                    View::Pinhole { camera, heading } => Some((*camera, *heading)),
-                    View::Panorama { .. } => None,
-                });
-                let (cameras, headings): (Vec<[f64; 4]>, Vec<Option<f32>>) = views.unzip();
-                let cameras = [8.0, 4.0, 2.0].map(|stride| {
-                    let scaled = cameras
-                        .iter()
-                        .map(|camera| camera.map(|value| value / stride));
-                    scaled.collect::<Vec<[f64; 4]>>()
-                });
-                let views = Views {
-                    ground,
-                    aerial,
-                    planes: &planes,
-                    cameras: &cameras,
-                };
-                let poses = match &self.rotation {
-                    Some(rotation) if iterations > 0 => {
-                        let mut rng = ChaCha8Rng::seed_from_u64(seed);
-                        rotation.forward(pass, &views, iterations, &mut rng)?
-                    }
-                    _ => Vec::new(),
-                };
-                // The place is looked for with the heading alone; the shifts are not used.
-                let last = poses.last().map(Tensor::to_vec).transpose()?;
-                let mut pose = vec![0.0; 3 * headings.len()];
-                for (sample, heading) in headings.iter().enumerate() {
-                    let found = last.as_ref().map_or(0.0, |last| last[3 * sample + 2]);
-                    pose[3 * sample + 2] = heading.unwrap_or(found);
-                }
-                let pose = Tensor::new(pose, &[headings.len(), 3])?;
-                for (plane, cameras) in planes.iter().zip(&cameras) {
-                    grids.push(plane.grid(pass.tape, &pose, cameras)?);
-                }
-                Ok((grids, Some(planes[0].in_front(&pose)?), poses))
-            }
-        }
+            Sight::Pinholes(pinholes) => pinholes,
+        };
+        let planes = planes(spec);
+        let views = Views {
+            ground,
+            aerial,
+            planes: &planes,
+            pinholes,
+        };
+        let poses = match &self.rotation {
+            Some(rotation) => rotation.forward(pass, &views)?,
+            None => Vec::new(),
+        };
+        let pose = pinholes.at_the_place(poses.last())?;
+        let grids = planes
+            .iter()
+            .map(|plane| ops::plane_grid(pass.tape, &pose, &pinholes.cameras, plane));
+        let grids = grids.collect::<KernelResult<_>>()?;
+        let in_front = ops::plane_in_front(&pose, &planes[0])?;
+        Ok((grids, Some(in_front), poses))
     }
 
     /// Distances of one level from the overhead, aerial and uncertainty maps.
@@ -500,4 +451,4 @@ fn tell(pass: &mut Pass, name: std::fmt::Arguments, value: &Tensor) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,10 +1,14 @@
-//! Where an overhead cell is seen in the ground image.
+//! How the cameras of a batch saw, and where each sees the overhead cells.
 //!
 //! Coordinates are pixels of a feature map, (0, 0) the centre of the top-left one.
 
-use crossfix_kernels::{Error, Result, Tape, Tensor};
-use rayon::prelude::*;
-use std::f64::consts::{FRAC_PI_2, TAU};
+use super::rotation::{FARTHEST, draw};
+use super::spec::{Camera, GgcvtSpec};
+use super::{ModelError, View};
+use crossfix_kernels::ops::{Panorama, Plane};
+use crossfix_kernels::{Device, Result, Tape, Tensor, ops};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 
 /// A square overhead map and the ground feature map below it.
 #[derive(Debug, Clone, Copy)]
@@ -15,236 +19,257 @@ pub(crate) struct Maps {
     pub ground: [usize; 2],
 }
 
-/// Panorama pixels of the ground around a camera at the map's centre, whose left edge looks south
-/// and which turns clockwise; `turns_rad` moves them to the right.
-///
-/// Rows run from `[top, span]` radians: from the angle `top` below straight up at 0 to `top` +
-/// `span` at H. A last column between W − 1 and W has no
-/// right neighbour; the sampler reads zero there, as published.
-///
-/// # Shapes
-/// One cell size and turn for each sample; returns `[N, side, side, 2]`.
-pub(crate) fn panorama_grid(
-    maps: Maps,
-    metres_per_cell: &[f64],
-    turns_rad: &[f64],
-    height_m: f64,
-    [top_rad, span_rad]: [f64; 2],
-) -> Result<Tensor> {
-    let [rows, columns] = maps.ground.map(|length| length as f64);
-    let centre = maps.side as f64 / 2.0 - 0.5;
-    let mut grid = vec![0.0; metres_per_cell.len() * maps.side * maps.side * 2];
-    // A row of cells at a time: arcs take long, and a device waits for the grid.
-    let lines = grid.par_chunks_exact_mut(2 * maps.side).enumerate();
-    lines.for_each(|(line, places)| {
-        let (sample, i) = (line / maps.side, line % maps.side);
-        for (j, place) in places.as_chunks_mut::<2>().0.iter_mut().enumerate() {
-            let (south, east) = (i as f64 - centre, j as f64 - centre);
-            let azimuth = south.atan2(east) - FRAC_PI_2 + turns_rad[sample];
-            let distance_m = south.hypot(east) * metres_per_cell[sample];
-            let below_up = distance_m.atan2(-height_m);
-            *place = [
-                (azimuth.rem_euclid(TAU) / TAU * columns) as f32,
-                ((below_up - top_rad) / span_rad * rows) as f32,
-            ];
+impl Maps {
+    /// Of a level, coarsest first.
+    pub fn new(spec: &GgcvtSpec, level: usize) -> Self {
+        let ground = [spec.ground_rows, spec.ground_columns];
+        Self {
+            side: spec.sides()[level],
+            ground: ground.map(|length| length / (8 >> level)),
         }
-    });
-    Tensor::new(grid, &[metres_per_cell.len(), maps.side, maps.side, 2])
+    }
 }
 
-/// A pinhole camera that looks level, and what its normalised pose means.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Plane {
-    pub maps: Maps,
-    pub metres_per_cell: f64,
-    pub height_m: f64,
-    pub shift_range_m: f64,
-    pub heading_range_rad: f64,
+/// How a panorama camera sees the cells of a level.
+pub(crate) fn panorama(spec: &GgcvtSpec, level: usize) -> Option<Panorama> {
+    let Camera::Panorama {
+        height_m,
+        top_deg,
+        span_deg,
+        ..
+    } = spec.camera
+    else {
+        return None;
+    };
+    let maps = Maps::new(spec, level);
+    Some(Panorama {
+        side: maps.side,
+        image: maps.ground,
+        cell_px: spec.aerial_px as f64 / maps.side as f64,
+        height_m,
+        top_rad: top_deg.to_radians(),
+        span_rad: span_deg.to_radians(),
+    })
 }
 
-/// Depths up to this are behind the camera.
-pub(crate) const NEAREST_M: f64 = 1e-6;
+/// How a pinhole camera sees the cells of a level.
+fn plane(spec: &GgcvtSpec, level: usize) -> Option<Plane> {
+    let Camera::Pinhole {
+        height_m,
+        metres_per_pixel,
+        shift_range_m,
+        heading_range_deg,
+        ..
+    } = spec.camera
+    else {
+        return None;
+    };
+    let side = spec.sides()[level];
+    Some(Plane {
+        side,
+        metres_per_cell: metres_per_pixel * spec.aerial_px as f64 / side as f64,
+        height_m,
+        shift_range_m,
+        heading_range_rad: heading_range_deg.to_radians(),
+        stride: f64::from(8 >> level),
+    })
+}
 
-impl Plane {
-    /// Pixels of the overhead cells, for a camera at each sample's normalised (shift along the
-    /// view, shift across it, heading). Gradients flow to the pose. On a device the pose is read
-    /// back and the grid sent: both are small, but somebody waits.
-    ///
-    /// # Shapes
-    /// `pose` `[N, 3]`; `cameras` focal lengths and centres (fx, fy, cx, cy) in feature pixels, one
-    /// for each sample; returns `[N, side, side, 2]`.
-    pub fn grid(self, tape: &mut Tape, pose: &Tensor, cameras: &[[f64; 4]]) -> Result<Tensor> {
-        let n = cameras.len();
-        pose.expect_shape("plane_grid", "pose", &[n, 3])?;
-        let poses = pose.to_vec()?;
-        let side = self.maps.side;
-        let mut grid = Vec::with_capacity(n * side * side * 2);
-        for (pose, camera) in poses.chunks_exact(3).zip(cameras) {
-            for point in self.points(pose) {
-                let [fx, fy, cx, cy] = *camera;
-                let depth = point.depth.max(NEAREST_M);
-                grid.push(((fx * point.across + cx * point.depth) / depth) as f32);
-                grid.push(((fy * self.height_m + cy * point.depth) / depth) as f32);
+/// How the cameras of a batch saw, as tensors: what a pass takes besides the images.
+#[derive(Debug, Clone)]
+pub(super) enum Sight {
+    /// `[N, 2]`: metres of an aerial pixel, and how far the panorama was rolled to the right,
+    /// radians.
+    Panoramas(Tensor),
+    Pinholes(Pinholes),
+}
+
+/// Cameras, and the numbers that the rotation optimiser may need.
+#[derive(Debug, Clone)]
+pub(super) struct Pinholes {
+    /// `[N, 4]`: focal lengths and centres (fx, fy, cx, cy), pixels of the ground image.
+    pub cameras: Tensor,
+    /// `[N, 3]`: numbers of a pose that reach these are replaced.
+    pub reach: Tensor,
+    /// `[N, 3]` for each step of the optimiser: by what.
+    pub draws: Vec<Tensor>,
+    /// `[N, 3]` each: what of the optimiser's last pose the place is looked for without, as
+    /// `reach`, and the numbers instead. Shifts are 0, headings those that are known.
+    known: [Tensor; 2],
+}
+
+impl Sight {
+    /// On the host; `seed` is of the draws that replace shifts that run away.
+    pub fn new(
+        spec: &GgcvtSpec,
+        views: &[View],
+        seed: u64,
+    ) -> std::result::Result<Self, ModelError> {
+        let n = views.len();
+        let wrong = |index: usize| {
+            ModelError::Input(format!(
+                "{}: sample {index} was seen as {:?}, which is not how {:?} sees",
+                spec.preset, views[index], spec.camera
+            ))
+        };
+        let Camera::Pinhole { iterations, .. } = spec.camera else {
+            let mut pairs = Vec::with_capacity(2 * n);
+            for (index, view) in views.iter().enumerate() {
+                let View::Panorama {
+                    metres_per_pixel,
+                    turn_rad,
+                } = view
+                else {
+                    return Err(wrong(index));
+                };
+                pairs.extend([*metres_per_pixel as f32, *turn_rad as f32]);
             }
+            return Ok(Self::Panoramas(Tensor::new(pairs, &[n, 2])?));
+        };
+        let mut cameras = Vec::with_capacity(4 * n);
+        let (mut reach, mut beyond, mut instead) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, view) in views.iter().enumerate() {
+            let (camera, heading) = match view {
+                View::Pinhole { camera, heading } if iterations > 0 || heading.is_some() => {
+                    (camera, heading)
+                }
+                _ => return Err(wrong(index)),
+            };
+            cameras.extend(camera.map(|value| value as f32));
+            reach.extend([FARTHEST, FARTHEST, f32::INFINITY]);
+            let unless_known = heading.map_or(f32::INFINITY, |_| 0.0);
+            beyond.extend([0.0, 0.0, unless_known]);
+            instead.extend([0.0, 0.0, heading.unwrap_or(0.0)]);
         }
-        let device = pose.device();
-        let mut output = Tensor::new(grid, &[n, side, side, 2])?.to(&device)?;
-        let cameras = cameras.to_vec();
-        tape.record(&mut output, &[pose], move |gradient| {
-            let gradient = gradient.to_vec()?;
-            let samples = gradient.chunks_exact((2 * side * side).max(1));
-            let samples = samples.zip(poses.chunks_exact(3)).zip(&cameras);
-            let data = samples
-                .flat_map(|((gradient, pose), camera)| self.pose_gradient(gradient, pose, camera));
-            let to_pose = Tensor::new(data.collect(), &[n, 3])?;
-            Ok(vec![Some(to_pose.to(&device)?)])
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let draws = (0..3 * iterations).map(|_| {
+            let shifts = (0..n).flat_map(|_| [draw(&mut rng), draw(&mut rng), 0.0]);
+            Tensor::new(shifts.collect(), &[n, 3])
         });
-        Ok(output)
+        let poses = |numbers| Tensor::new(numbers, &[n, 3]);
+        Ok(Self::Pinholes(Pinholes {
+            draws: draws.collect::<Result<_>>()?,
+            cameras: Tensor::new(cameras, &[n, 4])?,
+            reach: poses(reach)?,
+            known: [poses(beyond)?, poses(instead)?],
+        }))
     }
 
-    /// 1 for cells in front of the camera, 0 for those behind it, `[N, side, side]`.
-    pub fn in_front(self, pose: &Tensor) -> Result<Tensor> {
-        let poses = pose.to_vec()?;
-        let seen = poses
-            .chunks_exact(3)
-            .flat_map(|pose| self.points(pose))
-            .map(|point| f32::from(u8::from(point.depth > NEAREST_M)));
-        let side = self.maps.side;
-        Tensor::new(seen.collect(), &[poses.len() / 3, side, side])
-    }
-
-    fn points(self, pose: &[f32]) -> impl Iterator<Item = Point> {
-        let [along, across, heading] = [pose[0], pose[1], pose[2]].map(f64::from);
-        let (sin, cos) = (heading * self.heading_range_rad).sin_cos();
-        let side = self.maps.side;
-        let centre = side as f64 / 2.0;
-        let place = move |index: usize| self.metres_per_cell * (index as f64 - centre);
-        (0..side * side).map(move |cell| {
-            let (right, ahead) = (place(cell / side), place(cell % side));
-            Point {
-                across: cos * right + sin * ahead + self.shift_range_m * across,
-                depth: cos * ahead - sin * right - self.shift_range_m * along,
-                across_by_heading: cos * ahead - sin * right,
-                depth_by_heading: -sin * ahead - cos * right,
+    /// All tensors, in an order that [`Sight::like`] knows.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        match self {
+            Self::Panoramas(views) => vec![views],
+            Self::Pinholes(pinholes) => {
+                let first = [&pinholes.cameras, &pinholes.reach].into_iter();
+                first
+                    .chain(&pinholes.draws)
+                    .chain(&pinholes.known)
+                    .collect()
             }
-        })
-    }
-
-    /// With x = fx a / d + cx and y = fy h / d + cy.
-    fn pose_gradient(self, gradient: &[f32], pose: &[f32], camera: &[f64; 4]) -> [f32; 3] {
-        let [fx, fy, _, _] = *camera;
-        let mut sums = [0.0; 3];
-        for (point, g) in self.points(pose).zip(gradient.chunks_exact(2)) {
-            let [to_x, to_y] = [g[0], g[1]].map(f64::from);
-            if point.depth <= NEAREST_M || (to_x == 0.0 && to_y == 0.0) {
-                continue;
-            }
-            let by_across = to_x * fx / point.depth;
-            let by_depth = -(to_x * fx * point.across + to_y * fy * self.height_m)
-                / (point.depth * point.depth);
-            sums[0] -= by_depth * self.shift_range_m;
-            sums[1] += by_across * self.shift_range_m;
-            sums[2] += (by_across * point.across_by_heading + by_depth * point.depth_by_heading)
-                * self.heading_range_rad;
         }
-        sums.map(|sum| sum as f32)
+    }
+
+    /// The same from other tensors, in the order of [`Sight::tensors`].
+    pub fn like(&self, next: &mut impl FnMut() -> Tensor) -> Self {
+        match self {
+            Self::Panoramas(_) => Self::Panoramas(next()),
+            Self::Pinholes(pinholes) => Self::Pinholes(Pinholes {
+                cameras: next(),
+                reach: next(),
+                draws: pinholes.draws.iter().map(|_| next()).collect(),
+                known: [next(), next()],
+            }),
+        }
+    }
+
+    /// The same on a device.
+    pub fn to(&self, device: &Device) -> Result<Self> {
+        let moved = self.tensors().into_iter().map(|tensor| tensor.to(device));
+        let mut moved = moved.collect::<Result<Vec<_>>>()?.into_iter();
+        Ok(self.like(&mut || moved.next().expect("as many as there were")))
     }
 }
 
-/// A cell as the camera sees it, metres, and how the heading (radians) moves it.
-struct Point {
-    across: f64,
-    depth: f64,
-    across_by_heading: f64,
-    depth_by_heading: f64,
+impl Pinholes {
+    /// The pose that the place is looked for with: the known heading, or the one that was found. Shifts
+    /// are not used, and no gradient flows through.
+    pub fn at_the_place(&self, found: Option<&Tensor>) -> Result<Tensor> {
+        let [beyond, instead] = &self.known;
+        match found {
+            None => Ok(instead.clone()),
+            Some(pose) => ops::replace_beyond(&mut Tape::inference(), pose, beyond, instead),
+        }
+    }
 }
 
-/// The columns of a grid on the host, with `nudge` added before anything rounds them down, `[N, side, side]`.
-///
-/// With a panorama that is not turned, the columns of the diagonals are whole numbers and rounding
-/// decides on which side they fall; a nudge of 1e-4 puts them where exact arithmetic would.
-pub(super) fn columns(grid: &Tensor, nudge: f32) -> Result<Tensor> {
-    let [n, p, q, pair] = grid.dims4("columns", "grid")?;
-    if pair != 2 {
-        return Err(Error::shape(
-            "columns",
-            "grid",
-            "[N, P, Q, 2]",
-            grid.shape(),
-        ));
-    }
-    let values = grid.host("columns")?;
-    let data = values.chunks_exact(2).map(|xy| xy[0] + nudge);
-    Tensor::new(data.collect(), &[n, p, q])
+/// Planes of the three levels of a network with a pinhole camera.
+pub(super) fn planes(spec: &GgcvtSpec) -> Vec<Plane> {
+    (0..3).filter_map(|level| plane(spec, level)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::preset;
     use super::*;
-    use crossfix_kernels::testing::{assert_close, check_gradient};
-    use std::f64::consts::PI;
 
-    const SPHERE: [f64; 2] = [0.0, PI];
-    const MAPS: Maps = Maps {
-        side: 2,
-        ground: [8, 16],
-    };
-
-    #[test]
-    fn panorama_columns_run_from_south_over_west() {
-        // Cells at 45°: north-west, north-east, south-west, south-east; 1 m away and 1 m below.
-        let cell_m = 2f64.sqrt();
-        let grid = panorama_grid(MAPS, &[cell_m], &[0.0], 1.0, SPHERE).unwrap();
-        // South-west is 1/8 of the circle after south; 45° below the horizon is 3/4 of the rows.
-        let expected = [6.0, 6.0, 10.0, 6.0, 2.0, 6.0, 14.0, 6.0];
-        assert_close(grid.data(), &expected, 1e-6);
-        let turned = panorama_grid(MAPS, &[cell_m], &[PI / 4.0], 1.0, SPHERE).unwrap();
-        assert_close(&turned.data()[..2], &[8.0, 6.0], 1e-6);
-        // A strip from the horizon to straight down: 45° below is the middle of its 8 rows.
-        let strip = panorama_grid(MAPS, &[cell_m], &[0.0], 1.0, [PI / 2.0; 2]).unwrap();
-        assert_close(&strip.data()[..2], &[6.0, 4.0], 1e-6);
-    }
-
-    fn plane() -> Plane {
-        Plane {
-            maps: Maps {
-                side: 4,
-                ground: [8, 16],
-            },
-            metres_per_cell: 2.0,
-            height_m: 1.5,
-            shift_range_m: 10.0,
-            heading_range_rad: 0.5,
+    fn pinhole(heading: Option<f32>) -> View {
+        View::Pinhole {
+            camera: [1.0, 2.0, 3.0, 4.0],
+            heading,
         }
     }
 
     #[test]
-    fn a_cell_ahead_is_seen_below_the_centre() {
-        let pose = Tensor::zeros(&[1, 3]);
-        let camera = [[4.0, 3.0, 7.5, 2.0]];
-        let grid = plane()
-            .grid(&mut Tape::inference(), &pose, &camera)
-            .unwrap();
-        // Row 2 (0 m to the right), column 3 (2 m ahead); row 3 is 2 m to the right.
-        assert_close(
-            &grid.data()[2 * 11..][..2],
-            &[7.5, 2.0 + 3.0 * 1.5 / 2.0],
-            1e-6,
-        );
-        assert_close(
-            &grid.data()[2 * 15..][..2],
-            &[7.5 + 4.0, 2.0 + 3.0 * 1.5 / 2.0],
-            1e-6,
-        );
-        let seen = plane().in_front(&pose).unwrap();
-        assert_eq!(seen.data(), [0.0, 0.0, 0.0, 1.0].repeat(4));
+    fn the_place_is_looked_for_with_the_known_heading_or_the_found_one() {
+        let spec = preset("ggcvt-kitti3").unwrap();
+        let views = [pinhole(Some(0.25)), pinhole(None)];
+        let Sight::Pinholes(pinholes) = Sight::new(&spec, &views, 3).unwrap() else {
+            panic!("a pinhole camera");
+        };
+        let found = Tensor::new(vec![0.1, -0.2, 0.3, 1.5, 0.0, -0.4], &[2, 3]).unwrap();
+        let pose = pinholes.at_the_place(Some(&found)).unwrap();
+        assert_eq!(pose.data(), [0.0, 0.0, 0.25, 0.0, 0.0, -0.4]);
+        // Two rounds of three levels, whose draws are numbers of their own.
+        assert_eq!(pinholes.draws.len(), 6);
+        let draws = pinholes.draws.iter().flat_map(Tensor::data);
+        let mut draws: Vec<f32> = draws.copied().filter(|draw| *draw != 0.0).collect();
+        assert!(draws.iter().all(|draw| draw.abs() < 1.0));
+        draws.sort_by(f32::total_cmp);
+        draws.dedup();
+        assert_eq!(draws.len(), 24);
     }
 
     #[test]
-    fn gradient_matches_finite_differences() {
-        // Shifted back by 5 m, so that every cell is well ahead.
-        let pose = Tensor::new(vec![-0.9, 0.1, 0.2, -0.8, -0.3, -0.1], &[2, 3]).unwrap();
-        let cameras = [[4.0, 3.0, 7.5, 2.0], [0.5, 0.8, 1.0, 2.0]];
-        check_gradient(&[pose], 5e-3, |tape, x| plane().grid(tape, &x[0], &cameras));
+    fn a_known_heading_is_needed_where_nothing_finds_it() {
+        let spec = preset("ggcvt-kitti2").unwrap();
+        let Sight::Pinholes(pinholes) = Sight::new(&spec, &[pinhole(Some(0.5))], 0).unwrap() else {
+            panic!("a pinhole camera");
+        };
+        let pose = pinholes.at_the_place(None).unwrap();
+        assert_eq!(pose.data(), [0.0, 0.0, 0.5]);
+        let message = Sight::new(&spec, &[pinhole(None)], 0).unwrap_err();
+        assert!(message.to_string().contains("sample 0"), "{message}");
+    }
+
+    #[test]
+    fn tensors_come_back_in_their_order() {
+        for (name, view) in [
+            ("ggcvt-kitti3", pinhole(None)),
+            (
+                "ggcvt-vigor",
+                View::Panorama {
+                    metres_per_pixel: 0.5,
+                    turn_rad: 0.1,
+                },
+            ),
+        ] {
+            let sight = Sight::new(&preset(name).unwrap(), &[view; 2], 1).unwrap();
+            let again = sight.to(&Device::Cpu).unwrap();
+            let pairs = sight.tensors().into_iter().zip(again.tensors());
+            assert!(pairs.clone().count() > 0);
+            for (tensor, again) in pairs {
+                assert_eq!(tensor.data(), again.data(), "{name}");
+            }
+        }
     }
 }

@@ -1,0 +1,232 @@
+//! What a training step of GGCVT takes, as tensors.
+
+use super::adaptation::{LabelLoss, LabelProfiles, label_profiles, label_targets, multiplied};
+use super::cross_view::{true_poses, unit_pixels};
+use super::loss::true_places;
+use super::{Ggcvt, Given};
+use crate::loss::{LossConfig, LossTerms, PoseTarget};
+use crate::model::recordable::{self, Recordable, Told};
+use crate::model::{CrossViewModel, Extent, Input, ModelError};
+use crate::train::FitConfig;
+use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
+use rand::RngCore;
+use rand_chacha::ChaCha8Rng;
+
+/// What the distances and poses of a batch should have been, as tensors beside them.
+#[derive(Debug, Clone)]
+pub(super) struct Targets {
+    /// Of each level whose `InfoNCE` is weighed, `[N, places²]`.
+    pub labels: Vec<Tensor>,
+    /// True places of each level, `[N]`, where triplets are weighed.
+    pub places: Vec<Tensor>,
+    /// True poses `[N, 3]`, where the poses' errors are weighed.
+    pub poses: Option<Tensor>,
+}
+
+/// The same with the labels as what they are products of; a recorded step takes them as inputs.
+#[derive(Debug, Clone)]
+struct Profiles {
+    labels: Vec<LabelProfiles>,
+    places: Vec<Tensor>,
+    poses: Option<Tensor>,
+}
+
+/// What a training step takes besides the network's numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepared {
+    given: Given,
+    profiles: Profiles,
+}
+
+impl Given {
+    /// All tensors, in an order that [`Given::like`] knows.
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let images = [&self.ground, &self.aerial].into_iter();
+        images.chain(self.sight.tensors())
+    }
+
+    fn like(&self, next: &mut impl FnMut() -> Tensor) -> Self {
+        Self {
+            ground: next(),
+            aerial: next(),
+            sight: self.sight.like(next),
+        }
+    }
+}
+
+impl Profiles {
+    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let labels = self.labels.iter().flatten();
+        labels.chain(&self.places).chain(&self.poses)
+    }
+
+    fn like(&self, next: &mut impl FnMut() -> Tensor) -> Self {
+        let labels = self.labels.iter().map(|_| [next(), next(), next()]);
+        Self {
+            labels: labels.collect(),
+            places: self.places.iter().map(|_| next()).collect(),
+            poses: self.poses.as_ref().map(|_| next()),
+        }
+    }
+
+    /// Multiplied out where they lie.
+    fn targets(&self) -> KernelResult<Targets> {
+        let labels = self.labels.iter().map(multiplied);
+        Ok(Targets {
+            labels: labels.collect::<KernelResult<_>>()?,
+            places: self.places.clone(),
+            poses: self.poses.clone(),
+        })
+    }
+}
+
+impl Prepared {
+    /// Which values the loss consists of.
+    pub fn told(&self) -> Told {
+        Told {
+            info_nce: self.profiles.labels.len(),
+            triplet: !self.profiles.places.is_empty(),
+            ..Told::default()
+        }
+    }
+
+    /// All tensors, in an order that [`Prepared::like`] knows.
+    pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        self.given.tensors().chain(self.profiles.tensors())
+    }
+
+    /// The same from other tensors, in the order of [`Prepared::tensors`].
+    ///
+    /// # Panics
+    /// When there are too few.
+    pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
+        let mut next = || tensors.next().expect("as many tensors as a step takes");
+        Self {
+            given: self.given.like(&mut next),
+            profiles: self.profiles.like(&mut next),
+        }
+    }
+}
+
+impl Ggcvt {
+    /// [down, right] of the cameras from the aerial image's middle, pixels.
+    fn offsets_px(&self, targets: &[PoseTarget]) -> Vec<[f64; 2]> {
+        let pixels = |cell| self.description.px_from_cell(cell);
+        let offset = |target: &PoseTarget| [target.row, target.column].map(pixels);
+        targets.iter().map(offset).collect()
+    }
+
+    pub(super) fn label_loss(&self, config: &LossConfig) -> LabelLoss {
+        LabelLoss {
+            temperature: config.temperature,
+            sigma_px: config.sigma_m / self.spec.metres_per_pixel(),
+            threshold: config.threshold,
+            levels: config.levels.unwrap_or(3),
+        }
+    }
+
+    /// True places and poses, as far as `config` weighs them, on the host.
+    fn truth(
+        &self,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+    ) -> KernelResult<(Vec<Tensor>, Option<Tensor>)> {
+        if config.triplet <= 0.0 {
+            return Ok((Vec::new(), None));
+        }
+        let offsets_px = self.offsets_px(targets);
+        let share = |px: f64| px / self.spec.aerial_px as f64;
+        let shares: Vec<[f64; 2]> = offsets_px.iter().map(|px| px.map(share)).collect();
+        let places = true_places(&self.spec, &shares)?;
+        let poses = self.balance.is_some();
+        let poses = poses.then(|| true_poses(&self.spec, &offsets_px, targets));
+        Ok((places, poses.transpose()?))
+    }
+
+    /// What a loss compares with, on `device`.
+    pub(super) fn targets(
+        &self,
+        targets: &[PoseTarget],
+        config: &LossConfig,
+        device: &Device,
+    ) -> KernelResult<Targets> {
+        let labels = if config.info_nce > 0.0 {
+            let (offsets_px, labels) = (self.offsets_px(targets), self.label_loss(config));
+            label_targets(&self.spec, &offsets_px, &labels, device)?
+        } else {
+            Vec::new()
+        };
+        let (places, poses) = self.truth(targets, config)?;
+        let places = places.into_iter().map(|places| places.to(device));
+        Ok(Targets {
+            labels,
+            places: places.collect::<KernelResult<_>>()?,
+            poses: poses.map(|poses| poses.to(device)).transpose()?,
+        })
+    }
+
+    /// As [`Ggcvt::targets`], on the host and not multiplied out.
+    fn profiles(&self, targets: &[PoseTarget], config: &LossConfig) -> KernelResult<Profiles> {
+        let labels = if config.info_nce > 0.0 {
+            let labels = self.label_loss(config);
+            label_profiles(&self.spec, &self.offsets_px(targets), &labels)?
+        } else {
+            Vec::new()
+        };
+        let (places, poses) = self.truth(targets, config)?;
+        Ok(Profiles {
+            labels,
+            places,
+            poses,
+        })
+    }
+
+    /// What the seed of a pass is drawn from.
+    pub(super) fn seed(drop_connect: Option<&mut ChaCha8Rng>) -> u64 {
+        drop_connect.map_or(0, RngCore::next_u64)
+    }
+}
+
+impl Recordable for Ggcvt {
+    fn prepare(
+        &self,
+        input: &Input,
+        targets: &[PoseTarget],
+        config: &FitConfig,
+        drop_connect: Option<&mut ChaCha8Rng>,
+    ) -> Result<recordable::Prepared, ModelError> {
+        let seed = Self::seed(drop_connect);
+        let (ground, aerial) = (&input.ground, &input.aerial);
+        Ok(recordable::Prepared::Ggcvt(Prepared {
+            given: Given {
+                ground: ground.clone(),
+                aerial: aerial.clone(),
+                sight: self.sight(ground, aerial, &input.views, seed)?,
+            },
+            profiles: self.profiles(targets, &config.loss)?,
+        }))
+    }
+
+    fn step_loss(
+        &mut self,
+        tape: &mut Tape,
+        prepared: &recordable::Prepared,
+        config: &FitConfig,
+    ) -> Result<LossTerms, ModelError> {
+        let recordable::Prepared::Ggcvt(prepared) = prepared else {
+            return Err(recordable::other_network());
+        };
+        let given = Given {
+            ground: unit_pixels(&prepared.given.ground)?,
+            aerial: unit_pixels(&prepared.given.aerial)?,
+            sight: prepared.given.sight.clone(),
+        };
+        let levels = match config.extent(self.describe()) {
+            Extent::Levels(levels) => Some(levels),
+            Extent::Location | Extent::Everything => None,
+        };
+        let prediction = self.scores(tape, &given, levels)?;
+        let targets = prepared.profiles.targets()?;
+        self.loss_terms(tape, &prediction, &targets, &config.loss)
+    }
+}
