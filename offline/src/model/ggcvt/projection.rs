@@ -240,6 +240,20 @@ mod tests {
     }
 
     #[test]
+    fn shifts_that_ran_away_are_drawn_anew_and_headings_are_not() {
+        let spec = preset("ggcvt-kitti3").unwrap();
+        let sight = Sight::new(&spec, &[pinhole(None); 2], 1).unwrap();
+        let Sight::Pinholes(Pinholes { reach, draws, .. }) = sight else {
+            panic!("a pinhole camera");
+        };
+        let pose = Tensor::new(vec![0.5, -2.5, 7.0, 1.9, 0.0, -3.0], &[2, 3]).unwrap();
+        let tape = &mut Tape::inference();
+        let after = ops::replace_beyond(tape, &pose, &reach, &draws[0]).unwrap();
+        let drawn = draws[0].data()[1];
+        assert_eq!(after.data(), [0.5, drawn, 7.0, 1.9, 0.0, -3.0]);
+    }
+
+    #[test]
     fn a_known_heading_is_needed_where_nothing_finds_it() {
         let spec = preset("ggcvt-kitti2").unwrap();
         let Sight::Pinholes(pinholes) = Sight::new(&spec, &[pinhole(Some(0.5))], 0).unwrap() else {
