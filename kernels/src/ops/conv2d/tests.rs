@@ -196,6 +196,28 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [3, 2, 4, 5],
             options(3, [0; 4], Zero, Zero, 1),
         ),
+        // Planes as they lie: long rows with a ragged end, several bands, both strides.
+        (
+            [2, 3, 20, 70],
+            [6, 3, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 3, 31, 150],
+            [5, 3, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Zero, 1),
+        ),
+        // Products of matrices: many rows, and planes cut where a cache line begins.
+        (
+            [2, 20, 4, 8],
+            [40, 20, 1, 1],
+            options(1, [0; 4], Zero, Zero, 1),
+        ),
+        (
+            [1, 3, 64, 64],
+            [18, 3, 1, 1],
+            options(1, [0; 4], Zero, Zero, 1),
+        ),
     ]
 }
 
@@ -245,13 +267,14 @@ fn gradients_match_finite_differences() {
 
 #[test]
 fn thread_count_does_not_change_a_bit() {
-    let run = |threads| {
+    let run = |threads, input: [usize; 4], weight: [usize; 4]| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
-            let input = noise(&[5, 6, 16, 24], 1).with_gradient();
-            let weight = noise(&[7, 6, 3, 3], 2).with_gradient();
-            let bias = noise(&[7], 3).with_gradient();
-            let options = options(1, [1; 4], Pad::Zero, Pad::Circular, 1);
+            let padding = [weight[2] / 2; 4];
+            let input = noise(&input, 1).with_gradient();
+            let bias = noise(&weight[..1], 3).with_gradient();
+            let weight = noise(&weight, 2).with_gradient();
+            let options = options(1, padding, Pad::Zero, Pad::Circular, 1);
             let mut tape = Tape::training();
             let y = conv2d(&mut tape, &input, &weight, Some(&bias), &options).unwrap();
             let seed = noise(y.shape(), 4);
@@ -263,7 +286,15 @@ fn thread_count_does_not_change_a_bit() {
             bits
         })
     };
-    assert_eq!(run(1), run(3));
+    for (input, weight) in [
+        ([5, 6, 16, 24], [7, 6, 3, 3]),
+        ([2, 9, 20, 70], [10, 9, 3, 3]),
+        ([1, 20, 64, 64], [33, 20, 1, 1]),
+        ([2, 17, 16, 16], [49, 17, 1, 1]),
+        ([2, 5, 16, 16], [35, 5, 1, 1]),
+    ] {
+        assert_eq!(run(1, input, weight), run(3, input, weight), "{input:?}");
+    }
 }
 
 /// Everything that a convolution computes, for all cases.
