@@ -330,6 +330,10 @@ fn numbers(tensor: &TensorRef, bytes: &[u8]) -> Vec<f32> {
     let element = tensor.storage.element;
     let size = element.bytes();
     let count = tensor.shape.iter().product();
+    if count == 0 {
+        // The view of nothing may begin anywhere, also behind the storage's end.
+        return Vec::new();
+    }
     let mut expected = 1;
     let contiguous = tensor
         .shape
@@ -386,5 +390,27 @@ fn number(element: Element, bytes: &[u8]) -> f32 {
         Element::I16 => bits as i16 as f32,
         Element::I8 => bits as i8 as f32,
         Element::U8 | Element::Bool => bits as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pickle::Storage;
+    use super::*;
+
+    #[test]
+    fn a_view_of_nothing_may_begin_behind_its_storage() {
+        let storage = Storage {
+            key: "0".to_owned(),
+            element: Element::F32,
+            length: 0,
+        };
+        let tensor = TensorRef {
+            storage,
+            offset: 19,
+            shape: vec![0, 3],
+            stride: vec![3, 1],
+        };
+        assert!(numbers(&tensor, &[]).is_empty());
     }
 }
