@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static NARROW: AtomicBool = AtomicBool::new(false);
 
 /// Keeps to AVX2 where there is AVX-512, to see what a smaller machine does: results must not
-/// change by a bit, times will. For tests and benchmarks; affects all threads.
+/// change by a bit, times will. For tests and benchmarks; affects all threads, but not products of
+/// matrices (1 × 1 convolutions, attention), whose library chooses by itself.
 pub fn narrow(narrow: bool) {
     NARROW.store(narrow, Ordering::Relaxed);
 }

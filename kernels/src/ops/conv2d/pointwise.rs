@@ -50,7 +50,11 @@ fn product<'a>(
 ) -> Vec<f32> {
     let pixels = g.pixels();
     let mut found = buffer::any(g.batch * rows * pixels);
-    let split = split(rows, rayon::current_num_threads().div_ceil(g.batch));
+    let split = match pixels {
+        // Small products of one column are summed up in another order.
+        1 => rows,
+        _ => split(rows, rayon::current_num_threads().div_ceil(g.batch)),
+    };
     found
         .par_chunks_exact_mut(rows * pixels)
         .zip(images.par_chunks_exact(planes * pixels))

@@ -292,6 +292,7 @@ fn thread_count_does_not_change_a_bit() {
         ([1, 20, 64, 64], [33, 20, 1, 1]),
         ([2, 17, 16, 16], [49, 17, 1, 1]),
         ([2, 5, 16, 16], [35, 5, 1, 1]),
+        ([1, 600, 1, 1], [300, 600, 1, 1]),
     ] {
         assert_eq!(run(1, input, weight), run(3, input, weight), "{input:?}");
     }
