@@ -13,7 +13,8 @@ use crossfix_offline::loss::{
     self, Loss, LossConfig, PoseTarget, gaussian, level_target, max_pool,
 };
 use crossfix_offline::model::{
-    Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, Prediction, preset, spec::Padding,
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, NormalisedInput, Prediction, preset,
+    spec::Padding,
 };
 use crossfix_tests::golden::{
     Case, Comparison, Generator, cases, ccvpe_rule, fnv1a, forward_tolerance, gradient_tolerance,
@@ -61,8 +62,8 @@ fn network(case: &Case, rounding: u32) -> Result<Ccvpe> {
     })
 }
 
-/// The images of a case, normalised already.
-fn images(case: &Case, rounding: u32) -> Result<Input> {
+/// The images of a case.
+fn images(case: &Case, rounding: u32) -> Result<NormalisedInput> {
     let generator = Generator::new(case.text("/seed")?);
     let (offset, amplitude) = (case.number("/input/offset")?, case.number("/input/amp")?);
     let image = |name: &str, path: &str| -> Result<Tensor> {
@@ -71,11 +72,10 @@ fn images(case: &Case, rounding: u32) -> Result<Input> {
         nudge(&generator, name, rounding, &mut pixels);
         Ok(Tensor::new(pixels, &shape)?)
     };
-    Ok(Input {
+    Ok(NormalisedInput {
         ground: image("grd", "/grd")?,
         aerial: image("sat", "/sat")?,
         ground_left_bin: Vec::new(),
-        views: Vec::new(),
     })
 }
 
@@ -120,7 +120,7 @@ fn forward(
     case: &Case,
     model: &mut Ccvpe,
     tape: &mut Tape,
-    input: &Input,
+    input: &NormalisedInput,
     options: ForwardOptions,
     comparison: &mut Comparison,
 ) -> Result<Prediction> {
@@ -170,7 +170,10 @@ fn forward(
     if let Some(logits) = &prediction.logits {
         outputs.push(("logits".into(), logits.clone()));
         let heatmaps = prediction.heatmaps()?;
-        let heatmaps = Tensor::new(heatmaps.data().to_vec(), &[input.len(), 1, side, side])?;
+        let heatmaps = Tensor::new(
+            heatmaps.data().to_vec(),
+            &[input.ground.shape()[0], 1, side, side],
+        )?;
         outputs.push(("heatmap".into(), heatmaps));
     }
     outputs.extend(prediction.orientation.clone().map(|o| ("ori".into(), o)));

@@ -31,6 +31,7 @@ mod gemm;
 mod math;
 pub mod ops;
 pub mod optim;
+mod pixels;
 mod scratch;
 pub mod simd;
 mod tape;
@@ -40,5 +41,6 @@ pub mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};
+pub use pixels::Pixels;
 pub use tape::{Gradients, Tape};
 pub use tensor::{Tensor, TensorId};

@@ -8,7 +8,7 @@
 
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
-use crossfix_kernels::{Tape, Tensor};
+use crossfix_kernels::{Pixels, Tape};
 use crossfix_offline::loss::{LossConfig, PoseTarget, loss};
 use crossfix_offline::model::{
     Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError, preset,
@@ -52,14 +52,15 @@ fn main() -> anyhow::Result<()> {
 fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f64>, ModelError> {
     let spec = preset(name).expect("a preset");
     let mut model = Ccvpe::new(spec.clone(), 1)?;
-    let noise = |shape: &[usize]| {
+    let noise = |shape: [usize; 4]| {
         let count = shape.iter().product::<usize>();
-        let values = (0..count).map(|i| (i * 7919 % 256) as f32).collect();
-        Tensor::new(values, shape)
+        let bytes = (0..count).map(|i| (i * 7919 % 256) as u8).collect();
+        Pixels::new(bytes, shape)
     };
     let input = Input {
-        ground: noise(&[batch, 3, spec.ground_rows, spec.ground_columns])?,
-        aerial: noise(&[batch, 3, spec.aerial_px, spec.aerial_px])?,
+        ground: noise([batch, 3, spec.ground_rows, spec.ground_columns])?,
+        aerial: noise([batch, 3, spec.aerial_px, spec.aerial_px])?,
+        augment: None,
         ground_left_bin: Vec::new(),
         views: Vec::new(),
     };

@@ -2,7 +2,7 @@
 
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
-use crossfix_kernels::{Tape, Tensor};
+use crossfix_kernels::{Pixels, Tape};
 use crossfix_offline::loss::{LossConfig, PoseTarget};
 use crossfix_offline::model::{Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, preset};
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -40,15 +40,16 @@ static ALLOCATOR: Counting = Counting;
 fn a_step_takes_its_arrays_from_the_step_before() {
     let spec = preset("compact").expect("a preset");
     let mut model = Ccvpe::new(spec.clone(), 1).unwrap();
-    let noise = |shape: &[usize]| {
+    let noise = |shape: [usize; 4]| {
         let count = shape.iter().product::<usize>();
-        let values = (0..count).map(|i| (i * 7919 % 256) as f32).collect();
-        Tensor::new(values, shape).unwrap()
+        let bytes = (0..count).map(|i| (i * 7919 % 256) as u8).collect();
+        Pixels::new(bytes, shape).unwrap()
     };
     let batch = 2;
     let input = Input {
-        ground: noise(&[batch, 3, spec.ground_rows, spec.ground_columns]),
-        aerial: noise(&[batch, 3, spec.aerial_px, spec.aerial_px]),
+        ground: noise([batch, 3, spec.ground_rows, spec.ground_columns]),
+        aerial: noise([batch, 3, spec.aerial_px, spec.aerial_px]),
+        augment: None,
         ground_left_bin: Vec::new(),
         views: Vec::new(),
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use cpu_time::ThreadTime;
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
-use crossfix_kernels::Tensor;
+use crossfix_kernels::{Pixels, Tensor};
 use crossfix_offline::export::{
     noise_input, seen_by, student_card, verify_export, with_camera, write_onnx, write_parity,
 };
@@ -334,7 +334,7 @@ fn drive(
     let start = ThreadTime::now();
     let mut matcher = TractMatcher::load(path)?;
     let load_s = start.elapsed().as_secs_f64();
-    let (ground, aerial) = (picture(&input.ground), picture(&input.aerial));
+    let (ground, aerial) = (picture(&input.ground)?, picture(&input.aerial)?);
     let strip = GroundStrip {
         image: &ground,
         left_azimuth_rad,
@@ -404,13 +404,14 @@ fn relative_difference(found: &[f32], expected: &[f32]) -> f64 {
 }
 
 /// The first sample of `[N, 3, H, W]` pixels.
-fn picture(images: &Tensor) -> RgbImage {
-    let [height, width] = [images.shape()[2], images.shape()[3]];
+fn picture(images: &Pixels) -> Result<RgbImage> {
+    let [_, _, height, width] = images.shape();
     let pixels = height * width;
     let values = (0..pixels).flat_map(|at| [0, 1, 2].map(|channel| channel * pixels + at));
-    RgbImage {
+    let bytes = images.host("picture")?;
+    Ok(RgbImage {
         width,
         height,
-        data: values.map(|at| images.data()[at] as u8).collect(),
-    }
+        data: values.map(|at| bytes[at]).collect(),
+    })
 }

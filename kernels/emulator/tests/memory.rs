@@ -3,8 +3,9 @@
 
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::cuda::{Cuda, Step};
+use crossfix_kernels::ops::{Augment, Augmented, Normalisation};
 use crossfix_kernels::testing::{assert_close, noise};
-use crossfix_kernels::{Device, Error, Tape, Tensor, ops};
+use crossfix_kernels::{Device, Error, Pixels, Tape, Tensor, ops};
 
 fn emulated(options: Options) -> (Cuda, Device) {
     let cuda = Cuda::with_driver(Box::new(Emulator::new(options)));
@@ -44,6 +45,68 @@ fn a_recorded_step_repeats_its_work_on_new_inputs() {
             }
         }
         assert_eq!(cuda.memory().allocations, allocations);
+    }
+}
+
+/// Images as bytes and how each is changed, both inputs of a step: what arrives for one replay is
+/// in no other.
+#[test]
+fn a_recorded_step_takes_bytes_and_their_augmentation() {
+    const SHAPE: [usize; 4] = [2, 3, 4, 9];
+    let how = Normalisation {
+        mean: [0.4, 0.5, 0.6],
+        sigma: [0.2, 0.3, 0.25],
+        bf16: false,
+    };
+    let normalised = |images: &Pixels, samples: &Tensor| {
+        let augment = Augmented {
+            samples,
+            wraps: true,
+        };
+        ops::normalise_images(images, &how, Some(augment))
+    };
+    let bytes = |seed: usize| {
+        let bytes = (0..2 * 3 * 4 * 9).map(|i| ((i + seed) * 7919 % 256) as u8);
+        Pixels::new(bytes.collect(), SHAPE).unwrap()
+    };
+    let augment = |seed: i32| {
+        let sample = |roll: i32| Augment {
+            roll,
+            saturation: 0.5 + 0.1 * seed as f32,
+            gain: [1.1, 0.9, 0.1 * seed as f32],
+            offset: 5.0 * seed as f32,
+        };
+        Augment::tensor(&[sample(seed), sample(-2 * seed)])
+    };
+    for seed in [1, 2] {
+        let (cuda, device) = emulated(Options {
+            schedule: Schedule::Random(seed),
+            checked: true,
+            ..Options::default()
+        });
+        // Launched once, so that the kernel is compiled.
+        let [there, numbers] = [(); 2].map(|()| augment(0).to(&device).unwrap());
+        normalised(&bytes(0).to(&device).unwrap(), &numbers).unwrap();
+        let work =
+            |x: &[Tensor], images: &[Pixels]| Ok::<_, Error>(vec![normalised(&images[0], &x[0])?]);
+        let mut recorded = Step::record_with(&cuda, &[there], &[bytes(0)], work).unwrap();
+        for step in 1..6 {
+            let (images, numbers) = (bytes(step), augment(step as i32));
+            let expected = normalised(&images, &numbers).unwrap();
+            let launched = normalised(&images.to(&device).unwrap(), &numbers.to(&device).unwrap());
+            let launched = launched.unwrap().to_vec().unwrap();
+            // Sometimes the bytes lie on the device already.
+            let images = if step == 4 {
+                images.to(&device).unwrap()
+            } else {
+                images
+            };
+            let got = recorded.run_with(&[numbers], &[images]).unwrap()[0]
+                .to_vec()
+                .unwrap();
+            assert_eq!(got, launched, "step {step}");
+            assert_close(&got, expected.data(), 2e-6);
+        }
     }
 }
 

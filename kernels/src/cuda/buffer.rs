@@ -38,7 +38,7 @@ pub struct DeviceBuffer<T: Element = f32> {
     /// Bytes as the pool counts them; `None` for memory that the pool does not get back.
     class: Option<usize>,
     /// The buffer that this is a part of, which lives as long as its parts.
-    _whole: Option<Arc<DeviceBuffer<T>>>,
+    _whole: Option<Arc<DeviceBuffer<u8>>>,
     element: PhantomData<T>,
 }
 
@@ -76,15 +76,21 @@ impl<T: Element> DeviceBuffer<T> {
         }
     }
 
-    /// `length` elements of a buffer from `offset` on.
+    /// `length` elements that begin `offset` bytes into a buffer.
     ///
     /// # Panics
-    /// When it does not have that many.
-    pub(super) fn part(whole: &Arc<Self>, offset: usize, length: usize) -> Self {
-        assert!(offset + length <= whole.length, "a part beyond its whole");
+    /// When it does not have that many bytes, or elements would not be aligned.
+    pub(super) fn part(whole: &Arc<DeviceBuffer<u8>>, offset: usize, length: usize) -> Self {
+        let address = whole.address + offset as u64;
+        let end = offset + length * size_of::<T>();
+        assert!(end <= whole.length, "a part beyond its whole");
+        assert!(
+            address.is_multiple_of(align_of::<T>() as u64),
+            "elements across their alignment"
+        );
         Self {
             cuda: whole.cuda.clone(),
-            address: whole.address + (offset * size_of::<T>()) as u64,
+            address,
             length,
             class: None,
             _whole: Some(Arc::clone(whole)),
@@ -148,26 +154,6 @@ impl<T: Element> DeviceBuffer<T> {
         let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast(), self.bytes()) };
         // SAFETY: this buffer has room for as many elements as `data`, checked above.
         unsafe { self.cuda.0.driver.upload(self.address, bytes) }
-    }
-
-    /// As [`DeviceBuffer::overwrite`] for the elements from `offset` on, beside the queue.
-    ///
-    /// # Safety
-    /// What is queued and uses them is ordered by the driver's fences; see
-    /// [`super::Driver::upload_beside`].
-    pub(super) unsafe fn overwrite_beside(&self, offset: usize, data: &[T]) -> Result<()> {
-        assert!(offset + data.len() <= self.length, "upload beyond a buffer");
-        self.cuda.refuse_in_capture("upload")?;
-        if data.is_empty() {
-            return Ok(());
-        }
-        // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), std::mem::size_of_val(data))
-        };
-        let to = self.address + (offset * size_of::<T>()) as u64;
-        // SAFETY: the elements are there, checked above; their order is the caller's promise.
-        unsafe { self.cuda.0.driver.upload_beside(to, bytes) }
     }
 
     /// Enqueues a copy to the host, which [`Arriving::wait`] gives; what is enqueued later does
@@ -248,6 +234,31 @@ impl<T: Element> DeviceBuffer<T> {
             let driver = &self.cuda.0.driver;
             driver.copy(other.address, self.address, self.bytes())
         }
+    }
+}
+
+impl DeviceBuffer<u8> {
+    /// As [`DeviceBuffer::overwrite`] for the bytes from `offset` on, beside the queue.
+    ///
+    /// # Safety
+    /// What is queued and uses them is ordered by the driver's fences; see
+    /// [`super::Driver::upload_beside`].
+    pub(super) unsafe fn overwrite_beside<T: Element>(
+        &self,
+        offset: usize,
+        data: &[T],
+    ) -> Result<()> {
+        let length = std::mem::size_of_val(data);
+        assert!(offset + length <= self.length, "upload beyond a buffer");
+        self.cuda.refuse_in_capture("upload")?;
+        if data.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: an Element has no padding, so its bytes are initialised; the length is theirs.
+        let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), length) };
+        let to = self.address + offset as u64;
+        // SAFETY: the bytes are there, checked above; their order is the caller's promise.
+        unsafe { self.cuda.0.driver.upload_beside(to, bytes) }
     }
 }
 

@@ -4,6 +4,7 @@ use super::driver::{Address, Graph};
 use super::{Cuda, DeviceBuffer};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::pixels::Pixels;
 use crate::tensor::Tensor;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -106,14 +107,14 @@ impl Cuda {
     }
 }
 
-/// Inputs begin at multiples of this many elements: 256 bytes, as allocations do.
-const ALIGNMENT: usize = 64;
+/// Inputs begin at multiples of this many bytes, as allocations do.
+const ALIGNMENT: usize = 256;
 
 /// A step of fixed shape, recorded once and replayed with new inputs: for training, forward,
 /// backward and the optimiser's update in one enqueued piece.
 ///
-/// Values that change from step to step, such as images, masks drawn by chance and the learning
-/// rate, are inputs. What the step keeps, such as parameters and moments, it updates in place.
+/// What changes from step to step, such as images, masks drawn by chance and the learning rate, is
+/// an input: tensors, and images as bytes. What the step keeps, such as parameters and moments, it updates in place.
 ///
 /// Inputs from the host travel beside the queue into one of two places, so that those of the next
 /// step arrive while this one runs; the step begins with a copy from there.
@@ -121,12 +122,13 @@ pub struct Step {
     capture: Capture,
     cuda: Cuda,
     inputs: Vec<Tensor>,
-    /// First element of each input in `arena` and `places`.
+    images: Vec<Pixels>,
+    /// First byte of each input in `arena` and `places`: of the tensors, then of the images.
     offsets: Vec<usize>,
     /// All inputs, as the recorded work reads them.
-    arena: Arc<DeviceBuffer>,
+    arena: Arc<DeviceBuffer<u8>>,
     /// Where the next inputs arrive, by turns.
-    places: [DeviceBuffer; 2],
+    places: [DeviceBuffer<u8>; 2],
     turn: usize,
     outputs: Vec<Tensor>,
 }
@@ -142,26 +144,30 @@ impl Step {
         inputs: &[Tensor],
         work: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>>,
     ) -> Result<Self> {
-        Self::record_with(cuda, inputs, work)
+        Self::record_with(cuda, inputs, &[], |inputs, _| work(inputs))
     }
 
-    /// As [`Step::record`], for work whose errors are wider.
+    /// As [`Step::record`], on images too, and for work whose errors are wider.
     ///
     /// # Errors
     /// As [`Step::record`].
     pub fn record_with<E: From<Error>>(
         cuda: &Cuda,
         inputs: &[Tensor],
-        work: impl FnOnce(&[Tensor]) -> Result<Vec<Tensor>, E>,
+        images: &[Pixels],
+        work: impl FnOnce(&[Tensor], &[Pixels]) -> Result<Vec<Tensor>, E>,
     ) -> Result<Self, E> {
-        let mut offsets = Vec::with_capacity(inputs.len());
-        let mut elements = 0;
-        for input in inputs {
-            offsets.push(elements);
-            elements += input.len().next_multiple_of(ALIGNMENT);
+        let numbers = inputs.iter().map(|input| input.len() * size_of::<f32>());
+        let pixels = images.iter().map(|image| image.shape().iter().product());
+        let mut bytes = 0;
+        let mut offsets = Vec::with_capacity(inputs.len() + images.len());
+        for length in numbers.chain(pixels) {
+            let length: usize = length;
+            offsets.push(bytes);
+            bytes += length.next_multiple_of(ALIGNMENT);
         }
-        let arena = Arc::new(cuda.zeros(elements)?);
-        let places = [cuda.zeros(elements)?, cuda.zeros(elements)?];
+        let arena = Arc::new(cuda.zeros(bytes)?);
+        let places = [cuda.zeros(bytes)?, cuda.zeros(bytes)?];
         // Nothing arrives before the zeros are there.
         for slot in 0..places.len() {
             cuda.0.driver.release_to_uploads(slot)?;
@@ -170,12 +176,20 @@ impl Step {
             let part = DeviceBuffer::part(&arena, *offset, input.len());
             Tensor::from_device(part, input.shape())
         };
+        let image = |(image, offset): (&Pixels, &usize)| {
+            let shape = image.shape();
+            let part = DeviceBuffer::part(&arena, *offset, shape.iter().product());
+            Pixels::from_device(part, shape)
+        };
+        let of_images = &offsets[inputs.len()..];
         let inputs: Vec<Tensor> = inputs.iter().zip(&offsets).map(part).collect();
-        let (capture, outputs) = cuda.capture_with(|| work(&inputs))?;
+        let images: Vec<Pixels> = images.iter().zip(of_images).map(image).collect();
+        let (capture, outputs) = cuda.capture_with(|| work(&inputs, &images))?;
         Ok(Self {
             capture,
             cuda: cuda.clone(),
             inputs,
+            images,
             offsets,
             arena,
             places,
@@ -191,16 +205,31 @@ impl Step {
     /// [`Error::Shape`] when an input has another shape than recorded; [`Error::Device`] when one
     /// lies on another device; [`Error::Cuda`].
     pub fn run(&mut self, inputs: &[Tensor]) -> Result<&[Tensor]> {
-        self.check(inputs)?;
+        self.run_with(inputs, &[])
+    }
+
+    /// As [`Step::run`], of a step that takes images too.
+    ///
+    /// # Errors
+    /// As [`Step::run`].
+    pub fn run_with(&mut self, inputs: &[Tensor], images: &[Pixels]) -> Result<&[Tensor]> {
+        self.check(inputs, images)?;
         let driver = &self.cuda.0.driver;
         let place = &self.places[self.turn];
         // The step before the last has copied from this place: it is free when that has run.
         driver.await_release(self.turn)?;
-        for (input, offset) in inputs.iter().zip(&self.offsets) {
+        let (of_inputs, of_images) = self.offsets.split_at(inputs.len());
+        for (input, offset) in inputs.iter().zip(of_inputs) {
             if input.device() == Device::Cpu {
                 // SAFETY: what read this place last is behind the fence above; the copy below
                 // comes after the fence that it waits for.
                 unsafe { place.overwrite_beside(*offset, input.data())? };
+            }
+        }
+        for (image, offset) in images.iter().zip(of_images) {
+            if image.device() == Device::Cpu {
+                // SAFETY: as above.
+                unsafe { place.overwrite_beside(*offset, image.host("step")?)? };
             }
         }
         driver.await_uploads()?;
@@ -210,6 +239,11 @@ impl Step {
         for (input, mine) in inputs.iter().zip(&self.inputs) {
             if input.device() != Device::Cpu {
                 mine.buffer().overwrite_from(input.buffer())?;
+            }
+        }
+        for (image, mine) in images.iter().zip(&self.images) {
+            if image.device() != Device::Cpu {
+                mine.buffer().overwrite_from(image.buffer())?;
             }
         }
         self.capture.replay()?;
@@ -230,19 +264,28 @@ impl Step {
         &self.outputs
     }
 
-    fn check(&self, inputs: &[Tensor]) -> Result<()> {
-        if inputs.len() != self.inputs.len() {
-            let expected = self.inputs.len();
-            let got = inputs.len();
-            return Err(Error::shape("step", "number of inputs", expected, got));
+    fn check(&self, inputs: &[Tensor], images: &[Pixels]) -> Result<()> {
+        for (what, got, expected) in [
+            ("number of inputs", inputs.len(), self.inputs.len()),
+            ("number of images", images.len(), self.images.len()),
+        ] {
+            if got != expected {
+                return Err(Error::shape("step", what, expected, got));
+            }
         }
-        let here = Device::Cuda(self.cuda.clone());
         for (new, old) in inputs.iter().zip(&self.inputs) {
             new.expect_shape("step", "input", old.shape())?;
-            if ![Device::Cpu, here.clone()].contains(&new.device()) {
+        }
+        for (new, old) in images.iter().zip(&self.images) {
+            new.expect_shape("step", "images", old.shape())?;
+        }
+        let here = Device::Cuda(self.cuda.clone());
+        let devices = inputs.iter().map(Tensor::device);
+        for device in devices.chain(images.iter().map(Pixels::device)) {
+            if device != Device::Cpu && device != here {
                 return Err(Error::Device {
                     op: "step",
-                    first: new.device().describe(),
+                    first: device.describe(),
                     second: here.describe(),
                 });
             }

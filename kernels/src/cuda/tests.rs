@@ -4,6 +4,7 @@ use super::driver::{Address, Download, Driver, Gemm, Graph, Kernel, LaunchShape,
 use super::{Cuda, DeviceBuffer, Step};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::pixels::Pixels;
 use crate::tensor::Tensor;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex};
@@ -280,6 +281,37 @@ fn a_step_takes_inputs_of_the_recorded_shapes_only() {
     assert!(matches!(refused, Err(Error::Device { .. })));
     assert!(step.run(&[Tensor::zeros(&[3, 2])]).is_err());
     assert!(step.run(&[]).is_err());
+    assert_eq!(books.lock().unwrap().replays, 2);
+}
+
+#[test]
+fn a_step_takes_images_of_the_recorded_shapes_only() {
+    let (cuda, books) = device(1 << 30);
+    let images = |n: usize| Pixels::new(vec![7; n * 3 * 4], [n, 3, 2, 2]).unwrap();
+    // 7 numbers and 24 bytes: the arena holds two parts of 256 bytes, and so do both places.
+    let numbers = Tensor::zeros(&[7]);
+    let before = books.lock().unwrap().used;
+    let work = |x: &[Tensor], images: &[Pixels]| {
+        assert_eq!((x.len(), images.len()), (1, 1));
+        assert_eq!(images[0].shape(), [2, 3, 2, 2]);
+        assert_eq!(images[0].device(), x[0].device());
+        Ok::<_, Error>(Vec::new())
+    };
+    let mut step =
+        Step::record_with(&cuda, std::slice::from_ref(&numbers), &[images(2)], work).unwrap();
+    assert_eq!(books.lock().unwrap().used - before, 3 * 512);
+    let numbers = &[numbers];
+    step.run_with(numbers, &[images(2)]).unwrap();
+    let there = images(2).to(&Device::Cuda(cuda.clone())).unwrap();
+    step.run_with(numbers, &[there]).unwrap();
+    assert_eq!(books.lock().unwrap().replays, 2);
+    assert!(step.run_with(numbers, &[images(1)]).is_err());
+    assert!(step.run_with(numbers, &[]).is_err());
+    assert!(step.run(numbers).is_err());
+    let other = Device::Cuda(self::device(1 << 20).0);
+    let elsewhere = images(2).to(&other).unwrap();
+    let refused = step.run_with(numbers, &[elsewhere]);
+    assert!(matches!(refused, Err(Error::Device { .. })));
     assert_eq!(books.lock().unwrap().replays, 2);
 }
 

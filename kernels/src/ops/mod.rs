@@ -77,7 +77,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use max_channels::max_channels;
 pub use max_pool2d::max_pool2d;
-pub use normalise_images::{Images, Normalisation, Pixels, normalise_images};
+pub use normalise_images::{Augment, Augmented, Normalisation, normalise_images};
 pub use orientation_loss::orientation_loss;
 pub use panorama_grid::{Panorama, panorama_grid};
 pub use plane_grid::{NEAREST_M, Plane, plane_grid, plane_in_front};

@@ -1,84 +1,15 @@
-//! Pixels to what a network's first layer reads: rolled, brightened and normalised in one pass.
+//! Pixels to what a network's first layer reads: rolled, coloured and normalised in one pass.
 
 use crate::buffer;
-use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
+use crate::pixels::Pixels;
 use crate::tensor::Tensor;
-use crate::testing::Case;
+use crate::testing::{Case, noise};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 const OP: &str = "normalise_images";
-
-/// Eight-bit images on one device, a quarter of what the same pixels take as a [`Tensor`].
-#[derive(Debug, Clone)]
-pub struct Pixels {
-    shape: [usize; 4],
-    storage: Storage,
-}
-
-#[derive(Debug, Clone)]
-enum Storage {
-    Host(Arc<[u8]>),
-    Cuda(Arc<DeviceBuffer<u8>>),
-}
-
-impl Pixels {
-    /// Wraps `data`, row-major.
-    ///
-    /// # Shapes
-    /// `shape` `[N, 3, H, W]`.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when the number of bytes differs from the product of `shape`.
-    pub fn new(data: Vec<u8>, shape: [usize; 4]) -> Result<Self> {
-        if data.len() != shape.iter().product::<usize>() {
-            return Err(Error::shape("pixels", "number of bytes", shape, data.len()));
-        }
-        let storage = Storage::Host(data.into());
-        Ok(Self { shape, storage })
-    }
-
-    /// The same pixels on another device.
-    ///
-    /// # Errors
-    /// [`Error::OutOfMemory`]; [`Error::Cuda`], also for anything enqueued before that failed.
-    pub fn to(&self, device: &Device) -> Result<Self> {
-        let storage = match (&self.storage, device) {
-            (Storage::Host(_), Device::Cpu) => return Ok(self.clone()),
-            (Storage::Cuda(buffer), Device::Cuda(cuda)) if buffer.cuda() == cuda => {
-                return Ok(self.clone());
-            }
-            (Storage::Host(data), Device::Cuda(cuda)) => {
-                Storage::Cuda(Arc::new(cuda.upload(data)?))
-            }
-            (Storage::Cuda(buffer), Device::Cpu) => Storage::Host(buffer.to_vec()?.into()),
-            (Storage::Cuda(_), Device::Cuda(_)) => return self.to(&Device::Cpu)?.to(device),
-        };
-        Ok(Self {
-            shape: self.shape,
-            storage,
-        })
-    }
-
-    /// Where they are.
-    pub fn device(&self) -> Device {
-        match &self.storage {
-            Storage::Host(_) => Device::Cpu,
-            Storage::Cuda(buffer) => Device::Cuda(buffer.cuda().clone()),
-        }
-    }
-}
-
-/// Images with pixel values 0 to 255, `[N, 3, H, W]`.
-#[derive(Debug, Clone, Copy)]
-pub enum Images<'a> {
-    /// As numbers.
-    Values(&'a Tensor),
-    /// As bytes.
-    Bytes(&'a Pixels),
-}
 
 /// What the first layer expects.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -100,30 +31,78 @@ impl Normalisation {
     }
 }
 
-/// `(gain · pixel / 255 - mean) / sigma` for each channel, each sample rolled to the right.
+/// How one sample's image is changed before it is normalised: rolled, then its colours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Augment {
+    /// Columns that the content moves to the right.
+    pub roll: i32,
+    /// How far colours are from the pixel's grey, the mean of its channels; 1 leaves them.
+    pub saturation: f32,
+    /// Factor of red, green and blue.
+    pub gain: [f32; 3],
+    /// What is added to every channel, of values 0 to 255.
+    pub offset: f32,
+}
+
+impl Default for Augment {
+    /// Nothing changes: pixels keep their bits.
+    fn default() -> Self {
+        Self {
+            roll: 0,
+            saturation: 1.0,
+            gain: [1.0; 3],
+            offset: 0.0,
+        }
+    }
+}
+
+impl Augment {
+    /// Numbers of a sample.
+    pub const LEN: usize = 6;
+
+    /// One for each sample, `[N, 6]`, in the order of the fields, as [`Augmented`] takes it.
+    pub fn tensor(samples: &[Self]) -> Tensor {
+        let numbers = samples.iter().flat_map(|sample| {
+            let [red, green, blue] = sample.gain;
+            let roll = sample.roll as f32;
+            [roll, sample.saturation, red, green, blue, sample.offset]
+        });
+        Tensor::from_parts(numbers.collect(), &[samples.len(), Self::LEN])
+    }
+}
+
+/// How each image of a batch is changed.
+#[derive(Debug, Clone, Copy)]
+pub struct Augmented<'a> {
+    /// `[N, 6]`, for each sample what [`Augment::tensor`] makes; a tensor, so that a recorded step
+    /// can be given another one.
+    pub samples: &'a Tensor,
+    /// Whether what is rolled out on one side comes in on the other, as round a whole circle.
+    /// Otherwise black comes in, which no colours change.
+    pub wraps: bool,
+}
+
+/// `(colour / 255 - mean) / sigma` for each channel, `colour` being the pixel rolled to the right and
+/// `gain · (grey + saturation · (pixel - grey)) + offset`, kept within 0 to 255, where `grey` is
+/// the mean of its channels.
 ///
-/// `augment` holds for each sample the columns to roll by (rounded down, modulo the width; what is
-/// no number counts as 0) and the gain of red, green and blue; without it nothing is rolled and
-/// gains are 1. It is a tensor so that a recorded step can be given another one. No gradient flows
-/// to images.
+/// Without `augment` pixels are what they are. A roll that is no whole number is rounded down, one
+/// that is no number counts as 0, and one round a circle is taken modulo the width. Colours that are
+/// no numbers stay so. No gradient flows to images.
 ///
 /// # Shapes
-/// `images` `[N, 3, H, W]`, `augment` `[N, 4]`; returns `[N, 3, H, W]`.
+/// `images` `[N, 3, H, W]`; returns `[N, 3, H, W]`.
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes do not fit, [`Error::Argument`] when a sigma is not positive,
 /// [`Error::Device`] when `images` and `augment` lie apart.
 pub fn normalise_images(
-    images: Images,
+    images: &Pixels,
     how: &Normalisation,
-    augment: Option<&Tensor>,
+    augment: Option<Augmented>,
 ) -> Result<Tensor> {
-    let (shape, device) = match images {
-        Images::Values(tensor) => (tensor.dims4(OP, "images")?, tensor.device()),
-        Images::Bytes(pixels) => (pixels.shape, pixels.device()),
-    };
-    let [n, channels, h, w] = shape;
-    if channels != 3 || shape.contains(&0) {
+    let (shape, device) = (images.shape(), images.device());
+    if shape.contains(&0) {
         let expected = "[N, 3, H, W], none of them 0";
         return Err(Error::shape(OP, "images", expected, shape));
     }
@@ -134,94 +113,110 @@ pub fn normalise_images(
         ));
     }
     if let Some(augment) = augment {
-        augment.expect_shape(OP, "augmentation", &[n, 4])?;
-        if augment.device() != device {
+        let samples = augment.samples;
+        samples.expect_shape(OP, "augmentation", &[shape[0], Augment::LEN])?;
+        if samples.device() != device {
             return Err(Error::Device {
                 op: OP,
                 first: device.describe(),
-                second: augment.device().describe(),
+                second: samples.device().describe(),
             });
         }
     }
-    match (&device, images) {
-        (Device::Cuda(cuda), Images::Values(tensor)) => {
-            on_cuda(cuda, &VALUES, tensor.buffer(), shape, how, augment)
-        }
-        (Device::Cuda(cuda), Images::Bytes(pixels)) => match &pixels.storage {
-            Storage::Cuda(buffer) => on_cuda(cuda, &BYTES, buffer, shape, how, augment),
-            Storage::Host(_) => unreachable!("the device was read from the storage"),
-        },
-        (Device::Cpu, Images::Values(tensor)) => {
-            let data = cpu(tensor.host(OP)?, [h, w], how, augment)?;
+    match &device {
+        Device::Cuda(cuda) => on_cuda(cuda, images, how, augment),
+        Device::Cpu => {
+            let data = cpu(images, how, augment)?;
             Ok(Tensor::from_parts(data, &shape))
         }
-        (Device::Cpu, Images::Bytes(pixels)) => match &pixels.storage {
-            Storage::Host(bytes) => {
-                let data = cpu(bytes, [h, w], how, augment)?;
-                Ok(Tensor::from_parts(data, &shape))
-            }
-            Storage::Cuda(_) => unreachable!("the device was read from the storage"),
-        },
     }
 }
 
-fn cpu<T: Copy + Into<f32> + Sync>(
-    images: &[T],
-    [h, w]: [usize; 2],
-    how: &Normalisation,
-    augment: Option<&Tensor>,
-) -> Result<Vec<f32>> {
-    let augment = augment.map(|augment| augment.host(OP)).transpose()?;
+fn cpu(images: &Pixels, how: &Normalisation, augment: Option<Augmented>) -> Result<Vec<f32>> {
+    let [_, _, h, w] = images.shape();
+    let images = images.host(OP)?;
+    let wraps = augment.is_none_or(|augment| augment.wraps);
+    let samples = augment
+        .map(|augment| augment.samples.host(OP))
+        .transpose()?;
     let mut output = buffer::any(images.len());
-    output
-        .par_chunks_exact_mut(h * w)
-        .zip(images.par_chunks_exact(h * w))
-        .enumerate()
-        .for_each(|(plane, (output, image))| {
-            let (scale, offset) = how.affine(plane % 3);
-            let mine = augment.map_or([0.0, 1.0], |all| {
-                [all[plane / 3 * 4], all[plane / 3 * 4 + 1 + plane % 3]]
-            });
-            let [roll, gain] = mine;
-            let roll = columns(roll, w);
-            for (output, image) in output.chunks_exact_mut(w).zip(image.chunks_exact(w)) {
-                let (left, right) = image.split_at(w - roll);
-                for (y, x) in output.iter_mut().zip(right.iter().chain(left)) {
-                    let value = (*x).into() * gain * scale + offset;
-                    *y = if how.bf16 {
-                        half::bf16::from_f32(value).to_f32()
-                    } else {
-                        value
-                    };
+    let planes = output.par_chunks_exact_mut(h * w).enumerate();
+    planes.for_each(|(plane, output)| {
+        let (sample, channel) = (plane / 3, plane % 3);
+        let (scale, offset) = how.affine(channel);
+        let mine = samples.map(|all| &all.as_chunks::<{ Augment::LEN }>().0[sample]);
+        let image = &images[sample * 3 * h * w..][..3 * h * w];
+        let rgb = [0, 1, 2].map(|channel| &image[channel * h * w..][..h * w]);
+        if !wraps {
+            output.fill(offset);
+        }
+        let roll = mine.map_or(0.0, |mine| mine[0]);
+        for (row, output) in output.chunks_exact_mut(w).enumerate() {
+            for [to, from, length] in runs(roll, w, wraps) {
+                let output = &mut output[to..to + length];
+                let rgb = rgb.map(|plane| &plane[row * w + from..][..length]);
+                match mine {
+                    Some(mine) if mine[1..] != [1.0, 1.0, 1.0, 1.0, 0.0] => {
+                        for (i, y) in output.iter_mut().enumerate() {
+                            let rgb = rgb.map(|plane| f32::from(plane[i]));
+                            *y = coloured(rgb, channel, mine) * scale + offset;
+                        }
+                    }
+                    // Such colours change nothing, to the bit.
+                    _ => {
+                        for (y, x) in output.iter_mut().zip(rgb[channel]) {
+                            *y = f32::from(*x) * scale + offset;
+                        }
+                    }
                 }
             }
-        });
+        }
+        if how.bf16 {
+            for y in output {
+                *y = half::bf16::from_f32(*y).to_f32();
+            }
+        }
+    });
     Ok(output)
 }
 
-/// A roll modulo the width.
-fn columns(roll: f32, width: usize) -> usize {
+/// A channel of a pixel in a sample's colours.
+#[inline(always)]
+fn coloured(rgb: [f32; 3], channel: usize, sample: &[f32; Augment::LEN]) -> f32 {
+    let [_, saturation, red, green, blue, offset] = *sample;
+    let grey = (rgb[0] + rgb[1] + rgb[2]) / 3.0;
+    let saturated = grey + saturation * (rgb[channel] - grey);
+    (saturated * [red, green, blue][channel] + offset).clamp(0.0, 255.0)
+}
+
+/// The parts of a row that come from the image: their first column, where that comes from, and
+/// their length. The rest of the row is black.
+fn runs(roll: f32, width: usize, wraps: bool) -> [[usize; 3]; 2] {
     let (whole, length) = (roll.floor(), width as f32);
-    let columns = whole - (whole / length).floor() * length;
-    if (0.0..length).contains(&columns) {
-        columns as usize
-    } else {
-        0
+    if wraps {
+        let columns = whole - (whole / length).floor() * length;
+        let columns = if (0.0..length).contains(&columns) {
+            columns as usize
+        } else {
+            0
+        };
+        let rest = width - columns;
+        return [[columns, 0, rest], [0, rest, columns]];
     }
+    // What is no number becomes 0.
+    let columns = whole.clamp(-length, length) as isize;
+    let (right, left) = (columns.max(0) as usize, (-columns).max(0) as usize);
+    [[right, left, width - right - left], [0; 3]]
 }
 
 pub(crate) static SOURCE: Source = Source {
     name: "ops/normalise_images.cu",
     text: include_str!("normalise_images.cu"),
-    hot: &["normalise_images_bytes", "normalise_images_values"],
+    hot: &["normalise_images"],
 };
-static BYTES: Kernel = Kernel {
+static NORMALISE: Kernel = Kernel {
     source: &SOURCE,
-    entry: "normalise_images_bytes",
-};
-static VALUES: Kernel = Kernel {
-    source: &SOURCE,
-    entry: "normalise_images_values",
+    entry: "normalise_images",
 };
 
 parameters! {
@@ -229,87 +224,89 @@ parameters! {
         count: u32,
         pixels: u32,
         width: u32,
+        wraps: u32,
         scale: [f32; 3],
         offset: [f32; 3],
         bf16: u32,
     }
 }
 
-fn on_cuda<T: crate::cuda::Element>(
+fn on_cuda(
     cuda: &Cuda,
-    kernel: &'static Kernel,
-    images: &DeviceBuffer<T>,
-    shape: [usize; 4],
+    images: &Pixels,
     how: &Normalisation,
-    augment: Option<&Tensor>,
+    augment: Option<Augmented>,
 ) -> Result<Tensor> {
+    let [n, channels, h, w] = images.shape();
+    let images = images.buffer();
     let affine = [0, 1, 2].map(|channel| how.affine(channel));
     let parameters = NormaliseImagesParameters {
-        count: count(OP, images.len())?,
-        pixels: (shape[2] * shape[3]) as u32,
-        width: shape[3] as u32,
+        count: count(OP, images.len())? / 3,
+        pixels: (h * w) as u32,
+        width: w as u32,
+        wraps: u32::from(augment.is_none_or(|augment| augment.wraps)),
         scale: affine.map(|(scale, _)| scale),
         offset: affine.map(|(_, offset)| offset),
         bf16: u32::from(how.bf16),
     };
     let mut output = cuda.any(images.len())?;
-    let launch = Launch::new(kernel).over(images.len());
-    // SAFETY: normalise_images_bytes or _values(pixels, augment or null, output,
-    // NormaliseImagesParameters): images of bytes or floats, as the kernel was chosen, and output
-    // have `count` elements, by which the kernel guards its index; a roll stays in its row;
-    // `augment` has four numbers for each three planes of `pixels`.
+    let launch = Launch::new(&NORMALISE).over(images.len() / 3);
+    // SAFETY: normalise_images(images, augment or null, output, NormaliseImagesParameters): images
+    // and output have three planes of `pixels` for each of `count / pixels` samples, and the kernel
+    // guards its index by `count`; a roll stays in its row; `augment` has six numbers for each sample.
     unsafe {
         launch
             .input(images)
-            .input_or_null(augment.map(Tensor::buffer))
+            .input_or_null(augment.map(|augment| augment.samples.buffer()))
             .output(&mut output)
             .parameters(&parameters)
             .enqueue(cuda)?;
     }
-    Ok(Tensor::from_device(output, &shape))
+    Ok(Tensor::from_device(output, &[n, channels, h, w]))
 }
+
+/// Three samples, all numbers different, the last roll wider than the image; some colours end at 0 or
+/// 255.
+const SAMPLES: [[f32; Augment::LEN]; 3] = [
+    [2.0, 0.4, 1.3, 0.9, 0.7, 15.0],
+    [-3.5, 1.7, 0.8, 1.1, 1.6, -40.0],
+    [9.0, 0.8, 1.2, 1.4, 0.6, 7.5],
+];
 
 /// What is run on every device. Bytes are made inside, as cases hold tensors.
 pub(crate) fn cases() -> Vec<Case> {
-    let how = |bf16| Normalisation {
-        mean: [0.485, 0.456, 0.406],
-        sigma: [0.229, 0.224, 0.225],
-        bf16,
+    const SHAPE: [usize; 4] = [3, 3, 5, 7];
+    let case = |name: &str, seed: u64, wraps: Option<bool>, bf16: bool| {
+        let values = noise(&SHAPE, seed);
+        let bytes = values.data().iter().map(|x| (127.5 + 127.5 * x) as u8);
+        let how = Normalisation {
+            mean: [0.485, 0.456, 0.406],
+            sigma: [0.229, 0.224, 0.225],
+            bf16,
+        };
+        let images = Pixels::new(bytes.collect(), SHAPE).expect("as many bytes as the shape has");
+        let samples = Tensor::from_parts(SAMPLES.concat(), &[3, Augment::LEN]);
+        let case = Case::new(name, &[&[3, Augment::LEN]], move |_, x| {
+            let images = images.to(&x[0].device())?;
+            let samples = &x[0];
+            let augment = wraps.map(|wraps| Augmented { samples, wraps });
+            normalise_images(&images, &how, augment)
+        });
+        case.input(0, samples).without_gradient(&[0])
     };
-    let augment = vec![2.0, 1.1, 0.9, 1.0, -9.5, 1.0, 1.2, 0.8];
-    let augment = Tensor::from_parts(augment, &[2, 4]);
-    let bytes = (0..2 * 3 * 5 * 7).map(|i| (i * 37 % 256) as u8).collect();
-    let bytes = Pixels {
-        shape: [2, 3, 5, 7],
-        storage: Storage::Host(bytes),
-    };
-    let values = Case::new("normalise_images", &[&[2, 3, 5, 7]], move |_, x| {
-        normalise_images(Images::Values(&x[0]), &how(false), None)
-    });
-    let rolled = Case::new(
-        "normalise_images, augmented",
-        &[&[2, 3, 5, 7], &[2, 4]],
-        move |_, x| normalise_images(Images::Values(&x[0]), &how(false), Some(&x[1])),
-    );
-    let from_bytes = Case::new("normalise_images of bytes", &[&[2, 4]], move |_, x| {
-        let bytes = bytes.to(&x[0].device())?;
-        normalise_images(Images::Bytes(&bytes), &how(false), Some(&x[0]))
-    });
-    let rounded = Case::new("normalise_images to bf16", &[&[2, 3, 5, 7]], move |_, x| {
-        normalise_images(Images::Values(&x[0]), &how(true), None)
-    });
     vec![
-        values.without_gradient(&[0]),
-        rolled.input(1, augment.clone()).without_gradient(&[0, 1]),
-        from_bytes.input(0, augment).without_gradient(&[0]),
-        rounded.without_gradient(&[0]),
+        case("normalise_images", 1, None, false),
+        case("normalise_images to bf16", 2, None, true),
+        case("normalise_images, augmented", 3, Some(true), false),
+        case("normalise_images, augmented again", 4, Some(true), false),
+        case("normalise_images, black rolled in", 5, Some(false), false),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, noise};
+    use crate::testing::assert_close;
 
     const HOW: Normalisation = Normalisation {
         mean: [0.5, 0.0, 0.2],
@@ -317,26 +314,112 @@ mod tests {
         bf16: false,
     };
 
+    /// Pixels to themselves.
+    const PLAIN: Normalisation = Normalisation {
+        mean: [0.0; 3],
+        sigma: [1.0 / 255.0; 3],
+        bf16: false,
+    };
+
+    fn one_row() -> Pixels {
+        Pixels::new(vec![0, 255, 51, 102, 255, 0, 0, 0, 51], [1, 3, 1, 3]).unwrap()
+    }
+
+    fn augmented(
+        images: &Pixels,
+        how: &Normalisation,
+        numbers: &[f32],
+        wraps: bool,
+    ) -> Result<Tensor> {
+        let samples = Tensor::new(numbers.to_vec(), &[numbers.len() / 6, 6])?;
+        let samples = &samples;
+        normalise_images(images, how, Some(Augmented { samples, wraps }))
+    }
+
     #[test]
     fn a_row_worked_by_hand() {
-        let bytes = vec![0, 255, 51, 102, 255, 0, 0, 0, 51];
-        let pixels = Pixels::new(bytes.clone(), [1, 3, 1, 3]).unwrap();
         let expected = [-2.0, 2.0, -1.2, 0.4, 1.0, 0.0, -0.4, -0.4, 0.0];
-        let y = normalise_images(Images::Bytes(&pixels), &HOW, None).unwrap();
+        let y = normalise_images(&one_row(), &HOW, None).unwrap();
         assert_close(y.data(), &expected, 1e-6);
-        let values = bytes.iter().map(|byte| f32::from(*byte)).collect();
-        let values = Tensor::new(values, &[1, 3, 1, 3]).unwrap();
-        let same = normalise_images(Images::Values(&values), &HOW, None).unwrap();
-        assert_eq!(same.data(), y.data());
-        // One column to the right, green doubled.
-        let augment = Tensor::new(vec![1.0, 1.0, 2.0, 1.0], &[1, 4]).unwrap();
-        let y = normalise_images(Images::Bytes(&pixels), &HOW, Some(&augment)).unwrap();
-        let expected = [-1.2, -2.0, 2.0, 0.0, 0.8, 2.0, 0.0, -0.4, -0.4];
+        // One column to the right, green doubled, which 255 is kept from.
+        let numbers = [1.0, 1.0, 1.0, 2.0, 1.0, 0.0];
+        let y = augmented(&one_row(), &HOW, &numbers, true).unwrap();
+        let expected = [-1.2, -2.0, 2.0, 0.0, 0.8, 1.0, 0.0, -0.4, -0.4];
+        assert_close(y.data(), &expected, 1e-6);
+        // Black comes in, not what the offset makes of it.
+        let numbers = [-1.0, 1.0, 1.0, 1.0, 1.0, 51.0];
+        let y = augmented(&one_row(), &HOW, &numbers, false).unwrap();
+        let expected = [2.0, -0.4, -2.0, 1.0, 0.2, 0.0, 0.0, 0.4, -0.4];
         assert_close(y.data(), &expected, 1e-6);
     }
 
     #[test]
-    fn rolls_are_taken_modulo_the_width() {
+    fn a_colour_worked_by_hand() {
+        let pixel = Pixels::new(vec![90, 150, 60], [1, 3, 1, 1]).unwrap();
+        // Grey 100; half as far from it 95, 125, 80; times 2, 1, 0.5; and 10 more.
+        let numbers = [0.0, 0.5, 2.0, 1.0, 0.5, 10.0];
+        let y = augmented(&pixel, &PLAIN, &numbers, true).unwrap();
+        assert_close(y.data(), &[200.0, 135.0, 50.0], 1e-6);
+        let all = Augment {
+            roll: 0,
+            saturation: 0.5,
+            gain: [2.0, 1.0, 0.5],
+            offset: 10.0,
+        };
+        assert_eq!(Augment::tensor(&[all]).data(), numbers);
+        // Beyond the ends.
+        let numbers = [0.0, 1.0, 3.0, -1.0, 1.0, 0.0];
+        let y = augmented(&pixel, &PLAIN, &numbers, true).unwrap();
+        assert_close(y.data(), &[255.0, 0.0, 60.0], 1e-6);
+        // What is no number is noticed, not made black.
+        let numbers = [0.0, 1.0, f32::NAN, 1.0, 1.0, 0.0];
+        let y = augmented(&pixel, &PLAIN, &numbers, true).unwrap();
+        assert!(y.data()[0].is_nan() && !y.data()[1].is_nan());
+    }
+
+    #[test]
+    fn colours_that_change_nothing_keep_every_pixel_to_the_bit() {
+        let plain = [0.0, 1.0, 1.0, 1.0, 1.0, 0.0];
+        assert_eq!(Augment::tensor(&[Augment::default()]).data(), plain);
+        for colour in 0..1u32 << 24 {
+            let [_, red, green, blue] = colour.to_be_bytes();
+            let rgb = [red, green, blue].map(f32::from);
+            for (channel, value) in rgb.iter().enumerate() {
+                let found = coloured(rgb, channel, &plain);
+                assert_eq!(found.to_bits(), value.to_bits(), "{rgb:?}");
+            }
+        }
+    }
+
+    /// The cases are what a device is held to: a kernel that took one number for another would be
+    /// off by more than they allow.
+    #[test]
+    fn two_numbers_of_a_sample_in_each_others_place_are_seen_in_the_cases() {
+        for case in cases().iter().filter(|case| case.name.contains(", ")) {
+            let (right, _) = case.run(&Device::Cpu).unwrap();
+            for (a, b) in (0..Augment::LEN).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                let mut samples = SAMPLES;
+                for sample in &mut samples {
+                    sample.swap(a, b);
+                }
+                let mut swapped = case_named(&case.name);
+                let samples = Tensor::new(samples.concat(), &[3, Augment::LEN]).unwrap();
+                swapped = swapped.input(0, samples);
+                let (wrong, _) = swapped.run(&Device::Cpu).unwrap();
+                let off = right.data().iter().zip(wrong.data());
+                let off = off.fold(0.0f32, |most, (r, w)| most.max((r - w).abs()));
+                assert!(off > 0.05, "{}: {a} and {b}: {off}", case.name);
+            }
+        }
+    }
+
+    fn case_named(name: &str) -> Case {
+        let mut cases = cases().into_iter();
+        cases.find(|case| case.name == name).expect("a case")
+    }
+
+    #[test]
+    fn rolls_are_taken_modulo_the_width_of_a_circle_and_end_at_it_elsewhere() {
         for (roll, expected) in [
             (0.0, 0),
             (7.0, 0),
@@ -344,35 +427,54 @@ mod tests {
             (15.5, 1),
             (-0.5, 6),
             (1e30, 0),
+            (f32::NAN, 0),
+            (f32::INFINITY, 0),
         ] {
-            assert_eq!(columns(roll, 7), expected, "{roll}");
+            let rest = 7 - expected;
+            let wanted = [[expected, 0, rest], [0, rest, expected]];
+            assert_eq!(runs(roll, 7, true), wanted, "{roll}");
         }
-        assert_eq!(columns(f32::NAN, 7), 0);
-        assert_eq!(columns(f32::INFINITY, 7), 0);
+        for (roll, expected) in [
+            (0.0, [0, 0, 7]),
+            (2.9, [2, 0, 5]),
+            (-2.1, [0, 3, 4]),
+            (7.0, [7, 0, 0]),
+            (1e30, [7, 0, 0]),
+            (f32::NEG_INFINITY, [0, 7, 0]),
+            (f32::NAN, [0, 0, 7]),
+        ] {
+            assert_eq!(runs(roll, 7, false), [expected, [0; 3]], "{roll}");
+        }
     }
 
     #[test]
     fn rounding_keeps_eight_bits() {
-        let x = noise(&[1, 3, 2, 2], 1);
         let how = Normalisation { bf16: true, ..HOW };
-        let y = normalise_images(Images::Values(&x), &how, None).unwrap();
+        let y = normalise_images(&one_row(), &how, None).unwrap();
         assert!(y.data().iter().all(|y| y.to_bits() & 0xffff == 0));
-        let exact = normalise_images(Images::Values(&x), &HOW, None).unwrap();
+        let exact = normalise_images(&one_row(), &HOW, None).unwrap();
         assert_close(y.data(), exact.data(), 1.0 / 256.0);
     }
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let grey = noise(&[1, 1, 2, 2], 1);
-        assert!(normalise_images(Images::Values(&grey), &HOW, None).is_err());
-        let x = noise(&[2, 3, 2, 2], 1);
-        let one = noise(&[1, 4], 2);
-        assert!(normalise_images(Images::Values(&x), &HOW, Some(&one)).is_err());
+        let images = Pixels::new(vec![0; 24], [2, 3, 2, 2]).unwrap();
+        let numbers = SAMPLES.concat();
+        assert!(augmented(&images, &HOW, &numbers[..12], true).is_ok());
+        assert!(augmented(&images, &HOW, &numbers[..6], true).is_err());
+        assert!(augmented(&images, &HOW, &numbers, true).is_err());
+        let flat = Tensor::zeros(&[12]);
+        let augment = Augmented {
+            samples: &flat,
+            wraps: true,
+        };
+        assert!(normalise_images(&images, &HOW, Some(augment)).is_err());
         let flat = Normalisation {
             sigma: [1.0, 0.0, 1.0],
             ..HOW
         };
-        assert!(normalise_images(Images::Values(&x), &flat, None).is_err());
-        assert!(Pixels::new(vec![0; 11], [1, 3, 2, 2]).is_err());
+        assert!(normalise_images(&images, &flat, None).is_err());
+        let none = Pixels::new(Vec::new(), [0, 3, 2, 2]).unwrap();
+        assert!(normalise_images(&none, &HOW, None).is_err());
     }
 }

@@ -1,11 +1,15 @@
 //! The same place seen another way: turned, mirrored, from a jittered heading, cut elsewhere.
 //!
 //! A view moves pixels and pose together. Applied in this order: the crop moves; both images are
-//! mirrored east–west; both turn clockwise by quarters; the ground image alone rolls.
+//! mirrored east–west; both turn clockwise by quarters; the ground image alone rolls; then colours
+//! change. Bytes move here; rolls and colours are numbers that the network's first pass takes
+//! ([`View::augment`]).
 
+use super::planes::{gather_planes, write_planes};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, ModelSpec};
 use crossfix_calibration::RgbImage;
+use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -59,53 +63,20 @@ pub struct View {
     pub roll_columns: isize,
     /// Aerial pixels that the crop's centre moves by, (column, row).
     pub crop_px: [isize; 2],
-    /// Colours of the ground image, of the aerial image.
-    pub tints: [Tint; 2],
+    /// Colours of the ground image, of the aerial image; they roll nothing.
+    pub colours: [Augment; 2],
 }
 
-/// A change of colours: saturation, then gain and offset of each channel.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tint {
-    saturation: f32,
-    gain: [f32; 3],
-    offset: f32,
-}
-
-impl Default for Tint {
-    fn default() -> Self {
-        Self {
-            saturation: 1.0,
-            gain: [1.0; 3],
-            offset: 0.0,
-        }
-    }
-}
-
-impl Tint {
-    fn draw(rng: &mut impl Rng, strength: f64) -> Self {
-        let mut around = |spread: f64| (rng.random_range(-1.0..=1.0f64) * spread * strength) as f32;
-        let contrast = 1.0 + around(0.5);
-        Self {
-            saturation: 1.0 + around(0.8),
-            gain: [0; 3].map(|_| contrast * (1.0 + around(0.25))),
-            // Contrast turns about middle grey.
-            offset: 110.0 * (1.0 - contrast) + around(50.0),
-        }
-    }
-
-    /// The colour of one pixel, 0 to 255.
-    fn apply(&self, pixel: &[u8]) -> [f32; 3] {
-        let rgb = [pixel[0], pixel[1], pixel[2]].map(f32::from);
-        if *self == Self::default() {
-            return rgb;
-        }
-        let grey = (rgb[0] + rgb[1] + rgb[2]) / 3.0;
-        let mut out = [0.0; 3];
-        for channel in 0..3 {
-            let saturated = grey + self.saturation * (rgb[channel] - grey);
-            out[channel] = (saturated * self.gain[channel] + self.offset).clamp(0.0, 255.0);
-        }
-        out
+/// Draws a change of colours.
+fn draw_colours(rng: &mut impl Rng, strength: f64) -> Augment {
+    let mut around = |spread: f64| (rng.random_range(-1.0..=1.0f64) * spread * strength) as f32;
+    let contrast = 1.0 + around(0.5);
+    Augment {
+        roll: 0,
+        saturation: 1.0 + around(0.8),
+        gain: [0; 3].map(|_| contrast * (1.0 + around(0.25))),
+        // Contrast turns about middle grey.
+        offset: 110.0 * (1.0 - contrast) + around(50.0),
     }
 }
 
@@ -125,10 +96,10 @@ impl View {
             rng.random_range(-1.0..=1.0f64),
             rng.random_range(-1.0..=1.0f64),
         ];
-        let tints = if augmentation.colour > 0.0 {
-            [0; 2].map(|_| Tint::draw(rng, augmentation.colour))
+        let colours = if augmentation.colour > 0.0 {
+            [0; 2].map(|_| draw_colours(rng, augmentation.colour))
         } else {
-            [Tint::default(); 2]
+            [Augment::default(); 2]
         };
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
         let column_deg = 360.0 / (spec.orientation_bins * spec.columns_per_bin) as f64;
@@ -160,7 +131,7 @@ impl View {
             } else {
                 [0, 0]
             },
-            tints,
+            colours,
         }
     }
 
@@ -201,67 +172,51 @@ impl View {
         (mirrored + self.quarter_turns * bins / 4) % bins
     }
 
-    /// Writes the ground image into `out`, `[3, rows, columns]`, values 0 to 255.
-    pub fn ground(&self, image: &RgbImage, spec: &ModelSpec, out: &mut [f32]) {
-        let columns = image.width;
-        let whole_circle = !spec.ground_left_bin();
-        let turn = if whole_circle {
-            self.quarter_turns * columns / 4
-        } else {
+    /// What of this view is left to where the network runs: the ground image rolls, by quarters too
+    /// where it shows the whole circle, and both have their colours.
+    pub fn augment(&self, spec: &ModelSpec) -> [Augment; 2] {
+        let turned = if spec.ground_left_bin() {
             0
+        } else {
+            self.quarter_turns * spec.ground_columns / 4
         };
-        let plane = image.height * columns;
-        for column in 0..columns {
-            let from = column as isize - self.roll_columns - turn as isize;
-            let from = if whole_circle {
-                from.rem_euclid(columns as isize)
-            } else {
-                from
-            };
-            let inside = (0..columns as isize).contains(&from);
-            let from = if self.mirror {
-                columns as isize - 1 - from
-            } else {
-                from
-            };
-            for row in 0..image.height {
-                let colour = if inside {
-                    let at = (row * columns + from as usize) * 3;
-                    self.tints[0].apply(&image.data[at..at + 3])
-                } else {
-                    [0.0; 3]
-                };
-                for (channel, value) in colour.into_iter().enumerate() {
-                    out[channel * plane + row * columns + column] = value;
-                }
-            }
+        let [ground, aerial] = self.colours;
+        let roll = (self.roll_columns + turned as isize) as i32;
+        [Augment { roll, ..ground }, aerial]
+    }
+
+    /// Writes the ground image into `out`, `[3, rows, columns]`, not rolled yet.
+    pub fn ground(&self, image: &RgbImage, out: &mut [u8]) {
+        if self.mirror {
+            let columns: Vec<usize> = (0..image.width).rev().collect();
+            let rows: Vec<usize> = (0..image.height).map(|row| row * image.width).collect();
+            gather_planes(image, &rows, &columns, out);
+        } else {
+            write_planes(image, 0, image.width, out);
         }
     }
 
-    /// Writes the aerial crop into `out`, `[3, side, side]`, values 0 to 255.
-    pub fn aerial(&self, image: &RgbImage, spec: &ModelSpec, out: &mut [f32]) {
+    /// Writes the aerial crop into `out`, `[3, side, side]`; beyond the image its border goes on.
+    pub fn aerial(&self, image: &RgbImage, spec: &ModelSpec, out: &mut [u8]) {
         let side = spec.aerial_px;
         let margin = (image.width.saturating_sub(side) / 2) as isize;
-        let plane = side * side;
         let last = image.width as isize - 1;
-        for row in 0..side {
-            for column in 0..side {
-                let (mut x, mut y) = (column, row);
-                for _ in 0..self.quarter_turns {
-                    (x, y) = (y, side - 1 - x);
-                }
-                if self.mirror {
-                    x = side - 1 - x;
-                }
-                let x = (x as isize + margin + self.crop_px[0]).clamp(0, last) as usize;
-                let y = (y as isize + margin + self.crop_px[1]).clamp(0, last) as usize;
-                let at = (y * image.width + x) * 3;
-                let colour = self.tints[1].apply(&image.data[at..at + 3]);
-                for (channel, value) in colour.into_iter().enumerate() {
-                    out[channel * plane + row * side + column] = value;
-                }
-            }
+        let along = |axis: usize, step: usize| -> Vec<usize> {
+            let from = margin + self.crop_px[axis];
+            (0..side as isize)
+                .map(|at| (at + from).clamp(0, last) as usize * step)
+                .collect()
+        };
+        let (mut columns, mut rows) = (along(0, 1), along(1, image.width));
+        if self.mirror {
+            columns.reverse();
         }
+        for _ in 0..self.quarter_turns {
+            // What was the left border is the top one: the last row comes first among columns.
+            rows.reverse();
+            std::mem::swap(&mut rows, &mut columns);
+        }
+        gather_planes(image, &rows, &columns, out);
     }
 }
 
@@ -269,6 +224,8 @@ impl View {
 mod tests {
     use super::*;
     use crate::model::named;
+    use crossfix_kernels::Pixels;
+    use crossfix_kernels::ops::{Augmented, Normalisation, normalise_images};
     use rand::SeedableRng;
 
     fn target(column: f64, row: f64, residual_rad: f64) -> PoseTarget {
@@ -290,10 +247,10 @@ mod tests {
         }
     }
 
-    fn brightest(values: &[f32], columns: usize) -> (usize, usize) {
+    fn brightest(values: &[u8], columns: usize) -> (usize, usize) {
         let index = values
             .iter()
-            .position(|v| *v == 255.0)
+            .position(|v| *v == 255)
             .expect("the dot is inside");
         (index % columns, index / columns)
     }
@@ -311,7 +268,7 @@ mod tests {
                 crop_px: [7, -5],
                 ..View::default()
             };
-            let mut out = vec![0.0; 3 * 128 * 128];
+            let mut out = vec![0; 3 * 128 * 128];
             view.aerial(&image, &spec, &mut out);
             let (column, row) = brightest(&out, 128);
             let moved = view.pose(&pose, &spec);
@@ -322,25 +279,75 @@ mod tests {
         }
     }
 
+    /// The ground image as the network's first pass makes it, in pixels.
+    fn first_pass(view: &View, image: &RgbImage, spec: &ModelSpec) -> Vec<u8> {
+        let mut out = vec![0; image.data.len()];
+        view.ground(image, &mut out);
+        let pixels = Pixels::new(out, [1, 3, image.height, image.width]).unwrap();
+        let augmented = Augmented {
+            samples: &Augment::tensor(&view.augment(spec)[..1]),
+            wraps: !spec.ground_left_bin(),
+        };
+        let plain = Normalisation {
+            mean: [0.0; 3],
+            sigma: [1.0 / 255.0; 3],
+            bf16: false,
+        };
+        let seen = normalise_images(&pixels, &plain, Some(augmented)).unwrap();
+        seen.data()
+            .iter()
+            .map(|value| value.round() as u8)
+            .collect()
+    }
+
     #[test]
     fn ground_turns_with_the_aerial_image() {
         let spec = named("compact").unwrap().describe();
         // Content due east (column 192) of an aerial image turned clockwise is due south (edge).
         let image = dot(256, 48, 192, 3);
-        let mut out = vec![0.0; 3 * 48 * 256];
         let turned = View {
             quarter_turns: 1,
             ..View::default()
         };
-        turned.ground(&image, &spec, &mut out);
-        assert_eq!(brightest(&out, 256), (0, 3));
+        assert_eq!(brightest(&first_pass(&turned, &image, &spec), 256), (0, 3));
         // Mirrored, it is in the west.
         let mirrored = View {
             mirror: true,
             ..View::default()
         };
-        mirrored.ground(&image, &spec, &mut out);
-        assert_eq!(brightest(&out, 256), (63, 3));
+        let seen = first_pass(&mirrored, &image, &spec);
+        assert_eq!(brightest(&seen, 256), (63, 3));
+        // Mirrored, turned and rolled, in this order.
+        let all = View {
+            mirror: true,
+            quarter_turns: 3,
+            roll_columns: -5,
+            ..View::default()
+        };
+        let seen = first_pass(&all, &image, &spec);
+        assert_eq!(brightest(&seen, 256), (63 + 192 - 5, 3));
+    }
+
+    /// A part of the circle: what a roll moves out is gone, what it moves in is black, and aerial
+    /// quarters leave it where it is.
+    #[test]
+    fn a_front_view_rolls_black_in() {
+        let spec = named("compact-front").unwrap().describe();
+        let (rows, columns) = (spec.ground_rows, spec.ground_columns);
+        let mut image = RgbImage::black(columns, rows);
+        image.data.fill(100);
+        let view = View {
+            quarter_turns: 1,
+            roll_columns: 2,
+            colours: [Augment {
+                offset: 50.0,
+                ..Augment::default()
+            }; 2],
+            ..View::default()
+        };
+        let seen = first_pass(&view, &image, &spec);
+        assert_eq!(seen[..4], [0, 0, 150, 150]);
+        assert_eq!(seen[columns - 1], 150);
     }
 
     #[test]
@@ -355,14 +362,20 @@ mod tests {
     }
 
     #[test]
-    fn colours_stay_as_they_are_without_strength_and_within_range_with_it() {
+    fn colours_stay_as_they_are_without_strength_and_differ_with_it() {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
-        assert_eq!(Tint::draw(&mut rng, 0.0), Tint::default());
-        assert_eq!(Tint::default().apply(&[10, 200, 30]), [10.0, 200.0, 30.0]);
-        for _ in 0..100 {
-            let colour = Tint::draw(&mut rng, 1.0).apply(&[0, 255, 90]);
-            assert!(colour.iter().all(|value| (0.0..=255.0).contains(value)));
-        }
+        assert_eq!(draw_colours(&mut rng, 0.0), Augment::default());
+        let spec = named("compact").unwrap().describe();
+        let augmentation = Augmentation {
+            colour: 1.0,
+            ..Augmentation::default()
+        };
+        let pose = target(32.0, 32.0, 0.0);
+        let view = View::draw(&mut rng, &augmentation, &spec, 128, &pose);
+        let [ground, aerial] = view.augment(&spec);
+        assert_eq!([Augment { roll: 0, ..ground }, aerial], view.colours);
+        assert!(ground.saturation != aerial.saturation && ground.gain != aerial.gain);
+        assert!(ground.offset != aerial.offset && aerial.offset != 0.0);
     }
 
     #[test]

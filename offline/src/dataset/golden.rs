@@ -1,6 +1,9 @@
 //! What the published loaders return for the small trees in `tests/data/golden`, or for those in
 //! the folder that `CROSSFIX_GOLDENS` names.
 
+use crate::model::{NetworkKind, PIXEL_MEAN, PIXEL_SIGMA};
+use crossfix_kernels::Pixels;
+use crossfix_kernels::ops::{self, Augment, Augmented, Normalisation};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,23 +63,10 @@ impl Golden {
         })
     }
 
-    /// Compares an image `[3, rows, columns]` of values 0 to 255 with the strided sample of the
-    /// published one and with its statistics. JPEG decoders differ by a level or two.
-    pub fn check_image(&self, item: &Value, what: &str, image: &[f32], normalised: bool) {
+    /// Compares what [`seen`] makes of an image with the strided sample of the published one and
+    /// with its statistics. JPEG decoders differ by a level or two.
+    pub fn check_image(&self, item: &Value, what: &str, values: &[f32]) {
         let name = format!("{}/{what}", item["name"].as_str().unwrap());
-        let plane = image.len() / 3;
-        let values: Vec<f32> = image
-            .iter()
-            .enumerate()
-            .map(|(index, value)| {
-                if normalised {
-                    let (scale, offset) = crate::model::pixel_affine(index / plane);
-                    value * scale + offset
-                } else {
-                    value / 255.0
-                }
-            })
-            .collect();
         let stride = item[format!("{what}_stride")].as_u64().unwrap() as usize;
         let expected = &self.tensors[&name];
         let found: Vec<f32> = values.iter().step_by(stride).copied().collect();
@@ -125,6 +115,26 @@ impl Golden {
             );
         }
     }
+}
+
+/// An image `[3, rows, columns]` as a network's first pass changes it, normalised for CCVPE or 0 to
+/// 1 for GGCVT.
+pub fn seen(image: &[u8], columns: usize, augment: Augment, kind: NetworkKind) -> Vec<f32> {
+    let (mean, sigma) = match kind {
+        NetworkKind::Ccvpe => (PIXEL_MEAN, PIXEL_SIGMA),
+        NetworkKind::Ggcvt => ([0.0; 3], [1.0; 3]),
+    };
+    let shape = [1, 3, image.len() / 3 / columns, columns];
+    let pixels = Pixels::new(image.to_vec(), shape).unwrap();
+    let how = Normalisation {
+        mean,
+        sigma,
+        bf16: false,
+    };
+    let samples = &Augment::tensor(&[augment]);
+    let wraps = true;
+    let seen = ops::normalise_images(&pixels, &how, Some(Augmented { samples, wraps }));
+    seen.unwrap().into_data()
 }
 
 /// The numbers of a JSON array.

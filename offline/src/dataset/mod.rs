@@ -17,6 +17,7 @@ pub mod npy;
 pub mod numpy;
 pub mod pairs;
 pub mod picture;
+pub mod planes;
 pub mod pose;
 pub mod problems;
 pub mod resample;
@@ -31,12 +32,12 @@ pub use loader::{Preparation, prepare};
 pub use pairs::{DatasetError, PairsDataset, Truth};
 pub use pose::{TruePose, true_pose};
 pub use problems::Problems;
-pub use samples::{Labelled, PairSource, Samples, Shown};
+pub use samples::{Labelled, PairSource, Samples, Seen, Shown};
 
 use crate::loss::PoseTarget;
 use crate::model::{GroundView, Input, ModelError, ModelSpec};
 use crossfix_calibration::{Geodetic, RgbImage};
-use crossfix_kernels::Tensor;
+use crossfix_kernels::Pixels;
 use rayon::prelude::*;
 
 /// A ground image and its aerial image, ready for a network.
@@ -75,72 +76,43 @@ pub struct Example<'a> {
     pub target: PoseTarget,
 }
 
-/// Examples as a network's input and its targets, each seen through its view.
+/// Pairs as they are, for inference.
 ///
 /// # Errors
 /// [`ModelError::Input`] when an image has another size than the network's.
-pub fn batch(
-    examples: &[Example],
-    views: &[View],
-    spec: &ModelSpec,
-) -> Result<(Input, Vec<PoseTarget>), ModelError> {
+pub fn plain_batch(pairs: &[&Pair], spec: &ModelSpec) -> Result<Input, ModelError> {
+    for pair in pairs {
+        check_size(pair, spec)?;
+    }
+    let n = pairs.len();
     let ground_len = 3 * spec.ground_rows * spec.ground_columns;
     let aerial_len = 3 * spec.aerial_px * spec.aerial_px;
-    for example in examples {
-        check_size(example.pair, spec)?;
-    }
-    let mut ground = vec![0.0; examples.len() * ground_len];
-    let mut aerial = vec![0.0; examples.len() * aerial_len];
+    let mut ground = vec![0; n * ground_len];
+    let mut aerial = vec![0; n * aerial_len];
+    let plain = View::default();
     ground
         .par_chunks_mut(ground_len)
         .zip(aerial.par_chunks_mut(aerial_len))
-        .zip(examples.par_iter().zip(views))
-        .for_each(|((ground, aerial), (example, view))| {
-            view.ground(&example.pair.ground, spec, ground);
-            view.aerial(&example.pair.aerial, spec, aerial);
+        .zip(pairs)
+        .for_each(|((ground, aerial), pair)| {
+            plain.ground(&pair.ground, ground);
+            plain.aerial(&pair.aerial, spec, aerial);
         });
-    let seen = examples.iter().zip(views);
-    let targets = seen
-        .clone()
-        .map(|(example, view)| view.pose(&example.target, spec));
-    let left_bins = seen.map(|(example, view)| view.left_bin(example.pair.left_bin, spec));
-    let n = examples.len();
-    let input = Input {
-        ground: Tensor::new(ground, &[n, 3, spec.ground_rows, spec.ground_columns])?,
-        aerial: Tensor::new(aerial, &[n, 3, spec.aerial_px, spec.aerial_px])?,
+    let left_bins = pairs.iter().map(|pair| plain.left_bin(pair.left_bin, spec));
+    Ok(Input {
+        ground: Pixels::new(ground, [n, 3, spec.ground_rows, spec.ground_columns])?,
+        aerial: Pixels::new(aerial, [n, 3, spec.aerial_px, spec.aerial_px])?,
+        augment: None,
         ground_left_bin: if spec.ground_left_bin() {
             left_bins.collect()
         } else {
             Vec::new()
         },
-        views: examples.iter().map(|example| example.pair.view).collect(),
-    };
-    Ok((input, targets.collect()))
-}
-
-/// Pairs as they are, for inference.
-///
-/// # Errors
-/// As [`batch`].
-pub fn plain_batch(pairs: &[&Pair], spec: &ModelSpec) -> Result<Input, ModelError> {
-    let nowhere = PoseTarget {
-        column: 0.0,
-        row: 0.0,
-        residual_rad: 0.0,
-    };
-    let examples: Vec<Example> = pairs
-        .iter()
-        .map(|pair| Example {
-            pair,
-            target: nowhere,
-        })
-        .collect();
-    let views = vec![View::default(); examples.len()];
-    let (mut input, _) = batch(&examples, &views, spec)?;
-    for view in &mut input.views {
-        *view = spec.measured_view(*view);
-    }
-    Ok(input)
+        views: pairs
+            .iter()
+            .map(|pair| spec.measured_view(pair.view))
+            .collect(),
+    })
 }
 
 fn check_size(pair: &Pair, spec: &ModelSpec) -> Result<(), ModelError> {

@@ -325,24 +325,6 @@ pub fn centre_crop(image: &RgbImage, side: usize) -> RgbImage {
     out
 }
 
-/// Writes an image as planes `[3, rows, columns]`, values 0 to 255. The content moves
-/// `roll_right` columns to the right and wraps; of the result the first `columns` are kept.
-pub fn write_planes(image: &RgbImage, roll_right: i64, columns: usize, out: &mut [f32]) {
-    let width = image.width;
-    let plane = image.height * columns;
-    let shift = (-roll_right).rem_euclid(width.max(1) as i64) as usize;
-    for (row, line) in image.data.chunks_exact((width * 3).max(1)).enumerate() {
-        let (head, tail) = line.split_at(shift * 3);
-        let pixels = tail.chunks_exact(3).chain(head.chunks_exact(3));
-        let at = row * columns;
-        for (column, pixel) in pixels.take(columns).enumerate() {
-            for (channel, value) in pixel.iter().enumerate() {
-                out[channel * plane + at + column] = f32::from(*value);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,15 +406,6 @@ mod tests {
         let wide = centre_crop(&small, 4);
         assert_eq!(wide.pixel(0, 0), [0; 3]);
         assert_eq!(wide.pixel(1, 1), small.pixel(0, 0));
-    }
-
-    #[test]
-    fn rolling_moves_content_right_and_wraps() {
-        let image = image(4, 1, 5);
-        let mut out = vec![0.0; 6];
-        write_planes(&image, 1, 2, &mut out);
-        assert_eq!(out[0], f32::from(image.pixel(3, 0)[0]));
-        assert_eq!(out[1], f32::from(image.pixel(0, 0)[0]));
     }
 
     proptest! {

@@ -7,7 +7,8 @@ use super::ahead::{Ahead, Workers, ahead};
 use super::{DatasetError, Example, Pair, View, augment::Augmentation, check_size};
 use crate::loss::PoseTarget;
 use crate::model::{GroundView, Input, ModelError, ModelSpec};
-use crossfix_kernels::Tensor;
+use crossfix_kernels::Pixels;
+use crossfix_kernels::ops::Augment;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -68,10 +69,18 @@ pub struct Shown {
     pub camera: [f64; 2],
 }
 
+/// A sample that was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Seen {
+    /// What it shows, its images changed as below.
+    pub shown: Shown,
+    /// What is still to be done to the ground image and to the aerial one, where the network runs.
+    pub augment: [Augment; 2],
+}
+
 /// Reads a drawn sample: writes the ground image `[3, rows, columns]` and the aerial image
-/// `[3, side, side]`, values 0 to 255.
-pub type Job<'a> =
-    Box<dyn FnOnce(&mut [f32], &mut [f32]) -> Result<Shown, DatasetError> + Send + 'a>;
+/// `[3, side, side]`.
+pub type Job<'a> = Box<dyn FnOnce(&mut [u8], &mut [u8]) -> Result<Seen, DatasetError> + Send + 'a>;
 
 /// What training and measuring see.
 pub trait Samples: Sync {
@@ -160,9 +169,10 @@ impl Samples for Labelled<'_> {
                 id: pair.id.clone(),
                 what: error.to_string(),
             })?;
-            let mut shown = see(&pair, &target, &view, spec, ground, aerial);
-            shown.view = spec.taught_view(shown.view, shown.target.residual_rad);
-            Ok(shown)
+            let mut seen = see(&pair, &target, &view, spec, ground, aerial);
+            let residual_rad = seen.shown.target.residual_rad;
+            seen.shown.view = spec.taught_view(seen.shown.view, residual_rad);
+            Ok(seen)
         })
     }
 
@@ -187,18 +197,22 @@ fn see(
     target: &PoseTarget,
     view: &View,
     spec: &ModelSpec,
-    ground: &mut [f32],
-    aerial: &mut [f32],
-) -> Shown {
-    view.ground(&pair.ground, spec, ground);
+    ground: &mut [u8],
+    aerial: &mut [u8],
+) -> Seen {
+    view.ground(&pair.ground, ground);
     view.aerial(&pair.aerial, spec, aerial);
     let target = view.pose(target, spec);
-    Shown {
+    let shown = Shown {
         target,
         left_bin: view.left_bin(pair.left_bin, spec),
         metres_per_cell: spec.metres_per_cell(),
         view: pair.view,
         camera: [target.column, target.row],
+    };
+    Seen {
+        shown,
+        augment: view.augment(spec),
     }
 }
 
@@ -219,23 +233,29 @@ pub fn read_batch(jobs: Vec<Job>, spec: &ModelSpec) -> Result<Batch, BatchError>
     let count = jobs.len();
     let ground_len = 3 * spec.ground_rows * spec.ground_columns;
     let aerial_len = 3 * spec.aerial_px * spec.aerial_px;
-    let mut ground = vec![0.0; count * ground_len];
-    let mut aerial = vec![0.0; count * aerial_len];
-    let shown: Vec<Shown> = ground
+    let mut ground = vec![0; count * ground_len];
+    let mut aerial = vec![0; count * aerial_len];
+    let seen: Vec<Seen> = ground
         .chunks_exact_mut(ground_len)
         .zip(aerial.chunks_exact_mut(aerial_len))
         .zip(jobs)
         .map(|((ground, aerial), job)| job(ground, aerial))
         .collect::<Result<_, _>>()?;
+    let shown: Vec<Shown> = seen.iter().map(|seen| seen.shown).collect();
+    let augment = [0, 1].map(|image| {
+        let augment: Vec<Augment> = seen.iter().map(|seen| seen.augment[image]).collect();
+        Augment::tensor(&augment)
+    });
     let ground_left_bin = if spec.ground_left_bin() {
         shown.iter().map(|shown| shown.left_bin).collect()
     } else {
         Vec::new()
     };
-    let tensor = |data, shape: &[usize]| Tensor::new(data, shape).map_err(ModelError::from);
+    let pixels = |data, shape| Pixels::new(data, shape).map_err(ModelError::from);
     let input = Input {
-        ground: tensor(ground, &[count, 3, spec.ground_rows, spec.ground_columns])?,
-        aerial: tensor(aerial, &[count, 3, spec.aerial_px, spec.aerial_px])?,
+        ground: pixels(ground, [count, 3, spec.ground_rows, spec.ground_columns])?,
+        aerial: pixels(aerial, [count, 3, spec.aerial_px, spec.aerial_px])?,
+        augment: Some(augment),
         ground_left_bin,
         views: shown.iter().map(|shown| shown.view).collect(),
     };
@@ -248,7 +268,7 @@ pub enum BatchError {
     /// A sample cannot be read.
     #[error(transparent)]
     Data(#[from] DatasetError),
-    /// The images do not make tensors.
+    /// The images are not as many bytes as the network's.
     #[error(transparent)]
     Model(#[from] ModelError),
 }

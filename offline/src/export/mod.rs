@@ -19,7 +19,7 @@ use crate::model::{
     NetworkKind,
 };
 use anyhow::Context;
-use crossfix_kernels::{Device, Tensor};
+use crossfix_kernels::{Device, Pixels};
 use crossfix_onboard::card::{
     AerialInput, CARD_FORMAT_VERSION, CARD_KEY, CardError, ErrorStatistics, GroundInput,
     HeatmapOutput, LEFT_BIN_INPUT, OrientationConvention, Provenance, StudentCard,
@@ -429,10 +429,11 @@ pub fn noise_input(spec: &ModelSpec, samples: usize, seed: u64) -> Result<Input,
                 let angle = (at / columns) as f32 * row_waves
                     + (at % columns) as f32 * column_waves
                     + phase;
-                data.push((127.0 + 90.0 * angle.sin() + rng.random_range(-37.0f32..37.0)).round());
+                let value = 127.0 + 90.0 * angle.sin() + rng.random_range(-37.0f32..37.0);
+                data.push(value.round() as u8);
             }
         }
-        Tensor::new(data, &[samples, 3, rows, columns])
+        Pixels::new(data, [samples, 3, rows, columns])
     };
     let (ground, aerial) = (
         image(spec.ground_rows, spec.ground_columns)?,
@@ -446,6 +447,7 @@ pub fn noise_input(spec: &ModelSpec, samples: usize, seed: u64) -> Result<Input,
     Ok(Input {
         ground,
         aerial,
+        augment: None,
         ground_left_bin: (0..bins)
             .map(|_| rng.random_range(0..spec.orientation_bins))
             .collect(),

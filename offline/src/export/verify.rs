@@ -4,7 +4,7 @@ use super::{ExportError, LEFT_BIN_INPUT, seen_by};
 use crate::model::weights::{Arrays, write_arrays};
 use crate::model::{CrossViewModel, Extent, ForwardOptions, Input, ModelError};
 use anyhow::Context;
-use crossfix_kernels::{Tape, ops};
+use crossfix_kernels::{Pixels, Tape, ops};
 use crossfix_onboard::card::{CARD_KEY, StudentCard};
 use prost::Message;
 use serde::Serialize;
@@ -138,8 +138,13 @@ pub fn write_parity(
     Ok(write_arrays(path, &arrays, &text)?)
 }
 
-fn array(tensor: &crossfix_kernels::Tensor) -> Result<(Vec<usize>, Vec<f32>), ModelError> {
-    Ok((tensor.shape().to_vec(), tensor.to_vec()?))
+fn array(images: &Pixels) -> Result<(Vec<usize>, Vec<f32>), ModelError> {
+    Ok((images.shape().to_vec(), numbers(images.host("export")?)))
+}
+
+/// Pixels as a graph takes them.
+fn numbers(bytes: &[u8]) -> Vec<f32> {
+    bytes.iter().copied().map(f32::from).collect()
 }
 
 /// Heatmaps and, where there are any, orientation fields of the training engine, one sample after
@@ -167,17 +172,22 @@ fn reference(
     Ok((heatmaps, orientations))
 }
 
-/// One sample of a batch.
+/// One sample of a batch, which a graph sees as it is.
 fn only(input: &Input, sample: usize) -> Result<Input, ModelError> {
-    let image = |images: &crossfix_kernels::Tensor| {
-        let mut shape = images.shape().to_vec();
-        let data = part(images.host("export")?, sample, shape[0]).to_vec();
-        shape[0] = 1;
-        crossfix_kernels::Tensor::new(data, &shape)
+    if input.augment.is_some() {
+        return Err(ModelError::Input(
+            "a graph takes images as they are, and these are to be augmented".into(),
+        ));
+    }
+    let image = |images: &Pixels| {
+        let [samples, channels, rows, columns] = images.shape();
+        let data = part(images.host("export")?, sample, samples).to_vec();
+        Pixels::new(data, [1, channels, rows, columns])
     };
     Ok(Input {
         ground: image(&input.ground)?,
         aerial: image(&input.aerial)?,
+        augment: None,
         ground_left_bin: input
             .ground_left_bin
             .get(sample)
@@ -227,10 +237,10 @@ impl Student {
 
     /// What the file gives, whole and through the halves.
     fn run(&self, input: &Input, sample: usize) -> TractResult<[Vec<Vec<f32>>; 2]> {
-        let image = |tensor: &crossfix_kernels::Tensor| {
-            let shape = tensor.shape();
-            let data = part(tensor.host("export")?, sample, shape[0]);
-            Tensor::from_shape(&[1, shape[1], shape[2], shape[3]], data)
+        let image = |images: &Pixels| {
+            let [samples, channels, rows, columns] = images.shape();
+            let data = numbers(part(images.host("export")?, sample, samples));
+            Tensor::from_shape(&[1, channels, rows, columns], &data)
         };
         let mut known = vec![
             ("ground", image(&input.ground)?),
@@ -315,7 +325,7 @@ fn cut(graph: &GraphProto, input: Vec<ValueInfoProto>, output: Vec<ValueInfoProt
 }
 
 /// The values of one sample of `samples`.
-fn part(data: &[f32], sample: usize, samples: usize) -> &[f32] {
+fn part<T>(data: &[T], sample: usize, samples: usize) -> &[T] {
     let length = data.len() / samples.max(1);
     &data[sample * length..(sample + 1) * length]
 }

@@ -8,8 +8,8 @@ use super::layers::{Border, Conv, Encoder, Pass, Step, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
-    CrossViewModel, Extent, ForwardOptions, Given, Input, ModelError, ModelSpec, NetworkSpec,
-    Prediction, Recordable, normalise, recipes,
+    CrossViewModel, Extent, ForwardOptions, Given, Input, ModelError, ModelSpec, NORMALISATION,
+    NetworkSpec, Prediction, Recordable, check_left_bins, recipes,
 };
 use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget, loss};
@@ -244,14 +244,14 @@ impl CrossViewModel for Ccvpe {
         input: &Input,
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError> {
+        input.check(&self.spec)?;
         let device = self.parameters.device();
-        let normalised = Input {
-            ground: normalise(&input.ground.to(&device)?)?,
-            aerial: normalise(&input.aerial.to(&device)?)?,
-            ground_left_bin: input.ground_left_bin.clone(),
-            views: Vec::new(),
-        };
-        self.forward_normalised(tape, &normalised, options, None)
+        let bins = &input.ground_left_bin;
+        let given = self.given(input.len(), bins, options.drop_connect)?;
+        let given = given.to(&device)?;
+        let images = input.normalised(&device, &NORMALISATION, !self.spec.ground_left_bin)?;
+        let (batch_norm, extent) = (options.batch_norm, options.extent);
+        self.pass(tape, &images, &given, batch_norm, extent, None)
     }
 
     fn loss(
@@ -282,49 +282,71 @@ impl CrossViewModel for Ccvpe {
     }
 }
 
+/// A batch of image pairs whose pixels are normalised already.
+#[derive(Debug, Clone)]
+pub struct NormalisedInput {
+    /// `[N, 3, rows, columns]`.
+    pub ground: Tensor,
+    /// `[N, 3, side, side]`, north up.
+    pub aerial: Tensor,
+    /// As [`Input::ground_left_bin`].
+    pub ground_left_bin: Vec<usize>,
+}
+
 impl Ccvpe {
     /// As [`CrossViewModel::forward`] on images whose pixels are normalised already; `watch` sees
-    /// the layers' outputs as they are made.
+    /// the layers' outputs as they are made. For comparisons with other implementations.
     ///
     /// # Errors
     /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images don't fit.
     pub fn forward_normalised(
         &mut self,
         tape: &mut Tape,
-        input: &Input,
+        input: &NormalisedInput,
         options: ForwardOptions,
         watch: Option<Watch>,
     ) -> Result<Prediction, ModelError> {
-        input.check(&self.spec)?;
-        let given = self.given(input, options.drop_connect)?;
-        let given = given.to(&self.parameters.device())?;
-        self.pass(tape, &given, options.batch_norm, options.extent, watch)
+        let spec = &self.spec;
+        let [samples, ..] = input.ground.dims4("forward", "ground images")?;
+        let ground = [samples, 3, spec.ground_rows, spec.ground_columns];
+        let aerial = [samples, 3, spec.aerial_px, spec.aerial_px];
+        let (op, what) = ("forward", ["ground images", "aerial images"]);
+        input.ground.expect_shape(op, what[0], &ground)?;
+        input.aerial.expect_shape(op, what[1], &aerial)?;
+        check_left_bins(spec, &input.ground_left_bin, samples)?;
+        let device = self.parameters.device();
+        let given = self.given(samples, &input.ground_left_bin, options.drop_connect)?;
+        let given = given.to(&device)?;
+        let images = [input.ground.to(&device)?, input.aerial.to(&device)?];
+        let (batch_norm, extent) = (options.batch_norm, options.extent);
+        self.pass(tape, &images, &given, batch_norm, extent, watch)
     }
 
-    /// What a pass over `input`, whose pixels are normalised, takes: on the host.
+    /// What a pass over so many samples takes besides their images: on the host.
     pub(super) fn given(
         &self,
-        input: &Input,
+        samples: usize,
+        ground_left_bin: &[usize],
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Given, ModelError> {
         let draw = |rng: &mut ChaCha8Rng| {
             let encoders = [&self.ground_encoder, &self.aerial_encoder];
-            let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, input.len()));
+            let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, samples));
             let [ground, aerial] = factors;
             Ok::<_, ModelError>([ground?, aerial?].concat())
         };
         Ok(Given {
-            ground: input.ground.clone(),
-            aerial: input.aerial.clone(),
             drop_connect: drop_connect.map(draw).transpose()?,
-            channel_lists: self.channel_lists(&input.ground_left_bin)?,
+            channel_lists: self.channel_lists(ground_left_bin)?,
         })
     }
 
-    /// A pass over what [`Ccvpe::given`] made, moved to where the parameters are.
+    /// A pass over normalised ground and aerial images and what [`Ccvpe::given`] made, all moved to
+    /// where the parameters are.
     pub(super) fn pass(
         &mut self,
         tape: &mut Tape,
+        images: &[Tensor; 2],
         given: &Given,
         batch_norm: BatchNormMode,
         extent: Extent,
@@ -340,14 +362,20 @@ impl Ccvpe {
             // A shorter life, to go with the pass's.
             watch: watch.map(|watch| -> Watch { watch }),
         };
-        let result = self.run(&mut pass, given, extent);
+        let result = self.run(&mut pass, images, given, extent);
         self.parameters = parameters;
         Ok(result?)
     }
 
-    fn run(&self, pass: &mut Pass, given: &Given, extent: Extent) -> KernelResult<Prediction> {
-        let (ground, _) = self.ground_encoder.forward(pass, &given.ground)?;
-        let (aerial, skips) = self.aerial_encoder.forward(pass, &given.aerial)?;
+    fn run(
+        &self,
+        pass: &mut Pass,
+        [ground, aerial]: &[Tensor; 2],
+        given: &Given,
+        extent: Extent,
+    ) -> KernelResult<Prediction> {
+        let (ground, _) = self.ground_encoder.forward(pass, ground)?;
+        let (aerial, skips) = self.aerial_encoder.forward(pass, aerial)?;
         let first = self.descriptor_map(pass, &aerial)?;
         let searched = self.spec.searched_channels();
         let wanted = match extent {

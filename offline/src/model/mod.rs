@@ -16,7 +16,7 @@ pub mod spec;
 pub(crate) mod vgg;
 pub mod weights;
 
-pub use ccvpe::Ccvpe;
+pub use ccvpe::{Ccvpe, NormalisedInput};
 pub use description::{
     GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind, NetworkSpec, named, names,
 };
@@ -30,8 +30,8 @@ pub use spec::CcvpeSpec;
 use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget};
 use crate::train::FitConfig;
-use crossfix_kernels::ops::{self, BatchNormMode, Images, Normalisation};
-use crossfix_kernels::{Device, Tape, Tensor};
+use crossfix_kernels::ops::{self, Augmented, BatchNormMode, Normalisation};
+use crossfix_kernels::{Device, Pixels, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 use std::any::Any;
 
@@ -62,13 +62,16 @@ pub enum ModelError {
     Kernel(#[from] crossfix_kernels::Error),
 }
 
-/// A batch of image pairs, pixel values 0 to 255.
+/// A batch of image pairs in 8 bits.
 #[derive(Debug, Clone)]
 pub struct Input {
     /// `[N, 3, rows, columns]`.
-    pub ground: Tensor,
+    pub ground: Pixels,
     /// `[N, 3, side, side]`, north up.
-    pub aerial: Tensor,
+    pub aerial: Pixels,
+    /// How the ground images and the aerial ones are changed before they are normalised, `[N, 6]`
+    /// each, as [`ops::Augment::tensor`] makes them; `None` for images as they are.
+    pub augment: Option<[Tensor; 2]>,
     /// For networks that see part of the circle: the bin, clockwise from the one that begins at
     /// south (azimuth -180°), on which each ground image's left edge lies. Empty otherwise.
     pub ground_left_bin: Vec<usize>,
@@ -79,7 +82,7 @@ pub struct Input {
 impl Input {
     /// Samples in the batch.
     pub fn len(&self) -> usize {
-        self.ground.shape().first().copied().unwrap_or(0)
+        self.ground.shape()[0]
     }
 
     /// Whether the batch is empty.
@@ -91,21 +94,38 @@ impl Input {
         let ground = [self.len(), 3, spec.ground_rows, spec.ground_columns];
         let aerial = [self.len(), 3, spec.aerial_px, spec.aerial_px];
         self.ground
-            .expect_shape("forward", "ground images", &ground)?;
+            .expect_shape("forward", "ground images", ground)?;
         self.aerial
-            .expect_shape("forward", "aerial images", &aerial)?;
-        let bins = if spec.ground_left_bin { self.len() } else { 0 };
-        if self.ground_left_bin.len() == bins {
-            Ok(())
-        } else {
-            Err(ModelError::Input(format!(
-                "{}: {} left bins for {} samples, {bins} needed",
-                spec.preset,
-                self.ground_left_bin.len(),
-                self.len()
-            )))
-        }
+            .expect_shape("forward", "aerial images", aerial)?;
+        check_left_bins(spec, &self.ground_left_bin, self.len())
     }
+
+    /// Ground and aerial images as a network reads them, on `device`; `wraps` as in [`normalise`].
+    fn normalised(
+        &self,
+        device: &Device,
+        how: &Normalisation,
+        wraps: bool,
+    ) -> Result<[Tensor; 2], crossfix_kernels::Error> {
+        let images = [self.ground.to(device)?, self.aerial.to(device)?];
+        let augment = match &self.augment {
+            None => None,
+            Some([ground, aerial]) => Some([ground.to(device)?, aerial.to(device)?]),
+        };
+        normalise(&images, augment.as_ref(), how, wraps)
+    }
+}
+
+fn check_left_bins(spec: &CcvpeSpec, bins: &[usize], samples: usize) -> Result<(), ModelError> {
+    let needed = if spec.ground_left_bin { samples } else { 0 };
+    if bins.len() == needed {
+        return Ok(());
+    }
+    Err(ModelError::Input(format!(
+        "{}: {} left bins for {samples} samples, {needed} needed",
+        spec.preset,
+        bins.len(),
+    )))
 }
 
 /// How much of the network runs. What later parts alone need is skipped.
@@ -244,10 +264,24 @@ const NORMALISATION: Normalisation = Normalisation {
     bf16: false,
 };
 
-/// (pixel / 255 - mean) / sigma for each channel of `[N, 3, H, W]`, where the images lie. No
-/// gradient flows to images.
-fn normalise(images: &Tensor) -> Result<Tensor, crossfix_kernels::Error> {
-    ops::normalise_images(Images::Values(images), &NORMALISATION, None)
+/// Ground and aerial images, augmented and normalised where they lie. `wraps` says that a ground
+/// image goes round the whole circle: what is rolled out of it on one side comes in on the other.
+fn normalise(
+    [ground, aerial]: &[Pixels; 2],
+    augment: Option<&[Tensor; 2]>,
+    how: &Normalisation,
+    wraps: bool,
+) -> Result<[Tensor; 2], crossfix_kernels::Error> {
+    let augmented = |index: usize| {
+        augment.map(|samples| Augmented {
+            samples: &samples[index],
+            wraps,
+        })
+    };
+    Ok([
+        ops::normalise_images(ground, how, augmented(0))?,
+        ops::normalise_images(aerial, how, augmented(1))?,
+    ])
 }
 
 /// Scale and offset that normalise channel `channel` of 0..255 pixels.

@@ -1,10 +1,10 @@
 //! Training steps that a device records once and replays: all that differs from step to step is a
 //! tensor among the step's inputs, of the same shape every time.
 
-use super::{Ccvpe, CrossViewModel, Input, ModelError, ggcvt, normalise};
+use super::{Ccvpe, CrossViewModel, Input, ModelError, NORMALISATION, ggcvt, normalise};
 use crate::loss::{LossTerms, PoseTarget, Profiles, loss_terms};
 use crate::train::FitConfig;
-use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
+use crossfix_kernels::{Device, Pixels, Result as KernelResult, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 
 /// A network whose training step takes all that differs from batch to batch as tensors.
@@ -36,13 +36,9 @@ pub(crate) trait Recordable: CrossViewModel {
     ) -> Result<LossTerms, ModelError>;
 }
 
-/// What a pass of CCVPE takes besides its numbers.
+/// What a pass of CCVPE takes besides its numbers and the images.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
-    /// `[N, 3, rows, columns]`: normalised for a pass, values 0 to 255 among a step's inputs.
-    pub ground: Tensor,
-    /// `[N, 3, side, side]`, as the ground images.
-    pub aerial: Tensor,
     /// Factors of stochastic depth, `[N]` for each block that drops; `None` drops nothing.
     pub drop_connect: Option<Vec<Tensor>>,
     /// For networks that see part of the circle: the score channels that each sample reads, for
@@ -53,17 +49,14 @@ pub(crate) struct Given {
 impl Given {
     /// All tensors, in an order that [`Given::like`] knows.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let images = [&self.ground, &self.aerial].into_iter();
         let factors = self.drop_connect.iter().flatten();
-        images.chain(factors).chain(&self.channel_lists)
+        factors.chain(&self.channel_lists)
     }
 
     /// The same from other tensors, in the order of [`Given::tensors`].
     fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
         let mut next = || tensors.next().expect("as many tensors as a pass takes");
         Self {
-            ground: next(),
-            aerial: next(),
             drop_connect: self
                 .drop_connect
                 .as_ref()
@@ -82,9 +75,19 @@ impl Given {
 
 /// What a training step takes besides the network's numbers.
 #[derive(Debug, Clone)]
-pub(crate) enum Prepared {
+pub(crate) struct Prepared {
+    /// Ground and aerial images.
+    pub images: [Pixels; 2],
+    /// How each of them is changed, as in [`Input::augment`].
+    pub augment: Option<[Tensor; 2]>,
+    pub rest: Rest,
+}
+
+/// What a training step takes besides the network's numbers and the images.
+#[derive(Debug, Clone)]
+pub(crate) enum Rest {
     Ccvpe { given: Given, profiles: Profiles },
-    Ggcvt(ggcvt::Prepared),
+    Ggcvt(ggcvt::Rest),
 }
 
 /// Which values a loss consists of.
@@ -108,32 +111,58 @@ impl Told {
 impl Prepared {
     /// Which values the loss consists of.
     pub fn told(&self) -> Told {
-        match self {
-            Self::Ccvpe { profiles, .. } => profiles.told(),
-            Self::Ggcvt(prepared) => prepared.told(),
+        match &self.rest {
+            Rest::Ccvpe { profiles, .. } => profiles.told(),
+            Rest::Ggcvt(rest) => rest.told(),
         }
     }
 
     /// All tensors, in an order that [`Prepared::like`] knows.
     pub fn tensors(&self) -> Vec<&Tensor> {
-        match self {
-            Self::Ccvpe { given, profiles } => given.tensors().chain(profiles.tensors()).collect(),
-            Self::Ggcvt(prepared) => prepared.tensors().collect(),
+        let mut all: Vec<&Tensor> = self.augment.iter().flatten().collect();
+        match &self.rest {
+            Rest::Ccvpe { given, profiles } => {
+                all.extend(given.tensors().chain(profiles.tensors()));
+            }
+            Rest::Ggcvt(rest) => all.extend(rest.tensors()),
         }
+        all
     }
 
-    /// The same from other tensors, in the order of [`Prepared::tensors`].
+    /// All images, in an order that [`Prepared::like`] knows.
+    pub fn images(&self) -> &[Pixels] {
+        &self.images
+    }
+
+    /// The same from other tensors and images, in the order of [`Prepared::tensors`] and
+    /// [`Prepared::images`].
     ///
     /// # Panics
     /// When there are too few.
-    pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
-        match self {
-            Self::Ccvpe { given, profiles } => Self::Ccvpe {
+    pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>, images: &[Pixels]) -> Self {
+        let mut next = || tensors.next().expect("as many tensors as a step takes");
+        let augment = self.augment.as_ref().map(|_| [next(), next()]);
+        let rest = match &self.rest {
+            Rest::Ccvpe { given, profiles } => Rest::Ccvpe {
                 given: given.like(tensors),
                 profiles: profiles.like(tensors),
             },
-            Self::Ggcvt(prepared) => Self::Ggcvt(prepared.like(tensors)),
+            Rest::Ggcvt(rest) => Rest::Ggcvt(rest.like(tensors)),
+        };
+        Self {
+            images: [images[0].clone(), images[1].clone()],
+            augment,
+            rest,
         }
+    }
+
+    /// The same on a device.
+    pub fn to(&self, device: &Device) -> KernelResult<Self> {
+        let tensors = self.tensors().into_iter().map(|tensor| tensor.to(device));
+        let tensors = tensors.collect::<KernelResult<Vec<_>>>()?;
+        let [ground, aerial] = &self.images;
+        let images = [ground.to(device)?, aerial.to(device)?];
+        Ok(self.like(&mut tensors.into_iter(), &images))
     }
 }
 
@@ -151,9 +180,12 @@ impl Recordable for Ccvpe {
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         input.check(self.spec())?;
-        Ok(Prepared::Ccvpe {
-            given: self.given(input, drop_connect)?,
-            profiles: Profiles::new(self.spec(), targets, &config.loss)?,
+        let given = self.given(input.len(), &input.ground_left_bin, drop_connect)?;
+        let profiles = Profiles::new(self.spec(), targets, &config.loss)?;
+        Ok(Prepared {
+            images: [input.ground.clone(), input.aerial.clone()],
+            augment: input.augment.clone(),
+            rest: Rest::Ccvpe { given, profiles },
         })
     }
 
@@ -163,18 +195,16 @@ impl Recordable for Ccvpe {
         prepared: &Prepared,
         config: &FitConfig,
     ) -> Result<LossTerms, ModelError> {
-        let Prepared::Ccvpe { given, profiles } = prepared else {
+        let Rest::Ccvpe { given, profiles } = &prepared.rest else {
             return Err(other_network());
         };
         let spec = self.spec().clone();
         let batch_norm = config.batch_norm_mode();
-        let given = Given {
-            ground: normalise(&given.ground)?,
-            aerial: normalise(&given.aerial)?,
-            ..given.clone()
-        };
+        let augment = prepared.augment.as_ref();
+        let wraps = !spec.ground_left_bin;
+        let images = normalise(&prepared.images, augment, &NORMALISATION, wraps)?;
         let extent = config.extent(self.describe());
-        let prediction = self.pass(tape, &given, batch_norm, extent, None)?;
+        let prediction = self.pass(tape, &images, given, batch_norm, extent, None)?;
         let targets = profiles.targets()?;
         loss_terms(tape, &spec, &prediction, &targets, &config.loss)
     }

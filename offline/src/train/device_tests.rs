@@ -5,7 +5,7 @@ mod ggcvt;
 
 use super::fit::{Order, fit_how};
 use super::*;
-use crate::dataset::samples::{Job, Samples, Shown};
+use crate::dataset::samples::{Job, Samples, Seen, Shown};
 use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
@@ -14,6 +14,7 @@ use crate::run::{Interrupt, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::{Cuda, Timed};
+use crossfix_kernels::ops::Augment;
 use crossfix_kernels::testing::noise;
 use rand_chacha::ChaCha8Rng;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +69,7 @@ fn tiny_front() -> CcvpeSpec {
     spec
 }
 
-/// Noise with poses. One sample may be broken; and somebody may be called with the number of
+/// Noise with poses, each sample rolled and coloured in its own way. One sample may be broken; and somebody may be called with the number of
 /// samples read.
 struct Noise<'a> {
     spec: ModelSpec,
@@ -119,10 +120,21 @@ impl Samples for Noise<'_> {
                 image
                     .iter_mut()
                     .zip(pixels)
-                    .for_each(|(to, pixel)| *to = pixel);
+                    .for_each(|(to, pixel)| *to = pixel as u8);
             }
+            let colours = |strength: f32| Augment {
+                roll: index as i32 - 2,
+                saturation: 1.0 - 0.03 * index as f32,
+                gain: [1.0 + strength, 1.0, 1.0 - strength],
+                offset: 40.0 * strength,
+            };
+            let aerial = Augment {
+                roll: 0,
+                ..colours(0.03)
+            };
+            let mut augment = [colours(0.06), aerial];
             if self.broken == Some(index) {
-                ground[7] = f32::NAN;
+                augment[0].gain[1] = f32::NAN;
             }
             let side = self.spec.heatmap.side as f64;
             let target = PoseTarget {
@@ -130,13 +142,14 @@ impl Samples for Noise<'_> {
                 row: side * (0.8 - 0.1 * index as f64),
                 residual_rad: 0.1 * index as f64 - 0.2,
             };
-            Ok(Shown {
+            let shown = Shown {
                 target,
                 left_bin: index % self.orientation_bins,
                 view: (self.view)(index),
                 metres_per_cell: self.spec.heatmap.metres_per_cell,
                 camera: [target.column, target.row],
-            })
+            };
+            Ok(Seen { shown, augment })
         })
     }
 
@@ -213,7 +226,8 @@ fn plain(
     fitted.unwrap().losses
 }
 
-/// Against the processor: five steps of Adam amplify roundings, most where gradients are near 0.
+/// Against the processor: five steps of Adam amplify roundings, most where gradients are near 0. The
+/// first loss comes before any.
 #[test]
 fn recorded_steps_have_the_bits_of_launched_ones_and_the_losses_of_the_processor() {
     // The second with epochs of two steps, before each of which Adam forgets.
@@ -235,9 +249,10 @@ fn recorded_steps_have_the_bits_of_launched_ones_and_the_losses_of_the_processor
         assert_eq!(recorded.0, launched.0, "{}", spec.preset);
         assert!(recorded.1 == launched.1, "{}: other numbers", spec.preset);
         assert_eq!(recorded.0.len(), 5);
-        for (got, expected) in recorded.0.iter().zip(&here.0) {
+        for (step, (got, expected)) in recorded.0.iter().zip(&here.0).enumerate() {
             let difference = ((got - expected) / expected).abs();
-            assert!(difference < 1e-4, "{got} is not {expected}");
+            let allowed = if step == 0 { 1e-6 } else { 1e-4 };
+            assert!(difference < allowed, "step {step}: {got} is not {expected}");
         }
     }
 }

@@ -12,8 +12,9 @@ use crate::model::{
     ModelSpec, NetworkSpec, Recordable,
 };
 use crossfix_kernels::cuda::{Cuda, Step, Timed};
+use crossfix_kernels::ops::Augment;
 use crossfix_kernels::optim::Adam;
-use crossfix_kernels::{Device, Tape, Tensor};
+use crossfix_kernels::{Device, Pixels, Tape, Tensor};
 use std::time::Instant;
 
 /// What was measured.
@@ -31,10 +32,10 @@ pub struct Measured {
 
 /// A batch of reproducible images, the camera near the middle.
 fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
-    let noise = |shape: &[usize]| {
+    let noise = |shape: [usize; 4]| {
         let count = shape.iter().product::<usize>();
-        let values = (0..count).map(|i| (i * 7919 % 256) as f32).collect();
-        Tensor::new(values, shape)
+        let bytes = (0..count).map(|i| (i * 7919 % 256) as u8).collect();
+        Pixels::new(bytes, shape)
     };
     let view = match spec.camera {
         // Of a field of view of 90 degrees, as far as the network is concerned.
@@ -68,8 +69,9 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
     let left_bins = if spec.ground_left_bin() { samples } else { 0 };
     Ok(Batch {
         input: Input {
-            ground: noise(&[samples, 3, spec.ground_rows, spec.ground_columns])?,
-            aerial: noise(&[samples, 3, spec.aerial_px, spec.aerial_px])?,
+            ground: noise([samples, 3, spec.ground_rows, spec.ground_columns])?,
+            aerial: noise([samples, 3, spec.aerial_px, spec.aerial_px])?,
+            augment: Some([(); 2].map(|()| Augment::tensor(&vec![Augment::default(); samples]))),
             ground_left_bin: vec![0; left_bins],
             views: vec![view; samples],
         },
@@ -174,25 +176,26 @@ pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Mea
         });
     };
     let images = [batch.input.ground.clone(), batch.input.aerial.clone()];
-    let mut step = Step::record_with(&cuda, &images, |images| -> Result<_, ModelError> {
+    let work = |_: &[Tensor], images: &[Pixels]| -> Result<_, ModelError> {
         let input = Input {
             ground: images[0].clone(),
             aerial: images[1].clone(),
+            augment: None,
             ground_left_bin: Vec::new(),
             views: Vec::new(),
         };
-        let tape = &mut Tape::inference();
-        let prediction = model.forward_normalised(tape, &input, options(), None)?;
+        let prediction = model.forward(&mut Tape::inference(), &input, options())?;
         let all = [prediction.logits, prediction.orientation];
         Ok(all.into_iter().flatten().collect())
-    })?;
+    };
+    let mut step = Step::record_with(&cuda, &[], &images, work)?;
     for _ in 0..2 {
-        step.run(&images)?;
+        step.run_with(&[], &images)?;
     }
     cuda.synchronise()?;
     let start = Instant::now();
     for _ in 0..rounds {
-        step.run(&images)?;
+        step.run_with(&[], &images)?;
     }
     cuda.synchronise()?;
     let step_ms = start.elapsed().as_secs_f64() * 1e3 / rounds as f64;
@@ -226,12 +229,7 @@ pub fn profile(
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
     let prepared = model.prepare(&batch.input, &targets, config, None)?;
     let device = Device::Cuda(cuda.clone());
-    let moved = prepared.tensors().into_iter();
-    let moved = moved.map(|tensor| tensor.to(&device));
-    let moved = moved
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(ModelError::from)?;
-    let prepared = prepared.like(&mut moved.into_iter());
+    let prepared = prepared.to(&device).map_err(ModelError::from)?;
     let coefficients = adam
         .begin_step(rate)
         .and_then(|coefficients| coefficients.to(&device))

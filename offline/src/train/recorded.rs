@@ -10,7 +10,7 @@ use crate::loss::PoseTarget;
 use crate::model::{ModelError, Prepared, Recordable, Told};
 use crossfix_kernels::cuda::{Cuda, Step};
 use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
-use crossfix_kernels::{Device, Tape, Tensor, ops};
+use crossfix_kernels::{Device, Pixels, Tape, Tensor, ops};
 use rand_chacha::ChaCha8Rng;
 
 /// Steps between two looks at the losses.
@@ -101,8 +101,8 @@ impl Recorded {
         let mut guard = Guard::new(cuda, columns, REMEMBERED, parameters, statistics)?;
         // Once outside the recording, which must find all kernels compiled.
         guard.keep(model.parameters_mut().all_statistics_mut())?;
-        let step = Step::record_with(cuda, &inputs, |inputs| -> Result<_, ModelError> {
-            let prepared = prepared.like(&mut inputs.iter().cloned());
+        let work = |inputs: &[Tensor], images: &[Pixels]| -> Result<_, ModelError> {
+            let prepared = prepared.like(&mut inputs.iter().cloned(), images);
             let coefficients = inputs.last().expect("the coefficients come last");
             let mut tape = Tape::training();
             let terms = model.step_loss(&mut tape, &prepared, config)?;
@@ -117,7 +117,8 @@ impl Recorded {
             )?;
             guard.keep(parameters.all_statistics_mut())?;
             Ok(Vec::new())
-        })?;
+        };
+        let step = Step::record_with(cuda, &inputs, prepared.images(), work)?;
         Ok(Self {
             step,
             guard,
@@ -144,7 +145,7 @@ impl Recorded {
         let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
         let mut inputs: Vec<Tensor> = prepared.tensors().into_iter().cloned().collect();
         inputs.push(adam.begin_step(rate)?);
-        self.step.run(&inputs)?;
+        self.step.run_with(&inputs, prepared.images())?;
         self.enqueued += 1;
         let news = match self.pending.take() {
             None => News::default(),

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Room for two batches of the published network's input (8 pairs of 3 × 512 × 512 and
-/// 3 × 320 × 640 f32, 45 MB), so that the next is copied in while one is fetched.
+/// Room for two batches of the published network's input (32 pairs of 3 × 512 × 512 and
+/// 3 × 320 × 640 bytes, 45 MB), so that the next is copied in while one is fetched.
 const RING_BYTES: usize = 96 << 20;
 
 /// Longer uploads are cut, so that the parts overlap.

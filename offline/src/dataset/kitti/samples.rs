@@ -2,14 +2,15 @@
 
 use super::patch::Placement;
 use super::{Kitti, KittiFolder, KittiSplit, METRES_PER_PIXEL};
+use crate::dataset::planes::write_planes;
 use crate::dataset::problems::Problems;
-use crate::dataset::resample::write_planes;
-use crate::dataset::samples::{Job, PairSource, Samples, Shown};
+use crate::dataset::samples::{Job, PairSource, Samples, Seen, Shown};
 use crate::dataset::vigor::{published_cell, unplaced_pair};
 use crate::dataset::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;
+use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
@@ -94,9 +95,9 @@ impl<'a> KittiSamples<'a> {
         &self,
         index: usize,
         placement: Placement,
-        ground: &mut [f32],
-        aerial: &mut [f32],
-    ) -> Result<Shown, DatasetError> {
+        ground: &mut [u8],
+        aerial: &mut [u8],
+    ) -> Result<Seen, DatasetError> {
         let [frame, patch] = read_images(self.kitti, index, placement, self.sizes, &self.pictures)?;
         write_planes(&frame, 0, self.sizes.columns, ground);
         let side = self.sizes.aerial_px;
@@ -110,7 +111,7 @@ impl<'a> KittiSamples<'a> {
             let offset = placement.published_offset_px();
             offset.map(|offset| published_cell(-offset, side, heatmap.side))
         };
-        Ok(Shown {
+        let shown = Shown {
             target: PoseTarget {
                 column,
                 row,
@@ -120,6 +121,10 @@ impl<'a> KittiSamples<'a> {
             metres_per_cell: METRES_PER_PIXEL * heatmap.cell_px,
             view: view(self.kitti, index, placement, self.sizes)?,
             camera,
+        };
+        Ok(Seen {
+            shown,
+            augment: [Augment::default(); 2],
         })
     }
 }

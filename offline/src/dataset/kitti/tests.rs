@@ -1,7 +1,7 @@
 use super::*;
-use crate::dataset::PairSource;
-use crate::dataset::golden::{Golden, numbers};
+use crate::dataset::golden::{Golden, numbers, seen};
 use crate::dataset::vigor::published_sigma_cells;
+use crate::dataset::{PairSource, Seen};
 use crate::loss::{gaussian, orientation_shares};
 use crate::model::{GroundView, ModelSpec, named};
 use serde_json::Value;
@@ -28,10 +28,10 @@ fn placed(samples: &KittiSamples, item: &Value) -> (usize, Placement) {
     (index, samples.placement(index, || draws.next().unwrap()))
 }
 
-fn images(spec: &ModelSpec) -> [Vec<f32>; 2] {
+fn images(spec: &ModelSpec) -> [Vec<u8>; 2] {
     [
-        vec![0.0; 3 * spec.ground_rows * spec.ground_columns],
-        vec![0.0; 3 * spec.aerial_px * spec.aerial_px],
+        vec![0; 3 * spec.ground_rows * spec.ground_columns],
+        vec![0; 3 * spec.aerial_px * spec.aerial_px],
     ]
 }
 
@@ -62,11 +62,13 @@ fn patches_frames_and_ground_truth_are_those_of_the_published_loader() {
             assert!(line.starts_with(&kitti.rows[index].name.id()));
             check_angle(placement.heading_deg(), &item["orientation_angle"]);
             let [mut ground, mut aerial] = images(&spec);
-            let shown = samples
+            let Seen { shown, augment } = samples
                 .read(index, placement, &mut ground, &mut aerial)
                 .unwrap();
-            golden.check_image(item, "grd", &ground, true);
-            golden.check_image(item, "sat", &aerial, true);
+            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
+            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            golden.check_image(item, "grd", &ground);
+            golden.check_image(item, "sat", &aerial);
             let map = gaussian(512, &shown.target, published_sigma_cells(4.0, 512));
             golden.check_ground_truth(item, &map);
             let direction = numbers(&item["orientation_vec"]);
@@ -94,11 +96,13 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             let samples = KittiSamples::new(&kitti, all, turn, &spec).unwrap();
             let (index, placement) = placed(&samples, item);
             let [mut ground, mut aerial] = images(&spec);
-            let shown = samples
+            let Seen { shown, augment } = samples
                 .read(index, placement, &mut ground, &mut aerial)
                 .unwrap();
-            golden.check_image(item, "grd", &ground, false);
-            golden.check_image(item, "sat", &aerial, false);
+            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
+            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            golden.check_image(item, "grd", &ground);
+            golden.check_image(item, "sat", &aerial);
             // The label is the published one: 20 m times the shifts, turned by the heading.
             let number = |key: &str| item[key].as_f64().unwrap();
             let (sin, cos) = (number("gt_heading") * turn).to_radians().sin_cos();

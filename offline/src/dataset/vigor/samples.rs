@@ -1,13 +1,15 @@
 //! VIGOR's images as networks see them, with the published rolls, offsets and rounding.
 
 use super::{Vigor, VigorFolder, VigorSplit};
+use crate::dataset::planes::write_planes;
 use crate::dataset::problems::Problems;
-use crate::dataset::resample::{round_half_even, write_planes};
-use crate::dataset::samples::{Job, PairSource, Samples, Shown};
+use crate::dataset::resample::round_half_even;
+use crate::dataset::samples::{Job, PairSource, Samples, Seen, Shown};
 use crate::dataset::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};
 use crossfix_calibration::{Geodetic, RgbImage};
+use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::borrow::Cow;
@@ -142,9 +144,9 @@ impl<'a> VigorSamples<'a> {
         index: usize,
         turn: f64,
         place: usize,
-        ground: &mut [f32],
-        aerial: &mut [f32],
-    ) -> Result<Shown, DatasetError> {
+        ground: &mut [u8],
+        aerial: &mut [u8],
+    ) -> Result<Seen, DatasetError> {
         let row = &self.vigor.rows[index];
         let wrong = |what: String| DatasetError::Pair {
             id: row.panorama.clone(),
@@ -159,8 +161,11 @@ impl<'a> VigorSamples<'a> {
             }
             other => other.map_err(wrong)?,
         };
-        let roll = round_half_even(turn * self.sizes.columns[0] as f64) as i64;
-        write_planes(&panorama, roll, self.sizes.columns[1], ground);
+        let [whole, kept] = self.sizes.columns;
+        let roll = round_half_even(turn * whole as f64) as i32;
+        // The network's first pass can roll what is there, and of a cut panorama not all is.
+        let (here, there) = if kept == whole { (0, roll) } else { (roll, 0) };
+        write_planes(&panorama, i64::from(here), kept, ground);
         let (tile, offset) = row.tiles[place];
         let side = self.sizes.aerial_px;
         let tile = self.vigor.tile_path(tile);
@@ -175,7 +180,7 @@ impl<'a> VigorSamples<'a> {
         let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
         let beside_px = (side as f64 - heatmap.side as f64 * heatmap.cell_px) / 2.0;
         let residual_rad = (360.0 * turn).to_radians();
-        Ok(Shown {
+        let shown = Shown {
             target: PoseTarget {
                 column: cell(-west),
                 row: cell(south),
@@ -190,6 +195,14 @@ impl<'a> VigorSamples<'a> {
             camera: offset
                 .place(side)
                 .map(|px| (px - beside_px) / heatmap.cell_px),
+        };
+        let rolled = Augment {
+            roll: there,
+            ..Augment::default()
+        };
+        Ok(Seen {
+            shown,
+            augment: [rolled, Augment::default()],
         })
     }
 }

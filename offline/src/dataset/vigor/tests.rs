@@ -1,8 +1,8 @@
 use super::split::{ggcvt_order, train_validation};
 use super::*;
-use crate::dataset::golden::{Golden, numbers};
+use crate::dataset::golden::{Golden, numbers, seen};
 use crate::dataset::numpy::shuffled;
-use crate::dataset::{PairSource, Samples};
+use crate::dataset::{PairSource, Samples, Seen};
 use crate::loss::{gaussian, level_target, max_pool, orientation_shares};
 use crate::metrics::published::Outcome;
 use crate::model::{GroundCamera, GroundView, ModelSpec, named};
@@ -31,10 +31,10 @@ fn panorama_of(vigor: &Vigor, index: usize) -> String {
     format!("{}/panorama/{}", row.city.folder(), row.panorama)
 }
 
-fn images(spec: &ModelSpec) -> [Vec<f32>; 2] {
+fn images(spec: &ModelSpec) -> [Vec<u8>; 2] {
     [
-        vec![0.0; 3 * spec.ground_rows * spec.ground_columns],
-        vec![0.0; 3 * spec.aerial_px * spec.aerial_px],
+        vec![0; 3 * spec.ground_rows * spec.ground_columns],
+        vec![0; 3 * spec.aerial_px * spec.aerial_px],
     ]
 }
 
@@ -99,11 +99,13 @@ fn images_rolls_and_ground_truth_are_those_of_the_published_loader() {
 
             let angle_deg = item["orientation_angle"].as_f64().unwrap();
             let [mut ground, mut aerial] = images(&spec);
-            let shown = samples
+            let Seen { shown, augment } = samples
                 .read(index, angle_deg / 360.0, place, &mut ground, &mut aerial)
                 .unwrap();
-            golden.check_image(item, "grd", &ground, true);
-            golden.check_image(item, "sat", &aerial, true);
+            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
+            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            golden.check_image(item, "grd", &ground);
+            golden.check_image(item, "sat", &aerial);
 
             let sigma_cells = published_sigma_cells(4.0, 512);
             let map = gaussian(512, &shown.target, sigma_cells);
@@ -216,11 +218,13 @@ fn ggcvt_uses_the_published_order_offsets_and_rolls() {
             let [mut ground, mut aerial] = images(&spec);
             // Its rolls are rotation · range / 180 of half the width: the same share of the circle.
             let turn = item["rotation_deg"].as_f64().unwrap() / 360.0;
-            let shown = samples
+            let Seen { shown, augment } = samples
                 .read(index, turn, 0, &mut ground, &mut aerial)
                 .unwrap();
-            golden.check_image(item, "grd", &ground, false);
-            golden.check_image(item, "sat", &aerial, false);
+            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
+            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            golden.check_image(item, "grd", &ground);
+            golden.check_image(item, "sat", &aerial);
             let [south, west] = vigor.rows[index].tiles[0].1.rounded(512);
             assert_eq!(-west * 4.0 / 512.0, item["gt_shift_u"].as_f64().unwrap());
             assert_eq!(south * 4.0 / 512.0, item["gt_shift_v"].as_f64().unwrap());
@@ -258,7 +262,8 @@ fn a_limited_field_of_view_keeps_the_left_of_the_rolled_panorama() {
     let read = |spec: &ModelSpec| {
         let samples = VigorSamples::new(&vigor, vec![0], Headings::Within(0.0), spec).unwrap();
         let [mut ground, mut aerial] = images(spec);
-        let shown = samples.read(0, 0.3, 0, &mut ground, &mut aerial).unwrap();
+        let Seen { shown, augment } = samples.read(0, 0.3, 0, &mut ground, &mut aerial).unwrap();
+        let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
         (ground, shown)
     };
     let ((all, a), (left, b)) = (read(&whole), read(&half));
@@ -286,9 +291,9 @@ fn the_target_area_is_read_without_the_places_of_its_cameras() {
     let pair = images.pair(2).unwrap();
     assert_eq!(pair.id, vigor.rows[index].panorama);
     let plane = 512 * 512;
-    assert!((0..plane).all(|i| f32::from(pair.aerial.data[i * 3 + 1]) == aerial[plane + i]));
+    assert!((0..plane).all(|i| pair.aerial.data[i * 3 + 1] == aerial[plane + i]));
     let plane = 320 * 640;
-    assert!((0..plane).all(|i| f32::from(pair.ground.data[i * 3 + 2]) == ground[2 * plane + i]));
+    assert!((0..plane).all(|i| pair.ground.data[i * 3 + 2] == ground[2 * plane + i]));
 }
 
 /// A copy of a tree that a test may damage.
@@ -377,7 +382,7 @@ fn an_unreadable_panorama_is_refused_or_black_as_published() {
     );
     samples.black_where_unreadable = true;
     samples.read(0, 0.0, 0, &mut ground, &mut aerial).unwrap();
-    assert!(ground.iter().all(|value| *value == 0.0));
+    assert!(ground.iter().all(|value| *value == 0));
 }
 
 #[test]

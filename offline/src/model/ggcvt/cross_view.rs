@@ -13,7 +13,7 @@ use crate::model::{
     Prediction, Recordable, recipes,
 };
 use crate::train::FitConfig;
-use crossfix_kernels::ops::{self, Images, Normalisation};
+use crossfix_kernels::ops::{self, Normalisation};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
 
@@ -46,11 +46,14 @@ impl CrossViewModel for Ggcvt {
         options: ForwardOptions,
     ) -> Result<Prediction, ModelError> {
         let seed = Self::seed(options.drop_connect);
-        let sight = self.sight(&input.ground, &input.aerial, &input.views, seed)?;
+        let shapes = [input.ground.shape(), input.aerial.shape()];
+        let sight = self.sight([&shapes[0], &shapes[1]], &input.views, seed)?;
         let device = self.parameters.device();
+        let wraps = !self.description.ground_left_bin();
+        let [ground, aerial] = input.normalised(&device, &UNIT, wraps)?;
         let given = Given {
-            ground: unit_pixels(&input.ground.to(&device)?)?,
-            aerial: unit_pixels(&input.aerial.to(&device)?)?,
+            ground,
+            aerial,
             sight: sight.to(&device)?,
         };
         let levels = match options.extent {
@@ -176,15 +179,12 @@ impl Ggcvt {
     }
 }
 
-/// Pixels 0 to 255 as 0 to 1, where they lie. No gradient flows to images.
-pub(super) fn unit_pixels(images: &Tensor) -> KernelResult<Tensor> {
-    let unit = Normalisation {
-        mean: [0.0; 3],
-        sigma: [1.0; 3],
-        bf16: false,
-    };
-    ops::normalise_images(Images::Values(images), &unit, None)
-}
+/// Pixels 0 to 255 as 0 to 1.
+pub(super) const UNIT: Normalisation = Normalisation {
+    mean: [0.0; 3],
+    sigma: [1.0; 3],
+    bf16: false,
+};
 
 /// The distances that scores were made of.
 fn distances(tape: &mut Tape, prediction: &Prediction) -> Result<GgcvtPrediction, ModelError> {

@@ -20,7 +20,7 @@ pub(crate) mod rotation;
 pub mod spec;
 
 pub(crate) use cross_view::turn_rad;
-pub(crate) use recordable::Prepared;
+pub(crate) use recordable::Rest;
 pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
 
 use super::layers::{Conv, Pass, Watch};
@@ -29,7 +29,7 @@ use super::vgg::{Decoder, Vgg, conv3x3};
 use super::{ModelError, ModelSpec};
 use attention::{CrossAttention, SelfAttention};
 use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
-use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
+use crossfix_kernels::{Error, Result as KernelResult, Tape, Tensor};
 use projection::{Sight, panorama, planes};
 use rotation::{RotationOptimiser, Views};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,7 @@ pub enum View {
 /// What a pass takes besides the network's numbers, all on one device.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
-    /// `[N, 3, rows, columns]`: pixels 0 to 1 for a pass, 0 to 255 among a step's inputs.
+    /// `[N, 3, rows, columns]`, pixels 0 to 1.
     ground: Tensor,
     /// `[N, 3, side, side]`, as the ground images.
     aerial: Tensor,
@@ -231,7 +231,11 @@ impl Ggcvt {
         input: &GgcvtInput,
         options: GgcvtOptions,
     ) -> Result<GgcvtPrediction, ModelError> {
-        let sight = self.sight(&input.ground, &input.aerial, &input.views, options.seed)?;
+        let sight = self.sight(
+            [input.ground.shape(), input.aerial.shape()],
+            &input.views,
+            options.seed,
+        )?;
         let device = self.parameters.device();
         let given = Given {
             ground: input.ground.to(&device)?,
@@ -267,16 +271,15 @@ impl Ggcvt {
     /// How the cameras of a batch saw, on the host, when images and views fit the network.
     fn sight(
         &self,
-        ground: &Tensor,
-        aerial: &Tensor,
+        [ground, aerial]: [&[usize]; 2],
         views: &[View],
         seed: u64,
     ) -> Result<Sight, ModelError> {
         let (n, spec) = (views.len(), &self.spec);
-        let shape = [n, 3, spec.ground_rows, spec.ground_columns];
-        ground.expect_shape("forward", "ground images", &shape)?;
-        let shape = [n, 3, spec.aerial_px, spec.aerial_px];
-        aerial.expect_shape("forward", "aerial images", &shape)?;
+        let expected = [n, 3, spec.ground_rows, spec.ground_columns];
+        expect("ground images", expected, ground)?;
+        let expected = [n, 3, spec.aerial_px, spec.aerial_px];
+        expect("aerial images", expected, aerial)?;
         Sight::new(spec, views, seed)
     }
 
@@ -442,6 +445,14 @@ fn unused_layers(builder: &mut Builder, [half, quarter, eighth]: [usize; 3]) {
         let name = format!("SatFeatureNet.conf{index}.1");
         conv3x3(builder, &name, [channels, 1], false);
     }
+}
+
+/// Checks the shape of images.
+fn expect(what: &'static str, expected: [usize; 4], got: &[usize]) -> KernelResult<()> {
+    if got == expected {
+        return Ok(());
+    }
+    Err(Error::shape("forward", what, expected, got))
 }
 
 fn tell(pass: &mut Pass, name: std::fmt::Arguments, value: &Tensor) {

@@ -1,12 +1,13 @@
 //! What a training step of GGCVT takes, as tensors.
 
 use super::adaptation::{LabelLoss, LabelProfiles, label_profiles, label_targets, multiplied};
-use super::cross_view::{true_poses, unit_pixels};
+use super::cross_view::{UNIT, true_poses};
 use super::loss::true_places;
+use super::projection::Sight;
 use super::{Ggcvt, Given};
 use crate::loss::{LossConfig, LossTerms, PoseTarget};
-use crate::model::recordable::{self, Recordable, Told};
-use crate::model::{CrossViewModel, Extent, Input, ModelError};
+use crate::model::recordable::{self, Prepared, Recordable, Told};
+use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
 use crate::train::FitConfig;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use rand::RngCore;
@@ -31,27 +32,11 @@ struct Profiles {
     poses: Option<Tensor>,
 }
 
-/// What a training step takes besides the network's numbers.
+/// What a training step takes besides the network's numbers and the images.
 #[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    given: Given,
+pub(crate) struct Rest {
+    sight: Sight,
     profiles: Profiles,
-}
-
-impl Given {
-    /// All tensors, in an order that [`Given::like`] knows.
-    fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let images = [&self.ground, &self.aerial].into_iter();
-        images.chain(self.sight.tensors())
-    }
-
-    fn like(&self, next: &mut impl FnMut() -> Tensor) -> Self {
-        Self {
-            ground: next(),
-            aerial: next(),
-            sight: self.sight.like(next),
-        }
-    }
 }
 
 impl Profiles {
@@ -80,7 +65,7 @@ impl Profiles {
     }
 }
 
-impl Prepared {
+impl Rest {
     /// Which values the loss consists of.
     pub fn told(&self) -> Told {
         Told {
@@ -90,19 +75,22 @@ impl Prepared {
         }
     }
 
-    /// All tensors, in an order that [`Prepared::like`] knows.
+    /// All tensors, in an order that [`Rest::like`] knows.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        self.given.tensors().chain(self.profiles.tensors())
+        self.sight
+            .tensors()
+            .into_iter()
+            .chain(self.profiles.tensors())
     }
 
-    /// The same from other tensors, in the order of [`Prepared::tensors`].
+    /// The same from other tensors, in the order of [`Rest::tensors`].
     ///
     /// # Panics
     /// When there are too few.
     pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
         let mut next = || tensors.next().expect("as many tensors as a step takes");
         Self {
-            given: self.given.like(&mut next),
+            sight: self.sight.like(&mut next),
             profiles: self.profiles.like(&mut next),
         }
     }
@@ -194,39 +182,43 @@ impl Recordable for Ggcvt {
         targets: &[PoseTarget],
         config: &FitConfig,
         drop_connect: Option<&mut ChaCha8Rng>,
-    ) -> Result<recordable::Prepared, ModelError> {
+    ) -> Result<Prepared, ModelError> {
         let seed = Self::seed(drop_connect);
-        let (ground, aerial) = (&input.ground, &input.aerial);
-        Ok(recordable::Prepared::Ggcvt(Prepared {
-            given: Given {
-                ground: ground.clone(),
-                aerial: aerial.clone(),
-                sight: self.sight(ground, aerial, &input.views, seed)?,
-            },
+        let shapes = [input.ground.shape(), input.aerial.shape()];
+        let rest = Rest {
+            sight: self.sight([&shapes[0], &shapes[1]], &input.views, seed)?,
             profiles: self.profiles(targets, &config.loss)?,
-        }))
+        };
+        Ok(Prepared {
+            images: [input.ground.clone(), input.aerial.clone()],
+            augment: input.augment.clone(),
+            rest: recordable::Rest::Ggcvt(rest),
+        })
     }
 
     fn step_loss(
         &mut self,
         tape: &mut Tape,
-        prepared: &recordable::Prepared,
+        prepared: &Prepared,
         config: &FitConfig,
     ) -> Result<LossTerms, ModelError> {
-        let recordable::Prepared::Ggcvt(prepared) = prepared else {
+        let recordable::Rest::Ggcvt(rest) = &prepared.rest else {
             return Err(recordable::other_network());
         };
+        let augment = prepared.augment.as_ref();
+        let wraps = !self.description.ground_left_bin();
+        let [ground, aerial] = normalise(&prepared.images, augment, &UNIT, wraps)?;
         let given = Given {
-            ground: unit_pixels(&prepared.given.ground)?,
-            aerial: unit_pixels(&prepared.given.aerial)?,
-            sight: prepared.given.sight.clone(),
+            ground,
+            aerial,
+            sight: rest.sight.clone(),
         };
         let levels = match config.extent(self.describe()) {
             Extent::Levels(levels) => Some(levels),
             Extent::Location | Extent::Everything => None,
         };
         let prediction = self.scores(tape, &given, levels)?;
-        let targets = prepared.profiles.targets()?;
+        let targets = rest.profiles.targets()?;
         self.loss_terms(tape, &prediction, &targets, &config.loss)
     }
 }
