@@ -69,14 +69,13 @@ impl Pixels {
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Cuda`], also for anything enqueued before that failed.
     pub fn to(&self, device: &Device) -> Result<Self> {
-        let storage = match (&self.storage, device) {
+        let storage = match device {
             _ if self.device() == *device => return Ok(self.clone()),
-            (Storage::Host(data), Device::Cuda(cuda)) => {
-                Storage::Cuda(Arc::new(cuda.upload(data)?))
-            }
-            (Storage::Cuda(buffer), Device::Cpu) => Storage::Host(Arc::new(buffer.to_vec()?)),
-            (_, Device::Cuda(_)) => return self.to(&Device::Cpu)?.to(device),
-            (Storage::Host(_), Device::Cpu) => unreachable!("they are there"),
+            Device::Cpu => Storage::Host(Arc::new(self.buffer().to_vec()?)),
+            Device::Cuda(cuda) => match &self.storage {
+                Storage::Host(data) => Storage::Cuda(Arc::new(cuda.upload(data)?)),
+                Storage::Cuda(_) => return self.to(&Device::Cpu)?.to(device),
+            },
         };
         let shape = self.shape;
         Ok(Self { shape, storage })

@@ -114,7 +114,8 @@ const ALIGNMENT: usize = 256;
 /// backward and the optimiser's update in one enqueued piece.
 ///
 /// What changes from step to step, such as images, masks drawn by chance and the learning rate, is
-/// an input: tensors, and images as bytes. What the step keeps, such as parameters and moments, it updates in place.
+/// an input: tensors, and images as bytes. What the step keeps, such as parameters and moments, it
+/// updates in place.
 ///
 /// Inputs from the host travel beside the queue into one of two places, so that those of the next
 /// step arrive while this one runs; the step begins with a copy from there.
@@ -162,9 +163,8 @@ impl Step {
         let mut bytes = 0;
         let mut offsets = Vec::with_capacity(inputs.len() + images.len());
         for length in numbers.chain(pixels) {
-            let length: usize = length;
             offsets.push(bytes);
-            bytes += length.next_multiple_of(ALIGNMENT);
+            bytes += usize::next_multiple_of(length, ALIGNMENT);
         }
         let arena = Arc::new(cuda.zeros(bytes)?);
         let places = [cuda.zeros(bytes)?, cuda.zeros(bytes)?];

@@ -318,11 +318,26 @@ fn a_step_takes_images_of_the_recorded_shapes_only() {
 #[test]
 fn inputs_on_different_devices_are_refused() {
     let (cuda, _) = device(1 << 30);
-    let there = Device::Cuda(cuda).full(&[2], 1.0).unwrap();
+    let device = Device::Cuda(cuda);
+    let there = device.full(&[2], 1.0).unwrap();
     let error = crate::ops::add(&mut crate::Tape::inference(), &Tensor::zeros(&[2]), &there);
-    let message = error.unwrap_err().to_string();
-    assert!(
-        message.contains("bookkeeper") && message.contains("cpu"),
-        "{message}"
-    );
+    let images = Pixels::new(vec![0; 3], [1, 3, 1, 1]).unwrap();
+    let images = images.to(&device).unwrap();
+    let augment = crate::ops::Augmented {
+        samples: &crate::ops::Augment::tensor(&[crate::ops::Augment::default()]),
+        wraps: true,
+    };
+    let how = crate::ops::Normalisation {
+        mean: [0.0; 3],
+        sigma: [1.0; 3],
+        bf16: false,
+    };
+    let images_error = crate::ops::normalise_images(&images, &how, Some(augment));
+    for error in [error, images_error] {
+        let message = error.unwrap_err().to_string();
+        assert!(
+            message.contains("bookkeeper") && message.contains("cpu"),
+            "{message}"
+        );
+    }
 }

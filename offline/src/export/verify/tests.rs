@@ -4,6 +4,7 @@ use crate::dataset::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
 use crate::model::{Ccvpe, Ggcvt, GgcvtSpec, ggcvt, preset};
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
+use crossfix_kernels::ops::Augment;
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -267,6 +268,15 @@ fn the_daemon_drives_with_what_was_exported() {
     let (heatmap, _) = reference(&model, &input, 1.5).unwrap();
     assert!(relative_error(answer.heatmap.probabilities(), &heatmap) <= 1e-4);
     assert!(answer.yaw_residual_rad.is_some());
+}
+
+#[test]
+fn images_that_are_still_to_be_augmented_are_not_compared() {
+    let model = random_model(preset("compact").unwrap(), 4);
+    let mut input = noise_input(model.describe(), 1, 6).unwrap();
+    input.augment = Some([(); 2].map(|()| Augment::tensor(&[Augment::default()])));
+    let said = reference(&model, &input, 1.0).unwrap_err().to_string();
+    assert!(said.contains("augmented"), "{said}");
 }
 
 #[test]
