@@ -1,10 +1,12 @@
 //! Depthwise convolution: every channel by itself, so there is no product of matrices, only rows
 //! times numbers. Threads take planes; sums over samples are added in sample order.
 
-use super::fixed::{self, Plane};
+use super::bands::Plane;
+use super::fixed;
 use super::geometry::Geometry;
 use super::lines::Lines;
-use super::spread::Spread;
+use super::spread;
+use super::taps;
 use crate::buffer;
 use crate::math::{LANES, add_assign, for_each_cpu, sum_lanes};
 use crate::scratch;
@@ -80,12 +82,13 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
         .par_chunks_mut(some * g.pixels())
         .zip(gradient.par_chunks(some * g.output_pixels()))
         .enumerate();
-    if Spread::fits(g) {
-        let spread = Spread::new(g);
+    if let Some(pairs) = spread::pairs(g) {
+        let lines = Lines::new(&pairs);
+        let plane = Plane::new(&pairs, &lines);
         tasks.for_each(|(task, (found, gradients))| {
-            scratch::with(spread.room(), |memory| {
+            scratch::with([plane.room()], |[lines]| {
                 let weights = |index| of_channel(task * some + index);
-                spread.input_gradient(gradients, weights, memory, found);
+                spread::input_gradient(g, plane, gradients, weights, lines, found);
             });
         });
         return found;
@@ -118,7 +121,7 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
         let plane = Plane::new(g, &lines);
         tasks.for_each(|((parts, images), gradients)| {
             scratch::with([plane.room()], |[lines]| {
-                fixed::weight_gradient(plane, images, gradients, lines, parts);
+                taps::weight_gradient(plane, images, gradients, lines, parts);
             });
         });
     } else {

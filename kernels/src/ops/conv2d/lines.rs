@@ -2,52 +2,69 @@
 //! cache, every row in vectors of its own. Nothing else of the padded image is ever made.
 
 use super::geometry::Geometry;
+use super::shuffles::apart;
 use super::vector::{Tail, load, store};
 use crate::math::LANES;
 use pulp::Simd;
 use std::ops::Range;
 
-/// Columns beyond the last output that a tile may read.
-const TILE: usize = 4 * LANES;
 /// Elements of one band, of which two leave room in the first-level cache for what they meet.
 const ROOM: usize = 4 * 1024;
+/// Rows of the tallest tile, which divide a band.
+const TILE_ROWS: usize = 16;
 
 /// How the rows lie. With a stride of 2 the even columns come first, then the odd ones.
 pub(super) struct Lines<'a> {
     g: &'a Geometry,
     /// From one row to the next.
     pub pitch: usize,
-    /// From the even columns to the odd ones.
-    phase: usize,
-    /// Where column 0 of the padded image lies.
-    first: usize,
+    /// Where columns 0 and 1 of the padded image lie.
+    firsts: [usize; 2],
     /// Padded columns that show a column of the image.
     wraps: Vec<(usize, usize)>,
     /// Rows of the padded image that show the image's rows, from the first.
     inner: Range<usize>,
+    /// Output rows whose lines stay in the cache.
+    pub band: usize,
 }
 
 impl<'a> Lines<'a> {
     /// For strides of 1 and 2.
     pub fn new(g: &'a Geometry) -> Self {
         let round = |length: usize| length.next_multiple_of(LANES);
-        let left = g.left();
+        let (stride, left) = (g.stride, g.left());
         let wraps = g.fringe().iter();
         let wraps = wraps.filter_map(|(column, source)| Some((*column, (*source)?)));
-        let read = g.output_width.next_multiple_of(TILE) + g.kernel_width;
-        // With a stride of 1 the image's own columns begin a vector.
-        let (first, written) = match g.stride {
-            1 => (round(left) - left, left + round(g.width)),
-            _ => (0, (left + g.width) / 2 + 1),
+        // Tiles of four vectors, where they are not wider than the rows.
+        let tile = match g.output_width {
+            ..17 => LANES,
+            17..49 => 2 * LANES,
+            _ => 4 * LANES,
         };
-        let phase = round(first + read.max(written).max(g.padded_width().div_ceil(g.stride)));
+        let read = g.output_width.next_multiple_of(tile) + g.kernel_width;
+        let read = read.max(g.padded_width().div_ceil(stride));
+        // The image's own columns begin a vector, the even and the odd ones of the padded image.
+        let mut firsts = [0; 2];
+        let mut pitch = 0;
+        for (phase, first) in firsts.iter_mut().enumerate().take(stride) {
+            let before = (left + stride - 1 - phase) / stride;
+            let offset = round(before) - before;
+            *first = pitch + offset;
+            let written = before + round(g.width.div_ceil(stride));
+            pitch += round(offset + read.max(written));
+        }
+        if stride == 1 {
+            firsts[1] = firsts[0] + 1;
+        }
+        let lines = (ROOM / pitch).saturating_sub(g.kernel_height);
+        let band = lines / stride / TILE_ROWS * TILE_ROWS;
         Self {
             g,
-            pitch: phase * g.stride,
-            phase,
-            first,
+            pitch,
+            firsts,
             wraps: wraps.collect(),
             inner: g.top()..g.top() + g.height,
+            band: band.clamp(TILE_ROWS, g.output_height.max(TILE_ROWS)),
         }
     }
 
@@ -55,21 +72,14 @@ impl<'a> Lines<'a> {
     #[inline(always)]
     pub fn column(&self, x: usize) -> usize {
         match self.g.stride {
-            1 => self.first + x,
-            _ => x % 2 * self.phase + x / 2,
+            1 => self.firsts[0] + x,
+            _ => self.firsts[x % 2] + x / 2,
         }
     }
 
     /// Rows of the padded image for these rows of the output.
     pub fn count(&self, outputs: usize) -> usize {
         (outputs - 1) * self.g.stride + self.g.kernel_height
-    }
-
-    /// Output rows whose lines stay in the cache, in multiples of `tile`.
-    pub fn band(&self, tile: usize) -> usize {
-        let lines = (ROOM / self.pitch).saturating_sub(self.g.kernel_height);
-        let rows = lines / self.g.stride / tile * tile;
-        rows.clamp(tile, self.g.output_height.max(tile))
     }
 
     /// Writes the rows of the padded image of `plane` from `first_row`, as many as `lines` holds.
@@ -103,6 +113,8 @@ impl<'a> Lines<'a> {
         let sources = &self.g.rows()[first_row..];
         for (line, source) in lines.chunks_exact_mut(self.pitch).zip(sources) {
             match source {
+                // Where a plane is one band, these lines are never anything else.
+                None if self.band >= self.g.output_height => {}
                 None => line.fill(0.0),
                 Some(row) => {
                     let row = &plane[row * self.g.width..][..self.g.width];
@@ -117,25 +129,11 @@ impl<'a> Lines<'a> {
     fn copy<S: Simd>(&self, simd: S, image: &[f32], lines: &mut [f32]) {
         let (width, left) = (self.g.width, self.g.left());
         if self.g.stride == 1 {
-            let offset = self.first + left;
+            let offset = self.firsts[0] + left;
             copy_rows(simd, image, width, &mut lines[offset..], self.pitch);
         } else {
-            let rows = image.chunks_exact(width);
-            for (row, line) in rows.zip(lines.chunks_exact_mut(self.pitch)) {
-                let (even, odd) = line.split_at_mut(self.phase);
-                // The first column of the image may be an odd one of the padded image.
-                let (ours, next) = match left % 2 {
-                    0 => (&mut even[left / 2..], &mut odd[left / 2..]),
-                    _ => (&mut odd[left / 2..], &mut even[left / 2 + 1..]),
-                };
-                let (pairs, rest) = row.as_chunks::<2>();
-                for ((pair, ours), next) in pairs.iter().zip(&mut *ours).zip(next) {
-                    [*ours, *next] = *pair;
-                }
-                if let [last] = rest {
-                    ours[pairs.len()] = *last;
-                }
-            }
+            let offsets = [self.column(left), self.column(left + 1)];
+            take_rows_apart(simd, image, width, lines, offsets, self.pitch);
         }
         if !self.wraps.is_empty() {
             let rows = image.chunks_exact(width);
@@ -158,6 +156,13 @@ fn copy_rows<S: Simd>(simd: S, image: &[f32], width: usize, lines: &mut [f32], p
         lines.len() >= (rows - 1) * pitch + width.next_multiple_of(S::F32_LANES),
         "room for whole vectors"
     );
+    if width == S::F32_LANES {
+        for row in 0..rows {
+            // SAFETY: as below.
+            unsafe { store::<S>(lines, row * pitch, load::<S>(image, row * width)) };
+        }
+        return;
+    }
     let tail = Tail::new(simd, width - whole);
     for row in 0..rows {
         let (from, to) = (row * width, row * pitch);
@@ -169,6 +174,57 @@ fn copy_rows<S: Simd>(simd: S, image: &[f32], width: usize, lines: &mut [f32], p
         if whole < width {
             // SAFETY: the rest of the row; its line has room for a whole vector, as above.
             unsafe { store::<S>(lines, to + whole, tail.load(simd, image, from + whole)) };
+        }
+    }
+}
+
+/// Copies each row of `image` to its line, even columns to one place and odd ones to another, in
+/// whole vectors, the last filled up with zeros.
+#[inline(always)]
+fn take_rows_apart<S: Simd>(
+    simd: S,
+    image: &[f32],
+    width: usize,
+    lines: &mut [f32],
+    offsets: [usize; 2],
+    pitch: usize,
+) {
+    let pair = 2 * S::F32_LANES;
+    let whole = width - width % pair;
+    let rows = image.len() / width;
+    let written = width.next_multiple_of(pair) / 2;
+    assert!(
+        lines.len() >= (rows - 1) * pitch + offsets[0].max(offsets[1]) + written,
+        "room for whole vectors"
+    );
+    let tails = [
+        Tail::new(simd, width - whole),
+        Tail::new(simd, (width - whole).saturating_sub(S::F32_LANES)),
+    ];
+    for row in 0..rows {
+        let from = row * width;
+        let to = [row * pitch + offsets[0], row * pitch + offsets[1]];
+        for x in (0..whole).step_by(pair) {
+            // SAFETY: two vectors from x end within row `row` of `image`, and there is room for
+            // half as many columns in both places of its line: asserted above.
+            unsafe {
+                let first = load::<S>(image, from + x);
+                let second = load::<S>(image, from + x + S::F32_LANES);
+                let [even, odd] = apart::<S>(first, second);
+                store::<S>(lines, to[0] + x / 2, even);
+                store::<S>(lines, to[1] + x / 2, odd);
+            }
+        }
+        if whole < width {
+            let next = (whole + S::F32_LANES).min(width);
+            // SAFETY: the rest of the row; its line has room for whole vectors, as above.
+            unsafe {
+                let first = tails[0].load(simd, image, from + whole);
+                let second = tails[1].load(simd, image, from + next);
+                let [even, odd] = apart::<S>(first, second);
+                store::<S>(lines, to[0] + whole / 2, even);
+                store::<S>(lines, to[1] + whole / 2, odd);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Two-dimensional convolution with padding by zeros, wrap-around or reflection, per axis.
 //! Ground panoramas wrap around in azimuth but not in elevation.
 
+mod bands;
 mod correlate;
 mod dense;
 mod depthwise;
@@ -11,7 +12,9 @@ pub(crate) mod on_cuda;
 mod panel;
 mod planar;
 mod pointwise;
+mod shuffles;
 mod spread;
+mod taps;
 #[cfg(test)]
 mod tests;
 mod tile;

@@ -1,86 +1,103 @@
 //! The input gradient of a depthwise convolution with a step of 2. Every second pixel of the
-//! padded image meets every second tap, so it is four convolutions of the gradient, one for each
-//! remainder of row and column, without a multiplication by zero.
+//! image meets every second tap, so it is four convolutions of the gradient, one for each
+//! remainder of row and column, without a multiplication by zero; they share what they load, and
+//! go straight to the image, even and odd columns in turn.
 //!
-//! Every sum runs over the kernel's columns, and within a column over its rows.
+//! Padding that wraps around to as many pixels as the outputs step over makes the gradient wrap
+//! around likewise. So no pixel is ever added to another.
+//!
+//! Every sum runs over the kernel's columns, and within a column over its rows, last row first.
 
 #![allow(
     clippy::needless_range_loop,
     reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
 )]
 
-use super::Pad;
+use super::bands::{Bands, Plane};
 use super::geometry::Geometry;
-use super::vector::{load, store, unrolled};
+use super::lines::Lines;
+use super::shuffles::in_turn;
+use super::vector::{Tail, load, pin, prefetch, store, unrolled};
+use super::{Conv2d, Pad};
 use crate::math::LANES;
 use crate::simd;
 use pulp::{Simd, WithSimd};
 
-/// Rows of a tile, for each remainder of the column.
-const ROWS: usize = 8;
-
-/// How the working memory is laid out.
-#[derive(Clone, Copy)]
-pub(super) struct Spread<'a> {
-    g: &'a Geometry,
-    /// Zeros to the left of the gradient and above it.
-    margin: usize,
-    /// From one row of the gradient to the next.
-    pitch: usize,
-    /// Rows of it, with the zeros.
-    rows: usize,
-    /// Vectors of 16 that half of a padded row takes.
-    half: usize,
+/// The gradient as an image with a step of 1 whose outputs are pairs: of rows 2v and 2v + 1 of the
+/// padded image, of columns 2u and 2u + 1 of the image itself. `None` where there is no loop for
+/// the kernel, or its padding shows pixels that the gradient does not.
+pub(super) fn pairs(g: &Geometry) -> Option<Geometry> {
+    let kernel = [g.kernel_height, g.kernel_width];
+    if g.stride != 2 || (kernel != [3, 3] && kernel != [5, 5]) {
+        return None;
+    }
+    let kernel = g.kernel_height;
+    let taps = kernel.div_ceil(2);
+    // Zeros before and after, where pair p meets gradients from p + reach - (taps - 1) to p + reach.
+    let margins =
+        |pad: Pad, [before, after]: [usize; 2], [length, outputs, pairs, reach]: [usize; 4]| {
+            let shows = match pad {
+                Pad::Zero => true,
+                Pad::Circular => 2 * outputs == length,
+                Pad::Reflect => false,
+            };
+            let fits = shows && before < kernel && after < kernel;
+            fits.then(|| [taps - 1 - reach, pairs + reach - outputs])
+        };
+    let [top, left] = [g.top(), g.left()];
+    let rows = (top + g.height).div_ceil(2) - top / 2;
+    let [above, below] = margins(
+        g.pads()[0],
+        [top, g.padded_height() - g.height - top],
+        [g.height, g.output_height, rows, top / 2],
+    )?;
+    let [before, after] = margins(
+        g.pads()[1],
+        [left, g.padded_width() - g.width - left],
+        [
+            g.width,
+            g.output_width,
+            g.width.div_ceil(2),
+            left.div_ceil(2),
+        ],
+    )?;
+    let options = Conv2d {
+        stride: 1,
+        padding: [above, below, before, after],
+        rows: g.pads()[0],
+        columns: g.pads()[1],
+        groups: g.channels,
+    };
+    let gradient = [g.batch, g.channels, g.output_height, g.output_width];
+    Geometry::of_shapes(gradient, [g.channels, 1, taps, taps], &options).ok()
 }
 
-impl<'a> Spread<'a> {
-    pub fn new(g: &'a Geometry) -> Self {
-        let margin = (g.kernel_width - 1) / 2;
-        let half = g.padded_width().div_ceil(2).next_multiple_of(LANES);
-        Self {
-            g,
-            margin,
-            pitch: (margin + half.max(g.output_width)).next_multiple_of(LANES),
-            rows: margin + g.padded_height().div_ceil(2).next_multiple_of(ROWS),
-            half,
-        }
-    }
-
-    /// Whether there is a loop for this size.
-    pub fn fits(g: &Geometry) -> bool {
-        let kernel = [g.kernel_height, g.kernel_width];
-        g.stride == 2 && (kernel == [3, 3] || kernel == [5, 5])
-    }
-
-    /// Lengths of the working memory.
-    pub fn room(&self) -> [usize; 3] {
-        let line = (2 * self.half).max(self.g.padded_width());
-        [self.rows * self.pitch, 2 * ROWS * self.half, line]
-    }
-
-    /// Writes the input gradient of each plane with its own weight to `found`.
-    pub fn input_gradient<'w>(
-        self,
-        gradients: &[f32],
-        weights: impl Fn(usize) -> &'w [f32],
-        memory: [&mut [f32]; 3],
-        found: &mut [f32],
-    ) {
-        simd::arch().dispatch(Planes {
-            spread: self,
-            gradients,
-            weights,
-            memory,
-            found,
-        });
-    }
+/// Writes the input gradient of each plane with its own weight to `found`. `plane` is of
+/// [`pairs`], and `lines` has its [`Plane::room`].
+pub(super) fn input_gradient<'w>(
+    g: &Geometry,
+    plane: Plane,
+    gradients: &[f32],
+    weights: impl Fn(usize) -> &'w [f32],
+    lines: &mut [f32],
+    found: &mut [f32],
+) {
+    simd::arch().dispatch(Planes {
+        g,
+        plane,
+        gradients,
+        weights,
+        lines,
+        found,
+    });
 }
 
 struct Planes<'a, W> {
-    spread: Spread<'a>,
+    g: &'a Geometry,
+    plane: Plane<'a>,
     gradients: &'a [f32],
     weights: W,
-    memory: [&'a mut [f32]; 3],
+    lines: &'a mut [f32],
     found: &'a mut [f32],
 }
 
@@ -88,168 +105,215 @@ impl<'w, W: Fn(usize) -> &'w [f32]> WithSimd for Planes<'_, W> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        match self.spread.g.kernel_height {
-            3 => self.planes::<S, 3>(simd),
-            5 => self.planes::<S, 5>(simd),
-            other => unreachable!("no depthwise loop for kernel {other}"),
+    fn with_simd<S: Simd>(self, simd: S) {
+        match (self.g.kernel_height, self.g.left() % 2) {
+            (3, 0) => self.planes::<S, 3, 0>(simd),
+            (3, _) => self.planes::<S, 3, 1>(simd),
+            (5, 0) => self.planes::<S, 5, 0>(simd),
+            (5, _) => self.planes::<S, 5, 1>(simd),
+            other => unreachable!("no depthwise loop for kernel and padding {other:?}"),
         }
     }
 }
 
 impl<'w, W: Fn(usize) -> &'w [f32]> Planes<'_, W> {
+    /// `LEFT` is the remainder of the columns to the left of the image.
     #[inline(always)]
-    fn planes<S: Simd, const K: usize>(&mut self, simd: S) {
-        let Spread {
-            g, margin, pitch, ..
-        } = self.spread;
-        let [spread, halves, line] = &mut self.memory;
-        spread.fill(0.0);
-        let gradients = self.gradients.chunks_exact(g.output_pixels());
-        let found = self.found.chunks_exact_mut(g.pixels());
-        for (index, (gradient, found)) in gradients.zip(found).enumerate() {
-            let weight = (self.weights)(index);
-            let rows = gradient.chunks_exact(g.output_width);
-            for (line, row) in spread[margin * pitch..].chunks_exact_mut(pitch).zip(rows) {
-                for (place, value) in line[margin..].iter_mut().zip(row) {
-                    *place = *value;
-                }
-            }
+    fn planes<S: Simd, const K: usize, const LEFT: usize>(self, simd: S) {
+        let (g, plane) = (self.g, self.plane);
+        let mut bands = Bands::new(plane, self.gradients, self.lines);
+        while let Some(place) = bands.next(simd) {
             let band = Band {
-                spread: self.spread,
-                gradient: &*spread,
-                weight,
+                form: plane.lines,
+                lines: bands.lines(),
+                weight: (self.weights)(place.plane),
+                rows: plane.rows(place),
+                pairs: plane.width,
+                gradients: self.gradients,
+                ahead: plane.ahead(place),
+                first: 2 * place.first,
+                above: g.top() % 2,
+                height: g.height,
+                width: g.width,
+                found: &mut self.found[place.plane * g.pixels()..][..g.pixels()],
             };
-            if !self.spread.assigns() {
-                found.fill(0.0);
-            }
-            for first in (0..g.padded_height().div_ceil(2)).step_by(ROWS) {
-                band.rows::<S, K, 0>(simd, first, halves);
-                self.spread.put(halves, 2 * first, line, found);
-                band.rows::<S, K, 1>(simd, first, halves);
-                self.spread.put(halves, 2 * first + 1, line, found);
-            }
+            band.tiles::<S, K, LEFT>(simd);
         }
     }
 }
 
-impl Spread<'_> {
-    /// Whether every row of the image is shown exactly once, and none is left out.
-    #[inline(always)]
-    fn assigns(&self) -> bool {
-        self.g.pads()[0] == Pad::Zero
-    }
-
-    /// Takes every second row of the padded image, from `first_row`, to the rows of the image
-    /// that they show.
-    #[inline(always)]
-    fn put(&self, halves: &[f32], first_row: usize, line: &mut [f32], found: &mut [f32]) {
-        let g = self.g;
-        let sources = g.rows().iter().skip(first_row).step_by(2);
-        for (halves, source) in halves.chunks_exact(2 * self.half).zip(sources) {
-            let Some(source) = source else { continue };
-            let (even, odd) = halves.split_at(self.half);
-            let pairs = line.as_chunks_mut::<2>().0.iter_mut();
-            for (pair, (even, odd)) in pairs.zip(even.iter().zip(odd)) {
-                *pair = [*even, *odd];
-            }
-            for (column, source) in g.fringe() {
-                if let Some(source) = source {
-                    line[g.left() + source] += line[*column];
-                }
-            }
-            let row = &mut found[source * g.width..][..g.width];
-            let line = &line[g.left()..][..g.width];
-            if self.assigns() {
-                row.copy_from_slice(line);
-            } else {
-                for (sum, value) in row.iter_mut().zip(line) {
-                    *sum += value;
-                }
-            }
-        }
-    }
-}
-
-/// One plane, its gradient among zeros.
+/// Some pairs of rows of one plane.
 struct Band<'a> {
-    spread: Spread<'a>,
-    gradient: &'a [f32],
+    form: &'a Lines<'a>,
+    lines: &'a [f32],
     weight: &'a [f32],
+    /// Pairs of rows, and of columns.
+    rows: usize,
+    pairs: usize,
+    gradients: &'a [f32],
+    /// What the band after the next one will read.
+    ahead: usize,
+    /// Twice the first pair of rows; the image's first row is number `above` of the first pair of
+    /// the plane.
+    first: usize,
+    above: usize,
+    height: usize,
+    width: usize,
+    /// The whole plane.
+    found: &'a mut [f32],
 }
 
 impl Band<'_> {
-    /// The rows 2 · (first + r) + `PHASE` of the padded image, for [`ROWS`] of r: even columns,
-    /// then odd ones.
     #[inline(always)]
-    fn rows<S: Simd, const K: usize, const PHASE: usize>(
-        &self,
-        simd: S,
-        first: usize,
-        halves: &mut [f32],
-    ) {
-        for x in (0..self.spread.half).step_by(S::F32_LANES) {
-            self.tile::<S, K, PHASE>(simd, first, x, halves);
+    fn tiles<S: Simd, const K: usize, const LEFT: usize>(mut self, simd: S) {
+        match self.rows {
+            4.. => self.columns::<S, K, LEFT, 4>(simd),
+            _ => self.columns::<S, K, LEFT, 1>(simd),
         }
     }
 
     #[inline(always)]
-    fn tile<S: Simd, const K: usize, const PHASE: usize>(
-        &self,
-        simd: S,
-        first: usize,
-        x: usize,
-        halves: &mut [f32],
-    ) {
-        let Spread {
-            margin,
-            pitch,
-            half,
-            ..
-        } = self.spread;
-        // Rows of the kernel that this remainder meets.
-        let taps = (K + 1 - PHASE) / 2;
-        let before = taps - 1;
-        let gradient = &self.gradient[(first + margin - before) * pitch..];
-        let gradient = &gradient[..(ROWS + before) * pitch];
-        let weight = &self.weight[..K * K];
-        assert!(x + margin + S::F32_LANES <= pitch, "a tile within its rows");
-        let mut even = [simd.splat_f32s(0.0); ROWS];
-        let mut odd = even;
-        for kx in (0..K).step_by(2) {
-            let at = x + margin - kx / 2;
-            let mut factors = [[simd.splat_f32s(0.0); K]; 2];
-            for p in 0..taps {
-                let row = &weight[(PHASE + 2 * p) * K..][..K];
-                factors[0][p] = simd.splat_f32s(row[kx]);
-                if kx + 1 < K {
-                    factors[1][p] = simd.splat_f32s(row[kx + 1]);
+    fn columns<S: Simd, const K: usize, const LEFT: usize, const R: usize>(&mut self, simd: S) {
+        // Rows that do not fill a tile are covered by one that overlaps its neighbour.
+        let (rows, pairs) = (self.rows, self.pairs);
+        for y in (0..rows).step_by(R).map(|y| y.min(rows - R)) {
+            for x in (0..pairs).step_by(S::F32_LANES) {
+                for line in (0..R * S::F32_LANES).step_by(LANES) {
+                    prefetch(self.gradients, self.ahead + line);
+                }
+                self.ahead += R * S::F32_LANES;
+                // As many sums as there are registers for.
+                if S::F32_LANES == 8 {
+                    self.tile::<S, K, LEFT, R, 0, 1>(simd, y, x);
+                    self.tile::<S, K, LEFT, R, 1, 2>(simd, y, x);
+                } else {
+                    self.tile::<S, K, LEFT, R, 0, 2>(simd, y, x);
                 }
             }
-            unrolled!(j in (ROWS + before) => {
-                // SAFETY: row j < ROWS + before of `gradient`, and in it a vector from `at`,
-                // which ends before the row does: asserted above.
-                let value = unsafe { load::<S>(gradient, j * pitch + at) };
-                for p in (0..taps).rev() {
-                    // Row `first + r` minus p lies at r - p + before.
-                    if j + p >= before && j + p - before < ROWS {
-                        let r = j + p - before;
-                        even[r] = simd.mul_add_f32s(factors[0][p], value, even[r]);
-                        if kx + 1 < K {
-                            odd[r] = simd.mul_add_f32s(factors[1][p], value, odd[r]);
+        }
+    }
+
+    /// Writes pairs of columns from `x` in `R` pairs of rows from `y`: of each the rows
+    /// `FROM..TO`.
+    #[inline(always)]
+    fn tile<
+        S: Simd,
+        const K: usize,
+        const LEFT: usize,
+        const R: usize,
+        const FROM: usize,
+        const TO: usize,
+    >(
+        &mut self,
+        simd: S,
+        y: usize,
+        x: usize,
+    ) {
+        let mut sums = [[[simd.splat_f32s(0.0); 2]; R]; 2];
+        self.add::<S, K, LEFT, R, FROM, TO, 0>(simd, y, x, &mut sums);
+        self.add::<S, K, LEFT, R, FROM, TO, 1>(simd, y, x, &mut sums);
+        if K == 5 {
+            self.add::<S, K, LEFT, R, FROM, TO, 2>(simd, y, x, &mut sums);
+        }
+        let width = self.width;
+        let inside = 2 * (x + S::F32_LANES) <= width;
+        let tail = Tail::new(simd, width - 2 * x);
+        let second = (2 * x + S::F32_LANES).min(width);
+        let second_tail = Tail::new(simd, width - second);
+        for r in 0..R {
+            for row in FROM..TO {
+                let Some(image_row) = (self.first + 2 * (y + r) + row).checked_sub(self.above)
+                else {
+                    continue;
+                };
+                if image_row >= self.height {
+                    continue;
+                }
+                // The next pairs of rows: left to itself, the processor fetches lines that are
+                // only written late.
+                for line in (0..2 * S::F32_LANES).step_by(LANES) {
+                    prefetch(self.found, (image_row + 2 * R) * width + 2 * x + line);
+                }
+                let found = &mut self.found[image_row * width..][..width];
+                let [even, odd] = sums[row][r];
+                let [a, b] = in_turn::<S>(even, odd);
+                // SAFETY: two vectors from column 2 x end within the row, or their lanes do.
+                unsafe {
+                    if inside {
+                        store::<S>(found, 2 * x, a);
+                        store::<S>(found, second, b);
+                    } else {
+                        tail.store(simd, found, 2 * x, a);
+                        second_tail.store(simd, found, second, b);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds what the gradients contribute that lie `SHIFT` columns before the last one that a pair
+    /// of columns meets.
+    #[inline(always)]
+    #[allow(
+        clippy::type_complexity,
+        reason = "rows of a pair, pairs of rows, columns of a pair"
+    )]
+    fn add<
+        S: Simd,
+        const K: usize,
+        const LEFT: usize,
+        const R: usize,
+        const FROM: usize,
+        const TO: usize,
+        const SHIFT: usize,
+    >(
+        &self,
+        simd: S,
+        y: usize,
+        x: usize,
+        sums: &mut [[[S::f32s; 2]; R]; 2],
+    ) {
+        let pitch = self.form.pitch;
+        let taps = K.div_ceil(2);
+        let lines = &self.lines[y * pitch..][..(R + taps - 1) * pitch];
+        let at = self.form.column(taps - 1 - SHIFT) + x;
+        assert!(at + S::F32_LANES <= pitch, "a tile within its lines");
+        // The kernel's column that each column of a pair meets there; beyond the kernel, none.
+        let columns = [(2 * SHIFT).wrapping_sub(LEFT), 2 * SHIFT + 1 - LEFT];
+        let weight = &self.weight[..K * K];
+        let mut factors = [[simd.splat_f32s(0.0); 2]; K];
+        for ky in 0..K {
+            for column in 0..2 {
+                if columns[column] < K {
+                    factors[ky][column] = simd.splat_f32s(weight[ky * K + columns[column]]);
+                }
+            }
+        }
+        unrolled!(j in (R + taps - 1) => {
+            // SAFETY: row j < R + taps - 1 of `lines`, and in it a vector from `at`, which ends
+            // before the row does: asserted above.
+            let value = unsafe { load::<S>(lines, j * pitch + at) };
+            for row in FROM..TO {
+                for p in 0..taps {
+                    let ky = 2 * p + row;
+                    // Pair `y + r` meets row `2 p` of the kernel at line `r + taps - 1 - p`.
+                    if ky < K && j + p + 1 >= taps && j + p + 1 - taps < R {
+                        let r = j + p + 1 - taps;
+                        for column in 0..2 {
+                            if columns[column] < K {
+                                let sum = &mut sums[row][r][column];
+                                *sum = simd.mul_add_f32s(factors[ky][column], value, *sum);
+                            }
                         }
                     }
                 }
-            });
-        }
-        let halves = &mut halves[..2 * ROWS * half];
-        assert!(x + S::F32_LANES <= half, "a vector within half a row");
-        unrolled!(r in ROWS => {
-            // SAFETY: row r < ROWS of `halves`, and a vector from x ends within half of it:
-            // asserted above.
-            unsafe {
-                store::<S>(halves, 2 * r * half + x, even[r]);
-                store::<S>(halves, (2 * r + 1) * half + x, odd[r]);
+            }
+            for row in FROM..TO {
+                for r in 0..R {
+                    for column in 0..2 {
+                        pin::<S>(&mut sums[row][r][column]);
+                    }
+                }
             }
         });
     }

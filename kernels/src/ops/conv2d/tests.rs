@@ -154,6 +154,70 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [3, 1, 5, 5],
             options(2, [2, 2, 2, 2], Circular, Reflect, 3),
         ),
+        // Depthwise with a step of 2: pairs of rows and columns that begin before the image, that
+        // end beyond it, that wrap around; a plane smaller than its kernel; padding for which there
+        // is no loop.
+        (
+            [1, 2, 21, 37],
+            [2, 1, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Zero, 2),
+        ),
+        (
+            [2, 2, 18, 66],
+            [2, 1, 5, 5],
+            options(2, [2, 2, 2, 2], Circular, Circular, 2),
+        ),
+        (
+            [1, 2, 10, 36],
+            [2, 1, 3, 3],
+            options(2, [1, 1, 1, 1], Circular, Circular, 2),
+        ),
+        (
+            [1, 2, 9, 40],
+            [2, 1, 3, 3],
+            options(2, [1, 1, 2, 0], Circular, Zero, 2),
+        ),
+        (
+            [1, 2, 13, 35],
+            [2, 1, 5, 5],
+            options(2, [4, 3, 3, 4], Zero, Zero, 2),
+        ),
+        (
+            [1, 2, 6, 12],
+            [2, 1, 3, 3],
+            options(2, [3, 4, 5, 3], Zero, Zero, 2),
+        ),
+        (
+            [2, 3, 3, 3],
+            [3, 1, 5, 5],
+            options(2, [2, 2, 2, 2], Zero, Zero, 3),
+        ),
+        (
+            [1, 3, 2, 2],
+            [3, 1, 3, 3],
+            options(2, [1, 0, 1, 0], Circular, Circular, 3),
+        ),
+        (
+            [1, 2, 7, 9],
+            [2, 1, 5, 5],
+            options(2, [0, 0, 0, 0], Zero, Zero, 2),
+        ),
+        // Whole planes in one band, one after the other, as wide as a vector and a little wider.
+        (
+            [2, 3, 16, 16],
+            [3, 1, 5, 5],
+            options(1, [2, 2, 2, 2], Zero, Circular, 3),
+        ),
+        (
+            [1, 3, 18, 17],
+            [3, 1, 3, 3],
+            options(1, [1, 1, 1, 1], Circular, Zero, 3),
+        ),
+        (
+            [1, 3, 33, 8],
+            [3, 1, 5, 5],
+            options(1, [2, 2, 2, 2], Zero, Zero, 3),
+        ),
         // Several blocks of pixels; a weight gradient in bands.
         (
             [1, 3, 64, 96],
@@ -267,14 +331,15 @@ fn gradients_match_finite_differences() {
 
 #[test]
 fn thread_count_does_not_change_a_bit() {
-    let run = |threads, input: [usize; 4], weight: [usize; 4]| {
+    let run = |threads, input: [usize; 4], weight: [usize; 4], stride: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         pool.unwrap().install(|| {
             let padding = [weight[2] / 2; 4];
+            let groups = input[1] / weight[1];
             let input = noise(&input, 1).with_gradient();
             let bias = noise(&weight[..1], 3).with_gradient();
             let weight = noise(&weight, 2).with_gradient();
-            let options = options(1, padding, Pad::Zero, Pad::Circular, 1);
+            let options = options(stride, padding, Pad::Zero, Pad::Circular, groups);
             let mut tape = Tape::training();
             let y = conv2d(&mut tape, &input, &weight, Some(&bias), &options).unwrap();
             let seed = noise(y.shape(), 4);
@@ -286,15 +351,20 @@ fn thread_count_does_not_change_a_bit() {
             bits
         })
     };
-    for (input, weight) in [
-        ([5, 6, 16, 24], [7, 6, 3, 3]),
-        ([2, 9, 20, 70], [10, 9, 3, 3]),
-        ([1, 20, 64, 64], [33, 20, 1, 1]),
-        ([2, 17, 16, 16], [49, 17, 1, 1]),
-        ([2, 5, 16, 16], [35, 5, 1, 1]),
-        ([1, 600, 1, 1], [300, 600, 1, 1]),
+    for (input, weight, stride) in [
+        ([5, 6, 16, 24], [7, 6, 3, 3], 1),
+        ([2, 9, 20, 70], [10, 9, 3, 3], 1),
+        ([1, 20, 64, 64], [33, 20, 1, 1], 1),
+        ([2, 17, 16, 16], [49, 17, 1, 1], 1),
+        ([2, 5, 16, 16], [35, 5, 1, 1], 1),
+        ([1, 600, 1, 1], [300, 600, 1, 1], 1),
+        // Depthwise: several tasks of planes.
+        ([2, 40, 40, 40], [40, 1, 5, 5], 1),
+        ([2, 40, 40, 40], [40, 1, 3, 3], 2),
+        ([2, 40, 41, 40], [40, 1, 5, 5], 2),
     ] {
-        assert_eq!(run(1, input, weight), run(3, input, weight), "{input:?}");
+        let [one, three] = [1, 3].map(|threads| run(threads, input, weight, stride));
+        assert_eq!(one, three, "{input:?}");
     }
 }
 
