@@ -4,6 +4,10 @@ use super::geometry::Geometry;
 use super::lines::Lines;
 use pulp::Simd;
 
+/// Elements of a band so short that its first line is not yet in the cache when the last is
+/// written, and so small that the next one has room beside it.
+const SHORT: usize = 3 * 1024;
+
 /// Planes of one kernel size, height and width.
 #[derive(Clone, Copy)]
 pub(super) struct Plane<'a> {
@@ -17,8 +21,13 @@ pub(super) struct Plane<'a> {
     pub lines: &'a Lines<'a>,
     /// Output rows whose lines exist together.
     band: usize,
-    /// Elements of an image from one band to the next.
+    /// Elements of an image from one band to the next, and from one output row to the next.
     band_pixels: usize,
+    row_pixels: usize,
+    /// Elements that the lines of one band take.
+    band_room: usize,
+    /// Bands whose lines exist together.
+    depth: usize,
 }
 
 /// A band of one of the planes: its number, and its first row of the output.
@@ -31,6 +40,7 @@ pub(super) struct Place {
 impl<'a> Plane<'a> {
     pub fn new(g: &Geometry, lines: &'a Lines<'a>) -> Self {
         let band = lines.band;
+        let band_room = lines.count(band) * lines.pitch;
         Self {
             kernel: g.kernel_height,
             stride: g.stride,
@@ -40,17 +50,15 @@ impl<'a> Plane<'a> {
             lines,
             band,
             band_pixels: (band * g.stride * g.width).min(g.pixels()),
+            row_pixels: g.stride * g.width,
+            band_room,
+            depth: if band_room <= SHORT { 2 } else { 1 },
         }
     }
 
-    /// Elements of working memory for [`Bands::new`]: the lines of two bands.
+    /// Elements of working memory for [`Bands::new`].
     pub fn room(&self) -> usize {
-        2 * self.band_room()
-    }
-
-    /// Elements that the lines of one band take.
-    fn band_room(&self) -> usize {
-        self.lines.count(self.band) * self.lines.pitch
+        self.depth * self.band_room
     }
 
     /// The output rows of a band.
@@ -65,11 +73,17 @@ impl<'a> Plane<'a> {
         place.first + self.band >= self.height
     }
 
-    /// Where the part of the images begins that the band after the next one adds to those before.
+    /// Where the part of the images begins that is copied next, once this band is done.
     #[inline(always)]
     pub fn ahead(&self, place: Place) -> usize {
-        let rows = place.first * self.band_pixels / self.band;
-        place.plane * self.pixels + rows + 2 * self.band_pixels
+        place.plane * self.pixels + place.first * self.row_pixels + self.depth * self.band_pixels
+    }
+
+    /// The same for what lies as the outputs do.
+    #[inline(always)]
+    pub fn gradient_ahead(&self, place: Place) -> usize {
+        (place.plane * self.height + place.first + self.depth * self.band.min(self.height))
+            * self.width
     }
 
     /// The place after `place`.
@@ -89,31 +103,38 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// All bands of some planes, one after the other. A band's lines are written one band ahead: read
-/// at once, they would not be in the cache yet.
+/// All bands of some planes, one after the other. The lines of a short band are written one band
+/// ahead: read at once, they would not be in the cache yet.
 pub(super) struct Bands<'a> {
     plane: Plane<'a>,
     images: &'a [f32],
+    /// How many images there are.
     count: usize,
-    now: &'a mut [f32],
-    next: &'a mut [f32],
+    memory: &'a mut [f32],
+    /// The next band to be written, and where.
+    written: Place,
+    write_at: usize,
+    /// The next band to be returned, and how many of those written are not.
     coming: Place,
-    begun: bool,
+    waiting: usize,
+    /// Where the band lies that was returned last.
+    read_at: usize,
 }
 
 impl<'a> Bands<'a> {
     /// `memory` has [`Plane::room`].
     pub fn new(plane: Plane<'a>, images: &'a [f32], memory: &'a mut [f32]) -> Self {
         memory.fill(0.0);
-        let (now, next) = memory.split_at_mut(plane.band_room());
         Self {
             plane,
             images,
             count: images.len() / plane.pixels,
-            now,
-            next,
+            memory,
+            written: Place::default(),
+            write_at: 0,
             coming: Place::default(),
-            begun: false,
+            waiting: 0,
+            read_at: (plane.depth - 1) * plane.band_room,
         }
     }
 
@@ -123,36 +144,36 @@ impl<'a> Bands<'a> {
     // its machine does not have.
     #[inline(always)]
     pub fn next<S: Simd>(&mut self, simd: S) -> Option<Place> {
-        loop {
-            std::mem::swap(&mut self.now, &mut self.next);
-            let place = self.coming;
-            // The first time, only the lines of the first band are written.
-            let fill = if self.begun {
-                if place.plane == self.count {
-                    return None;
-                }
-                self.plane.after(place)
-            } else {
-                place
-            };
-            self.coming = fill;
-            if fill.plane < self.count {
-                let form = self.plane.lines;
-                let image = &self.images[fill.plane * self.plane.pixels..][..self.plane.pixels];
-                let lines = form.count(self.plane.rows(fill)) * form.pitch;
-                let lines = &mut self.next[..lines];
-                form.fill(simd, image, fill.first * self.plane.stride, lines);
-            }
-            if self.begun {
-                return Some(place);
-            }
-            self.begun = true;
+        let plane = self.plane;
+        if self.coming.plane == self.count {
+            return None;
         }
+        while self.waiting < plane.depth && self.written.plane < self.count {
+            let image = &self.images[self.written.plane * plane.pixels..][..plane.pixels];
+            let lines = &mut self.memory[self.write_at..][..plane.band_room];
+            let (row, rows) = (self.written.first * plane.stride, plane.rows(self.written));
+            let count = plane.lines.count(rows);
+            plane.lines.fill(simd, image, row, count, lines);
+            self.written = plane.after(self.written);
+            self.write_at = self.slot_after(self.write_at);
+            self.waiting += 1;
+        }
+        let place = self.coming;
+        self.coming = plane.after(place);
+        self.waiting -= 1;
+        self.read_at = self.slot_after(self.read_at);
+        Some(place)
     }
 
     /// The lines of this band.
     #[inline(always)]
     pub fn lines(&self) -> &[f32] {
-        self.now
+        &self.memory[self.read_at..][..self.plane.band_room]
+    }
+
+    #[inline(always)]
+    fn slot_after(&self, at: usize) -> usize {
+        let next = at + self.plane.band_room;
+        if next < self.plane.room() { next } else { 0 }
     }
 }

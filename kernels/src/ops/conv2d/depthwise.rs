@@ -26,8 +26,8 @@ pub(super) fn forward(
     let (pixels, kernel) = (g.output_pixels(), g.kernel_height * g.kernel_width);
     let mut output = buffer::any(g.batch * g.outputs * pixels);
     let some = some_planes(g);
-    let of_channel = |index: usize| {
-        let channel = index % g.channels;
+    let of_channel = |plane: usize| {
+        let channel = channel(g, plane);
         let weight = &weight[channel * kernel..][..kernel];
         (weight, bias.map_or(0.0, |bias| bias[channel]))
     };
@@ -39,7 +39,8 @@ pub(super) fn forward(
         let plane = Plane::new(g, &lines);
         tasks.for_each(|(task, (output, images))| {
             scratch::with([plane.room()], |[lines]| {
-                let weights = |index| of_channel(task * some + index);
+                let first = task * some % g.channels;
+                let weights = |index| of_channel(first + index);
                 fixed::convolve(plane, images, weights, lines, output);
             });
         });
@@ -77,7 +78,7 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     }
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
     let some = some_planes(g);
-    let of_channel = |index: usize| &weight[index % g.channels * kernel..][..kernel];
+    let of_channel = |plane: usize| &weight[channel(g, plane) * kernel..][..kernel];
     let tasks = found
         .par_chunks_mut(some * g.pixels())
         .zip(gradient.par_chunks(some * g.output_pixels()))
@@ -87,7 +88,8 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
         let plane = Plane::new(&pairs, &lines);
         tasks.for_each(|(task, (found, gradients))| {
             scratch::with([plane.room()], |[lines]| {
-                let weights = |index| of_channel(task * some + index);
+                let first = task * some % g.channels;
+                let weights = |index| of_channel(first + index);
                 spread::input_gradient(g, plane, gradients, weights, lines, found);
             });
         });
@@ -139,12 +141,26 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
             }
         });
     }
+    if g.batch == 1 {
+        return parts;
+    }
     let mut sums = buffer::zeros(g.outputs * kernel);
     for part in parts.chunks_exact(sums.len()) {
         add_assign(&mut sums, part);
     }
     buffer::recycle(parts);
     sums
+}
+
+/// The channel of a plane, counted from the first of any sample: seldom a division, which would
+/// show where planes are small.
+#[inline(always)]
+fn channel(g: &Geometry, plane: usize) -> usize {
+    if plane < g.channels {
+        plane
+    } else {
+        plane % g.channels
+    }
 }
 
 /// Planes that are worth handing to another thread.

@@ -8,9 +8,9 @@ use crate::math::LANES;
 use pulp::Simd;
 use std::ops::Range;
 
-/// Elements of one band, of which two leave room in the first-level cache for what they meet.
+/// Elements of one band: a third of the first-level cache, which leaves room for what it meets.
 const ROOM: usize = 4 * 1024;
-/// Rows of the tallest tile, which divide a band.
+/// Rows of the tallest tile, which divide a band; with a stride of 2 half as many.
 const TILE_ROWS: usize = 16;
 
 /// How the rows lie. With a stride of 2 the even columns come first, then the odd ones.
@@ -26,6 +26,8 @@ pub(super) struct Lines<'a> {
     inner: Range<usize>,
     /// Output rows whose lines stay in the cache.
     pub band: usize,
+    /// Whether the rows outside the image are zero and always lie in the same lines.
+    settled: bool,
 }
 
 impl<'a> Lines<'a> {
@@ -57,14 +59,19 @@ impl<'a> Lines<'a> {
             firsts[1] = firsts[0] + 1;
         }
         let lines = (ROOM / pitch).saturating_sub(g.kernel_height);
-        let band = lines / stride / TILE_ROWS * TILE_ROWS;
+        let tile_rows = TILE_ROWS / stride;
+        let band = lines / stride / tile_rows * tile_rows;
+        let band = band.clamp(tile_rows, g.output_height.max(tile_rows));
+        let inner = g.top()..g.top() + g.height;
+        let shown = g.rows().iter().flatten().count();
         Self {
             g,
             pitch,
             firsts,
             wraps: wraps.collect(),
-            inner: g.top()..g.top() + g.height,
-            band: band.clamp(TILE_ROWS, g.output_height.max(TILE_ROWS)),
+            settled: band >= g.output_height && shown == g.height,
+            inner,
+            band,
         }
     }
 
@@ -82,24 +89,34 @@ impl<'a> Lines<'a> {
         (outputs - 1) * self.g.stride + self.g.kernel_height
     }
 
-    /// Writes the rows of the padded image of `plane` from `first_row`, as many as `lines` holds.
-    /// What lies outside the image must be zero before the first call for these lines.
+    /// Writes `count` rows of the padded image of `plane` from `first_row`. What lies outside the
+    /// image must be zero before the first call for these lines.
     #[inline(always)]
-    pub fn fill<S: Simd>(&self, simd: S, plane: &[f32], first_row: usize, lines: &mut [f32]) {
-        let rows = first_row..first_row + lines.len() / self.pitch;
+    pub fn fill<S: Simd>(
+        &self,
+        simd: S,
+        plane: &[f32],
+        first_row: usize,
+        count: usize,
+        lines: &mut [f32],
+    ) {
+        let rows = first_row..first_row + count;
         // Most rows show the image's in their order; those are copied without a look at each.
         let inner = self.inner.start.max(rows.start)..self.inner.end.min(rows.end);
         if inner.is_empty() {
-            self.fill_one_by_one(simd, plane, first_row, lines);
+            self.fill_one_by_one(simd, plane, rows, lines);
             return;
         }
         let (before, lines) = lines.split_at_mut((inner.start - rows.start) * self.pitch);
         let (middle, after) = lines.split_at_mut(inner.len() * self.pitch);
-        self.fill_one_by_one(simd, plane, rows.start, before);
         let first = inner.start - self.inner.start;
         let image = &plane[first * self.g.width..][..inner.len() * self.g.width];
-        self.copy(simd, image, middle);
-        self.fill_one_by_one(simd, plane, inner.end, after);
+        self.copy(simd, image, inner.len(), middle);
+        // Where a plane is one band, lines of zeros are never anything else.
+        if !self.settled {
+            self.fill_one_by_one(simd, plane, rows.start..inner.start, before);
+            self.fill_one_by_one(simd, plane, inner.end..rows.end, after);
+        }
     }
 
     #[inline(always)]
@@ -107,62 +124,67 @@ impl<'a> Lines<'a> {
         &self,
         simd: S,
         plane: &[f32],
-        first_row: usize,
+        rows: Range<usize>,
         lines: &mut [f32],
     ) {
-        let sources = &self.g.rows()[first_row..];
-        for (line, source) in lines.chunks_exact_mut(self.pitch).zip(sources) {
+        for (row, source) in self.g.rows()[rows].iter().enumerate() {
+            let line = &mut lines[row * self.pitch..][..self.pitch];
             match source {
-                // Where a plane is one band, these lines are never anything else.
-                None if self.band >= self.g.output_height => {}
                 None => line.fill(0.0),
                 Some(row) => {
                     let row = &plane[row * self.g.width..][..self.g.width];
-                    self.copy(simd, row, line);
+                    self.copy(simd, row, 1, line);
                 }
             }
         }
     }
 
-    /// Copies rows of the image, one to each line.
+    /// Copies the `count` rows of `image`, one to each line.
+    //
+    // No iterators over chunks: they divide, which takes as long as copying a short row.
     #[inline(always)]
-    fn copy<S: Simd>(&self, simd: S, image: &[f32], lines: &mut [f32]) {
+    fn copy<S: Simd>(&self, simd: S, image: &[f32], count: usize, lines: &mut [f32]) {
         let (width, left) = (self.g.width, self.g.left());
         if self.g.stride == 1 {
-            let offset = self.firsts[0] + left;
-            copy_rows(simd, image, width, &mut lines[offset..], self.pitch);
+            let lines = &mut lines[self.firsts[0] + left..];
+            copy_rows(simd, image, [count, width], lines, self.pitch);
         } else {
             let offsets = [self.column(left), self.column(left + 1)];
-            take_rows_apart(simd, image, width, lines, offsets, self.pitch);
+            take_rows_apart(simd, image, [count, width], lines, offsets, self.pitch);
         }
-        if !self.wraps.is_empty() {
-            let rows = image.chunks_exact(width);
-            for (row, line) in rows.zip(lines.chunks_exact_mut(self.pitch)) {
-                for (column, source) in &self.wraps {
-                    line[self.column(*column)] = row[*source];
-                }
+        for (column, source) in &self.wraps {
+            let column = self.column(*column);
+            for row in 0..count {
+                lines[row * self.pitch + column] = image[row * width + source];
             }
         }
     }
 }
 
-/// Copies each row of `image` to the start of its line in whole vectors, the last filled up with
-/// zeros.
+/// Copies each row of `image` [rows, width] to the start of its line in whole vectors, the last
+/// filled up with zeros.
 #[inline(always)]
-fn copy_rows<S: Simd>(simd: S, image: &[f32], width: usize, lines: &mut [f32], pitch: usize) {
-    let whole = width - width % S::F32_LANES;
-    let rows = image.len() / width;
+fn copy_rows<S: Simd>(
+    simd: S,
+    image: &[f32],
+    [rows, width]: [usize; 2],
+    lines: &mut [f32],
+    pitch: usize,
+) {
     assert!(
-        lines.len() >= (rows - 1) * pitch + width.next_multiple_of(S::F32_LANES),
+        image.len() >= rows * width
+            && lines.len() >= (rows - 1) * pitch + width.next_multiple_of(S::F32_LANES),
         "room for whole vectors"
     );
     if width == S::F32_LANES {
+        // Rows so short that the loop below would take longer than copying.
         for row in 0..rows {
-            // SAFETY: as below.
+            // SAFETY: a row is a vector; its line has room for one, as asserted.
             unsafe { store::<S>(lines, row * pitch, load::<S>(image, row * width)) };
         }
         return;
     }
+    let whole = width - width % S::F32_LANES;
     let tail = Tail::new(simd, width - whole);
     for row in 0..rows {
         let (from, to) = (row * width, row * pitch);
@@ -178,23 +200,23 @@ fn copy_rows<S: Simd>(simd: S, image: &[f32], width: usize, lines: &mut [f32], p
     }
 }
 
-/// Copies each row of `image` to its line, even columns to one place and odd ones to another, in
+/// Copies each row of `image` [rows, width] to its line, even columns to one place and odd ones to another, in
 /// whole vectors, the last filled up with zeros.
 #[inline(always)]
 fn take_rows_apart<S: Simd>(
     simd: S,
     image: &[f32],
-    width: usize,
+    [rows, width]: [usize; 2],
     lines: &mut [f32],
     offsets: [usize; 2],
     pitch: usize,
 ) {
     let pair = 2 * S::F32_LANES;
     let whole = width - width % pair;
-    let rows = image.len() / width;
     let written = width.next_multiple_of(pair) / 2;
     assert!(
-        lines.len() >= (rows - 1) * pitch + offsets[0].max(offsets[1]) + written,
+        image.len() >= rows * width
+            && lines.len() >= (rows - 1) * pitch + offsets[0].max(offsets[1]) + written,
         "room for whole vectors"
     );
     let tails = [

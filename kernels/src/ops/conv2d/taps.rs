@@ -82,7 +82,7 @@ impl WeightGradient<'_> {
                 images: self.images,
                 image_ahead: plane.ahead(place),
                 gradients: self.gradients,
-                gradient_ahead: from + rows * plane.width,
+                gradient_ahead: plane.gradient_ahead(place),
             };
             // As many rows of the kernel at a time as there are registers for.
             for part in (0..LANES).step_by(S::F32_LANES) {
@@ -115,7 +115,7 @@ struct Taps<'a> {
     /// What the band after the next one will read of the images.
     image_ahead: usize,
     gradients: &'a [f32],
-    /// What the next band will read of the gradients.
+    /// The same of the gradients.
     gradient_ahead: usize,
 }
 
