@@ -132,6 +132,14 @@ impl Band<'_> {
                     }
                     self.ahead += R * N * S::F32_LANES;
                 }
+                // The output's lines too where so few products meet a pixel that memory binds.
+                if K == 3 || STRIDE == 2 {
+                    for r in 0..R {
+                        for line in (0..N * S::F32_LANES).step_by(LANES) {
+                            prefetch(self.output, (y + R + r) * width + x + line);
+                        }
+                    }
+                }
                 self.tile::<S, K, STRIDE, R, N>(simd, y, x);
             }
         }
