@@ -12,7 +12,6 @@
 )]
 
 use super::bands::{Bands, Plane};
-use super::lines::Lines;
 use super::shuffles::totals;
 use super::vector::{Tail, load, pin, prefetch, store, unrolled};
 use crate::math::LANES;
@@ -73,7 +72,8 @@ impl WeightGradient<'_> {
             let rows = plane.rows(place);
             let from = (place.plane * plane.height + place.first) * plane.width;
             let taps = Taps {
-                form: plane.lines,
+                pitch: plane.lines.pitch,
+                columns: [plane.lines.column(0), plane.lines.column(1)],
                 lines: bands.lines(),
                 gradient: &self.gradients[from..from + rows * plane.width],
                 width: plane.width,
@@ -104,7 +104,11 @@ impl WeightGradient<'_> {
 
 /// Some rows of one gradient and the lines that its taps see.
 struct Taps<'a> {
-    form: &'a Lines<'a>,
+    /// From one line to the next.
+    pitch: usize,
+    /// Where the kernel's first columns begin in a line; the others follow, with a step of 2 those
+    /// two apart.
+    columns: [usize; 2],
     lines: &'a [f32],
     gradient: &'a [f32],
     width: usize,
@@ -129,6 +133,14 @@ impl Taps<'_> {
         ky: usize,
         sums: &mut [[[f32; LANES]; K]; K],
     ) {
+        let last = self.columns[0].max(self.columns[1]) + (K - 1) / STRIDE;
+        let rows = self.rows;
+        assert!(
+            last + self.width.next_multiple_of(LANES) <= self.pitch
+                && self.lines.len() >= ((rows - 1) * STRIDE + K) * self.pitch
+                && self.gradient.len() >= rows * self.width,
+            "the lines of these rows"
+        );
         let mut held = [[simd.splat_f32s(0.0); K]; G];
         if !self.begins {
             for g in 0..G {
@@ -138,12 +150,15 @@ impl Taps<'_> {
                 }
             }
         }
-        let whole = self.rows - self.rows % ROWS;
-        for y in (0..whole).step_by(ROWS) {
-            self.rows::<S, K, STRIDE, G, ROWS>(simd, part, ky, y, &mut held);
-        }
-        for y in whole..self.rows {
-            self.rows::<S, K, STRIDE, G, 1>(simd, part, ky, y, &mut held);
+        let whole = rows - rows % ROWS;
+        // SAFETY: rows that exist, and what they meet: asserted above.
+        unsafe {
+            for y in (0..whole).step_by(ROWS) {
+                self.rows::<S, K, STRIDE, G, ROWS>(simd, part, ky, y, &mut held);
+            }
+            for y in whole..rows {
+                self.rows::<S, K, STRIDE, G, 1>(simd, part, ky, y, &mut held);
+            }
         }
         for g in 0..G {
             for kx in 0..K {
@@ -154,8 +169,12 @@ impl Taps<'_> {
     }
 
     /// The same for `R` rows of the gradient from `y`.
+    ///
+    /// # Safety
+    /// There are so many rows, and the lines that the kernel's rows meet: all of the kernel's
+    /// columns for every 16 columns that begin within the width.
     #[inline(always)]
-    fn rows<S: Simd, const K: usize, const STRIDE: usize, const G: usize, const R: usize>(
+    unsafe fn rows<S: Simd, const K: usize, const STRIDE: usize, const G: usize, const R: usize>(
         &self,
         simd: S,
         part: usize,
@@ -163,16 +182,9 @@ impl Taps<'_> {
         y: usize,
         sums: &mut [[S::f32s; K]; G],
     ) {
-        let (pitch, width) = (self.form.pitch, self.width);
-        let lines = &self.lines[(y * STRIDE + ky) * pitch..];
-        let lines = &lines[..((R - 1) * STRIDE + G) * pitch];
-        let gradient = &self.gradient[y * width..][..R * width];
-        let last = self.form.column(K - 1).max(self.form.column(K - 2));
-        assert!(
-            last + width.next_multiple_of(LANES) <= pitch,
-            "a row within its line"
-        );
+        let width = self.width;
         let whole = width - width % LANES;
+        let lines = (y * STRIDE + ky) * self.pitch;
         let mut factors = [simd.splat_f32s(0.0); R];
         let asks = part == 0 && ky == 0;
         let mut ahead = y * width;
@@ -186,43 +198,42 @@ impl Taps<'_> {
                 }
                 ahead += R * LANES;
             }
-            for r in 0..R {
-                // SAFETY: row r < R of `gradient`, and in it a vector from x ends within the 16
-                // columns that hold it, of which the row has all.
-                factors[r] = unsafe { load::<S>(gradient, r * width + x) };
+            // SAFETY: a vector from x ends within the 16 columns that hold it, of which each row of
+            // the gradient has all; lines as promised.
+            unsafe {
+                for r in 0..R {
+                    factors[r] = load::<S>(self.gradient, (y + r) * width + x);
+                }
+                self.tile::<S, K, STRIDE, G, R>(simd, lines + x, &factors, sums);
             }
-            // SAFETY: x lies in 16 columns that begin within the width.
-            unsafe { self.tile::<S, K, STRIDE, G, R>(simd, lines, x, &factors, sums) };
         }
         let x = whole + part;
         if x < width {
             let tail = Tail::new(simd, width - x);
-            for r in 0..R {
-                // SAFETY: the rest of row r < R of `gradient`, or a vector of it.
-                factors[r] = unsafe { tail.load(simd, gradient, r * width + x) };
+            // SAFETY: the rest of each row, or a vector of it; lines as promised.
+            unsafe {
+                for r in 0..R {
+                    factors[r] = tail.load(simd, self.gradient, (y + r) * width + x);
+                }
+                self.tile::<S, K, STRIDE, G, R>(simd, lines + x, &factors, sums);
             }
-            // SAFETY: as above.
-            unsafe { self.tile::<S, K, STRIDE, G, R>(simd, lines, x, &factors, sums) };
         }
     }
 
-    /// Adds the products of `R` vectors of the gradient and what each tap sees of `lines`, whose
-    /// first is that of the first row and tap.
+    /// Adds the products of `R` vectors of the gradient and what each tap sees. `from` is where the
+    /// line of the first row and tap begins, and the columns before.
     ///
     /// # Safety
-    /// `lines` has all that are met, of [`Lines::pitch`] each, and a vector from each of the
-    /// kernel's columns, moved by `x`, ends within it.
+    /// Vectors from there in all lines that are met, and each of the kernel's columns, exist.
     #[inline(always)]
     unsafe fn tile<S: Simd, const K: usize, const STRIDE: usize, const G: usize, const R: usize>(
         &self,
         simd: S,
-        lines: &[f32],
-        x: usize,
+        from: usize,
         factors: &[S::f32s; R],
         sums: &mut [[S::f32s; K]; G],
     ) {
-        let columns = [self.form.column(0) + x, self.form.column(1) + x];
-        let pitch = self.form.pitch;
+        let columns = [self.columns[0] + from, self.columns[1] + from];
         unrolled!(j in ((R - 1) * STRIDE + G) => {
             for kx in 0..K {
                 let at = match STRIDE {
@@ -230,7 +241,7 @@ impl Taps<'_> {
                     _ => columns[kx % 2] + kx / 2,
                 };
                 // SAFETY: the caller's promise.
-                let value = unsafe { load::<S>(lines, j * pitch + at) };
+                let value = unsafe { load::<S>(self.lines, j * self.pitch + at) };
                 for g in 0..G {
                     if j >= g && (j - g) % STRIDE == 0 && (j - g) / STRIDE < R {
                         let factor = factors[(j - g) / STRIDE];
