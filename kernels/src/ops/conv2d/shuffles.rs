@@ -1,6 +1,11 @@
 //! Lanes that change places: pairs taken apart and put together, and sums over the lanes of many
 //! vectors at once.
 
+#![allow(
+    clippy::needless_range_loop,
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+)]
+
 use super::vector::{load, store};
 use crate::math::LANES;
 use pulp::Simd;
@@ -13,8 +18,8 @@ pub(super) fn apart<S: Simd>(first: S::f32s, second: S::f32s) -> [S::f32s; 2] {
     // cases, and `S` with so many exists only on a machine that has them (and AVX2).
     unsafe {
         match S::F32_LANES {
-            16 => return cast(x86::apart_512(cast(first), cast(second))),
-            8 => return cast(x86::apart_256(cast(first), cast(second))),
+            16 => return cast(&x86::apart_512(cast(&first), cast(&second))),
+            8 => return cast(&x86::apart_256(cast(&first), cast(&second))),
             _ => {}
         }
     }
@@ -34,8 +39,8 @@ pub(super) fn in_turn<S: Simd>(even: S::f32s, odd: S::f32s) -> [S::f32s; 2] {
     // SAFETY: as in `apart`.
     unsafe {
         match S::F32_LANES {
-            16 => return cast(x86::in_turn_512(cast(even), cast(odd))),
-            8 => return cast(x86::in_turn_256(cast(even), cast(odd))),
+            16 => return cast(&x86::in_turn_512(cast(&even), cast(&odd))),
+            8 => return cast(&x86::in_turn_256(cast(&even), cast(&odd))),
             _ => {}
         }
     }
@@ -54,7 +59,8 @@ pub(super) fn totals<S: Simd>(sums: &[[f32; LANES]], found: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if S::F32_LANES == 16 {
         for (sums, found) in sums.chunks(LANES).zip(found.chunks_mut(LANES)) {
-            totals_of_16::<S>(sums, found);
+            // SAFETY: an `S` of sixteen lanes exists only on a machine with AVX-512.
+            unsafe { totals_of_16(sums, found) };
         }
         return;
     }
@@ -78,32 +84,44 @@ pub(super) fn totals<S: Simd>(sums: &[[f32; LANES]], found: &mut [f32]) {
 
 /// Up to 16 totals in vectors of 16, by halving all of them together: the halves of two sums are
 /// added in one vector, then the quarters of four, until one vector holds all the totals.
+///
+/// # Safety
+/// The machine has AVX-512.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn totals_of_16<S: Simd>(sums: &[[f32; LANES]], found: &mut [f32]) {
+unsafe fn totals_of_16(sums: &[[f32; LANES]], found: &mut [f32]) {
     assert!(sums.len() == found.len() && found.len() <= LANES);
-    // SAFETY: an `S` of sixteen lanes exists only on a machine with AVX-512, whose registers they
-    // are; `found` has the lanes that are written.
+    // SAFETY: the caller's promise; `found` has the lanes that are written.
     unsafe {
-        let sum = |index: usize| match sums.get(index) {
-            Some(lanes) => cast(load::<S>(lanes, 0)),
-            None => x86::zero_512(),
-        };
         // Total number 4 · block + column ends in that lane.
         let mut columns = [x86::zero_512(); 4];
         for column in 0..4 {
-            let [a, b, c, d] = [
-                sum(column),
-                sum(4 + column),
-                sum(8 + column),
-                sum(12 + column),
-            ];
-            columns[column] =
-                x86::add_quarters_512(x86::add_halves_512(a, b), x86::add_halves_512(c, d));
+            let a = sum_or_zero(sums, column);
+            let b = sum_or_zero(sums, 4 + column);
+            let c = sum_or_zero(sums, 8 + column);
+            let d = sum_or_zero(sums, 12 + column);
+            let (ab, cd) = (x86::add_halves_512(a, b), x86::add_halves_512(c, d));
+            columns[column] = x86::add_quarters_512(ab, cd);
         }
         let [a, b, c, d] = columns;
-        let all = x86::add_last_512(x86::add_pairs_512(a, b), x86::add_pairs_512(c, d));
-        x86::store_512(found, all);
+        let (ab, cd) = (x86::add_pairs_512(a, b), x86::add_pairs_512(c, d));
+        x86::store_512(found, x86::add_last_512(ab, cd));
+    }
+}
+
+/// Beyond the last of the sums there are zeros.
+///
+/// # Safety
+/// The machine has AVX-512.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn sum_or_zero(sums: &[[f32; LANES]], index: usize) -> std::arch::x86_64::__m512 {
+    // SAFETY: the caller's promise; sixteen floats are a register.
+    unsafe {
+        match sums.get(index) {
+            Some(lanes) => cast(lanes),
+            None => x86::zero_512(),
+        }
     }
 }
 
@@ -131,10 +149,10 @@ fn split<S: Simd>(lanes: &[f32; 2 * LANES]) -> [S::f32s; 2] {
 /// Both have one size and are plain data.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn cast<T, U>(value: T) -> U {
+unsafe fn cast<T, U>(value: &T) -> U {
     debug_assert_eq!(size_of::<T>(), size_of::<U>());
     // SAFETY: the caller's promise.
-    unsafe { std::mem::transmute_copy(&value) }
+    unsafe { std::mem::transmute_copy(value) }
 }
 
 #[cfg(target_arch = "x86_64")]

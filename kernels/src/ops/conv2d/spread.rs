@@ -254,10 +254,6 @@ impl Band<'_> {
     /// Adds what the gradients contribute that lie `SHIFT` columns before the last one that a pair
     /// of columns meets.
     #[inline(always)]
-    #[allow(
-        clippy::type_complexity,
-        reason = "rows of a pair, pairs of rows, columns of a pair"
-    )]
     fn add<
         S: Simd,
         const K: usize,

@@ -243,7 +243,7 @@ impl Taps<'_> {
                 // SAFETY: the caller's promise.
                 let value = unsafe { load::<S>(self.lines, j * self.pitch + at) };
                 for g in 0..G {
-                    if j >= g && (j - g) % STRIDE == 0 && (j - g) / STRIDE < R {
+                    if j >= g && (j - g).is_multiple_of(STRIDE) && (j - g) / STRIDE < R {
                         let factor = factors[(j - g) / STRIDE];
                         sums[g][kx] = simd.mul_add_f32s(factor, value, sums[g][kx]);
                     }
