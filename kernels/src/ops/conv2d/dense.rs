@@ -42,7 +42,7 @@ pub(super) fn forward(
         terms.copy_from_slice(&row[first..][..terms.len()]);
     };
     let mut output = buffer::any(g.batch * g.outputs * g.output_pixels());
-    convolve_all(g, input, &copy, bias, &mut output);
+    convolve_all(g, input, &copy, Taps::AsTheyLie, bias, &mut output);
     output
 }
 
@@ -52,19 +52,13 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     let kernel = g.kernel_height * g.kernel_width;
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
     if let Some(transposed) = g.transposed() {
-        // A convolution of the gradient with the kernel turned around.
+        // A convolution of the gradient with the kernel turned around: its taps are met from the
+        // last to the first, so that weights are copied as they lie.
         let copy = |group: usize, channel: usize, first: usize, terms: &mut [f32]| {
             let weight = &weight[group * outputs * taps + channel * kernel..];
-            let (mut output, mut left) = (first / kernel, kernel - first % kernel);
-            for term in terms {
-                left -= 1;
-                *term = weight[output * taps + left];
-                if left == 0 {
-                    (output, left) = (output + 1, kernel);
-                }
-            }
+            copy_kernels(weight, taps, kernel, first, terms);
         };
-        convolve_all(&transposed, gradient, &copy, None, &mut found);
+        convolve_all(&transposed, gradient, &copy, Taps::Turned, None, &mut found);
         return found;
     }
     let packed = packed(
@@ -178,6 +172,7 @@ fn convolve_all(
     g: &Geometry,
     input: &[f32],
     copy: &(impl Fn(usize, usize, usize, &mut [f32]) + Sync),
+    order: Taps,
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
@@ -200,6 +195,7 @@ fn convolve_all(
                     let factors = Factors {
                         all,
                         copy,
+                        order,
                         first: index * split,
                     };
                     convolve(g, image, &factors, bias, output);
@@ -231,7 +227,58 @@ struct Factors<'a, C> {
     /// All of them, packed before.
     all: Option<&'a Rows>,
     copy: &'a C,
+    order: Taps,
     first: usize,
+}
+
+/// In which order the taps of a kernel follow each other in the rows of factors.
+#[derive(Clone, Copy)]
+enum Taps {
+    AsTheyLie,
+    /// From the last to the first.
+    Turned,
+}
+
+impl Taps {
+    /// Where the taps from `first` lie, where of each channel `plane_step` elements are there.
+    fn offsets(self, g: &Geometry, first: usize, plane_step: usize, offsets: &mut [usize]) {
+        let kernel = g.kernel_height * g.kernel_width;
+        for (tap, offset) in (first..).zip(offsets) {
+            let tap = match self {
+                Self::AsTheyLie => tap,
+                Self::Turned => tap - tap % kernel + (kernel - 1 - tap % kernel),
+            };
+            *offset = g.tap_offset(tap, plane_step);
+        }
+    }
+}
+
+/// Copies a row of the transposed matrix, from `first`: of each output, `step` weights apart, the
+/// same `kernel` weights.
+fn copy_kernels(weight: &[f32], step: usize, kernel: usize, first: usize, terms: &mut [f32]) {
+    let (output, from) = (first / kernel, first % kernel);
+    let mut weights = weight[output * step..].chunks(step);
+    let mut next = || weights.next().expect("as many outputs as terms ask for");
+    let (begun, terms) = match from {
+        0 => terms.split_at_mut(0),
+        _ => terms.split_at_mut(terms.len().min(kernel - from)),
+    };
+    if !begun.is_empty() {
+        begun.copy_from_slice(&next()[from..from + begun.len()]);
+    }
+    if kernel == 9 {
+        let (whole, rest) = terms.as_chunks_mut::<9>();
+        for terms in whole {
+            *terms = *next().first_chunk().expect("whole kernels");
+        }
+        if !rest.is_empty() {
+            rest.copy_from_slice(&next()[..rest.len()]);
+        }
+        return;
+    }
+    for terms in terms.chunks_mut(kernel) {
+        terms.copy_from_slice(&next()[..terms.len()]);
+    }
 }
 
 /// Writes the convolution of one image.
@@ -294,7 +341,7 @@ fn convolve(
                 for index in 0..pieces {
                     let mut taps = [0; DEPTH];
                     let taps = &mut taps[..piece.min(depth - index * piece)];
-                    g.tap_offsets_from(index * piece, plane_step, taps);
+                    factors.order.offsets(g, index * piece, plane_step, taps);
                     let packed: &Rows = match factors.all {
                         Some(all) => {
                             let all = &all[group * group_rows..];

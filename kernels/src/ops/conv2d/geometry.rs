@@ -216,13 +216,18 @@ impl Geometry {
     /// The same for some taps from `first`, where of each channel only some rows are there,
     /// `plane_step` elements.
     pub fn tap_offsets_from(&self, first: usize, plane_step: usize, offsets: &mut [usize]) {
-        let kernel = self.kernel_height * self.kernel_width;
         for (tap, offset) in (first..).zip(offsets) {
-            let (channel, tap) = (tap / kernel, tap % kernel);
-            let (ky, kx) = (tap / self.kernel_width, tap % self.kernel_width);
-            let column = kx % self.stride * self.phase_width() + kx / self.stride;
-            *offset = channel * plane_step + ky * self.row_step() + column;
+            *offset = self.tap_offset(tap, plane_step);
         }
+    }
+
+    /// The same for one tap.
+    pub fn tap_offset(&self, tap: usize, plane_step: usize) -> usize {
+        let kernel = self.kernel_height * self.kernel_width;
+        let (channel, tap) = (tap / kernel, tap % kernel);
+        let (ky, kx) = (tap / self.kernel_width, tap % self.kernel_width);
+        let column = kx % self.stride * self.phase_width() + kx / self.stride;
+        channel * plane_step + ky * self.row_step() + column
     }
 
     /// How much further than the first output pixel this one looks.
