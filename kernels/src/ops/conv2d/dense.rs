@@ -5,12 +5,10 @@
 //! rows. Sums over samples are added in sample order, so the number of threads does not change a
 //! bit.
 
-use super::correlate;
 use super::geometry::Geometry;
 use super::panel::{Finish, InPlace, Keep, Panel, Runs};
 use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
-use crate::math::add_assign;
 use crate::scratch;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -21,14 +19,8 @@ const FEW_OUTPUTS: usize = 64;
 const BLOCK: usize = 128 * 1024;
 /// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
 const MOST_ROWS: usize = 336;
-/// Sums of a weight gradient that stay in the second-level cache while the image goes by.
-const BAND_WEIGHTS: usize = 320 * 1024;
-/// Elements of image and gradient that are beside them.
-const BAND: usize = 160 * 1024;
 /// Elements of an output that a cache may hold until it is read.
 const MOST_CACHED: usize = 4 * 1024 * 1024;
-/// Weights beyond this many are not summed up sample by sample in memory of their own.
-const MANY_WEIGHTS: usize = 256 * 1024;
 
 pub(super) fn forward(
     g: &Geometry,
@@ -83,63 +75,9 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     found
 }
 
-/// The gradient of the weight.
-pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    let samples = || {
-        let images = input.par_chunks_exact(g.channels * g.pixels());
-        images.zip(gradient.par_chunks_exact(g.outputs * g.output_pixels()))
-    };
-    let weights = g.outputs * g.group_taps();
-    let mut sums = buffer::zeros(weights);
-    if weights > MANY_WEIGHTS || g.batch == 1 {
-        let split = split(g, 1, g.outputs);
-        for sample in 0..g.batch {
-            let image = &input[sample * g.channels * g.pixels()..][..g.channels * g.pixels()];
-            let gradient = &gradient[sample * g.outputs * g.output_pixels()..];
-            sums.par_chunks_mut(split * g.group_taps())
-                .zip(gradient.par_chunks(split * g.output_pixels()))
-                .for_each(|(sums, gradient)| add_weight_gradient(g, image, gradient, sums));
-        }
-    } else {
-        let parts: Vec<Vec<f32>> = samples()
-            .map(|(image, gradient)| {
-                let mut part = buffer::zeros(weights);
-                add_weight_gradient(g, image, gradient, &mut part);
-                part
-            })
-            .collect();
-        for part in parts {
-            add_assign(&mut sums, &part);
-            buffer::recycle(part);
-        }
-    }
-    // From [output, kernel row, kernel column, channel] to [output, channel, row, column].
-    let (channels, kernel) = (g.channels / g.groups, g.kernel_height * g.kernel_width);
-    if kernel == 1 {
-        return sums;
-    }
-    let mut found = buffer::any(sums.len());
-    found
-        .par_chunks_exact_mut(channels * kernel)
-        .zip(sums.par_chunks_exact(channels * kernel))
-        .with_min_len(16)
-        .for_each(|(found, sums)| {
-            for (channel, found) in found.chunks_exact_mut(kernel).enumerate() {
-                for (value, sum) in found
-                    .iter_mut()
-                    .zip(sums[channel..].iter().step_by(channels))
-                {
-                    *value = *sum;
-                }
-            }
-        });
-    buffer::recycle(sums);
-    found
-}
-
 /// Rows of each sample that one task takes: all that stay in the cache, if there are as many
 /// samples as threads.
-fn split(g: &Geometry, samples: usize, rows: usize) -> usize {
+pub(super) fn split(g: &Geometry, samples: usize, rows: usize) -> usize {
     if g.groups > 1 {
         return rows;
     }
@@ -510,118 +448,4 @@ fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
         }
         g.fold(padded, image);
     });
-}
-
-/// Adds the gradient of one sample, for as many outputs as `gradient` has, to `found`
-/// [output, kernel row, kernel column, channel of the group].
-fn add_weight_gradient(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
-    if correlate::fits(g) {
-        return correlate::add_weight_gradient(g, image, gradient, found);
-    }
-    let (channels, taps) = (g.channels / g.groups, g.group_taps());
-    let outputs = found.len() / taps / g.groups;
-    let row_taps = g.kernel_width * channels;
-    let line = g.padded_width() * channels;
-    // Sums that stay in the cache let the image go by, a few rows at a time; otherwise the image
-    // has to stay.
-    let band = if outputs * taps <= BAND_WEIGHTS {
-        (BAND / (g.stride * line + outputs * g.output_width)).clamp(1, g.output_height)
-    } else {
-        g.output_height
-    };
-    let padded_len = ((band - 1) * g.stride + g.kernel_height) * line;
-    let piece = piece(band * g.output_width);
-    let lengths = [
-        padded_len,
-        DEPTH * PANEL,
-        packed_rows(outputs, band * g.output_width, piece) * DEPTH,
-        outputs.next_multiple_of(UNIT) * PANEL,
-    ];
-    scratch::with(lengths, |[padded, panel, packed, block]| {
-        let (panel, packed) = (panel.as_chunks_mut().0, packed.as_chunks_mut().0);
-        let groups = image
-            .chunks_exact(channels * g.pixels())
-            .zip(gradient.chunks_exact(outputs * g.output_pixels()))
-            .zip(found.chunks_exact_mut(outputs * taps));
-        for ((image, gradient), found) in groups {
-            for first_row in (0..g.output_height).step_by(band) {
-                let rows = band.min(g.output_height - first_row);
-                let pixels = rows * g.output_width;
-                let padded = &mut padded[..((rows - 1) * g.stride + g.kernel_height) * line];
-                g.pad_interleaved(image, first_row * g.stride, padded);
-                let copy = |output: usize, first: usize, terms: &mut [f32]| {
-                    let at = output * g.output_pixels() + first_row * g.output_width + first;
-                    terms.copy_from_slice(&gradient[at..][..terms.len()]);
-                };
-                let packed = &mut packed[..packed_rows(outputs, pixels, piece)];
-                pack(outputs, pixels, piece, copy, packed);
-                for first_tap in (0..taps).step_by(PANEL) {
-                    let valid = PANEL.min(taps - first_tap);
-                    let packed = packed.chunks_exact(outputs.next_multiple_of(UNIT));
-                    for (first_pixel, packed) in (0..pixels).step_by(piece).zip(packed) {
-                        let panel = &mut panel[..piece.min(pixels - first_pixel)];
-                        // The taps of one kernel row lie side by side.
-                        let mut column = 0;
-                        while column < valid {
-                            let (ky, from) = (
-                                (first_tap + column) / row_taps,
-                                (first_tap + column) % row_taps,
-                            );
-                            let length = (row_taps - from).min(valid - column);
-                            let padded = &padded[ky * line + from..];
-                            let mut at = first_pixel;
-                            let mut rest = &mut *panel;
-                            while !rest.is_empty() {
-                                let (y, x) = (at / g.output_width, at % g.output_width);
-                                let run = rest.len().min(g.output_width - x);
-                                let (here, after) = rest.split_at_mut(run);
-                                rest = after;
-                                at += run;
-                                let from = g.stride * (y * line + x * channels);
-                                let step = g.stride * channels;
-                                copy_spans(here, column, length, &padded[from..], step);
-                            }
-                            column += length;
-                        }
-                        let sink = Keep {
-                            block: &mut *block,
-                            step: PANEL,
-                            add: first_pixel > 0,
-                        };
-                        panel_product(packed, &[Panel(panel)], sink);
-                    }
-                    let rows = found.chunks_exact_mut(taps).zip(block.chunks_exact(PANEL));
-                    for (found, block) in rows {
-                        let found = &mut found[first_tap..first_tap + valid];
-                        for (found, sum) in found.iter_mut().zip(block) {
-                            *found += sum;
-                        }
-                    }
-                }
-            }
-        }
-    });
-}
-
-/// Copies to each row of `panel`, from `column`, `length` values; from one row to the next, they
-/// move on by `step`.
-fn copy_spans(
-    panel: &mut [[f32; PANEL]],
-    column: usize,
-    length: usize,
-    values: &[f32],
-    step: usize,
-) {
-    if let (PANEL, 0) = (length, column) {
-        for (index, row) in panel.iter_mut().enumerate() {
-            row.copy_from_slice(&values[index * step..][..PANEL]);
-        }
-        return;
-    }
-    for (index, row) in panel.iter_mut().enumerate() {
-        let values = &values[index * step..][..length];
-        for (to, from) in row[column..column + length].iter_mut().zip(values) {
-            *to = *from;
-        }
-    }
 }

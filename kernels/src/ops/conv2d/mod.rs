@@ -18,7 +18,9 @@ mod taps;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod turn;
 mod vector;
+mod weights;
 
 use crate::cuda::{Convolution, Cuda};
 use crate::device::Device;
@@ -196,7 +198,7 @@ pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
     } else if pointwise::fits(geometry) {
         pointwise::weight_gradient(geometry, input, gradient)
     } else {
-        dense::weight_gradient(geometry, input, gradient)
+        weights::weight_gradient(geometry, input, gradient)
     }
 }
 

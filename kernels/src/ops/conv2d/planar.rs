@@ -10,34 +10,33 @@
 )]
 
 use super::geometry::Geometry;
-use super::vector::{Tail, load};
+use super::turn;
+use super::vector::{Tail, load, prefetch_far};
 use crate::buffer;
 use crate::math::{LANES, add_assign};
 use crate::scratch;
 use crate::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Pixels of a plane whose products are summed up in lanes: enough to repay adding those, and so
 /// few that four rows of gradients stay in the first-level cache.
-const BAND: usize = 1024;
+const TOGETHER: usize = 1024;
+/// Elements of a band of image and gradient, two of which stay in the second-level cache.
+const BAND: usize = 100 * 1024;
 /// Pixels in a row of the output for which this is the better way.
 const LONG: usize = 64;
 /// Weights that do not repay turning the image around.
 const FEW_WEIGHTS: usize = 4096;
-/// Elements of the image that a band sees, which have to stay in the second-level cache.
-const MOST: usize = 320 * 1024;
 /// Outputs that are worth handing to another thread.
 const ROWS: usize = 4;
 /// Outputs times taps of a tile, at most.
-const TILE: usize = 24;
+const TILE: usize = 2 * LANES;
 
 /// Whether this is the better way for this convolution.
 pub(super) fn fits(g: &Geometry) -> bool {
-    g.groups == 1
-        && g.output_width >= LONG
-        && g.outputs * g.group_taps() <= FEW_WEIGHTS
-        && g.channels * Band::new(g, 0).plane_step <= MOST
+    g.groups == 1 && g.output_width >= LONG && g.outputs * g.group_taps() <= FEW_WEIGHTS
 }
 
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
@@ -69,64 +68,140 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
 /// Adds the gradient of one sample, for as many outputs as `gradient` has, to `found`
 /// [output, channel, kernel row, kernel column].
 fn add(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
-    let rows = Band::new(g, 0).rows;
-    let room = Band::new(g, 0).plane_step * g.channels;
-    scratch::with([room], |[padded]| {
-        for first in (0..g.output_height).step_by(rows) {
-            let band = Band::new(g, first);
-            let padded = &mut padded[..band.plane_step * g.channels];
-            g.pad_rows(image, first * g.stride, band.plane_step, padded);
-            let mut taps = vec![0; g.group_taps()];
-            g.tap_offsets_from(0, band.plane_step, &mut taps);
-            simd::arch().dispatch(Product {
-                width: g.output_width,
-                rows: band.rows,
-                row_step: g.stride * g.row_step(),
-                image: padded,
-                taps: &taps,
-                gradient: &gradient[first * g.output_width..],
-                pixels: g.output_pixels(),
-                found: &mut *found,
-            });
-        }
-    });
+    let bands = Bands::new(g, image, gradient);
+    let mut taps = vec![0; g.group_taps()];
+    g.tap_offsets_from(0, bands.plane_step, &mut taps);
+    scratch::with(
+        bands.room(),
+        |[image, gradient, image_next, gradient_next]| {
+            let (mut here, mut next) = ((image, gradient), (image_next, gradient_next));
+            for plane in 0..bands.planes() {
+                bands.copy(0, plane, &mut here);
+            }
+            for first in (0..g.output_height).step_by(bands.rows) {
+                let rows = bands.rows.min(g.output_height - first);
+                let after = first + rows;
+                let planes = if after < g.output_height {
+                    bands.planes()
+                } else {
+                    0
+                };
+                simd::arch().dispatch(Product {
+                    bands: &bands,
+                    rows,
+                    image: here.0,
+                    taps: &taps,
+                    gradient: here.1,
+                    found: &mut *found,
+                    after,
+                    planes,
+                    next: &mut next,
+                });
+                (here, next) = (next, here);
+            }
+        },
+    );
 }
 
-/// Some rows of the output.
-struct Band {
+/// Bands of rows of the output, and copies of what they see: compact, so that planes do not drive each
+/// other from the cache, and from the start of a cache line.
+struct Bands<'a> {
+    g: &'a Geometry,
+    image: &'a [f32],
+    gradient: &'a [f32],
+    outputs: usize,
     rows: usize,
-    /// Elements of the padded image's rows that they see, for each channel.
+    /// Rows whose products are summed up in lanes.
+    together: usize,
+    /// From one channel of the padded image to the next.
     plane_step: usize,
 }
 
-impl Band {
-    /// From row `first`.
-    fn new(g: &Geometry, first: usize) -> Self {
-        let rows = (BAND / g.output_width).clamp(1, g.output_height - first);
-        let seen = (rows - 1) * g.stride + g.kernel_height;
+/// Planes of the image and of the gradient.
+type Planes<'a> = (&'a mut [f32], &'a mut [f32]);
+
+impl<'a> Bands<'a> {
+    fn new(g: &'a Geometry, image: &'a [f32], gradient: &'a [f32]) -> Self {
+        // The same for all threads.
+        let row = g.channels * g.stride * g.row_step() + g.outputs * g.output_width;
+        let together = (TOGETHER / g.output_width).max(1);
+        let together = together.min(g.output_height);
+        let rows = (BAND / row).clamp(together, g.output_height);
+        let rows = rows - rows % together;
+        let plane_step = ((rows - 1) * g.stride + g.kernel_height) * g.row_step();
         Self {
+            g,
+            image,
+            gradient,
+            outputs: gradient.len() / g.output_pixels(),
             rows,
-            plane_step: seen * g.row_step(),
+            together,
+            plane_step,
+        }
+    }
+
+    fn planes(&self) -> usize {
+        self.outputs + self.g.channels
+    }
+
+    /// Lengths of two copies.
+    fn room(&self) -> [usize; 4] {
+        let image = self.g.channels * self.plane_step;
+        let gradient = self.outputs * self.rows * self.g.output_width;
+        [image, gradient, image, gradient]
+    }
+
+    /// Copies one plane of the band from row `first`.
+    fn copy(&self, first: usize, plane: usize, to: &mut Planes) {
+        let g = self.g;
+        match plane.checked_sub(self.outputs) {
+            None => {
+                let length = self.rows * g.output_width;
+                let from = &self.gradient[plane * g.output_pixels()..][..g.output_pixels()];
+                let from = &from[first * g.output_width..];
+                let there = length.min(from.len());
+                to.1[plane * length..][..there].copy_from_slice(&from[..there]);
+            }
+            Some(channel) => {
+                let from = &self.image[channel * g.pixels()..][..g.pixels()];
+                let to = &mut to.0[channel * self.plane_step..][..self.plane_step];
+                g.pad_rows(from, first * g.stride, self.plane_step, to);
+            }
+        }
+    }
+
+    /// Where a plane of the band from row `first` is copied from, about.
+    fn source(&self, first: usize, plane: usize) -> (&'a [f32], usize) {
+        let g = self.g;
+        match plane.checked_sub(self.outputs) {
+            None => {
+                let at = plane * g.output_pixels() + first * g.output_width;
+                (self.gradient, at)
+            }
+            Some(channel) => {
+                // The band before saw the rows above.
+                let row = first * g.stride + g.kernel_height - g.stride - g.top();
+                (self.image, channel * g.pixels() + row * g.width)
+            }
         }
     }
 }
 
 /// Adds Σ over rows and columns of gradient · image shifted by the tap, for each output and tap.
-struct Product<'a> {
-    width: usize,
+struct Product<'a, 'b> {
+    bands: &'a Bands<'a>,
     rows: usize,
-    /// From what one row of the output sees to what the next does.
-    row_step: usize,
     image: &'a [f32],
     taps: &'a [usize],
-    /// From the first pixel of the first output.
     gradient: &'a [f32],
-    /// From one output to the next.
-    pixels: usize,
     found: &'a mut [f32],
+    /// The first row of the next band, of which so many planes are copied meanwhile.
+    after: usize,
+    planes: usize,
+    next: &'a mut Planes<'b>,
 }
 
-impl WithSimd for Product<'_> {
+impl WithSimd for Product<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -140,41 +215,77 @@ impl WithSimd for Product<'_> {
     }
 }
 
-impl Product<'_> {
+impl Product<'_, '_> {
     /// Tiles of R outputs and T taps; N vectors are 16 lanes.
     #[inline(always)]
     fn tiles<S: Simd, const R: usize, const T: usize, const N: usize>(&mut self, simd: S) {
+        let Bands {
+            g,
+            together,
+            outputs,
+            ..
+        } = *self.bands;
         let count = self.taps.len();
-        let outputs = self.found.len() / count;
-        let seen = (self.rows - 1) * self.row_step + self.width;
+        let pixels = self.bands.rows * g.output_width;
+        let row_step = g.stride * g.row_step();
+        let seen = (self.rows - 1) * row_step + g.output_width;
         let farthest = self.taps.iter().max().copied().unwrap_or(0);
         assert!(farthest + seen <= self.image.len(), "taps within the image");
-        let last = (outputs - 1) * self.pixels + self.rows * self.width;
+        let last = (outputs - 1) * pixels + self.rows * g.output_width;
         assert!(last <= self.gradient.len(), "rows within the gradient");
-        for output in (0..outputs).step_by(R) {
-            for tap in (0..count).step_by(T) {
+        let tiles = [outputs.div_ceil(R), count.div_ceil(T)];
+        let taps_first = g.kernel_height * g.kernel_width == 1;
+        // Every tile asks for as much of the next band's planes as it takes itself.
+        let parts = self.bands.rows.div_ceil(together);
+        let mut asked = 0;
+        for first in (0..self.rows).step_by(together) {
+            let lines = first..self.rows.min(first + together);
+            for index in 0..tiles[0] * tiles[1] {
+                let [output, tap] = if taps_first {
+                    [index % tiles[0] * R, index / tiles[0] * T]
+                } else {
+                    [index / tiles[1] * R, index % tiles[1] * T]
+                };
+                let mut ahead = (self.gradient, self.gradient.len());
+                if asked < self.planes * parts {
+                    let (plane, part) = (asked / parts, asked % parts);
+                    if part == 0 && plane > 0 {
+                        self.bands.copy(self.after, plane - 1, self.next);
+                    }
+                    ahead = self.bands.source(self.after, plane);
+                    ahead.1 += part * together * g.output_width;
+                    asked += 1;
+                }
                 // Beyond the last output or tap, repeat it; those sums are dropped below.
                 let mut rows = [0; R];
                 for r in 0..R {
-                    rows[r] = (output + r).min(outputs - 1) * self.pixels;
+                    rows[r] = (output + r).min(outputs - 1) * pixels;
                 }
                 let mut places = [0; T];
                 for t in 0..T {
                     places[t] = self.taps[(tap + t).min(count - 1)];
                 }
                 let mut sums = [[0.0; LANES]; TILE];
-                self.tile::<S, R, T, N>(simd, &rows, &places, &mut sums);
+                self.tile::<S, R, T, N>(simd, lines.clone(), ahead, &rows, &places, &mut sums);
+                let (low, high) = sums.split_at(LANES);
+                let mut totals = [
+                    turn::totals::<S>(low.first_chunk().expect("half of them")),
+                    [0.0; LANES],
+                ];
+                if R * T > LANES {
+                    totals[1] = turn::totals::<S>(high.first_chunk().expect("half of them"));
+                }
                 for r in 0..R.min(outputs - output) {
                     let found = &mut self.found[(output + r) * count + tap..];
-                    for (found, sums) in found
-                        .iter_mut()
-                        .zip(&sums[r * T..])
-                        .take(T.min(count - tap))
-                    {
-                        *found += total(sums);
+                    let totals = totals.as_flattened()[r * T..].iter();
+                    for (found, total) in found.iter_mut().zip(totals).take(T.min(count - tap)) {
+                        *found += total;
                     }
                 }
             }
+        }
+        for plane in (asked / parts).saturating_sub(1)..self.planes {
+            self.bands.copy(self.after, plane, self.next);
         }
     }
 
@@ -182,16 +293,21 @@ impl Product<'_> {
     fn tile<S: Simd, const R: usize, const T: usize, const N: usize>(
         &self,
         simd: S,
+        lines: Range<usize>,
+        (next, mut ahead): (&[f32], usize),
         rows: &[usize; R],
         places: &[usize; T],
         found: &mut [[f32; LANES]; TILE],
     ) {
-        let width = self.width;
+        let width = self.bands.g.output_width;
+        let row_step = self.bands.g.stride * self.bands.g.row_step();
         let whole = width - width % LANES;
         let mut sums = [[[simd.splat_f32s(0.0); N]; T]; R];
-        for y in 0..self.rows {
-            let (g, i) = (y * width, y * self.row_step);
+        for y in lines {
+            let (g, i) = (y * width, y * row_step);
             for x in (0..whole).step_by(LANES) {
+                prefetch_far(next, ahead);
+                ahead += LANES;
                 for n in 0..N {
                     let x = x + n * S::F32_LANES;
                     let mut factors = [simd.splat_f32s(0.0); R];
@@ -238,16 +354,4 @@ impl Product<'_> {
             }
         }
     }
-}
-
-/// The sum of 16 lanes.
-#[inline(always)]
-fn total(lanes: &[f32; LANES]) -> f32 {
-    let (low, high) = lanes.split_at(LANES / 2);
-    let mut half = [0.0; LANES / 2];
-    for i in 0..LANES / 2 {
-        half[i] = low[i] + high[i];
-    }
-    let [a, b, c, d, e, f, g, h] = half;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }

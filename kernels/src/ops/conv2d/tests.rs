@@ -12,8 +12,14 @@ fn options(stride: usize, padding: [usize; 4], rows: Pad, columns: Pad, groups: 
     }
 }
 
-/// The definition, one multiplication at a time in f64.
-fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Conv2d) -> Vec<f32> {
+/// The definition: calls `term` with the elements of output, input and weight of every product,
+/// output by output.
+fn for_each_product(
+    input: &Tensor,
+    weight: &Tensor,
+    o: &Conv2d,
+    mut term: impl FnMut(usize, usize, usize),
+) {
     let [batch, channels, height, width] = input.dims4("test", "input").unwrap();
     let [outputs, per_group, kh, kw] = weight.dims4("test", "weight").unwrap();
     let [top, bottom, left, right] = o.padding;
@@ -27,13 +33,12 @@ fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Con
             Pad::Reflect => Some((2 * n - 2 - at) as usize),
         }
     };
-    let mut output = Vec::new();
+    let mut output = 0;
     for n in 0..batch {
         for out in 0..outputs {
             let group = out / (outputs / o.groups);
             for y in 0..=(height + top + bottom - kh) / o.stride {
                 for x in 0..=(width + left + right - kw) / o.stride {
-                    let mut sum = bias.map_or(0.0, |b| f64::from(b.data()[out]));
                     for (c, ky, kx) in (0..per_group).flat_map(|c| {
                         (0..kh).flat_map(move |ky| (0..kw).map(move |kx| (c, ky, kx)))
                     }) {
@@ -46,15 +51,29 @@ fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Con
                             let channel = group * per_group + c;
                             let at = ((n * channels + channel) * height + row) * width + column;
                             let tap = ((out * per_group + c) * kh + ky) * kw + kx;
-                            sum += f64::from(input.data()[at]) * f64::from(weight.data()[tap]);
+                            term(output, at, tap);
                         }
                     }
-                    output.push(sum as f32);
+                    output += 1;
                 }
             }
         }
     }
-    output
+}
+
+/// One multiplication at a time in f64.
+fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Conv2d) -> Vec<f32> {
+    let shape = Geometry::new(input, weight, bias, o)
+        .unwrap()
+        .output_shape();
+    let pixels = shape[2] * shape[3];
+    let channel = |output: usize| output / pixels % shape[1];
+    let bias = |output: usize| bias.map_or(0.0, |b| f64::from(b.data()[channel(output)]));
+    let mut sums: Vec<f64> = (0..shape.iter().product()).map(bias).collect();
+    for_each_product(input, weight, o, |output, at, tap| {
+        sums[output] += f64::from(input.data()[at]) * f64::from(weight.data()[tap]);
+    });
+    sums.into_iter().map(|sum| sum as f32).collect()
 }
 
 /// (input, weight, options) that between them take every path.
@@ -271,6 +290,17 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [5, 3, 3, 3],
             options(2, [1, 1, 1, 1], Zero, Zero, 1),
         ),
+        // Panels turned around: rows of 8 times an odd number, every second pixel.
+        (
+            [2, 90, 3, 24],
+            [85, 90, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 96, 5, 34],
+            [80, 96, 3, 3],
+            options(2, [1, 1, 1, 1], Reflect, Zero, 1),
+        ),
         // Products of matrices: many rows, and planes cut where a cache line begins.
         (
             [2, 20, 4, 8],
@@ -281,6 +311,25 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [1, 3, 64, 64],
             [18, 3, 1, 1],
             options(1, [0; 4], Zero, Zero, 1),
+        ),
+    ]
+}
+
+/// Images too large for finite differences: what is left of rounding is.
+fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
+    use Pad::{Circular, Zero};
+    vec![
+        // Two bands of planes as they lie, and what is copied for the second while the first is multiplied.
+        (
+            [1, 7, 90, 200],
+            [5, 7, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Circular, 1),
+        ),
+        // Two bands of panels turned around.
+        (
+            [1, 10, 300, 60],
+            [17, 10, 3, 3],
+            options(1, [1, 1, 1, 1], Zero, Zero, 1),
         ),
     ]
 }
@@ -304,7 +353,8 @@ fn three_by_three_worked_by_hand() {
 
 #[test]
 fn every_path_agrees_with_the_definition() {
-    for (index, (input, weight, options)) in cases().into_iter().enumerate() {
+    let cases = cases().into_iter().chain(large_cases());
+    for (index, (input, weight, options)) in cases.enumerate() {
         let input = noise(&input, index as u64);
         let weight = noise(&weight, 100 + index as u64);
         let bias = noise(&weight.shape()[..1], 200 + index as u64);
@@ -314,6 +364,35 @@ fn every_path_agrees_with_the_definition() {
             let expected = by_definition(&input, &weight, bias, &options);
             assert_close(y.data(), &expected, 1e-5);
         }
+    }
+}
+
+#[test]
+fn gradients_agree_with_the_definition() {
+    let cases = cases().into_iter().chain(large_cases());
+    for (index, (input, weight, options)) in cases.enumerate() {
+        let input = noise(&input, index as u64).with_gradient();
+        let weight = noise(&weight, 100 + index as u64).with_gradient();
+        let mut tape = Tape::training();
+        let y = conv2d(&mut tape, &input, &weight, None, &options).unwrap();
+        let seed = noise(y.shape(), 300 + index as u64);
+        let gradients = tape.backward_from(&y, seed.clone()).unwrap();
+        // Rounding: 2⁻²⁴ of partial sums that grow as √n, n times in random directions.
+        let tolerance = |terms: usize| 1e-5 + 1e-8 * terms as f32;
+        let kernel: usize = weight.shape()[2..].iter().product();
+        let of_input = tolerance(weight.shape()[0] * kernel);
+        let of_weight = tolerance(y.len() / y.shape()[1]);
+        let mut to_input = vec![0.0; input.len()];
+        let mut to_weight = vec![0.0; weight.len()];
+        for_each_product(&input, &weight, &options, |output, at, tap| {
+            let seed = f64::from(seed.data()[output]);
+            to_input[at] += seed * f64::from(weight.data()[tap]);
+            to_weight[tap] += seed * f64::from(input.data()[at]);
+        });
+        let found = |leaf| gradients.get(leaf).unwrap().data().to_vec();
+        let rounded = |sums: Vec<f64>| -> Vec<f32> { sums.iter().map(|sum| *sum as f32).collect() };
+        assert_close(&found(&input), &rounded(to_input), of_input);
+        assert_close(&found(&weight), &rounded(to_weight), of_weight);
     }
 }
 
@@ -358,6 +437,9 @@ fn thread_count_does_not_change_a_bit() {
         ([2, 17, 16, 16], [49, 17, 1, 1], 1),
         ([2, 5, 16, 16], [35, 5, 1, 1], 1),
         ([1, 600, 1, 1], [300, 600, 1, 1], 1),
+        ([1, 7, 90, 200], [9, 7, 3, 3], 1),
+        ([1, 10, 300, 60], [33, 10, 3, 3], 1),
+        ([1, 90, 3, 24], [85, 90, 3, 3], 1),
         // Depthwise: several tasks of planes.
         ([2, 40, 40, 40], [40, 1, 5, 5], 1),
         ([2, 40, 40, 40], [40, 1, 3, 3], 2),
@@ -371,7 +453,8 @@ fn thread_count_does_not_change_a_bit() {
 /// Everything that a convolution computes, for all cases.
 fn all_bits() -> Vec<u32> {
     let mut bits = Vec::new();
-    for (index, (input, weight, options)) in cases().into_iter().enumerate() {
+    let cases = cases().into_iter().chain(large_cases());
+    for (index, (input, weight, options)) in cases.enumerate() {
         let input = noise(&input, index as u64).with_gradient();
         let weight = noise(&weight, 100 + index as u64).with_gradient();
         let mut tape = Tape::training();
