@@ -195,7 +195,7 @@ pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
         depthwise::weight_gradient(geometry, input, gradient)
     } else if planar::fits(geometry) {
         planar::weight_gradient(geometry, input, gradient)
-    } else if pointwise::fits(geometry) {
+    } else if pointwise::fits(geometry) && !weights::fits(geometry) {
         pointwise::weight_gradient(geometry, input, gradient)
     } else {
         weights::weight_gradient(geometry, input, gradient)

@@ -12,6 +12,7 @@
 use super::geometry::Geometry;
 use super::turn;
 use super::vector::{Tail, load, prefetch_far};
+use super::weights;
 use crate::buffer;
 use crate::math::{LANES, add_assign};
 use crate::scratch;
@@ -29,6 +30,8 @@ const BAND: usize = 100 * 1024;
 const LONG: usize = 64;
 /// Weights that do not repay turning the image around.
 const FEW_WEIGHTS: usize = 4096;
+/// Taps for which gradients are read too few times to repay a copy.
+const FEW_TAPS: usize = 64;
 /// Outputs that are worth handing to another thread.
 const ROWS: usize = 4;
 /// Outputs times taps of a tile, at most.
@@ -36,7 +39,8 @@ const TILE: usize = 2 * LANES;
 
 /// Whether this is the better way for this convolution.
 pub(super) fn fits(g: &Geometry) -> bool {
-    g.groups == 1 && g.output_width >= LONG && g.outputs * g.group_taps() <= FEW_WEIGHTS
+    let few = g.groups == 1 && g.outputs * g.group_taps() <= FEW_WEIGHTS;
+    few && g.output_width >= LONG && !(g.is_pointwise() && weights::fits(g))
 }
 
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
@@ -73,8 +77,8 @@ fn add(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
     g.tap_offsets_from(0, bands.plane_step, &mut taps);
     scratch::with(
         bands.room(),
-        |[image, gradient, image_next, gradient_next]| {
-            let (mut here, mut next) = ((image, gradient), (image_next, gradient_next));
+        |[image_here, gradient_here, image_next, gradient_next]| {
+            let (mut here, mut next) = ((image_here, gradient_here), (image_next, gradient_next));
             for plane in 0..bands.planes() {
                 bands.copy(0, plane, &mut here);
             }
@@ -91,7 +95,12 @@ fn add(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
                     rows,
                     image: here.0,
                     taps: &taps,
-                    gradient: here.1,
+                    gradient: if bands.compact {
+                        &*here.1
+                    } else {
+                        &gradient[first * g.output_width..]
+                    },
+                    pixels: bands.gradient_step(),
                     found: &mut *found,
                     after,
                     planes,
@@ -110,6 +119,10 @@ struct Bands<'a> {
     image: &'a [f32],
     gradient: &'a [f32],
     outputs: usize,
+    /// Whether gradients are copied too: not where they are read a few times only.
+    compact: bool,
+    /// Outputs whose gradients are.
+    copied: usize,
     rows: usize,
     /// Rows whose products are summed up in lanes.
     together: usize,
@@ -123,7 +136,9 @@ type Planes<'a> = (&'a mut [f32], &'a mut [f32]);
 impl<'a> Bands<'a> {
     fn new(g: &'a Geometry, image: &'a [f32], gradient: &'a [f32]) -> Self {
         // The same for all threads.
-        let row = g.channels * g.stride * g.row_step() + g.outputs * g.output_width;
+        let compact = g.group_taps() > FEW_TAPS;
+        let outputs = if compact { g.outputs } else { 0 };
+        let row = g.channels * g.stride * g.row_step() + outputs * g.output_width;
         let together = (TOGETHER / g.output_width).max(1);
         let together = together.min(g.output_height);
         let rows = (BAND / row).clamp(together, g.output_height);
@@ -134,6 +149,12 @@ impl<'a> Bands<'a> {
             image,
             gradient,
             outputs: gradient.len() / g.output_pixels(),
+            compact,
+            copied: if compact {
+                gradient.len() / g.output_pixels()
+            } else {
+                0
+            },
             rows,
             together,
             plane_step,
@@ -141,20 +162,33 @@ impl<'a> Bands<'a> {
     }
 
     fn planes(&self) -> usize {
-        self.outputs + self.g.channels
+        self.copied + self.g.channels
     }
 
     /// Lengths of two copies.
     fn room(&self) -> [usize; 4] {
         let image = self.g.channels * self.plane_step;
-        let gradient = self.outputs * self.rows * self.g.output_width;
+        let gradient = if self.compact {
+            self.outputs * self.gradient_step()
+        } else {
+            0
+        };
         [image, gradient, image, gradient]
+    }
+
+    /// From one output of the gradient to the next.
+    fn gradient_step(&self) -> usize {
+        if self.compact {
+            self.rows * self.g.output_width
+        } else {
+            self.g.output_pixels()
+        }
     }
 
     /// Copies one plane of the band from row `first`.
     fn copy(&self, first: usize, plane: usize, to: &mut Planes) {
         let g = self.g;
-        match plane.checked_sub(self.outputs) {
+        match plane.checked_sub(self.copied) {
             None => {
                 let length = self.rows * g.output_width;
                 let from = &self.gradient[plane * g.output_pixels()..][..g.output_pixels()];
@@ -173,7 +207,7 @@ impl<'a> Bands<'a> {
     /// Where a plane of the band from row `first` is copied from, about.
     fn source(&self, first: usize, plane: usize) -> (&'a [f32], usize) {
         let g = self.g;
-        match plane.checked_sub(self.outputs) {
+        match plane.checked_sub(self.copied) {
             None => {
                 let at = plane * g.output_pixels() + first * g.output_width;
                 (self.gradient, at)
@@ -194,6 +228,8 @@ struct Product<'a, 'b> {
     image: &'a [f32],
     taps: &'a [usize],
     gradient: &'a [f32],
+    /// From one output to the next.
+    pixels: usize,
     found: &'a mut [f32],
     /// The first row of the next band, of which so many planes are copied meanwhile.
     after: usize,
@@ -226,7 +262,7 @@ impl Product<'_, '_> {
             ..
         } = *self.bands;
         let count = self.taps.len();
-        let pixels = self.bands.rows * g.output_width;
+        let pixels = self.pixels;
         let row_step = g.stride * g.row_step();
         let seen = (self.rows - 1) * row_step + g.output_width;
         let farthest = self.taps.iter().max().copied().unwrap_or(0);
@@ -234,7 +270,7 @@ impl Product<'_, '_> {
         let last = (outputs - 1) * pixels + self.rows * g.output_width;
         assert!(last <= self.gradient.len(), "rows within the gradient");
         let tiles = [outputs.div_ceil(R), count.div_ceil(T)];
-        let taps_first = g.kernel_height * g.kernel_width == 1;
+        let taps_first = self.bands.compact && g.kernel_height * g.kernel_width == 1;
         // Every tile asks for as much of the next band's planes as it takes itself.
         let parts = self.bands.rows.div_ceil(together);
         let mut asked = 0;
@@ -246,7 +282,10 @@ impl Product<'_, '_> {
                 } else {
                     [index / tiles[1] * R, index % tiles[1] * T]
                 };
-                let mut ahead = (self.gradient, self.gradient.len());
+                // Otherwise for a row of the next outputs, or for nothing new.
+                let next = output + R + index % tiles[1] % R;
+                let row = if next < outputs { next } else { output };
+                let mut ahead = (self.gradient, row * pixels + first * g.output_width);
                 if asked < self.planes * parts {
                     let (plane, part) = (asked / parts, asked % parts);
                     if part == 0 && plane > 0 {

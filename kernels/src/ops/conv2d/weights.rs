@@ -24,10 +24,18 @@ const BLOCK: usize = 128 * 1024;
 /// Elements of a gradient that is met again and again by an image that goes by once, where the weights
 /// are too many to be added up band by band.
 const MOST_GRADIENT: usize = 512 * 1024;
+/// Outputs of a 1 × 1 convolution for which the library's product is as good.
+const MOST_OUTPUTS: usize = 256;
 /// Weights that are too many for that.
 const MOST_WEIGHTS: usize = 1024 * 1024;
 /// Weights beyond this many are not summed up sample by sample in memory of their own.
 const MANY_WEIGHTS: usize = 256 * 1024;
+
+/// Whether this is the better way for a 1 × 1 convolution, where only what there is less of is copied,
+/// and what there is more of turned around as it lies.
+pub(super) fn fits(g: &Geometry) -> bool {
+    g.channels > g.outputs && g.outputs < MOST_OUTPUTS && !correlate::fits(g)
+}
 
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (weights, taps) = (g.outputs * g.group_taps(), g.group_taps());
