@@ -6,7 +6,7 @@
 //! bit.
 
 use super::geometry::Geometry;
-use super::panel::{Finish, InPlace, Keep, Panel, Runs};
+use super::panel::{Finish, InPlace, Keep, Panel, Places, Runs};
 use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
 use crate::scratch;
@@ -17,6 +17,8 @@ use std::ops::Range;
 const FEW_OUTPUTS: usize = 64;
 /// Sums that stay in the second-level cache while the taps go by.
 const BLOCK: usize = 128 * 1024;
+/// Panels that are read in place together, at most.
+const IN_PLACE: usize = 8;
 /// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
 const MOST_ROWS: usize = 336;
 /// Elements of an output that a cache may hold until it is read.
@@ -280,6 +282,7 @@ fn convolve(
                     let mut taps = [0; DEPTH];
                     let taps = &mut taps[..piece.min(depth - index * piece)];
                     factors.order.offsets(g, index * piece, plane_step, taps);
+                    let places = Places::new(taps);
                     let packed: &Rows = match factors.all {
                         Some(all) => {
                             let all = &all[group * group_rows..];
@@ -316,7 +319,7 @@ fn convolve(
                                 g,
                                 image,
                                 origin,
-                                taps,
+                                places,
                                 packed,
                                 panel,
                                 first_pixel..last,
@@ -332,7 +335,7 @@ fn convolve(
                                 g,
                                 image,
                                 origin,
-                                taps,
+                                places,
                                 packed,
                                 panel,
                                 first_pixel..last,
@@ -374,25 +377,31 @@ fn convolve_panels(
     g: &Geometry,
     image: &[f32],
     origin: usize,
-    taps: &[usize],
+    places: Places,
     packed: &Rows,
     memory: &mut [[f32; PANEL]],
     pixels: Range<usize>,
     sink: impl Sink,
 ) {
-    let runs = Runs::new(g, pixels.start, origin);
-    if let Some(starts) = runs.long()
-        && packed.len() <= FEW_OUTPUTS
-        && !g.is_pointwise()
-        && pixels.len() <= PANEL
-    {
-        let values = InPlace {
-            image,
-            taps,
-            starts,
+    if packed.len() <= FEW_OUTPUTS && !g.is_pointwise() && pixels.len() <= IN_PLACE * PANEL {
+        let values = |first| {
+            let starts = Runs::new(g, first, origin).long()?;
+            Some(InPlace::new(image, places, starts))
         };
-        return panel_product(packed, &[values], sink);
+        if let Some(first) = values(pixels.start) {
+            if pixels.len() <= PANEL {
+                return panel_product(packed, &[first], sink);
+            }
+            let mut panels = [first; IN_PLACE];
+            let mut count = 0;
+            for (panel, first) in panels.iter_mut().zip(pixels.clone().step_by(PANEL)) {
+                *panel = values(first).expect("rows of whole runs");
+                count += 1;
+            }
+            return panel_product(packed, &panels[..count], sink);
+        }
     }
+    let taps = places.taps();
     let firsts = pixels.step_by(PANEL);
     let count = firsts.len();
     for (first, memory) in firsts.zip(memory.chunks_exact_mut(taps.len())) {
@@ -429,17 +438,19 @@ fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
                 let pieces = gradient.chunks(piece * pixels);
                 let packed = packed.chunks_exact(taps.len().next_multiple_of(UNIT));
                 for (index, (gradient, packed)) in pieces.zip(packed).enumerate() {
-                    let panel = &mut panel[..gradient.len() / pixels];
-                    let rows = gradient.chunks_exact(pixels);
-                    for (panel, row) in panel.iter_mut().zip(rows) {
-                        let row = &row[first_pixel..][..runs.valid];
-                        panel[..runs.valid].copy_from_slice(row);
-                    }
                     let sink = Keep {
                         block: &mut *block,
                         step: PANEL,
                         add: index > 0,
                     };
+                    let panel = &mut panel[..gradient.len() / pixels];
+                    for (panel, row) in panel.iter_mut().zip(gradient.chunks_exact(pixels)) {
+                        let row = &row[first_pixel..][..runs.valid];
+                        match row.first_chunk() {
+                            Some(row) => *panel = *row,
+                            None => panel[..row.len()].copy_from_slice(row),
+                        }
+                    }
                     panel_product(packed, &[Panel(panel)], sink);
                 }
                 // Tap after tap, so that the order does not depend on the width of a tile.

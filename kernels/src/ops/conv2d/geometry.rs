@@ -2,7 +2,9 @@
 
 use super::{Conv2d, Pad};
 use crate::error::{Error, Result};
+use crate::simd;
 use crate::tensor::Tensor;
+use pulp::{Simd, WithSimd};
 
 const OP: &str = "conv2d";
 
@@ -348,7 +350,7 @@ impl Geometry {
     /// The same for some rows from `first_row`: `plane_step` elements of each channel.
     pub fn pad_rows(&self, image: &[f32], first_row: usize, plane_step: usize, padded: &mut [f32]) {
         let mut line = match self.stride {
-            1 => Vec::new(),
+            1 | 2 => Vec::new(),
             _ => vec![0.0; self.row_step()],
         };
         let planes = image.chunks_exact(self.pixels());
@@ -360,19 +362,16 @@ impl Geometry {
                     continue;
                 };
                 let row = &plane[source * self.width..][..self.width];
-                if self.stride == 1 {
-                    self.pad_row(row, padded_row);
-                    continue;
-                }
-                self.pad_row(row, &mut line);
-                if self.stride == 2 {
-                    let (even, odd) = padded_row.split_at_mut(self.phase_width());
-                    // An odd last column has no partner: its pair ends in a zero never read.
-                    let pairs = line.as_chunks::<2>().0.iter();
-                    for ((even, odd), pair) in even.iter_mut().zip(odd).zip(pairs) {
-                        [*even, *odd] = *pair;
+                match self.stride {
+                    1 => {
+                        self.pad_row(row, padded_row);
+                        continue;
                     }
-                    continue;
+                    2 => {
+                        self.pad_halves(row, padded_row);
+                        continue;
+                    }
+                    _ => self.pad_row(row, &mut line),
                 }
                 let phases = padded_row.chunks_exact_mut(self.phase_width());
                 for (phase, values) in phases.enumerate() {
@@ -392,20 +391,48 @@ impl Geometry {
         }
     }
 
+    /// Even columns of the padded row, then odd ones.
+    fn pad_halves(&self, row: &[f32], padded_row: &mut [f32]) {
+        let (even, odd) = padded_row.split_at_mut(self.phase_width());
+        let halves = if self.left.is_multiple_of(2) {
+            [&mut *even, &mut *odd]
+        } else {
+            [&mut *odd, &mut *even]
+        };
+        simd::arch().dispatch(Halve {
+            row,
+            halves,
+            starts: [self.left / 2, self.left.div_ceil(2)],
+        });
+        for (column, source) in &self.fringe {
+            let half = if column % 2 == 0 {
+                &mut *even
+            } else {
+                &mut *odd
+            };
+            half[column / 2] = source.map_or(0.0, |source| row[source]);
+        }
+        // An odd last column has no partner, only one that is never read.
+        if !self.columns.len().is_multiple_of(2) {
+            odd[self.columns.len() / 2] = 0.0;
+        }
+    }
+
     /// The transpose of [`Geometry::pad`]: adds every padded pixel to the pixel it showed.
     pub fn fold(&self, padded: &[f32], image: &mut [f32]) {
         let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact_mut(self.pixels());
         for (plane, padded) in planes.zip(padded.chunks_exact(self.plane_step())) {
-            let padded_rows = padded.chunks_exact(self.row_step());
-            for (padded_row, source) in padded_rows.zip(&self.rows) {
-                let Some(source) = source else { continue };
-                self.join_phases(padded_row, &mut line);
-                self.fold_row(&line, &mut plane[source * self.width..][..self.width]);
-            }
+            simd::arch().dispatch(Fold {
+                g: self,
+                padded,
+                line: &mut line,
+                plane,
+            });
         }
     }
 
+    #[inline(always)]
     fn fold_row(&self, line: &[f32], row: &mut [f32]) {
         for (sum, value) in row.iter_mut().zip(&line[self.left..]) {
             *sum += value;
@@ -418,6 +445,7 @@ impl Geometry {
     }
 
     /// The columns of one padded row in their order.
+    #[inline(always)]
     fn join_phases(&self, padded_row: &[f32], line: &mut [f32]) {
         match self.stride {
             1 => line.copy_from_slice(padded_row),
@@ -478,6 +506,52 @@ impl Geometry {
                     }
                 }
             }
+        }
+    }
+}
+
+/// Copies every second element of a row to one half, from its start, and the others to the other.
+struct Halve<'a> {
+    row: &'a [f32],
+    halves: [&'a mut [f32]; 2],
+    starts: [usize; 2],
+}
+
+impl WithSimd for Halve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let [first, second] = self.halves;
+        let (first, second) = (&mut first[self.starts[0]..], &mut second[self.starts[1]..]);
+        let (pairs, last) = self.row.as_chunks::<2>();
+        for ((a, b), pair) in first.iter_mut().zip(second).zip(pairs) {
+            [*a, *b] = *pair;
+        }
+        if let [last] = last {
+            first[pairs.len()] = *last;
+        }
+    }
+}
+
+/// [`Geometry::fold`] for one plane.
+struct Fold<'a> {
+    g: &'a Geometry,
+    padded: &'a [f32],
+    line: &'a mut [f32],
+    plane: &'a mut [f32],
+}
+
+impl WithSimd for Fold<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let g = self.g;
+        for (padded_row, source) in self.padded.chunks_exact(g.row_step()).zip(&g.rows) {
+            let Some(source) = source else { continue };
+            g.join_phases(padded_row, self.line);
+            g.fold_row(self.line, &mut self.plane[source * g.width..][..g.width]);
         }
     }
 }

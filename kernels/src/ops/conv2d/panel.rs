@@ -8,9 +8,9 @@
 
 use super::geometry::Geometry;
 use super::tile::{PANEL, RUN, Sink, Values};
-use super::vector::{Tail, store};
+use super::vector::{Tail, load, store, unrolled};
 use crate::simd;
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
 /// A panel that was gathered, one row for each term.
 #[derive(Clone, Copy)]
@@ -27,24 +27,60 @@ impl Values for Panel<'_> {
     }
 }
 
+/// Where the taps of some terms lie, and how far the farthest.
+#[derive(Clone, Copy)]
+pub(super) struct Places<'a> {
+    taps: &'a [usize],
+    farthest: usize,
+}
+
+impl<'a> Places<'a> {
+    pub fn new(taps: &'a [usize]) -> Self {
+        let farthest = taps.iter().max().copied().unwrap_or(0);
+        Self { taps, farthest }
+    }
+
+    pub fn taps(&self) -> &'a [usize] {
+        self.taps
+    }
+}
+
 /// A panel read from the padded image, in runs of 16 pixels.
 #[derive(Clone, Copy)]
 pub(super) struct InPlace<'a> {
-    pub image: &'a [f32],
-    pub taps: &'a [usize],
-    pub starts: [usize; PANEL / RUN],
+    image: &'a [f32],
+    places: Places<'a>,
+    starts: [usize; PANEL / RUN],
+}
+
+impl<'a> InPlace<'a> {
+    /// # Panics
+    /// When a run ends beyond the image.
+    pub fn new(image: &'a [f32], places: Places<'a>, starts: [usize; PANEL / RUN]) -> Self {
+        let last = starts[0].max(starts[1]);
+        assert!(
+            places.farthest + last + RUN <= image.len(),
+            "runs within the image"
+        );
+        Self {
+            image,
+            places,
+            starts,
+        }
+    }
 }
 
 impl Values for InPlace<'_> {
     #[inline(always)]
     fn terms<S: Simd, const N: usize>(&self, from: usize) -> impl Iterator<Item = [S::f32s; N]> {
         let Self { image, starts, .. } = *self;
-        self.taps.iter().map(move |tap| {
+        self.places.taps.iter().map(move |tap| {
             std::array::from_fn(|n| {
                 let at = from + n * S::F32_LANES;
                 let place = tap + starts[at / RUN] + at % RUN;
-                let (vectors, _) = S::as_simd_f32s(&image[place..place + S::F32_LANES]);
-                vectors[0]
+                // SAFETY: a vector within a run of 16 that begins at one of the starts, no further
+                // than the farthest tap from there: within the image, as `new` asserts.
+                unsafe { load::<S>(image, place) }
             })
         })
     }
@@ -114,6 +150,27 @@ impl Sink for Finish<'_> {
         }
         let rows = self.output.len() / self.pixels;
         let columns = N * S::F32_LANES;
+        if self.kept.is_none() && row + R <= rows && pixel + columns <= self.last {
+            // Spelled out, so that the sums stay in registers.
+            let output = &mut self.output[row * self.pixels + pixel..];
+            assert!((R - 1) * self.pixels + columns <= output.len(), "R rows");
+            unrolled!(r in R => {
+                let bias = match self.bias {
+                    Some(bias) => simd.splat_f32s(bias[row + r]),
+                    None => simd.splat_f32s(0.0),
+                };
+                for n in 0..N {
+                    let sum = match self.bias {
+                        Some(_) => simd.add_f32s(sums[r][n], bias),
+                        None => sums[r][n],
+                    };
+                    // SAFETY: N vectors from the start of row r < R, which end within it: asserted
+                    // above.
+                    unsafe { store::<S>(output, r * self.pixels + n * S::F32_LANES, sum) };
+                }
+            });
+            return;
+        }
         // Rows beyond the last were only there to fill the tile.
         for (r, sums) in sums.iter().enumerate().take(rows.saturating_sub(row)) {
             let mut sums = *sums;
@@ -193,13 +250,11 @@ impl Runs {
 
     /// One row of the panel for each tap.
     pub fn gather(&self, image: &[f32], taps: &[usize], panel: &mut [[f32; PANEL]]) {
-        simd::arch().dispatch(|| match self.length {
-            PANEL => self.gather_runs::<PANEL>(image, taps, panel),
-            16 => self.gather_runs::<16>(image, taps, panel),
-            8 => self.gather_runs::<8>(image, taps, panel),
-            4 => self.gather_runs::<4>(image, taps, panel),
-            2 => self.gather_runs::<2>(image, taps, panel),
-            _ => self.gather_runs::<1>(image, taps, panel),
+        simd::arch().dispatch(Gather {
+            runs: self,
+            image,
+            taps,
+            panel,
         });
     }
 
@@ -220,15 +275,11 @@ impl Runs {
 
     /// The transpose of [`Runs::gather`]: adds one row of sums for each tap.
     pub fn scatter(&self, sums: &[[f32; PANEL]], taps: &[usize], image: &mut [f32]) {
-        simd::arch().dispatch(|| {
-            for (sums, tap) in sums.iter().zip(taps) {
-                match self.length {
-                    RUN | PANEL => self.add_runs::<RUN>(image, *tap, sums),
-                    4 | 8 => self.add_runs::<4>(image, *tap, sums),
-                    2 => self.add_runs::<2>(image, *tap, sums),
-                    _ => self.add_runs::<1>(image, *tap, sums),
-                }
-            }
+        simd::arch().dispatch(Scatter {
+            runs: self,
+            sums,
+            taps,
+            image,
         });
     }
 
@@ -241,6 +292,76 @@ impl Runs {
                 for (value, sum) in values.iter_mut().zip(run) {
                     *value += sum;
                 }
+            }
+        }
+    }
+}
+
+/// [`Runs::gather`]: not a closure, which might be compiled for a smaller machine.
+struct Gather<'a> {
+    runs: &'a Runs,
+    image: &'a [f32],
+    taps: &'a [usize],
+    panel: &'a mut [[f32; PANEL]],
+}
+
+impl WithSimd for Gather<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self {
+            runs,
+            image,
+            taps,
+            panel,
+        } = self;
+        match runs.length {
+            PANEL => runs.gather_runs::<PANEL>(image, taps, panel),
+            16 => runs.gather_runs::<16>(image, taps, panel),
+            8 => runs.gather_runs::<8>(image, taps, panel),
+            4 => runs.gather_runs::<4>(image, taps, panel),
+            2 => runs.gather_runs::<2>(image, taps, panel),
+            _ => runs.gather_runs::<1>(image, taps, panel),
+        }
+    }
+}
+
+/// [`Runs::scatter`], likewise.
+struct Scatter<'a> {
+    runs: &'a Runs,
+    sums: &'a [[f32; PANEL]],
+    taps: &'a [usize],
+    image: &'a mut [f32],
+}
+
+impl WithSimd for Scatter<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { runs, image, .. } = self;
+        for (sums, tap) in self.sums.iter().zip(self.taps) {
+            match runs.length {
+                RUN | PANEL if runs.valid == PANEL => {
+                    let [low, high] = runs.long().expect("long runs");
+                    let image = &mut image[*tap..];
+                    let (sums, _) = sums.as_chunks::<RUN>();
+                    for (start, sums) in [low, high].into_iter().zip(sums) {
+                        let image = &mut image[start..][..RUN];
+                        for at in (0..RUN).step_by(S::F32_LANES) {
+                            // SAFETY: a vector that ends within 16 elements, in both slices.
+                            unsafe {
+                                let sum = simd.add_f32s(load::<S>(image, at), load::<S>(sums, at));
+                                store::<S>(image, at, sum);
+                            }
+                        }
+                    }
+                }
+                RUN | PANEL => runs.add_runs::<RUN>(image, *tap, sums),
+                4 | 8 => runs.add_runs::<4>(image, *tap, sums),
+                2 => runs.add_runs::<2>(image, *tap, sums),
+                _ => runs.add_runs::<1>(image, *tap, sums),
             }
         }
     }

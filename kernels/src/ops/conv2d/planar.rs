@@ -34,9 +34,6 @@ const FEW_WEIGHTS: usize = 4096;
 const FEW_TAPS: usize = 64;
 /// Outputs that are worth handing to another thread.
 const ROWS: usize = 4;
-/// Outputs times taps of a tile, at most.
-const TILE: usize = 2 * LANES;
-
 /// Whether this is the better way for this convolution.
 pub(super) fn fits(g: &Geometry) -> bool {
     let few = g.groups == 1 && g.outputs * g.group_taps() <= FEW_WEIGHTS;
@@ -304,15 +301,13 @@ impl Product<'_, '_> {
                 for t in 0..T {
                     places[t] = self.taps[(tap + t).min(count - 1)];
                 }
-                let mut sums = [[0.0; LANES]; TILE];
+                let mut sums = [[[0.0; LANES]; T]; R];
                 self.tile::<S, R, T, N>(simd, lines.clone(), ahead, &rows, &places, &mut sums);
-                let (low, high) = sums.split_at(LANES);
-                let mut totals = [
-                    turn::totals::<S>(low.first_chunk().expect("half of them")),
-                    [0.0; LANES],
-                ];
+                let sums = sums.as_flattened();
+                let mut totals = [[0.0; LANES]; 2];
+                totals[0] = turn::totals::<S>(&sums[..LANES.min(R * T)]);
                 if R * T > LANES {
-                    totals[1] = turn::totals::<S>(high.first_chunk().expect("half of them"));
+                    totals[1] = turn::totals::<S>(&sums[LANES..]);
                 }
                 for r in 0..R.min(outputs - output) {
                     let found = &mut self.found[(output + r) * count + tap..];
@@ -336,7 +331,7 @@ impl Product<'_, '_> {
         (next, mut ahead): (&[f32], usize),
         rows: &[usize; R],
         places: &[usize; T],
-        found: &mut [[f32; LANES]; TILE],
+        found: &mut [[[f32; LANES]; T]; R],
     ) {
         let width = self.bands.g.output_width;
         let row_step = self.bands.g.stride * self.bands.g.row_step();
@@ -387,7 +382,7 @@ impl Product<'_, '_> {
         }
         for r in 0..R {
             for t in 0..T {
-                S::as_mut_simd_f32s(&mut found[r * T + t])
+                S::as_mut_simd_f32s(&mut found[r][t])
                     .0
                     .copy_from_slice(&sums[r][t]);
             }
