@@ -9,6 +9,7 @@ mod fixed;
 mod geometry;
 mod lines;
 pub(crate) mod on_cuda;
+mod padding;
 mod panel;
 mod planar;
 mod pointwise;
