@@ -241,7 +241,7 @@ impl WithSimd for Product<'_, '_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         match S::F32_LANES {
             16 => self.tiles::<S, 4, 6, 1>(simd),
-            8 => self.tiles::<S, 2, 2, 2>(simd),
+            8 => self.tiles::<S, 3, 2, 2>(simd),
             4 => self.tiles::<S, 2, 2, 4>(simd),
             _ => self.tiles::<S, 1, 1, 16>(simd),
         }
