@@ -111,7 +111,7 @@ fn correlate(
     width: usize,
     sums: &mut [[f32; SPAN]; ROWS],
 ) {
-    simd::arch().dispatch(Correlate {
+    simd::dispatch(Correlate {
         factors,
         values,
         lines,

@@ -26,7 +26,7 @@ pub(super) fn convolve<'a>(
     lines: &mut [f32],
     output: &mut [f32],
 ) {
-    simd::arch().dispatch(Convolve {
+    simd::dispatch(Convolve {
         plane,
         images,
         weights,

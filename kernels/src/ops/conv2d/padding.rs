@@ -63,7 +63,7 @@ impl Geometry {
         } else {
             [&mut *odd, &mut *even]
         };
-        simd::arch().dispatch(Halve {
+        simd::dispatch(Halve {
             row,
             halves,
             starts: [self.left() / 2, self.left().div_ceil(2)],
@@ -87,7 +87,7 @@ impl Geometry {
         let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact_mut(self.pixels());
         for (plane, padded) in planes.zip(padded.chunks_exact(self.plane_step())) {
-            simd::arch().dispatch(Fold {
+            simd::dispatch(Fold {
                 g: self,
                 padded,
                 line: &mut line,

@@ -250,7 +250,7 @@ impl Runs {
 
     /// One row of the panel for each tap.
     pub fn gather(&self, image: &[f32], taps: &[usize], panel: &mut [[f32; PANEL]]) {
-        simd::arch().dispatch(Gather {
+        simd::dispatch(Gather {
             runs: self,
             image,
             taps,
@@ -275,7 +275,7 @@ impl Runs {
 
     /// The transpose of [`Runs::gather`]: adds one row of sums for each tap.
     pub fn scatter(&self, sums: &[[f32; PANEL]], taps: &[usize], image: &mut [f32]) {
-        simd::arch().dispatch(Scatter {
+        simd::dispatch(Scatter {
             runs: self,
             sums,
             taps,

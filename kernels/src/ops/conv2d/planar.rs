@@ -87,7 +87,7 @@ fn add(g: &Geometry, image: &[f32], gradient: &[f32], found: &mut [f32]) {
                 } else {
                     0
                 };
-                simd::arch().dispatch(Product {
+                simd::dispatch(Product {
                     bands: &bands,
                     rows,
                     image: here.0,

@@ -271,10 +271,10 @@ mod x86 {
 mod tests {
     use super::*;
     use crate::math::sum_lanes;
-    use crate::simd;
     use crate::testing::noise;
-    use pulp::WithSimd;
+    use pulp::{Arch, WithSimd};
 
+    #[derive(Clone, Copy)]
     struct Pairs;
 
     impl WithSimd for Pairs {
@@ -298,29 +298,35 @@ mod tests {
         }
     }
 
-    struct Totals<'a>(&'a [[f32; LANES]], &'a mut [f32]);
+    #[derive(Clone, Copy)]
+    struct Totals<'a>(&'a [[f32; LANES]]);
 
     impl WithSimd for Totals<'_> {
-        type Output = ();
+        type Output = Vec<f32>;
 
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) {
-            totals::<S>(self.0, self.1);
+        fn with_simd<S: Simd>(self, _: S) -> Vec<f32> {
+            let mut found = vec![0.0; self.0.len()];
+            totals::<S>(self.0, &mut found);
+            found
         }
     }
 
-    fn for_each_arch(run: impl Fn(pulp::Arch)) {
-        run(simd::arch());
+    /// What `op` finds with the widest vectors, AVX2's, NEON's and single numbers.
+    fn at_each_width<W: WithSimd + Copy>(op: W) -> Vec<W::Output> {
+        let mut found = vec![Arch::new().dispatch(op)];
         #[cfg(target_arch = "x86_64")]
         if let Some(avx2) = pulp::x86::V3::try_new() {
-            run(pulp::Arch::V3(avx2));
+            found.push(Arch::V3(avx2).dispatch(op));
         }
-        run(pulp::Arch::Scalar);
+        found.push(op.with_simd(pulp::Scalar128b));
+        found.push(op.with_simd(pulp::Scalar));
+        found
     }
 
     #[test]
     fn pairs_come_apart_and_together() {
-        for_each_arch(|arch| arch.dispatch(Pairs));
+        at_each_width(Pairs);
     }
 
     #[test]
@@ -329,11 +335,9 @@ mod tests {
             let values = noise(&[count * LANES], 1);
             let (lanes, _) = values.data().as_chunks::<LANES>();
             let expected: Vec<f32> = lanes.iter().map(|lanes| sum_lanes(*lanes)).collect();
-            for_each_arch(|arch| {
-                let mut found = vec![0.0; count];
-                arch.dispatch(Totals(lanes, &mut found));
+            for found in at_each_width(Totals(lanes)) {
                 assert_eq!(found, expected);
-            });
+            }
         }
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn input_gradient<'w>(
     lines: &mut [f32],
     found: &mut [f32],
 ) {
-    simd::arch().dispatch(Planes {
+    simd::dispatch(Planes {
         g,
         plane,
         gradients,

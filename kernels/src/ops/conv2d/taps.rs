@@ -30,7 +30,7 @@ pub(super) fn weight_gradient(
     lines: &mut [f32],
     sums: &mut [f32],
 ) {
-    simd::arch().dispatch(WeightGradient {
+    simd::dispatch(WeightGradient {
         plane,
         images,
         gradients,

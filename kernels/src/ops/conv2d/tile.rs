@@ -50,7 +50,7 @@ pub(super) trait Sink {
 /// several panels follow each other. Rows meet one panel after the other, so that few terms give
 /// a sink long runs of columns.
 pub(super) fn panel_product<V: Values>(rows: &Rows, panels: &[V], sink: impl Sink) {
-    simd::arch().dispatch(PanelProduct { rows, panels, sink });
+    simd::dispatch(PanelProduct { rows, panels, sink });
 }
 
 struct PanelProduct<'a, V, K> {

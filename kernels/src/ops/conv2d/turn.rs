@@ -242,7 +242,7 @@ mod tests {
     fn every_machine_turns_and_sums_alike() {
         for narrow in [false, true] {
             crate::simd::narrow(narrow);
-            let (totals, turned) = crate::simd::arch().dispatch(Both);
+            let (totals, turned) = crate::simd::dispatch(Both);
             crate::simd::narrow(false);
             for (i, total) in totals.iter().enumerate() {
                 let mut lanes = [0.0; LANES];

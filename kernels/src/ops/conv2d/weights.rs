@@ -170,7 +170,7 @@ fn by_panels(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &m
                         let packed = packed.chunks_exact(padded_outputs);
                         for (first, packed) in (0..pixels).step_by(piece).zip(packed) {
                             let panel = &mut panel[..piece.min(pixels - first)];
-                            simd::arch().dispatch(Turn {
+                            simd::dispatch(Turn {
                                 g,
                                 image: there,
                                 places: &places,
