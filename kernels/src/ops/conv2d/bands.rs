@@ -2,6 +2,8 @@
 
 use super::geometry::Geometry;
 use super::lines::Lines;
+use super::vector::{prefetch, prefetch_far};
+use crate::math::LANES;
 use pulp::Simd;
 
 /// Elements of a band so short that its first line is not yet in the cache when the last is
@@ -73,17 +75,27 @@ impl<'a> Plane<'a> {
         place.first + self.band >= self.height
     }
 
-    /// Where the part of the images begins that is copied next, once this band is done.
+    /// The part of the images that is copied next, once this band is done.
     #[inline(always)]
-    pub fn ahead(&self, place: Place) -> usize {
-        place.plane * self.pixels + place.first * self.row_pixels + self.depth * self.band_pixels
+    pub fn ahead(&self, images: &'a [f32], place: Place) -> Ahead<'a> {
+        let rows = place.first * self.row_pixels + self.depth * self.band_pixels;
+        self.ahead_from(images, place.plane * self.pixels + rows)
     }
 
-    /// The same for what lies as the outputs do.
+    /// The same of what lies as the outputs do.
     #[inline(always)]
-    pub fn gradient_ahead(&self, place: Place) -> usize {
-        (place.plane * self.height + place.first + self.depth * self.band.min(self.height))
-            * self.width
+    pub fn gradient_ahead(&self, gradients: &'a [f32], place: Place) -> Ahead<'a> {
+        let rows = place.first + self.depth * self.band.min(self.height);
+        self.ahead_from(gradients, (place.plane * self.height + rows) * self.width)
+    }
+
+    #[inline(always)]
+    fn ahead_from(&self, values: &'a [f32], at: usize) -> Ahead<'a> {
+        Ahead {
+            values,
+            at,
+            near: self.kernel > 3,
+        }
     }
 
     /// The place after `place`.
@@ -99,6 +111,40 @@ impl<'a> Plane<'a> {
                 first: place.first + self.band,
                 ..place
             }
+        }
+    }
+}
+
+/// What will be read soon, to be asked for while something else is computed.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead<'a> {
+    values: &'a [f32],
+    at: usize,
+    /// Whether into the first-level cache: where many products meet a pixel there is time for it.
+    /// Where few do, what is asked for waits for the memory, and what is computed with behind it.
+    near: bool,
+}
+
+impl Ahead<'_> {
+    /// Asks for the next elements, whole lines of 16.
+    #[inline(always)]
+    pub fn ask(&mut self, elements: usize) {
+        for line in (0..elements).step_by(LANES) {
+            if self.near {
+                prefetch(self.values, self.at + line);
+            } else {
+                prefetch_far(self.values, self.at + line);
+            }
+        }
+        self.at += elements;
+    }
+
+    /// The same from so many elements further on.
+    #[inline(always)]
+    pub fn after(self, elements: usize) -> Self {
+        Self {
+            at: self.at + elements,
+            ..self
         }
     }
 }

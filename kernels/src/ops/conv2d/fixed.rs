@@ -10,7 +10,7 @@
     reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
 )]
 
-use super::bands::{Bands, Plane};
+use super::bands::{Ahead, Bands, Plane};
 use super::lines::Lines;
 use super::vector::{Tail, load, pin, prefetch, store, unrolled};
 use crate::math::LANES;
@@ -74,8 +74,7 @@ impl<'a, W: Fn(usize) -> (&'a [f32], f32)> Convolve<'_, W> {
                 bias,
                 width: plane.width,
                 rows,
-                images: self.images,
-                ahead: plane.ahead(place),
+                ahead: plane.ahead(self.images, place),
                 output: &mut self.output[from..from + rows * plane.width],
             };
             band.tiles::<S, K, STRIDE>(simd);
@@ -92,9 +91,8 @@ struct Band<'a> {
     width: usize,
     rows: usize,
     output: &'a mut [f32],
-    images: &'a [f32],
-    /// What the band after the next one will read.
-    ahead: usize,
+    /// Of the images.
+    ahead: Ahead<'a>,
 }
 
 impl Band<'_> {
@@ -127,10 +125,7 @@ impl Band<'_> {
             for x in (0..width).step_by(N * S::F32_LANES) {
                 // With a stride of 2 so much is read that it would push out what is in use.
                 if STRIDE == 1 {
-                    for line in (0..R * N * S::F32_LANES).step_by(LANES) {
-                        prefetch(self.images, self.ahead + line);
-                    }
-                    self.ahead += R * N * S::F32_LANES;
+                    self.ahead.ask(R * N * S::F32_LANES);
                 }
                 // The output's lines too where so few products meet a pixel that memory binds.
                 if K == 3 || STRIDE == 2 {

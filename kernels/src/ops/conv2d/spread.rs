@@ -13,7 +13,7 @@
     reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
 )]
 
-use super::bands::{Bands, Plane};
+use super::bands::{Ahead, Bands, Plane};
 use super::geometry::Geometry;
 use super::lines::Lines;
 use super::shuffles::in_turn;
@@ -129,8 +129,7 @@ impl<'w, W: Fn(usize) -> &'w [f32]> Planes<'_, W> {
                 weight: (self.weights)(place.plane),
                 rows: plane.rows(place),
                 pairs: plane.width,
-                gradients: self.gradients,
-                ahead: plane.ahead(place),
+                ahead: plane.ahead(self.gradients, place),
                 first: 2 * place.first,
                 above: g.top() % 2,
                 height: g.height,
@@ -150,9 +149,8 @@ struct Band<'a> {
     /// Pairs of rows, and of columns.
     rows: usize,
     pairs: usize,
-    gradients: &'a [f32],
-    /// What the band after the next one will read.
-    ahead: usize,
+    /// Of the gradients.
+    ahead: Ahead<'a>,
     /// Twice the first pair of rows; the image's first row is number `above` of the first pair of
     /// the plane.
     first: usize,
@@ -178,10 +176,7 @@ impl Band<'_> {
         let (rows, pairs) = (self.rows, self.pairs);
         for y in (0..rows).step_by(R).map(|y| y.min(rows - R)) {
             for x in (0..pairs).step_by(S::F32_LANES) {
-                for line in (0..R * S::F32_LANES).step_by(LANES) {
-                    prefetch(self.gradients, self.ahead + line);
-                }
-                self.ahead += R * S::F32_LANES;
+                self.ahead.ask(R * S::F32_LANES);
                 // As many sums as there are registers for.
                 if S::F32_LANES == 8 {
                     self.tile::<S, K, LEFT, R, 0, 1>(simd, y, x);

@@ -11,9 +11,9 @@
     reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
 )]
 
-use super::bands::{Bands, Plane};
+use super::bands::{Ahead, Bands, Plane};
 use super::shuffles::totals;
-use super::vector::{Tail, load, pin, prefetch, store, unrolled};
+use super::vector::{Tail, load, pin, store, unrolled};
 use crate::math::LANES;
 use crate::simd;
 use pulp::{Simd, WithSimd};
@@ -79,10 +79,8 @@ impl WeightGradient<'_> {
                 width: plane.width,
                 rows,
                 begins: place.first == 0,
-                images: self.images,
-                image_ahead: plane.ahead(place),
-                gradients: self.gradients,
-                gradient_ahead: plane.gradient_ahead(place),
+                image_ahead: plane.ahead(self.images, place),
+                gradient_ahead: plane.gradient_ahead(self.gradients, place),
             };
             // As many rows of the kernel at a time as there are registers for.
             for part in (0..LANES).step_by(S::F32_LANES) {
@@ -115,12 +113,8 @@ struct Taps<'a> {
     rows: usize,
     /// Whether these are the first rows of their plane.
     begins: bool,
-    images: &'a [f32],
-    /// What the band after the next one will read of the images.
-    image_ahead: usize,
-    gradients: &'a [f32],
-    /// The same of the gradients.
-    gradient_ahead: usize,
+    image_ahead: Ahead<'a>,
+    gradient_ahead: Ahead<'a>,
 }
 
 impl Taps<'_> {
@@ -187,16 +181,14 @@ impl Taps<'_> {
         let lines = (y * STRIDE + ky) * self.pitch;
         let mut factors = [simd.splat_f32s(0.0); R];
         let asks = part == 0 && ky == 0;
-        let mut ahead = y * width;
+        let mut image_ahead = self.image_ahead.after(y * width);
+        let mut gradient_ahead = self.gradient_ahead.after(y * width);
         for x in (part..whole).step_by(LANES) {
             if asks {
-                for line in (0..R * LANES).step_by(LANES) {
-                    prefetch(self.gradients, self.gradient_ahead + ahead + line);
-                    if STRIDE == 1 {
-                        prefetch(self.images, self.image_ahead + ahead + line);
-                    }
+                gradient_ahead.ask(R * LANES);
+                if STRIDE == 1 {
+                    image_ahead.ask(R * LANES);
                 }
-                ahead += R * LANES;
             }
             // SAFETY: a vector from x ends within the 16 columns that hold it, of which each row of
             // the gradient has all; lines as promised.

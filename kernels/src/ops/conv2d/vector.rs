@@ -113,6 +113,19 @@ pub(super) fn prefetch(values: &[f32], at: usize) {
     let _ = (values, at);
 }
 
+/// The same, to the second-level cache: for what is needed much later, or would be in the way.
+#[inline(always)]
+pub(super) fn prefetch_far(values: &[f32], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint for any address at all; every x86-64 machine has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, at);
+}
+
 /// The first lanes of a vector.
 #[derive(Clone, Copy)]
 pub(super) struct Tail<S: Simd> {
@@ -153,17 +166,4 @@ impl<S: Simd> Tail<S> {
         // SAFETY: the caller's promise; lanes outside the mask are not touched.
         unsafe { simd.mask_store_ptr_f32s(self.mask, values.as_mut_ptr().add(at), vector) }
     }
-}
-
-/// The same, to the second-level cache: for what is needed much later.
-#[inline(always)]
-pub(super) fn prefetch_far(values: &[f32], at: usize) {
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: a hint for any address at all; every x86-64 machine has it.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(values.as_ptr().wrapping_add(at).cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, at);
 }
