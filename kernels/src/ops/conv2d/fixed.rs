@@ -128,7 +128,7 @@ impl Band<'_> {
                     self.ahead.ask(R * N * S::F32_LANES);
                 }
                 // The output's lines too where so few products meet a pixel that memory binds.
-                if K == 3 || STRIDE == 2 {
+                if (K == 3 || STRIDE == 2) && x.is_multiple_of(LANES) {
                     for r in 0..R {
                         for line in (0..N * S::F32_LANES).step_by(LANES) {
                             prefetch(self.output, (y + R + r) * width + x + line);
