@@ -58,11 +58,17 @@ pub(super) fn pin<S: Simd>(vector: &mut S::f32s) {
         use std::arch::x86_64::{__m256, __m512};
         let place = std::ptr::from_mut(vector);
         // SAFETY: sixteen lanes are an AVX-512 register and eight an AVX one, plain data in both
-        // cases, and `S` exists only on a machine that has them.
+        // cases but aligned as numbers are, and `S` exists only on a machine that has them.
         unsafe {
             match S::F32_LANES {
-                16 => pin_512(&mut *place.cast::<__m512>()),
-                8 => pin_256(&mut *place.cast::<__m256>()),
+                16 => {
+                    let place = place.cast::<__m512>();
+                    place.write_unaligned(pin_512(place.read_unaligned()));
+                }
+                8 => {
+                    let place = place.cast::<__m256>();
+                    place.write_unaligned(pin_256(place.read_unaligned()));
+                }
                 _ => {}
             }
         }
@@ -74,29 +80,31 @@ pub(super) fn pin<S: Simd>(vector: &mut S::f32s) {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn pin_512(vector: &mut std::arch::x86_64::__m512) {
+fn pin_512(mut vector: std::arch::x86_64::__m512) -> std::arch::x86_64::__m512 {
     // SAFETY: no instruction at all.
     unsafe {
         std::arch::asm!(
             "/* {} */",
-            inout(zmm_reg) * vector,
+            inout(zmm_reg) vector,
             options(nostack, preserves_flags)
         );
     }
+    vector
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx")]
-fn pin_256(vector: &mut std::arch::x86_64::__m256) {
+fn pin_256(mut vector: std::arch::x86_64::__m256) -> std::arch::x86_64::__m256 {
     // SAFETY: no instruction at all.
     unsafe {
         std::arch::asm!(
             "/* {} */",
-            inout(ymm_reg) * vector,
+            inout(ymm_reg) vector,
             options(nostack, preserves_flags)
         );
     }
+    vector
 }
 
 /// Asks for the element `at` of `values`, which may lie beyond their end, to be brought into the
