@@ -4,7 +4,7 @@ For each NAME.onnx in the folder: onnx.checker accepts it, its cut points can be
 ONNX Runtime on one thread answers what the training engine answered (NAME.safetensors) to 1e-4
 relative: heatmaps everywhere, directions (of networks that tell them) at the heatmap's mode, where
 driving reads them. Elsewhere a direction may differ by three times what the training engine itself moves with other last bits in
-its weights (NAME.nudged1 to 3), if that is more: some vectors are all but zero. Prints the least time of
+its weights (NAME.nudged1 to 3, of those there are), if that is more: some vectors are all but zero. Prints the least time of
 RUNS runs.
 """
 import json
