@@ -1,8 +1,8 @@
 //! Exports published networks with numbers from a formula, for runtimes that are not ours:
 //! `published_export FOLDER FRAMES PRESET...`, `narrow/PRESET` for a quarter of the channels.
 //!
-//! Writes `PRESET.onnx`, and `PRESET.safetensors` and `PRESET.nudged1` to `3` (inputs and what training
-//! makes of them), which `tests/scripts/check_onnx.py` compares, and prints what tract and the daemon's matcher made of it.
+//! Writes `PRESET.onnx` and `PRESET.safetensors` (inputs and what training makes of them), which
+//! `tests/scripts/check_onnx.py` compares, and prints what tract and the daemon's matcher made of it.
 
 use std::path::Path;
 

@@ -7,7 +7,8 @@ use cpu_time::ThreadTime;
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
 use crossfix_kernels::{Pixels, Tensor};
 use crossfix_offline::export::{
-    noise_input, seen_by, student_card, verify_export, with_camera, write_onnx, write_parity,
+    Verification, noise_input, seen_by, student_card, verify_export, with_camera, write_onnx,
+    write_parity,
 };
 use crossfix_offline::import::names::published_shape;
 use crossfix_offline::model::ggcvt::{self, Camera};
@@ -18,11 +19,7 @@ use crossfix_offline::model::{
 use crossfix_onboard::card::StudentCard;
 use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
 
-use crate::golden::{Generator, ccvpe_rule, ggcvt_rule, nudge};
-
-/// Drawings of other last bits: of three, the most at a vector that is all but zero varies by half from
-/// one build of the engine to the next.
-const ROUNDINGS: u32 = 12;
+use crate::golden::{Generator, ccvpe_rule, ggcvt_rule};
 
 /// A network of `spec`, its numbers from the formula; `nudge` may change those of each parameter.
 ///
@@ -191,26 +188,11 @@ pub fn narrow(name: &str) -> Result<CcvpeSpec> {
     Ok(spec)
 }
 
-/// How far two answers are apart, relative to the largest value.
-#[derive(Debug, Clone, Copy)]
-pub struct Apart {
-    /// Largest difference between tract and the training engine: the file whole, and cut as the
-    /// daemon cuts it.
-    pub difference: f64,
-    /// How far the training engine itself moves with other last bits in its weights, the most of
-    /// twelve drawings. A direction whose vector is all but zero turns far.
-    pub spread: f64,
-}
-
 /// What came of exporting a network and running the file.
 #[derive(Debug, Clone, Copy)]
 pub struct Exported {
-    /// Of the heatmap.
-    pub heatmap: Apart,
-    /// Of the orientation, where there is one.
-    pub orientation: Option<Apart>,
-    /// Difference of the orientation at the heatmap's mode.
-    pub difference_at_mode: f64,
+    /// What tract makes of the file, whole and cut as the daemon cuts it, against the training engine.
+    pub found: Verification,
     /// What the daemon's matcher answers; nothing for pinhole pictures, which it refuses.
     pub driven: Option<Driven>,
     /// Size of the file.
@@ -238,8 +220,8 @@ pub struct Driven {
 /// Exports a network of `spec` to `folder/NAME.onnx`, and drives the daemon's matcher with it: `frames`
 /// frames on a new patch each, and on the same patch.
 ///
-/// For other runtimes it leaves `NAME.safetensors` beside the file (inputs and what training makes of
-/// them), and `NAME.nudged1` to `12` (the same with other last bits in the weights).
+/// For other runtimes it leaves `NAME.safetensors` beside the file: inputs and what training makes of
+/// them.
 ///
 /// # Errors
 /// When something cannot be written, read or run.
@@ -281,41 +263,12 @@ pub fn export(
     let start = ThreadTime::now();
     let found = verify_export(model, &path, &input)?;
     let verify_s = start.elapsed().as_secs_f64();
-    let mut heatmap = Apart {
-        difference: found.max_relative_error_heatmap,
-        spread: 0.0,
-    };
-    let mut orientation = found
-        .max_relative_error_orientation
-        .map(|difference| Apart {
-            difference,
-            spread: 0.0,
-        });
-    for rounding in 1..=ROUNDINGS {
-        let nudged = by_formula(spec, generator, |name, values| {
-            nudge(generator, name, rounding, values);
-        })?;
-        let other = folder.join(format!("{name}.nudged{rounding}"));
-        write_parity(&other, nudged.as_ref(), 1.0, &input)?;
-        let (other, _) = read_arrays(&other)?;
-        let parts = [
-            ("heatmap", Some(&mut heatmap)),
-            ("orientation", orientation.as_mut()),
-        ];
-        for (name, apart) in parts {
-            let Some(apart) = apart else { continue };
-            let moved = relative_difference(&other[name].1, &expected[name].1);
-            apart.spread = apart.spread.max(moved);
-        }
-    }
     let driven = camera.is_none().then(|| {
         let left_azimuth_rad = strip.left_azimuth_rad;
         drive(&path, &card, &input, left_azimuth_rad, &expected, frames)
     });
     Ok(Exported {
-        heatmap,
-        orientation,
-        difference_at_mode: found.max_error_orientation_at_mode,
+        found,
         driven: driven.transpose()?,
         megabytes: std::fs::metadata(&path)?.len() as f64 / 1e6,
         export_s,

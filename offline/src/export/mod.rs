@@ -395,10 +395,12 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let found = verify_export(model.as_ref(), &args.out, &noise)?;
     let heatmap = found.max_relative_error_heatmap;
     let at_mode = found.max_error_orientation_at_mode;
+    let vectors = found.max_relative_error_orientation_vectors;
     let worst = verify::largest(heatmap, at_mode);
-    let orientation = found.max_relative_error_orientation.map(|anywhere| {
+    let worst = verify::largest(worst, vectors.unwrap_or(0.0));
+    let orientation = vectors.map(|vectors| {
         format!(
-            ", {at_mode:.1e} (orientation at its mode) and {anywhere:.1e} (orientation anywhere)"
+            ", {at_mode:.1e} (orientation at its mode) and {vectors:.1e} (its vectors anywhere)"
         )
     });
     println!(

@@ -24,6 +24,9 @@ pub struct Verification {
     /// Of the orientation field, where the network gives one. Where the vector before its normalisation
     /// is all but zero, the last bits of the arithmetic turn the direction far.
     pub max_relative_error_orientation: Option<f64>,
+    /// Of the vectors that the orientation is the direction of, as far as it tells them: a difference in
+    /// direction counts in proportion to the vector's length, that of the longest one in full.
+    pub max_relative_error_orientation_vectors: Option<f64>,
     /// Of the orientation at the heatmap's mode, around which driving reads it; 0 where the network
     /// gives none.
     pub max_error_orientation_at_mode: f64,
@@ -36,6 +39,39 @@ impl Verification {
             self.max_relative_error_heatmap,
             self.max_relative_error_orientation.unwrap_or(0.0),
         )
+    }
+
+    /// Takes in the outputs for one sample of `samples`.
+    fn compare(
+        &mut self,
+        outputs: &[Vec<f32>],
+        expected: &Reference,
+        sample: usize,
+        samples: usize,
+    ) {
+        let heatmap = part(&expected.heatmaps, sample, samples);
+        let worst = &mut self.max_relative_error_heatmap;
+        *worst = largest(*worst, relative_error(&outputs[0], heatmap));
+        let Some(orientations) = &expected.orientations else {
+            return;
+        };
+        let (field, orientation) = (&outputs[1], part(orientations, sample, samples));
+        let anywhere = relative_error(field, orientation);
+        let vectors = match &expected.lengths {
+            Some(lengths) => error_by_length(field, orientation, part(lengths, sample, samples)),
+            None => anywhere,
+        };
+        for (worst, error) in [
+            (&mut self.max_relative_error_orientation, anywhere),
+            (&mut self.max_relative_error_orientation_vectors, vectors),
+        ] {
+            *worst = worst.map(|worst| largest(worst, error));
+        }
+        for at in [mode(heatmap), heatmap.len() + mode(heatmap)] {
+            let found = field.get(at).copied().unwrap_or(f32::NAN);
+            let worst = &mut self.max_error_orientation_at_mode;
+            *worst = largest(*worst, f64::from((found - orientation[at]).abs()));
+        }
     }
 }
 
@@ -65,11 +101,12 @@ pub fn verify_export(
     let card = card.ok_or_else(|| broken(format!("it has no {CARD_KEY:?}")))?;
     let card = StudentCard::from_json(&card.value)?;
     let input = &seen_by(&card, model.describe(), input.clone());
-    let (heatmaps, orientations) = reference(model, input, card.temperature)?;
+    let expected = Reference::new(model, input, card.temperature)?;
     let student = Student::load(&proto, &card).map_err(|error| broken(format!("{error:#}")))?;
     let mut found = Verification {
         max_relative_error_heatmap: 0.0,
-        max_relative_error_orientation: orientations.as_ref().map(|_| 0.0),
+        max_relative_error_orientation: expected.orientations.as_ref().map(|_| 0.0),
+        max_relative_error_orientation_vectors: expected.orientations.as_ref().map(|_| 0.0),
         max_error_orientation_at_mode: 0.0,
     };
     for sample in 0..input.len() {
@@ -77,35 +114,22 @@ pub fn verify_export(
             .run(input, sample)
             .map_err(|error| broken(format!("{error:#}")))?;
         for outputs in both {
-            let wanted = 1 + usize::from(orientations.is_some());
+            let wanted = 1 + usize::from(expected.orientations.is_some());
             if outputs.len() != wanted {
                 let what = format!("it gives {} outputs instead of {wanted}", outputs.len());
                 return Err(broken(what));
             }
-            let expected = part(&heatmaps, sample, input.len());
-            let at_mode = [mode(expected), expected.len() + mode(expected)];
-            let worst = &mut found.max_relative_error_heatmap;
-            *worst = largest(*worst, relative_error(&outputs[0], expected));
-            if let (Some(orientations), Some(worst)) =
-                (&orientations, &mut found.max_relative_error_orientation)
-            {
-                let expected = part(orientations, sample, input.len());
-                *worst = largest(*worst, relative_error(&outputs[1], expected));
-                let worst = &mut found.max_error_orientation_at_mode;
-                for at in at_mode {
-                    let found = outputs[1].get(at).copied().unwrap_or(f32::NAN);
-                    *worst = largest(*worst, f64::from((found - expected[at]).abs()));
-                }
-            }
+            found.compare(&outputs, &expected, sample, input.len());
         }
     }
     Ok(found)
 }
 
 /// Writes what the training engine makes of `input`, so that others can compare their runtime: a
-/// safetensors file with `ground` and `aerial` as given, `heatmap` `[N, side, side]` and
-/// `orientation` `[N, 2, side, side]` where the network gives one, and the left bins where it needs
-/// them.
+/// safetensors file with `ground` and `aerial` as given, `heatmap` `[N, side, side]`,
+/// `orientation` `[N, 2, side, side]` where the network gives one, `orientation_length`
+/// `[N, side, side]` of its vectors before their normalisation where it has them, and the left bins
+/// where it needs them.
 ///
 /// # Errors
 /// [`ExportError::Model`] when the input doesn't fit or the file cannot be written.
@@ -115,16 +139,20 @@ pub fn write_parity(
     temperature: f64,
     input: &Input,
 ) -> Result<(), ExportError> {
-    let (heatmap, orientation) = reference(model, input, temperature)?;
+    let expected = Reference::new(model, input, temperature)?;
     let (n, side) = (input.len(), model.describe().heatmap_side());
     let mut arrays = Arrays::from([
         ("ground".into(), array(&input.ground)?),
         ("aerial".into(), array(&input.aerial)?),
-        ("heatmap".into(), (vec![n, side, side], heatmap)),
+        ("heatmap".into(), (vec![n, side, side], expected.heatmaps)),
     ]);
-    if let Some(orientation) = orientation {
+    if let Some(orientations) = expected.orientations {
         let shape = vec![n, 2, side, side];
-        arrays.insert("orientation".into(), (shape, orientation));
+        arrays.insert("orientation".into(), (shape, orientations));
+    }
+    if let Some(lengths) = expected.lengths {
+        let shape = vec![n, side, side];
+        arrays.insert("orientation_length".into(), (shape, lengths));
     }
     if !input.ground_left_bin.is_empty() {
         let bins = input
@@ -147,29 +175,49 @@ fn numbers(bytes: &[u8]) -> Vec<f32> {
     bytes.iter().copied().map(f32::from).collect()
 }
 
-/// Heatmaps and, where there are any, orientation fields of the training engine, one sample after
-/// the other: a graph sees one, and an optimiser that starts anew draws from one list for a batch.
-fn reference(
-    model: &dyn CrossViewModel,
-    input: &Input,
-    temperature: f64,
-) -> Result<(Vec<f32>, Option<Vec<f32>>), ModelError> {
-    let mut model = model.boxed_clone();
-    let (mut heatmaps, mut orientations) = (Vec::new(), None);
-    for sample in 0..input.len() {
-        let mut tape = Tape::inference();
-        let options = ForwardOptions::evaluation(Extent::Everything);
-        let prediction = model.forward(&mut tape, &only(input, sample)?, options)?;
-        let missing = || ModelError::Input("the pass ended before the outputs".into());
-        let logits = prediction.logits.ok_or_else(missing)?;
-        let logits = ops::scale(&mut tape, &logits, (1.0 / temperature) as f32)?;
-        heatmaps.extend(ops::softmax(&mut tape, &logits)?.to_vec()?);
-        if let Some(field) = prediction.orientation {
-            let all = orientations.get_or_insert_with(Vec::new);
-            all.extend(field.to_vec()?);
+/// What the training engine answers, one sample after the other: a graph sees one, and an optimiser
+/// that starts anew draws from one list for a batch.
+struct Reference {
+    heatmaps: Vec<f32>,
+    orientations: Option<Vec<f32>>,
+    /// Of the vectors that the orientations are the directions of.
+    lengths: Option<Vec<f32>>,
+}
+
+impl Reference {
+    fn new(
+        model: &dyn CrossViewModel,
+        input: &Input,
+        temperature: f64,
+    ) -> Result<Self, ModelError> {
+        let mut model = model.boxed_clone();
+        let mut all = Self {
+            heatmaps: Vec::new(),
+            orientations: None,
+            lengths: None,
+        };
+        for sample in 0..input.len() {
+            let mut tape = Tape::inference();
+            let options = ForwardOptions::evaluation(Extent::Everything);
+            let prediction = model.forward(&mut tape, &only(input, sample)?, options)?;
+            let missing = || ModelError::Input("the pass ended before the outputs".into());
+            let logits = prediction.logits.ok_or_else(missing)?;
+            let logits = ops::scale(&mut tape, &logits, (1.0 / temperature) as f32)?;
+            all.heatmaps
+                .extend(ops::softmax(&mut tape, &logits)?.to_vec()?);
+            if let Some(field) = prediction.orientation {
+                let orientations = all.orientations.get_or_insert_default();
+                orientations.extend(field.to_vec()?);
+            }
+            if let Some(vectors) = prediction.orientation_vectors {
+                let vectors = vectors.to_vec()?;
+                let (cosines, sines) = vectors.split_at(vectors.len() / 2);
+                let lengths = cosines.iter().zip(sines).map(|(c, s)| c.hypot(*s));
+                all.lengths.get_or_insert_default().extend(lengths);
+            }
         }
+        Ok(all)
     }
-    Ok((heatmaps, orientations))
 }
 
 /// One sample of a batch, which a graph sees as it is.
@@ -349,6 +397,22 @@ fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
         .zip(expected)
         .map(|(a, b)| f64::from((a - b).abs() / size));
     differences.fold(0.0, largest)
+}
+
+/// max |a - b| · length / max length over the directions `[2, cells]` of vectors of these lengths;
+/// infinite when there is no number to compare.
+fn error_by_length(found: &[f32], expected: &[f32], lengths: &[f32]) -> f64 {
+    let longest = lengths
+        .iter()
+        .fold(0.0f32, |most, length| most.max(*length));
+    if found.len() != expected.len() || found.len() != 2 * lengths.len() || longest == 0.0 {
+        return f64::INFINITY;
+    }
+    let pairs = found.iter().zip(expected);
+    let errors = pairs
+        .zip(lengths.iter().chain(lengths))
+        .map(|((a, b), length)| f64::from((a - b).abs() * (length / longest)));
+    errors.fold(0.0, largest)
 }
 
 /// The larger one; infinite when either is not a number.

@@ -403,6 +403,7 @@ impl Ccvpe {
         }
         let mut logits = None;
         let mut orientation = None;
+        let mut orientation_vectors = None;
         if !matches!(extent, Extent::Levels(_)) {
             let side = self.spec.heatmap_side();
             logits = Some(ops::reshape(pass.tape, &x, &[x.shape()[0], side * side])?);
@@ -414,11 +415,13 @@ impl Ccvpe {
                 y = step.forward(pass, &y, &skips)?;
             }
             orientation = Some(ops::l2_normalise(pass.tape, &y, L2_EPSILON)?);
+            orientation_vectors = Some(y);
         }
         Ok(Prediction {
             levels,
             logits,
             orientation,
+            orientation_vectors,
             poses: Vec::new(),
         })
     }

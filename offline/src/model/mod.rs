@@ -171,6 +171,9 @@ pub struct Prediction {
     /// Unit vectors `[N, 2, side, side]`: cosine and sine of the yaw residual, true yaw minus the
     /// yaw the ground image was aligned with, counter-clockwise positive.
     pub orientation: Option<Tensor>,
+    /// The vectors `[N, 2, side, side]` that the orientation is the direction of, where a network has
+    /// them: one that is all but zero points anywhere.
+    pub orientation_vectors: Option<Tensor>,
     /// Normalised poses `[N, 3]` after each step of a pose optimiser, in networks that have one.
     pub poses: Vec<Tensor>,
 }
@@ -186,6 +189,7 @@ impl Prediction {
             levels: self.levels.iter().map(host).collect::<Result<_, _>>()?,
             logits: self.logits.as_ref().map(host).transpose()?,
             orientation: self.orientation.as_ref().map(host).transpose()?,
+            orientation_vectors: self.orientation_vectors.as_ref().map(host).transpose()?,
             poses: self.poses.iter().map(host).collect::<Result<_, _>>()?,
         })
     }

@@ -265,7 +265,7 @@ fn the_daemon_drives_with_what_was_exported() {
         left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
     };
     let answer = matcher.match_frame(strip, key, &patch).unwrap();
-    let (heatmap, _) = reference(&model, &input, 1.5).unwrap();
+    let heatmap = Reference::new(&model, &input, 1.5).unwrap().heatmaps;
     assert!(relative_error(answer.heatmap.probabilities(), &heatmap) <= 1e-4);
     assert!(answer.yaw_residual_rad.is_some());
 }
@@ -275,7 +275,8 @@ fn images_that_are_still_to_be_augmented_are_not_compared() {
     let model = random_model(preset("compact").unwrap(), 4);
     let mut input = noise_input(model.describe(), 1, 6).unwrap();
     input.augment = Some([(); 2].map(|()| Augment::tensor(&[Augment::default()])));
-    let said = reference(&model, &input, 1.0).unwrap_err().to_string();
+    let refused = Reference::new(&model, &input, 1.0).err().unwrap();
+    let said = refused.to_string();
     assert!(said.contains("augmented"), "{said}");
 }
 
@@ -306,10 +307,11 @@ fn the_daemon_drives_with_a_ggcvt_and_hears_no_yaw_from_it() {
             left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
         };
         let answer = matcher.match_frame(strip, key, &aerial).unwrap();
-        let (heatmap, orientation) = reference(&model, &input, 0.2).unwrap();
+        let expected = Reference::new(&model, &input, 0.2).unwrap();
         let found = answer.heatmap.probabilities();
-        assert!(relative_error(found, &heatmap) <= 1e-4, "{seed}");
-        assert_eq!((answer.yaw_residual_rad, orientation), (None, None));
+        assert!(relative_error(found, &expected.heatmaps) <= 1e-4, "{seed}");
+        assert_eq!(answer.yaw_residual_rad, None);
+        assert_eq!(expected.orientations, None);
         assert_eq!(answer.heatmap.side(), 49);
     }
 }
@@ -336,7 +338,7 @@ fn the_daemon_drives_with_a_front_student_whichever_way_the_vehicle_heads() {
         let yaw_rad = yaw_from_heading(heading_deg);
         let training = strip_spec(model.describe(), yaw_rad);
         input.ground_left_bin = vec![left_bin(model.describe(), &training)];
-        let (heatmap, _) = reference(&model, &input, 1.0).unwrap();
+        let heatmap = Reference::new(&model, &input, 1.0).unwrap().heatmaps;
         // What the daemon cuts for this heading is what training cut.
         let driving = card.ground.strip_spec(yaw_rad);
         assert!((driving.left_azimuth_rad - training.left_azimuth_rad).abs() < 1e-9);
@@ -367,4 +369,24 @@ fn a_missing_number_is_an_infinite_error() {
     assert!(relative_error(&[f32::NAN], &[1.0]).is_infinite());
     assert!(relative_error(&[1.0], &[1.0, 2.0]).is_infinite());
     assert!((relative_error(&[1.0, 3.0], &[2.0, 4.0]) - 0.25).abs() < 1e-9);
+}
+
+/// Where the vector is all but zero, any direction will do; where it is long, none but the right one.
+#[test]
+fn a_direction_counts_as_much_as_its_vector_is_long() {
+    let (east, north) = ([1.0, 0.0], [0.0, 1.0]);
+    let field = |first: [f32; 2], second: [f32; 2]| [first[0], second[0], first[1], second[1]];
+    let expected = field(east, east);
+    let lengths = [5.0, 5e-5];
+    let error = |found: &[f32]| error_by_length(found, &expected, &lengths);
+    assert_eq!(error(&field(east, east)), 0.0);
+    assert!((error(&field(east, north)) - 1e-5).abs() < 1e-10);
+    assert_eq!(error(&field(north, east)), 1.0);
+    assert_eq!(error(&field([f32::NAN, 0.0], east)), f64::INFINITY);
+    assert_eq!(error(&field(east, [f32::NAN, 0.0])), f64::INFINITY);
+    assert_eq!(error(&expected[..2]), f64::INFINITY);
+    assert_eq!(
+        error_by_length(&expected, &expected, &[0.0; 2]),
+        f64::INFINITY
+    );
 }

@@ -131,6 +131,7 @@ impl Ggcvt {
             levels: scores,
             logits,
             orientation: None,
+            orientation_vectors: None,
             poses: prediction.poses,
         })
     }
