@@ -215,7 +215,7 @@ impl Band<'_> {
         let tail = Tail::new(simd, width - 2 * x);
         let second = (2 * x + S::F32_LANES).min(width);
         let second_tail = Tail::new(simd, width - second);
-        for r in 0..R {
+        unrolled!(r in R => {
             for row in FROM..TO {
                 let Some(image_row) = (self.first + 2 * (y + r) + row).checked_sub(self.above)
                 else {
@@ -243,7 +243,7 @@ impl Band<'_> {
                     }
                 }
             }
-        }
+        });
     }
 
     /// Adds what the gradients contribute that lie `SHIFT` columns before the last one that a pair

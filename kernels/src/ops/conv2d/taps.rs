@@ -138,10 +138,10 @@ impl Taps<'_> {
         let mut held = [[simd.splat_f32s(0.0); K]; G];
         if !self.begins {
             for g in 0..G {
-                for kx in 0..K {
+                unrolled!(kx in K => {
                     // SAFETY: 16 lanes, of which `part` is a multiple of a vector's.
                     held[g][kx] = unsafe { load::<S>(&sums[ky + g][kx], part) };
-                }
+                });
             }
         }
         let whole = rows - rows % ROWS;
@@ -155,10 +155,10 @@ impl Taps<'_> {
             }
         }
         for g in 0..G {
-            for kx in 0..K {
+            unrolled!(kx in K => {
                 // SAFETY: as above.
                 unsafe { store::<S>(&mut sums[ky + g][kx], part, held[g][kx]) };
-            }
+            });
         }
     }
 

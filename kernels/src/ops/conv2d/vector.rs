@@ -73,7 +73,14 @@ pub(super) fn pin<S: Simd>(vector: &mut S::f32s) {
             }
         }
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    if S::F32_LANES == 4 {
+        let place = std::ptr::from_mut(vector).cast::<std::arch::aarch64::float32x4_t>();
+        // SAFETY: four lanes are a NEON register, which all these machines have; plain data, but
+        // aligned as numbers are.
+        unsafe { place.write_unaligned(pin_128(place.read_unaligned())) };
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = vector;
 }
 
@@ -101,6 +108,21 @@ fn pin_256(mut vector: std::arch::x86_64::__m256) -> std::arch::x86_64::__m256 {
         std::arch::asm!(
             "/* {} */",
             inout(ymm_reg) vector,
+            options(nostack, preserves_flags)
+        );
+    }
+    vector
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn pin_128(mut vector: std::arch::aarch64::float32x4_t) -> std::arch::aarch64::float32x4_t {
+    // SAFETY: no instruction at all.
+    unsafe {
+        std::arch::asm!(
+            "/* {} */",
+            inout(vreg) vector,
             options(nostack, preserves_flags)
         );
     }
