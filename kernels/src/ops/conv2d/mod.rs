@@ -7,6 +7,7 @@ mod dense;
 mod depthwise;
 mod fixed;
 mod geometry;
+mod large;
 mod lines;
 pub(crate) mod on_cuda;
 mod padding;

@@ -171,8 +171,15 @@ impl Sink for Finish<'_> {
             });
             return;
         }
+        // A copy that only this rare way needs, or all sums would go through memory.
+        let mut copy = [[simd.splat_f32s(0.0); N]; R];
+        unrolled!(r in R => {
+            for n in 0..N {
+                copy[r][n] = sums[r][n];
+            }
+        });
         // Rows beyond the last were only there to fill the tile.
-        for (r, sums) in sums.iter().enumerate().take(rows.saturating_sub(row)) {
+        for (r, sums) in copy.iter().enumerate().take(rows.saturating_sub(row)) {
             let mut sums = *sums;
             if let Some((kept, step)) = self.kept {
                 let kept = &kept[(row + r) * step + from..][..columns];

@@ -1,17 +1,19 @@
 //! A 1 × 1 convolution that steps by one: products of matrices as they lie, for the library that
-//! does those best.
+//! does those best, or for our own where planes are large.
 
 use super::geometry::Geometry;
+use super::large;
+use super::tile::UNIT;
 use crate::buffer;
-use crate::gemm::{Strides, gemm, gemm_into};
+use crate::gemm::{Strides, gemm};
 use rayon::prelude::*;
 
 /// Rows of a product that are worth handing to another thread.
 const ROWS: usize = 16;
-/// Elements of a cache line.
-const LINE: usize = 16;
-/// Pixels of a plane of which several do not stay in the cache.
+/// Pixels of a plane for which our own product is faster.
 const LARGE_PLANE: usize = 4096;
+/// The same where more planes are read than written.
+const MANY_PLANES: usize = 1024;
 /// Elements of a product that small are summed up in another order.
 const SMALL: usize = 16 * 16;
 
@@ -50,10 +52,13 @@ fn product<'a>(
 ) -> Vec<f32> {
     let pixels = g.pixels();
     let mut found = buffer::any(g.batch * rows * pixels);
+    let tasks = rayon::current_num_threads().div_ceil(g.batch);
+    let large = pixels >= LARGE_PLANE || planes > rows && pixels >= MANY_PLANES;
     let split = match pixels {
         // Small products of one column are summed up in another order.
         1 => rows,
-        _ => split(rows, rayon::current_num_threads().div_ceil(g.batch)),
+        _ if large => rows.div_ceil(tasks).next_multiple_of(UNIT),
+        _ => split(rows, tasks),
     };
     found
         .par_chunks_exact_mut(rows * pixels)
@@ -62,21 +67,22 @@ fn product<'a>(
             let parts = found.par_chunks_mut(split * pixels).enumerate();
             parts.for_each(|(index, found)| {
                 let first = index * split;
+                let rows = found.len() / pixels;
+                let bias = bias.map(|bias| &bias[first..][..rows]);
+                let (factors, strides) = factors(first);
+                if large {
+                    let factor = |row, plane| factors[row * strides.row + plane * strides.column];
+                    large::product(factor, image, bias, found, pixels);
+                    return;
+                }
                 if let Some(bias) = bias {
-                    for (row, bias) in found.chunks_exact_mut(pixels).zip(&bias[first..]) {
+                    for (row, bias) in found.chunks_exact_mut(pixels).zip(bias) {
                         row.fill(*bias);
                     }
                 }
-                let rows = found.len() / pixels;
-                let strides = Strides::row_major(pixels);
-                let mut from = 0;
-                for to in [off_line(image, pixels), pixels] {
-                    let size = [rows, to - from, planes];
-                    let output = (&mut found[from..], pixels);
-                    let image = (&image[from..], strides);
-                    gemm_into(size, output, bias.is_some(), factors(first), image);
-                    from = to;
-                }
+                let size = [rows, pixels, planes];
+                let image = (image, Strides::row_major(pixels));
+                gemm(size, found, bias.is_some(), (factors, strides), image);
             });
         });
     found
@@ -104,20 +110,6 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
         }
     });
     found
-}
-
-/// Pixels before the first that begins a cache line, for planes so large that they do not stay in
-/// the cache: a panel of 48 pixels across them that begins elsewhere reads a third more lines. Other
-/// planes 0. Never one pixel, which is another kind of product, whose sums run in another order.
-fn off_line(plane: &[f32], pixels: usize) -> usize {
-    if pixels < LARGE_PLANE || !pixels.is_multiple_of(LINE) {
-        return 0;
-    }
-    match plane.as_ptr().align_offset(LINE * size_of::<f32>()) {
-        1 => 1 + LINE,
-        offset if offset < LINE => offset,
-        _ => 0,
-    }
 }
 
 /// Rows for each of some tasks. Never one by itself: that is another kind of product, whose sums

@@ -301,7 +301,7 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [80, 96, 3, 3],
             options(2, [1, 1, 1, 1], Reflect, Zero, 1),
         ),
-        // Products of matrices: many rows, and planes cut where a cache line begins.
+        // Products of matrices: many rows, and large planes.
         (
             [2, 20, 4, 8],
             [40, 20, 1, 1],
@@ -339,6 +339,12 @@ fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
         (
             [2, 85, 30, 60],
             [18, 85, 1, 1],
+            options(1, [0; 4], Zero, Zero, 1),
+        ),
+        // Large planes in several bands with a ragged end: many rows from few planes, and back.
+        (
+            [1, 18, 71, 61],
+            [85, 18, 1, 1],
             options(1, [0; 4], Zero, Zero, 1),
         ),
     ]

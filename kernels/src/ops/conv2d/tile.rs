@@ -53,6 +53,18 @@ pub(super) fn panel_product<V: Values>(rows: &Rows, panels: &[V], sink: impl Sin
     simd::dispatch(PanelProduct { rows, panels, sink });
 }
 
+/// Rows of the next tile, of so many that are left.
+#[inline(always)]
+pub(super) fn height(lanes: usize, left: usize) -> usize {
+    match (lanes, left) {
+        // Two middling tiles keep the units busier than a large and a small one.
+        (16, 16) => 8,
+        (16, ROWS..) => ROWS,
+        (16, 8..) => 8,
+        _ => UNIT,
+    }
+}
+
 struct PanelProduct<'a, V, K> {
     rows: &'a Rows,
     panels: &'a [V],
@@ -68,11 +80,9 @@ impl<V: Values, K: Sink> WithSimd for PanelProduct<'_, V, K> {
         while row < self.rows.len() {
             let rows = &self.rows[row..];
             // As many sums as the registers hold: the match is decided at compile time.
-            row += match (S::F32_LANES, rows.len()) {
-                // Two middling tiles keep the units busier than a large and a small one.
-                (16, 16) => self.tiles::<S, 8, 2>(simd, row),
-                (16, ROWS..) => self.tiles::<S, ROWS, 2>(simd, row),
-                (16, 8..) => self.tiles::<S, 8, 2>(simd, row),
+            row += match (S::F32_LANES, height(S::F32_LANES, rows.len())) {
+                (16, ROWS) => self.tiles::<S, ROWS, 2>(simd, row),
+                (16, 8) => self.tiles::<S, 8, 2>(simd, row),
                 (8 | 16, _) => self.tiles::<S, UNIT, 2>(simd, row),
                 _ => self.tiles::<S, UNIT, 4>(simd, row),
             };
