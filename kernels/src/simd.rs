@@ -9,7 +9,7 @@ static LANES: AtomicU8 = AtomicU8::new(0);
 
 /// Keeps to AVX2 where there is AVX-512, to see what a smaller machine does: results must not
 /// change by a bit, times will. For tests and benchmarks; affects all threads, but not products of
-/// matrices (1 × 1 convolutions, attention), whose library chooses by itself.
+/// matrices (1 × 1 convolutions of small planes, attention), whose library chooses by itself.
 pub fn narrow(narrow: bool) {
     LANES.store(if narrow { 8 } else { 0 }, Ordering::Relaxed);
 }

@@ -11,6 +11,7 @@ mod large;
 mod lines;
 pub(crate) mod on_cuda;
 mod padding;
+mod pairs;
 mod panel;
 mod planar;
 mod pointwise;
@@ -195,6 +196,8 @@ pub(super) fn input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f3
 pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     if depthwise::fits(geometry) {
         depthwise::weight_gradient(geometry, input, gradient)
+    } else if pairs::fits(geometry) {
+        pairs::weight_gradient(geometry, input, gradient)
     } else if planar::fits(geometry) {
         planar::weight_gradient(geometry, input, gradient)
     } else if pointwise::fits(geometry) && !weights::fits(geometry) {
