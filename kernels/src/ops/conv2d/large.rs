@@ -14,7 +14,7 @@
 )]
 
 use super::panel::Finish;
-use super::tile::{PANEL, ROWS, Sink, UNIT, height};
+use super::tile::{self, PANEL, ROWS, Sink};
 use super::vector::{load, prefetch, prefetch_far, store, unrolled};
 use crate::scratch;
 use crate::simd;
@@ -29,6 +29,9 @@ const MOST_PANELS: usize = 64;
 const FAR: usize = 4;
 /// Elements of a cache line.
 const LINE: usize = 16;
+
+/// Rows whose factors lie side by side; row counts are rounded up to it.
+const UNIT: usize = 2;
 
 /// Writes `factor(row, plane)` times the planes of `image`, plus a bias for each row, to the rows of
 /// `output`. Planes and rows are `pixels` long.
@@ -81,6 +84,17 @@ pub(super) fn product(
             (here, next) = (next, here);
         }
     });
+}
+
+/// Rows of the next tile, of so many that are left: six are as many as AVX2's registers hold beside two
+/// vectors.
+#[inline(always)]
+fn height(lanes: usize, left: usize) -> usize {
+    match (lanes, left) {
+        (8, 6 | 10 | 12 | 14..) => 6,
+        (_, ..4) => UNIT,
+        _ => tile::height(lanes, left),
+    }
 }
 
 /// Elements before the first that begins a cache line, if the allocator lets one find out.
@@ -251,7 +265,10 @@ impl WithSimd for Product<'_, '_> {
                 row += match (S::F32_LANES, height(S::F32_LANES, rows - row)) {
                     (16, ROWS) => self.tiles::<S, ROWS, 2>(simd, row, panels, tiles),
                     (16, 8) => self.tiles::<S, 8, 2>(simd, row, panels, tiles),
+                    (8, 6) => self.tiles::<S, 6, 2>(simd, row, panels, tiles),
+                    (8 | 16, 4) => self.tiles::<S, 4, 2>(simd, row, panels, tiles),
                     (8 | 16, _) => self.tiles::<S, UNIT, 2>(simd, row, panels, tiles),
+                    (_, 4) => self.tiles::<S, 4, 4>(simd, row, panels, tiles),
                     _ => self.tiles::<S, UNIT, 4>(simd, row, panels, tiles),
                 };
             }
