@@ -7,6 +7,7 @@
 
 use super::geometry::Geometry;
 use super::panel::{Finish, InPlace, Keep, Panel, Places, Runs};
+use super::rows;
 use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
 use crate::scratch;
@@ -116,6 +117,10 @@ fn convolve_all(
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
+    if rows::fits(g) {
+        let copy = |output: usize, terms: &mut [f32]| copy(0, output, 0, terms);
+        return rows::convolve_all(g, input, &copy, |place| order.tap(g, place), bias, output);
+    }
     let pixels = g.output_pixels();
     let split = split(g, g.batch, g.outputs);
     // What meets each weight once packs them piece by piece, into the cache.
@@ -182,13 +187,17 @@ enum Taps {
 impl Taps {
     /// Where the taps from `first` lie, where of each channel `plane_step` elements are there.
     fn offsets(self, g: &Geometry, first: usize, plane_step: usize, offsets: &mut [usize]) {
-        let kernel = g.kernel_height * g.kernel_width;
-        for (tap, offset) in (first..).zip(offsets) {
-            let tap = match self {
-                Self::AsTheyLie => tap,
-                Self::Turned => tap - tap % kernel + (kernel - 1 - tap % kernel),
-            };
-            *offset = g.tap_offset(tap, plane_step);
+        for (place, offset) in (first..).zip(offsets) {
+            *offset = g.tap_offset(self.tap(g, place), plane_step);
+        }
+    }
+
+    /// The tap that comes in this place.
+    fn tap(self, g: &Geometry, place: usize) -> usize {
+        let last = g.kernel_height * g.kernel_width - 1;
+        match self {
+            Self::AsTheyLie => place,
+            Self::Turned => place - place % (last + 1) + (last - place % (last + 1)),
         }
     }
 }

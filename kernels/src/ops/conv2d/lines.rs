@@ -120,7 +120,7 @@ impl<'a> Lines<'a> {
     }
 
     #[inline(always)]
-    fn fill_one_by_one<S: Simd>(
+    pub fn fill_one_by_one<S: Simd>(
         &self,
         simd: S,
         plane: &[f32],

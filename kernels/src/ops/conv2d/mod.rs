@@ -15,6 +15,8 @@ mod pairs;
 mod panel;
 mod planar;
 mod pointwise;
+mod row_weights;
+mod rows;
 mod shuffles;
 mod spread;
 mod taps;
@@ -24,6 +26,7 @@ mod tile;
 mod turn;
 mod vector;
 mod weights;
+mod window;
 
 use crate::cuda::{Convolution, Cuda};
 use crate::device::Device;
@@ -198,6 +201,8 @@ pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f3
         depthwise::weight_gradient(geometry, input, gradient)
     } else if pairs::fits(geometry) {
         pairs::weight_gradient(geometry, input, gradient)
+    } else if row_weights::fits(geometry) {
+        row_weights::weight_gradient(geometry, input, gradient)
     } else if planar::fits(geometry) {
         planar::weight_gradient(geometry, input, gradient)
     } else if pointwise::fits(geometry) && !weights::fits(geometry) {

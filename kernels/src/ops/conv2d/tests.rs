@@ -317,8 +317,24 @@ fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
 
 /// Images too large for finite differences: what is left of rounding is.
 fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
-    use Pad::{Circular, Zero};
+    use Pad::{Circular, Reflect, Zero};
     vec![
+        // Row by row: rows that are near and that are not, a ragged end of them and of the outputs.
+        (
+            [2, 3, 9, 134],
+            [9, 3, 3, 3],
+            options(2, [0, 1, 0, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 2, 8, 67],
+            [7, 2, 5, 3],
+            options(1, [2, 2, 1, 1], Reflect, Reflect, 1),
+        ),
+        (
+            [1, 20, 5, 150],
+            [11, 20, 3, 3],
+            options(1, [1, 1, 1, 1], Circular, Zero, 1),
+        ),
         // Two bands of planes as they lie, and what is copied for the second while the first is multiplied.
         (
             [1, 7, 90, 200],
@@ -464,6 +480,7 @@ fn thread_count_does_not_change_a_bit() {
         ([1, 90, 3, 24], [85, 90, 3, 3], 1),
         ([2, 85, 30, 60], [18, 85, 1, 1], 1),
         ([1, 2, 40, 200], [21, 2, 3, 3], 1),
+        ([1, 3, 21, 140], [35, 3, 3, 3], 2),
         // Depthwise: several tasks of planes.
         ([2, 40, 40, 40], [40, 1, 5, 5], 1),
         ([2, 40, 40, 40], [40, 1, 3, 3], 2),
