@@ -7,6 +7,7 @@
 
 use super::geometry::Geometry;
 use super::panel::{Finish, InPlace, Keep, Panel, Places, Runs};
+use super::phases;
 use super::rows;
 use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
@@ -43,6 +44,9 @@ pub(super) fn forward(
 
 /// The gradient of the input: the transpose of [`forward`].
 pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
+    if let Some(pairs) = phases::pairs(g) {
+        return phases::input_gradient(g, &pairs, weight, gradient);
+    }
     let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
     let kernel = g.kernel_height * g.kernel_width;
     let mut found = buffer::any(g.batch * g.channels * g.pixels());

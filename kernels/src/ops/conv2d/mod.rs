@@ -13,6 +13,7 @@ pub(crate) mod on_cuda;
 mod padding;
 mod pairs;
 mod panel;
+mod phases;
 mod planar;
 mod pointwise;
 mod row_weights;

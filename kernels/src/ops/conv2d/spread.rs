@@ -66,10 +66,10 @@ pub(super) fn pairs(g: &Geometry) -> Option<Geometry> {
         padding: [above, below, before, after],
         rows: g.pads()[0],
         columns: g.pads()[1],
-        groups: g.channels,
+        groups: g.outputs,
     };
-    let gradient = [g.batch, g.channels, g.output_height, g.output_width];
-    Geometry::of_shapes(gradient, [g.channels, 1, taps, taps], &options).ok()
+    let gradient = [g.batch, g.outputs, g.output_height, g.output_width];
+    Geometry::of_shapes(gradient, [g.outputs, 1, taps, taps], &options).ok()
 }
 
 /// Writes the input gradient of each plane with its own weight to `found`. `plane` is of

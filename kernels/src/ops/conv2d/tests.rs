@@ -335,6 +335,23 @@ fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
             [11, 20, 3, 3],
             options(1, [1, 1, 1, 1], Circular, Zero, 1),
         ),
+        // Phases of rows and columns: both remainders of the padding, both kernels, channels that fill a
+        // tile and that do not.
+        (
+            [2, 3, 10, 140],
+            [7, 3, 3, 3],
+            options(2, [0, 1, 0, 1], Zero, Zero, 1),
+        ),
+        (
+            [1, 4, 10, 91],
+            [5, 4, 3, 3],
+            options(2, [1, 1, 2, 1], Circular, Zero, 1),
+        ),
+        (
+            [1, 2, 11, 133],
+            [6, 2, 5, 5],
+            options(2, [2, 1, 3, 2], Zero, Zero, 1),
+        ),
         // Two bands of planes as they lie, and what is copied for the second while the first is multiplied.
         (
             [1, 7, 90, 200],
