@@ -27,6 +27,10 @@ use rayon::prelude::*;
 const TOGETHER: usize = 8 * 1024;
 /// Pixels of the rows that meet together.
 const BAND: usize = 512;
+/// Taps that repay fetching their sums for every few rows: of three channels.
+const FEW_TAPS: usize = 27;
+/// Pixels in a row of the output that do.
+const LONG: usize = 128;
 /// Outputs of a tile.
 const OUTPUTS: usize = 3;
 /// Taps of the largest tile.
@@ -34,7 +38,8 @@ const TAPS: usize = 9;
 
 /// Whether this is the better way for this convolution.
 pub(super) fn fits(g: &Geometry) -> bool {
-    rows::fits(g) && Window::room(g, &Lines::new(g), 1) <= rows::NEAR
+    let near = || Window::room(g, &Lines::new(g), 1) <= rows::NEAR;
+    rows::fits(g) && g.group_taps() <= FEW_TAPS && g.output_width >= LONG && near()
 }
 
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
@@ -104,7 +109,7 @@ impl WithSimd for Product<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F32_LANES {
-            16 => self.rows::<S, TAPS>(simd),
+            // As many sums as there are registers for.
             8 => self.rows::<S, 3>(simd),
             _ => self.rows::<S, TAPS>(simd),
         }

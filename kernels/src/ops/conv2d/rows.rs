@@ -23,6 +23,8 @@ use rayon::prelude::*;
 
 /// Taps of a sum, at most: beyond that, panels of an image copied once are the better way.
 const MOST_TAPS: usize = 192;
+/// Outputs that fill half of the largest tile: below that, smaller ones are the better way.
+const FEW_OUTPUTS: usize = OUTPUTS / 2;
 /// Pixels in a row of the output for which this is the better way.
 const LONG: usize = 64;
 /// Elements of the rows that one row of the output sees: they stay in the second-level cache.
@@ -41,6 +43,7 @@ pub(super) fn fits(g: &Geometry) -> bool {
         && !g.is_pointwise()
         && matches!(g.stride, 1 | 2)
         && g.group_taps() <= MOST_TAPS
+        && g.outputs >= FEW_OUTPUTS
         && g.output_width >= LONG
         && seen <= MOST_SEEN
 }

@@ -321,9 +321,14 @@ fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
     vec![
         // Row by row: rows that are near and that are not, a ragged end of them and of the outputs.
         (
-            [2, 3, 9, 134],
+            [2, 3, 9, 262],
             [9, 3, 3, 3],
             options(2, [0, 1, 0, 1], Zero, Circular, 1),
+        ),
+        (
+            [1, 3, 140, 260],
+            [4, 3, 3, 3],
+            options(2, [1, 1, 1, 1], Zero, Zero, 1),
         ),
         (
             [1, 2, 8, 67],
@@ -497,7 +502,7 @@ fn thread_count_does_not_change_a_bit() {
         ([1, 90, 3, 24], [85, 90, 3, 3], 1),
         ([2, 85, 30, 60], [18, 85, 1, 1], 1),
         ([1, 2, 40, 200], [21, 2, 3, 3], 1),
-        ([1, 3, 21, 140], [35, 3, 3, 3], 2),
+        ([1, 3, 21, 280], [35, 3, 3, 3], 2),
         // Depthwise: several tasks of planes.
         ([2, 40, 40, 40], [40, 1, 5, 5], 1),
         ([2, 40, 40, 40], [40, 1, 3, 3], 2),
