@@ -185,16 +185,19 @@ impl Rows<'_> {
         }
         // One line of the output at a time: more at once would keep others from coming.
         let lines = columns.div_ceil(LANES);
+        let (mut factors, step) = (first, self.starts.len());
         let (asking, rest) = places.split_at(places.len().min(R * lines));
         for (k, place) in asking.iter().enumerate() {
             let line = k / lines * pixels + k % lines * LANES;
             prefetch(self.output, at + DISTANCE * columns + line);
             // SAFETY: the caller's promise.
-            unsafe { self.add::<S, R, N>(simd, k, first, place + x, &mut sums) };
+            unsafe { self.add::<S, R, N>(simd, factors, place + x, &mut sums) };
+            factors += step;
         }
-        for (k, place) in (asking.len()..).zip(rest) {
+        for place in rest {
             // SAFETY: the caller's promise.
-            unsafe { self.add::<S, R, N>(simd, k, first, place + x, &mut sums) };
+            unsafe { self.add::<S, R, N>(simd, factors, place + x, &mut sums) };
+            factors += step;
         }
         let rows = R.min(self.outputs - first);
         if rows == R && x + columns <= width {
@@ -219,16 +222,15 @@ impl Rows<'_> {
         }
     }
 
-    /// Adds the products of R outputs' factors from `first` for tap number `k` and N vectors.
+    /// Adds the products of R factors at `from` and N vectors at `place`.
     ///
     /// # Safety
-    /// The factors exist, and the vectors from `place`.
+    /// Both exist.
     #[inline(always)]
     unsafe fn add<S: Simd, const R: usize, const N: usize>(
         &self,
         simd: S,
-        k: usize,
-        first: usize,
+        from: usize,
         place: usize,
         sums: &mut [[S::f32s; N]; R],
     ) {
@@ -237,7 +239,6 @@ impl Rows<'_> {
             // SAFETY: the caller's promise.
             values[n] = unsafe { load::<S>(self.window.memory(), place + n * S::F32_LANES) };
         }
-        let from = k * self.starts.len() + first;
         for r in 0..R {
             debug_assert!(from + r < self.factors.len());
             // SAFETY: the caller's promise.
