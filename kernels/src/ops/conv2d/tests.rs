@@ -547,6 +547,43 @@ fn width_of_vectors_does_not_change_a_bit() {
     }
 }
 
+/// Some loops begin where a cache line does, which is elsewhere in every run.
+#[test]
+fn place_in_memory_does_not_change_a_bit() {
+    for (input, weight) in [
+        ([1, 24, 67, 64], [8, 24, 1, 1]),
+        ([1, 8, 67, 64], [24, 8, 1, 1]),
+        ([2, 10, 33, 40], [3, 10, 1, 1]),
+        ([1, 3, 20, 140], [9, 3, 3, 3]),
+        ([1, 40, 9, 20], [24, 40, 3, 3]),
+    ] {
+        let [input, weight] = [noise(&input, 5), noise(&weight, 6)];
+        let padding = [weight.shape()[2] / 2; 4];
+        let options = options(1, padding, Pad::Zero, Pad::Zero, 1);
+        let g = Geometry::new(&input, &weight, None, &options).unwrap();
+        let gradient = noise(&[g.batch, g.outputs, g.output_height, g.output_width], 7);
+        let moved = |values: &Tensor, by: usize| {
+            let mut room = vec![0.0; by];
+            room.extend(values.data());
+            room
+        };
+        let found = |by: usize| {
+            let image = &moved(&input, by)[by..];
+            let gradient = &moved(&gradient, by)[by..];
+            let results = [
+                forward(&g, image, weight.data(), None),
+                super::input_gradient(&g, weight.data(), gradient),
+                super::weight_gradient(&g, image, gradient),
+            ];
+            results.map(|values| values.into_iter().map(f32::to_bits).collect::<Vec<_>>())
+        };
+        let first = found(0);
+        for by in 1..16 {
+            assert_eq!(found(by), first, "{:?} {by} further on", g.channels);
+        }
+    }
+}
+
 #[test]
 fn nan_stays_visible() {
     let mut data = noise(&[1, 1, 4, 4], 1).into_data();
