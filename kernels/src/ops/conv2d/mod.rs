@@ -1,5 +1,20 @@
 //! Two-dimensional convolution with padding by zeros, wrap-around or reflection, per axis.
 //! Ground panoramas wrap around in azimuth but not in elevation.
+//!
+//! Who computes what on a processor, the first that fits (each says in its head how):
+//!
+//! | | forward, input gradient | weight gradient |
+//! |---|---|---|
+//! | depthwise 3×3, 5×5 | `fixed`, with a step of 2 `spread` for the input gradient | `taps` |
+//! | other depthwise | `depthwise` | `depthwise` |
+//! | 1×1 of large planes | `large` | `pairs` |
+//! | other 1×1 | `pointwise`, the `gemm` crate | `planar`, `weights` or `pointwise` |
+//! | few taps, long rows | `rows`; `phases` for the input gradient with a step of 2 | `row_weights` |
+//! | few weights, long rows | as below | `planar` |
+//! | the rest | `dense`: panels of im2col (`panel`, `tile`), or a scatter | `weights`, `correlate` |
+//!
+//! They share `geometry`, how the padded image comes about (`padding` whole or a band of it, `lines` and
+//! `bands` by depthwise rows, `window` the rows that one row sees) and vectors (`vector`, `shuffles`, `turn`).
 
 mod bands;
 mod correlate;
