@@ -1,6 +1,9 @@
+mod shapes;
+
 use super::*;
 use crate::error::Error;
 use crate::testing::{assert_close, check_gradient, noise};
+use shapes::{cases, large_cases, random_cases};
 
 fn options(stride: usize, padding: [usize; 4], rows: Pad, columns: Pad, groups: usize) -> Conv2d {
     Conv2d {
@@ -76,323 +79,6 @@ fn by_definition(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, o: &Con
     sums.into_iter().map(|sum| sum as f32).collect()
 }
 
-/// (input, weight, options) that between them take every path.
-fn cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
-    use Pad::{Circular, Reflect, Zero};
-    vec![
-        // More taps or outputs than one panel is deep, rows that do not fill one.
-        (
-            [1, 2, 5, 5],
-            [150, 2, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [1, 2, 4, 24],
-            [3, 2, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [2, 3, 5, 7],
-            [4, 3, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [2, 3, 6, 8],
-            [5, 3, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 3, 6, 8],
-            [5, 3, 3, 3],
-            options(2, [0, 1, 0, 1], Zero, Circular, 1),
-        ),
-        (
-            [2, 2, 6, 5],
-            [3, 2, 5, 3],
-            options(1, [2, 2, 1, 1], Reflect, Circular, 1),
-        ),
-        (
-            [1, 2, 4, 6],
-            [3, 2, 3, 3],
-            options(1, [1, 1, 2, 0], Circular, Reflect, 1),
-        ),
-        (
-            [2, 4, 5, 6],
-            [6, 2, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 2),
-        ),
-        (
-            [2, 4, 7, 19],
-            [4, 1, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 4),
-        ),
-        (
-            [2, 4, 6, 8],
-            [8, 1, 5, 5],
-            options(2, [1, 2, 1, 2], Zero, Circular, 4),
-        ),
-        // Depthwise loops of fixed size: rows and columns that fill tiles, and that do not.
-        (
-            [2, 3, 9, 21],
-            [3, 1, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 3),
-        ),
-        (
-            [1, 2, 12, 37],
-            [2, 1, 3, 3],
-            options(2, [0, 1, 0, 1], Zero, Circular, 2),
-        ),
-        (
-            [1, 2, 6, 70],
-            [2, 1, 5, 5],
-            options(1, [2, 2, 2, 2], Zero, Zero, 2),
-        ),
-        (
-            [2, 2, 11, 35],
-            [2, 1, 5, 5],
-            options(2, [1, 2, 1, 2], Reflect, Zero, 2),
-        ),
-        // Several bands of rows, tiles of every height and width, a ragged end of both.
-        (
-            [1, 2, 37, 250],
-            [2, 1, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 2),
-        ),
-        (
-            [2, 1, 19, 16],
-            [1, 1, 5, 5],
-            options(1, [2, 2, 2, 2], Zero, Zero, 1),
-        ),
-        (
-            [1, 2, 3, 5],
-            [2, 1, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 2),
-        ),
-        (
-            [1, 3, 40, 90],
-            [3, 1, 5, 5],
-            options(2, [2, 2, 2, 2], Circular, Reflect, 3),
-        ),
-        // Depthwise with a step of 2: pairs of rows and columns that begin before the image, that
-        // end beyond it, that wrap around; a plane smaller than its kernel; padding for which there
-        // is no loop.
-        (
-            [1, 2, 21, 37],
-            [2, 1, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 2),
-        ),
-        (
-            [2, 2, 18, 66],
-            [2, 1, 5, 5],
-            options(2, [2, 2, 2, 2], Circular, Circular, 2),
-        ),
-        (
-            [1, 2, 10, 36],
-            [2, 1, 3, 3],
-            options(2, [1, 1, 1, 1], Circular, Circular, 2),
-        ),
-        (
-            [1, 2, 9, 40],
-            [2, 1, 3, 3],
-            options(2, [1, 1, 2, 0], Circular, Zero, 2),
-        ),
-        (
-            [1, 2, 13, 35],
-            [2, 1, 5, 5],
-            options(2, [4, 3, 3, 4], Zero, Zero, 2),
-        ),
-        (
-            [1, 2, 6, 12],
-            [2, 1, 3, 3],
-            options(2, [3, 4, 5, 3], Zero, Zero, 2),
-        ),
-        (
-            [2, 3, 3, 3],
-            [3, 1, 5, 5],
-            options(2, [2, 2, 2, 2], Zero, Zero, 3),
-        ),
-        (
-            [1, 3, 2, 2],
-            [3, 1, 3, 3],
-            options(2, [1, 0, 1, 0], Circular, Circular, 3),
-        ),
-        (
-            [1, 2, 7, 9],
-            [2, 1, 5, 5],
-            options(2, [0, 0, 0, 0], Zero, Zero, 2),
-        ),
-        // Whole planes in one band, one after the other, as wide as a vector and a little wider.
-        (
-            [2, 3, 16, 16],
-            [3, 1, 5, 5],
-            options(1, [2, 2, 2, 2], Zero, Circular, 3),
-        ),
-        (
-            [1, 3, 18, 17],
-            [3, 1, 3, 3],
-            options(1, [1, 1, 1, 1], Circular, Zero, 3),
-        ),
-        (
-            [1, 3, 33, 8],
-            [3, 1, 5, 5],
-            options(1, [2, 2, 2, 2], Zero, Zero, 3),
-        ),
-        // Several blocks of pixels; a weight gradient in bands.
-        (
-            [1, 3, 64, 96],
-            [68, 3, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        // Many weights, and more outputs than stay in the cache.
-        (
-            [1, 40, 8, 16],
-            [340, 40, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [3, 100, 4, 9],
-            [90, 100, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [2, 5, 4, 6],
-            [7, 5, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-        (
-            [2, 5, 5, 6],
-            [7, 5, 1, 1],
-            options(2, [0; 4], Zero, Zero, 1),
-        ),
-        (
-            [1, 3, 4, 40],
-            [2, 3, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [1, 17, 9, 33],
-            [19, 17, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 2, 4, 5],
-            [3, 2, 4, 5],
-            options(3, [0; 4], Zero, Zero, 1),
-        ),
-        // Planes as they lie: long rows with a ragged end, several bands, both strides.
-        (
-            [2, 3, 20, 70],
-            [6, 3, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 3, 31, 150],
-            [5, 3, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        // Panels turned around: rows of 8 times an odd number, every second pixel.
-        (
-            [2, 90, 3, 24],
-            [85, 90, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 96, 5, 34],
-            [80, 96, 3, 3],
-            options(2, [1, 1, 1, 1], Reflect, Zero, 1),
-        ),
-        // Products of matrices: many rows, and large planes.
-        (
-            [2, 20, 4, 8],
-            [40, 20, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-        (
-            [1, 3, 64, 64],
-            [18, 3, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-    ]
-}
-
-/// Images too large for finite differences: what is left of rounding is.
-fn large_cases() -> Vec<([usize; 4], [usize; 4], Conv2d)> {
-    use Pad::{Circular, Reflect, Zero};
-    vec![
-        // Row by row: rows that are near and that are not, a ragged end of them and of the outputs.
-        (
-            [2, 3, 9, 262],
-            [9, 3, 3, 3],
-            options(2, [0, 1, 0, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 3, 140, 260],
-            [4, 3, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [1, 2, 8, 67],
-            [7, 2, 5, 3],
-            options(1, [2, 2, 1, 1], Reflect, Reflect, 1),
-        ),
-        (
-            [1, 20, 5, 150],
-            [11, 20, 3, 3],
-            options(1, [1, 1, 1, 1], Circular, Zero, 1),
-        ),
-        // Phases of rows and columns: both remainders of the padding, both kernels, channels that fill a
-        // tile and that do not.
-        (
-            [2, 3, 10, 140],
-            [7, 3, 3, 3],
-            options(2, [0, 1, 0, 1], Zero, Zero, 1),
-        ),
-        (
-            [1, 4, 10, 91],
-            [5, 4, 3, 3],
-            options(2, [1, 1, 2, 1], Circular, Zero, 1),
-        ),
-        (
-            [1, 2, 11, 133],
-            [6, 2, 5, 5],
-            options(2, [2, 1, 3, 2], Zero, Zero, 1),
-        ),
-        // Two bands of planes as they lie, and what is copied for the second while the first is multiplied.
-        (
-            [1, 7, 90, 200],
-            [5, 7, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Circular, 1),
-        ),
-        (
-            [1, 2, 40, 200],
-            [21, 2, 3, 3],
-            options(2, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        // Two bands of panels turned around.
-        (
-            [1, 10, 300, 60],
-            [17, 10, 3, 3],
-            options(1, [1, 1, 1, 1], Zero, Zero, 1),
-        ),
-        (
-            [2, 85, 30, 60],
-            [18, 85, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-        // Large planes in several bands with a ragged end: many rows from few planes, and back.
-        (
-            [1, 18, 71, 61],
-            [85, 18, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-        (
-            [2, 26, 67, 64],
-            [9, 26, 1, 1],
-            options(1, [0; 4], Zero, Zero, 1),
-        ),
-    ]
-}
-
 #[test]
 fn three_by_three_worked_by_hand() {
     let input = Tensor::new((1..=9).map(|v| v as f32).collect(), &[1, 1, 3, 3]).unwrap();
@@ -430,29 +116,47 @@ fn every_path_agrees_with_the_definition() {
 fn gradients_agree_with_the_definition() {
     let cases = cases().into_iter().chain(large_cases());
     for (index, (input, weight, options)) in cases.enumerate() {
-        let input = noise(&input, index as u64).with_gradient();
-        let weight = noise(&weight, 100 + index as u64).with_gradient();
-        let mut tape = Tape::training();
-        let y = conv2d(&mut tape, &input, &weight, None, &options).unwrap();
-        let seed = noise(y.shape(), 300 + index as u64);
-        let gradients = tape.backward_from(&y, seed.clone()).unwrap();
-        // Rounding: 2⁻²⁴ of partial sums that grow as √n, n times in random directions.
-        let tolerance = |terms: usize| 1e-5 + 1e-8 * terms as f32;
-        let kernel: usize = weight.shape()[2..].iter().product();
-        let of_input = tolerance(weight.shape()[0] * kernel);
-        let of_weight = tolerance(y.len() / y.shape()[1]);
-        let mut to_input = vec![0.0; input.len()];
-        let mut to_weight = vec![0.0; weight.len()];
-        for_each_product(&input, &weight, &options, |output, at, tap| {
-            let seed = f64::from(seed.data()[output]);
-            to_input[at] += seed * f64::from(weight.data()[tap]);
-            to_weight[tap] += seed * f64::from(input.data()[at]);
-        });
-        let found = |leaf| gradients.get(leaf).unwrap().data().to_vec();
-        let rounded = |sums: Vec<f64>| -> Vec<f32> { sums.iter().map(|sum| *sum as f32).collect() };
-        assert_close(&found(&input), &rounded(to_input), of_input);
-        assert_close(&found(&weight), &rounded(to_weight), of_weight);
+        assert_gradients(index as u64, &input, &weight, &options);
     }
+}
+
+/// Odd shapes meet the edges of tiles, bands and panels that no list thinks of.
+#[test]
+fn random_shapes_agree_with_the_definition() {
+    let cases = random_cases(600);
+    assert!(cases.len() > 200, "{}", cases.len());
+    for (index, (input, weight, options)) in cases.into_iter().enumerate() {
+        let [values, weights] = [noise(&input, 1), noise(&weight, 2)];
+        let y = conv2d(&mut Tape::inference(), &values, &weights, None, &options).unwrap();
+        let expected = by_definition(&values, &weights, None, &options);
+        assert_close(y.data(), &expected, 1e-5);
+        assert_gradients(index as u64, &input, &weight, &options);
+    }
+}
+
+fn assert_gradients(seed: u64, input: &[usize; 4], weight: &[usize; 4], options: &Conv2d) {
+    let input = noise(input, seed).with_gradient();
+    let weight = noise(weight, 100 + seed).with_gradient();
+    let mut tape = Tape::training();
+    let y = conv2d(&mut tape, &input, &weight, None, options).unwrap();
+    let toward = noise(y.shape(), 300 + seed);
+    let gradients = tape.backward_from(&y, toward.clone()).unwrap();
+    // Rounding: 2⁻²⁴ of partial sums that grow as √n, n times in random directions.
+    let tolerance = |terms: usize| 1e-5 + 1e-8 * terms as f32;
+    let kernel: usize = weight.shape()[2..].iter().product();
+    let of_input = tolerance(weight.shape()[0] * kernel);
+    let of_weight = tolerance(y.len() / y.shape()[1]);
+    let mut to_input = vec![0.0; input.len()];
+    let mut to_weight = vec![0.0; weight.len()];
+    for_each_product(&input, &weight, options, |output, at, tap| {
+        let toward = f64::from(toward.data()[output]);
+        to_input[at] += toward * f64::from(weight.data()[tap]);
+        to_weight[tap] += toward * f64::from(input.data()[at]);
+    });
+    let found = |leaf| gradients.get(leaf).unwrap().data().to_vec();
+    let rounded = |sums: Vec<f64>| -> Vec<f32> { sums.iter().map(|sum| *sum as f32).collect() };
+    assert_close(&found(&input), &rounded(to_input), of_input);
+    assert_close(&found(&weight), &rounded(to_weight), of_weight);
 }
 
 #[test]
@@ -517,6 +221,7 @@ fn thread_count_does_not_change_a_bit() {
 fn all_bits() -> Vec<u32> {
     let mut bits = Vec::new();
     let cases = cases().into_iter().chain(large_cases());
+    let cases = cases.chain(random_cases(300));
     for (index, (input, weight, options)) in cases.enumerate() {
         let input = noise(&input, index as u64).with_gradient();
         let weight = noise(&weight, 100 + index as u64).with_gradient();
