@@ -342,7 +342,7 @@ pub(super) fn random_cases(count: usize) -> Vec<Case> {
             [1, 4],
         ][below(8)];
         let stride = [1, 1, 2, 2, 3][below(5)];
-        let padding = [kernel[0], kernel[0], kernel[1], kernel[1]].map(|side| below(side));
+        let padding = [kernel[0], kernel[0], kernel[1], kernel[1]].map(&mut below);
         let pads = [Pad::Zero, Pad::Circular, Pad::Reflect];
         let (rows, columns) = (pads[below(3)], pads[below(3)]);
         let width = [
