@@ -104,9 +104,11 @@ fn oxford_is_exported_and_not_driven() -> Result<()> {
     );
     let file = folder.path().join("oxford.onnx");
     let found = verify_export(&model, &file, &noise_input(model.describe(), 1, 5)?)?;
+    let vectors = found.max_relative_error_orientation_vectors;
     let worst = [
         found.max_relative_error_heatmap,
         found.max_error_orientation_at_mode,
+        vectors.context("an orientation")?,
     ];
     assert!(
         worst.iter().all(|difference| *difference <= TOLERANCE),
