@@ -13,11 +13,11 @@
 
 use cpu_time::ProcessTime;
 use crossfix_offline::adapt::oracle::supervised_examples;
-use crossfix_offline::dataset::ahead::Workers;
-use crossfix_offline::dataset::cache::Pictures;
-use crossfix_offline::dataset::samples::{InMemory, batches_ahead};
-use crossfix_offline::dataset::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
-use crossfix_offline::dataset::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
+use crossfix_offline::data::ahead::Workers;
+use crossfix_offline::data::cache::Pictures;
+use crossfix_offline::data::samples::{InMemory, batches_ahead};
+use crossfix_offline::data::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
+use crossfix_offline::data::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
 use crossfix_offline::model::{ModelSpec, named, preset};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

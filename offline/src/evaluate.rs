@@ -4,8 +4,8 @@ mod published;
 
 pub use published::{Measured, evaluate_samples};
 
-use crate::dataset::pose::wrap_rad;
-use crate::dataset::{Pair, Truth, true_pose};
+use crate::data::pose::wrap_rad;
+use crate::data::{Pair, Truth, true_pose};
 use crate::metrics::{PositionError, Summary, YawSummary};
 use crate::predict::PairPrediction;
 use serde::{Deserialize, Serialize};
@@ -135,7 +135,7 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::pairs::TruthRow;
+    use crate::data::pairs::TruthRow;
     use crate::model::named;
     use crate::predict::from_heatmap;
     use crate::train::tests::noise_pairs;

@@ -1,13 +1,13 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`simulate`], [`dataset`],
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
 //! [`model`], [`import`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod adapt;
 pub mod city;
 pub mod cli;
-pub mod dataset;
+pub mod data;
 pub mod demo;
 pub mod evaluate;
 pub mod export;

@@ -1,8 +1,8 @@
 //! What a network says about pairs, in metres. Knows no truth.
 
-use crate::dataset::ahead::{Workers, ahead};
-use crate::dataset::pose::offset_from_cell;
-use crate::dataset::{Pair, PairSource, plain_batch};
+use crate::data::ahead::{Workers, ahead};
+use crate::data::pose::offset_from_cell;
+use crate::data::{Pair, PairSource, plain_batch};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, LevelMap, ModelError, ModelSpec, Prediction,
 };

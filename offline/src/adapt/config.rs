@@ -1,7 +1,7 @@
 //! The settings of an adaptation.
 
 use super::AdaptError;
-use crate::dataset::Augmentation;
+use crate::data::Augmentation;
 use crate::loss::LossConfig;
 use crate::model::ModelSpec;
 use crate::train::{BatchNormKind, DecayKind, FitConfig};

@@ -19,7 +19,7 @@ pub use config::{AdaptConfig, HeadingLabels};
 pub use outlier_filter::{Filtered, keep_closest};
 pub use pseudo_ground_truth::{Label, label};
 
-use crate::dataset::{Labelled, PairSource};
+use crate::data::{Labelled, PairSource};
 use crate::loss::PoseTarget;
 use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError};

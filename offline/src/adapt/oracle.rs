@@ -2,7 +2,7 @@
 
 use super::AdaptError;
 use super::config::AdaptConfig;
-use crate::dataset::{Example, Pair, Truth, true_pose};
+use crate::data::{Example, Pair, Truth, true_pose};
 use crate::loss::LossConfig;
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::run::{Interrupt, RunFolder};

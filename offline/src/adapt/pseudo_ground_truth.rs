@@ -1,7 +1,7 @@
 //! Labels by mode: where the teacher's heatmap peaks, the rest of it thrown away.
 
 use super::config::{AdaptConfig, HeadingLabels};
-use crate::dataset::PairSource;
+use crate::data::PairSource;
 use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ModelError};
 use crate::predict::{PairPrediction, predict_source};

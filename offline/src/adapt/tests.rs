@@ -1,5 +1,5 @@
 use super::*;
-use crate::dataset::Pair;
+use crate::data::Pair;
 use crate::model::weights::arrays_of;
 use crate::model::{Ccvpe, CrossViewModel, named, preset};
 use crate::train::BatchNormKind;

@@ -4,7 +4,7 @@ use super::data;
 use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use crate::adapt::{AdaptConfig, adapt, oracle};
-use crate::dataset::Truth;
+use crate::data::Truth;
 use crate::model::{CrossViewModel, weights};
 use crate::run::{Interrupt, Pace, RunFolder, producer, sha256_file};
 use anyhow::{Context, bail};

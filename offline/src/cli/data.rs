@@ -1,6 +1,6 @@
 //! What the subcommands share: reading pairs and settings, and measuring with their truth.
 
-use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
+use crate::data::{Pair, PairsDataset, Preparation, Truth, prepare};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::predict::predict;

@@ -3,7 +3,7 @@
 use super::data;
 use super::device::DeviceArgs;
 use super::published::PublishedArgs;
-use crate::dataset::{Pair, Truth};
+use crate::data::{Pair, Truth};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export;
 use crate::model::{named, weights};

@@ -1,10 +1,10 @@
 //! VIGOR and KITTI on the command line: which list, which part of it, how turned.
 
-use crate::dataset::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples, KittiSplit};
-use crate::dataset::vigor::{
+use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples, KittiSplit};
+use crate::data::vigor::{
     Headings, Vigor, VigorFolder, VigorImages, VigorSamples, VigorSplit, split,
 };
-use crate::dataset::{PairSource, Pictures, Problems, Samples, npy};
+use crate::data::{PairSource, Pictures, Problems, Samples, npy};
 use crate::evaluate::{Measured, evaluate_samples};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use anyhow::{Context, bail};

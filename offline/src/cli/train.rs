@@ -4,7 +4,7 @@ use super::data;
 use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use crate::adapt::oracle::supervised_examples;
-use crate::dataset::Truth;
+use crate::data::Truth;
 use crate::model::{CrossViewModel, named, names, weights};
 use crate::run::{Interrupt, Pace, RunFolder, producer};
 use crate::train::{FitConfig, fit, fit_samples};

@@ -4,7 +4,7 @@
 use crate::city::frames::CameraKind;
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
-use crate::dataset::{Pair, PairsDataset, Preparation, Truth, prepare};
+use crate::data::{Pair, PairsDataset, Preparation, Truth, prepare};
 use crate::model::ModelSpec;
 use crate::progress;
 use crate::simulate::{Contents, PairsPlan, write_pairs};

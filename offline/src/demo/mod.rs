@@ -10,8 +10,8 @@ mod page;
 
 use crate::adapt::{AdaptConfig, Adapted, adapt, oracle};
 use crate::cli::device::DeviceArgs;
-use crate::dataset::pose::cell_from_offset;
-use crate::dataset::{Pair, Truth, plain_batch, true_pose};
+use crate::data::pose::cell_from_offset;
+use crate::data::{Pair, Truth, plain_batch, true_pose};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export::{self, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;

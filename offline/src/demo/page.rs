@@ -1,7 +1,7 @@
 //! The demo's page: what the outcome looks like.
 
 use super::{Measured, Outcome};
-use crate::dataset::{Pair, true_pose};
+use crate::data::{Pair, true_pose};
 use crate::evaluate::Evaluation;
 use crate::metrics::Summary;
 use crate::report::{

@@ -1,8 +1,8 @@
 //! Measures a network on a published dataset, with its published metrics.
 
-use crate::dataset::ahead::Workers;
-use crate::dataset::samples::{Job, batches_ahead};
-use crate::dataset::{Samples, Shown};
+use crate::data::ahead::Workers;
+use crate::data::samples::{Job, batches_ahead};
+use crate::data::{Samples, Shown};
 use crate::metrics::ggcvt::GgcvtSummary;
 use crate::metrics::published::{Outcome, PublishedSummary};
 use crate::model::{CrossViewModel, Extent, ForwardOptions, GroundCamera, ModelError, NetworkKind};

@@ -135,7 +135,7 @@ impl GgcvtSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dataset::Shown;
+    use crate::data::Shown;
     use crate::loss::PoseTarget;
     use crate::model::GroundView;
 

@@ -8,7 +8,7 @@
 //! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023), evaluation.
 
 use super::{mean, quantile};
-use crate::dataset::Shown;
+use crate::data::Shown;
 use serde::{Deserialize, Serialize};
 
 /// Metres and degrees below which recall is counted.

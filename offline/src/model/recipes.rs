@@ -3,8 +3,8 @@
 
 use super::{CcvpeSpec, GgcvtSpec, ggcvt::Camera};
 use crate::adapt::{AdaptConfig, HeadingLabels};
-use crate::dataset::Augmentation;
-use crate::dataset::vigor::published_sigma_cells;
+use crate::data::Augmentation;
+use crate::data::vigor::published_sigma_cells;
 use crate::loss::LossConfig;
 use crate::train::{BatchNormKind, DecayKind, FitConfig};
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::city::gnss::MAX_OFFSET_M;
-use crate::dataset::pairs::{PairsDataset, Truth};
+use crate::data::pairs::{PairsDataset, Truth};
 use crossfix_calibration::{Geodetic, LocalFrame, PatchSpec, RgbImage};
 use crossfix_onboard::tiles::TileStore;
 use sha2::{Digest, Sha256};

@@ -5,7 +5,7 @@ mod ggcvt;
 
 use super::fit::{Order, fit_how};
 use super::*;
-use crate::dataset::samples::{Job, Samples, Seen, Shown};
+use crate::data::samples::{Job, Samples, Seen, Shown};
 use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};

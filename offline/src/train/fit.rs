@@ -2,9 +2,9 @@
 
 use super::recorded::{Done, News, Recorded, device_of};
 use super::{Checkpoint, FitConfig, Schedule, TrainError};
-use crate::dataset::ahead::{Ahead, Workers};
-use crate::dataset::samples::{Batch, BatchError, InMemory, batches_ahead};
-use crate::dataset::{Example, Samples};
+use crate::data::ahead::{Ahead, Workers};
+use crate::data::samples::{Batch, BatchError, InMemory, batches_ahead};
+use crate::data::{Example, Samples};
 use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;

@@ -5,7 +5,7 @@
 use super::fit::one_step;
 use super::recorded::Recorded;
 use super::{FitConfig, TrainError};
-use crate::dataset::samples::{Batch, Shown};
+use crate::data::samples::{Batch, Shown};
 use crate::loss::PoseTarget;
 use crate::model::{
     Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundView, Input, ModelError,

@@ -12,7 +12,7 @@ pub(crate) mod tests;
 pub use checkpoint::Checkpoint;
 pub use fit::{Fitted, fit, fit_samples};
 
-use crate::dataset::{Augmentation, DatasetError};
+use crate::data::{Augmentation, DatasetError};
 use crate::loss::LossConfig;
 use crate::model::{Extent, ModelError, ModelSpec};
 use crossfix_kernels::ops::BatchNormMode;

@@ -5,7 +5,7 @@
 //! finite changes nothing, nor do those enqueued after it; see [`Guard`].
 
 use super::FitConfig;
-use crate::dataset::samples::Batch;
+use crate::data::samples::Batch;
 use crate::loss::PoseTarget;
 use crate::model::{ModelError, Prepared, Recordable, Told};
 use crossfix_kernels::cuda::{Cuda, Step};

@@ -1,5 +1,5 @@
 use super::*;
-use crate::dataset::{Example, Pair};
+use crate::data::{Example, Pair};
 use crate::loss::PoseTarget;
 use crate::model::weights::{Arrays, arrays_of};
 use crate::model::{Ccvpe, GroundView, named, preset};

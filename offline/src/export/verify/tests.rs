@@ -1,6 +1,6 @@
 use super::super::{noise_input, student_card, with_camera, write_onnx};
 use super::*;
-use crate::dataset::pose::{left_bin, strip_spec, yaw_from_heading};
+use crate::data::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
 use crate::model::{Ccvpe, Ggcvt, GgcvtSpec, ggcvt, preset};
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};

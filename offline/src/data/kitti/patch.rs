@@ -1,7 +1,7 @@
 //! The aerial patch of a KITTI sample: the map turned to the heading, moved, turned again, cropped.
 
 use super::{METRES_PER_PIXEL, SHIFT_RANGE_M};
-use crate::dataset::resample::{Region, Shift, Turn, centre_crop, centre_start};
+use crate::data::resample::{Region, Shift, Turn, centre_crop, centre_start};
 use crossfix_calibration::RgbImage;
 
 /// Metres from the GNSS antenna, at the map's centre, to the camera: forward and to the right.

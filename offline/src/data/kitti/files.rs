@@ -1,6 +1,6 @@
 //! KITTI's text: list lines, the inertial unit's files, calibration.
 
-use crate::dataset::text::{lines, number};
+use crate::data::text::{lines, number};
 use std::path::Path;
 
 /// Size of the image that every camera matrix is scaled from, whatever the frame's own size.

@@ -1,11 +1,11 @@
 //! VIGOR's images as networks see them, with the published rolls, offsets and rounding.
 
 use super::{Vigor, VigorFolder, VigorSplit};
-use crate::dataset::planes::write_planes;
-use crate::dataset::problems::Problems;
-use crate::dataset::resample::round_half_even;
-use crate::dataset::samples::{Job, PairSource, Samples, Seen, Shown};
-use crate::dataset::{DatasetError, Pair, Pictures};
+use crate::data::planes::write_planes;
+use crate::data::problems::Problems;
+use crate::data::resample::round_half_even;
+use crate::data::samples::{Job, PairSource, Samples, Seen, Shown};
+use crate::data::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};
 use crossfix_calibration::{Geodetic, RgbImage};

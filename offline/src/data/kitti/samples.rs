@@ -2,11 +2,11 @@
 
 use super::patch::Placement;
 use super::{Kitti, KittiFolder, KittiSplit, METRES_PER_PIXEL};
-use crate::dataset::planes::write_planes;
-use crate::dataset::problems::Problems;
-use crate::dataset::samples::{Job, PairSource, Samples, Seen, Shown};
-use crate::dataset::vigor::{published_cell, unplaced_pair};
-use crate::dataset::{DatasetError, Pair, Pictures};
+use crate::data::planes::write_planes;
+use crate::data::problems::Problems;
+use crate::data::samples::{Job, PairSource, Samples, Seen, Shown};
+use crate::data::vigor::{published_cell, unplaced_pair};
+use crate::data::{DatasetError, Pair, Pictures};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;

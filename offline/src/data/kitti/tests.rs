@@ -1,7 +1,7 @@
 use super::*;
-use crate::dataset::golden::{Golden, numbers, seen};
-use crate::dataset::vigor::published_sigma_cells;
-use crate::dataset::{PairSource, Seen};
+use crate::data::golden::{Golden, numbers, seen};
+use crate::data::vigor::published_sigma_cells;
+use crate::data::{PairSource, Seen};
 use crate::loss::{gaussian, orientation_shares};
 use crate::model::{GroundView, ModelSpec, named};
 use serde_json::Value;
@@ -144,7 +144,7 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
 #[test]
 fn everything_that_is_wrong_is_said_at_once() {
     let golden = &Golden::all("kitti_expected_ccvpe")[0];
-    let copy = crate::dataset::vigor::copy_of(&golden.tree);
+    let copy = crate::data::vigor::copy_of(&golden.tree);
     let folder = KittiFolder::new(copy.path());
     let kitti = Kitti::open(&folder, KittiSplit::Test1).unwrap();
     std::fs::remove_file(kitti.map_path(0)).unwrap();
@@ -184,7 +184,7 @@ fn everything_that_is_wrong_is_said_at_once() {
 #[test]
 fn pictures_of_another_shape_are_listed() {
     let golden = &Golden::all("kitti_expected_ccvpe")[0];
-    let copy = crate::dataset::vigor::copy_of(&golden.tree);
+    let copy = crate::data::vigor::copy_of(&golden.tree);
     let kitti = Kitti::open(&KittiFolder::new(copy.path()), KittiSplit::Test2).unwrap();
     image::RgbImage::new(600, 500)
         .save(kitti.map_path(0))

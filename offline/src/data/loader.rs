@@ -151,7 +151,7 @@ mod tests {
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
-    use crate::dataset::{Truth, true_pose};
+    use crate::data::{Truth, true_pose};
     use crate::model::named;
     use crate::run::Interrupt;
     use crate::simulate::{Contents, PairsPlan, write_pairs};

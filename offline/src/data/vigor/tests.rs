@@ -1,8 +1,8 @@
 use super::split::{ggcvt_order, train_validation};
 use super::*;
-use crate::dataset::golden::{Golden, numbers, seen};
-use crate::dataset::numpy::shuffled;
-use crate::dataset::{PairSource, Samples, Seen};
+use crate::data::golden::{Golden, numbers, seen};
+use crate::data::numpy::shuffled;
+use crate::data::{PairSource, Samples, Seen};
 use crate::loss::{gaussian, level_target, max_pool, orientation_shares};
 use crate::metrics::published::Outcome;
 use crate::model::{GroundCamera, GroundView, ModelSpec, named};

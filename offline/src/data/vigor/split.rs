@@ -1,7 +1,7 @@
 //! Which panoramas are for what: the published splits, drawn with numpy's generator.
 
 use super::City;
-use crate::dataset::numpy::shuffled;
+use crate::data::numpy::shuffled;
 
 /// A published list of panoramas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! A line of a VIGOR label file: a panorama, and its place in four tiles.
 
-use crate::dataset::resample::round_half_even;
-use crate::dataset::text::{number, plain_name};
-use crate::dataset::vigor::TILE_PX;
+use crate::data::resample::round_half_even;
+use crate::data::text::{number, plain_name};
+use crate::data::vigor::TILE_PX;
 
 /// Place of a camera relative to a tile's centre, pixels of the 640-pixel tile, as the label files
 /// say it.
