@@ -8,7 +8,7 @@ mod profiles;
 
 pub(crate) use profiles::Profiles;
 
-use crate::model::{CcvpeSpec, ModelError, Prediction};
+use crate::model::{CcvpeSpec, Extent, ModelError, ModelSpec, Prediction};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,19 @@ impl Default for LossConfig {
             threshold: 0.01,
             sigma_m: 1.0,
             all_bins_at_first_level: true,
+        }
+    }
+}
+
+impl LossConfig {
+    /// How much of a network has to run for the terms whose weight is above 0.
+    pub fn extent(&self, spec: &ModelSpec) -> Extent {
+        if self.orientation > 0.0 {
+            Extent::Everything
+        } else if self.heatmap > 0.0 {
+            Extent::Location
+        } else {
+            Extent::Levels(self.levels.unwrap_or(spec.levels.len()))
         }
     }
 }

@@ -2,8 +2,8 @@
 //! tensor among the step's inputs, of the same shape every time.
 
 use super::{Ccvpe, CrossViewModel, Input, ModelError, NORMALISATION, ggcvt, normalise};
-use crate::loss::{LossTerms, PoseTarget, Profiles, loss_terms};
-use crate::train::FitConfig;
+use crate::loss::{LossConfig, LossTerms, PoseTarget, Profiles, loss_terms};
+use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Pixels, Result as KernelResult, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 
@@ -18,7 +18,7 @@ pub(crate) trait Recordable: CrossViewModel {
         &self,
         input: &Input,
         targets: &[PoseTarget],
-        config: &FitConfig,
+        loss: &LossConfig,
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError>;
 
@@ -32,7 +32,8 @@ pub(crate) trait Recordable: CrossViewModel {
         &mut self,
         tape: &mut Tape,
         prepared: &Prepared,
-        config: &FitConfig,
+        loss: &LossConfig,
+        batch_norm: BatchNormMode,
     ) -> Result<LossTerms, ModelError>;
 }
 
@@ -176,12 +177,12 @@ impl Recordable for Ccvpe {
         &self,
         input: &Input,
         targets: &[PoseTarget],
-        config: &FitConfig,
+        loss: &LossConfig,
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         input.check(self.spec())?;
         let given = self.given(input.len(), &input.ground_left_bin, drop_connect)?;
-        let profiles = Profiles::new(self.spec(), targets, &config.loss)?;
+        let profiles = Profiles::new(self.spec(), targets, loss)?;
         Ok(Prepared {
             images: [input.ground.clone(), input.aerial.clone()],
             augment: input.augment.clone(),
@@ -193,19 +194,19 @@ impl Recordable for Ccvpe {
         &mut self,
         tape: &mut Tape,
         prepared: &Prepared,
-        config: &FitConfig,
+        loss: &LossConfig,
+        batch_norm: BatchNormMode,
     ) -> Result<LossTerms, ModelError> {
         let Rest::Ccvpe { given, profiles } = &prepared.rest else {
             return Err(other_network());
         };
         let spec = self.spec().clone();
-        let batch_norm = config.batch_norm_mode();
         let augment = prepared.augment.as_ref();
         let wraps = !spec.ground_left_bin;
         let images = normalise(&prepared.images, augment, &NORMALISATION, wraps)?;
-        let extent = config.extent(self.describe());
+        let extent = loss.extent(self.describe());
         let prediction = self.pass(tape, &images, given, batch_norm, extent, None)?;
         let targets = profiles.targets()?;
-        loss_terms(tape, &spec, &prediction, &targets, &config.loss)
+        loss_terms(tape, &spec, &prediction, &targets, loss)
     }
 }

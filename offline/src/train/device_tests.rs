@@ -9,7 +9,7 @@ use crate::data::samples::{Job, Samples, Seen, Shown};
 use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
-use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, preset};
+use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, ModelSpec, preset};
 use crate::run::{Interrupt, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;

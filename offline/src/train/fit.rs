@@ -352,7 +352,7 @@ pub(super) fn one_step(
     let options = ForwardOptions {
         batch_norm: config.batch_norm_mode(),
         drop_connect: drop_connect.as_mut(),
-        extent: config.extent(model.describe()),
+        extent: config.loss.extent(model.describe()),
     };
     // A step that fails leaves the state before it: the running statistics are put back.
     let attempt = || -> Result<Done, ModelError> {

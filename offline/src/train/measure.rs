@@ -227,7 +227,7 @@ pub fn profile(
     }
     let model = recordable(model)?;
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
-    let prepared = model.prepare(&batch.input, &targets, config, None)?;
+    let prepared = model.prepare(&batch.input, &targets, &config.loss, None)?;
     let device = Device::Cuda(cuda.clone());
     let prepared = prepared.to(&device).map_err(ModelError::from)?;
     let coefficients = adam
@@ -237,7 +237,8 @@ pub fn profile(
     let ((), timed) = cuda.profile(|| -> Result<(), ModelError> {
         cuda.begin_part("forward and loss");
         let mut tape = Tape::training();
-        let terms = model.step_loss(&mut tape, &prepared, config)?;
+        let terms =
+            model.step_loss(&mut tape, &prepared, &config.loss, config.batch_norm_mode())?;
         cuda.begin_part("backward");
         let gradients = tape.backward(&terms.total)?;
         cuda.begin_part("Adam");

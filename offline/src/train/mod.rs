@@ -14,7 +14,7 @@ pub use fit::{Fitted, fit, fit_samples};
 
 use crate::data::{Augmentation, DatasetError};
 use crate::loss::LossConfig;
-use crate::model::{Extent, ModelError, ModelSpec};
+use crate::model::ModelError;
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::{Decay, LearningRate};
 use serde::{Deserialize, Serialize};
@@ -212,17 +212,6 @@ impl FitConfig {
                 momentum: self.batch_norm_momentum,
             },
             BatchNormKind::Frozen => BatchNormMode::Frozen,
-        }
-    }
-
-    /// How much of a network the loss needs; the rest is not computed.
-    pub fn extent(&self, spec: &ModelSpec) -> Extent {
-        if self.loss.orientation > 0.0 {
-            Extent::Everything
-        } else if self.loss.heatmap > 0.0 {
-            Extent::Location
-        } else {
-            Extent::Levels(self.loss.levels.unwrap_or(spec.levels.len()))
         }
     }
 

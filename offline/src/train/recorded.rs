@@ -105,7 +105,8 @@ impl Recorded {
             let prepared = prepared.like(&mut inputs.iter().cloned(), images);
             let coefficients = inputs.last().expect("the coefficients come last");
             let mut tape = Tape::training();
-            let terms = model.step_loss(&mut tape, &prepared, config)?;
+            let terms =
+                model.step_loss(&mut tape, &prepared, &config.loss, config.batch_norm_mode())?;
             let values = row(&terms)?;
             let gradients = tape.backward(&terms.total)?;
             let parameters = model.parameters_mut();
@@ -245,5 +246,5 @@ fn prepare(
     drop_connect: Option<&mut ChaCha8Rng>,
 ) -> Result<Prepared, ModelError> {
     let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
-    model.prepare(&batch.input, &targets, config, drop_connect)
+    model.prepare(&batch.input, &targets, &config.loss, drop_connect)
 }

@@ -8,7 +8,7 @@ use super::{Ggcvt, Given};
 use crate::loss::{LossConfig, LossTerms, PoseTarget};
 use crate::model::recordable::{self, Prepared, Recordable, Told};
 use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
-use crate::train::FitConfig;
+use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use rand::RngCore;
 use rand_chacha::ChaCha8Rng;
@@ -180,14 +180,14 @@ impl Recordable for Ggcvt {
         &self,
         input: &Input,
         targets: &[PoseTarget],
-        config: &FitConfig,
+        loss: &LossConfig,
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
         let rest = Rest {
             sight: self.sight([&shapes[0], &shapes[1]], &input.views, seed)?,
-            profiles: self.profiles(targets, &config.loss)?,
+            profiles: self.profiles(targets, loss)?,
         };
         Ok(Prepared {
             images: [input.ground.clone(), input.aerial.clone()],
@@ -200,7 +200,8 @@ impl Recordable for Ggcvt {
         &mut self,
         tape: &mut Tape,
         prepared: &Prepared,
-        config: &FitConfig,
+        loss: &LossConfig,
+        _batch_norm: BatchNormMode,
     ) -> Result<LossTerms, ModelError> {
         let recordable::Rest::Ggcvt(rest) = &prepared.rest else {
             return Err(recordable::other_network());
@@ -213,12 +214,12 @@ impl Recordable for Ggcvt {
             aerial,
             sight: rest.sight.clone(),
         };
-        let levels = match config.extent(self.describe()) {
+        let levels = match loss.extent(self.describe()) {
             Extent::Levels(levels) => Some(levels),
             Extent::Location | Extent::Everything => None,
         };
         let prediction = self.scores(tape, &given, levels)?;
         let targets = rest.profiles.targets()?;
-        self.loss_terms(tape, &prediction, &targets, &config.loss)
+        self.loss_terms(tape, &prediction, &targets, loss)
     }
 }
