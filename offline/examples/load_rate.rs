@@ -12,13 +12,13 @@
 //! change. With a folder CACHE it is the rate of a VIGOR tree's later epochs, as `--cache` has them.
 
 use cpu_time::ProcessTime;
-use crossfix_offline::adapt::oracle::supervised_examples;
 use crossfix_offline::data::ahead::Workers;
 use crossfix_offline::data::cache::Pictures;
 use crossfix_offline::data::samples::{InMemory, batches_ahead};
 use crossfix_offline::data::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
 use crossfix_offline::data::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
 use crossfix_offline::model::{ModelSpec, named, preset};
+use crossfix_offline::recipe::oracle::supervised_examples;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;

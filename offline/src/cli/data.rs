@@ -7,7 +7,6 @@ use crate::predict::predict;
 use crate::run::{Pace, sha256_file};
 use anyhow::Context;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -62,16 +61,6 @@ pub fn measure(
         evaluation: evaluate(&pairs, &predictions, &truth),
         pace: Pace::new(device, prepare_seconds, pairs.len(), seconds),
     })
-}
-
-/// Settings from a TOML file, or the given ones without a file.
-pub fn settings<T: DeserializeOwned>(path: Option<&Path>, otherwise: T) -> anyhow::Result<T> {
-    let Some(path) = path else {
-        return Ok(otherwise);
-    };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a settings file", path.display()))
 }
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.

@@ -3,9 +3,10 @@
 use super::data;
 use super::device::DeviceArgs;
 use super::published::PublishedArgs;
-use crate::adapt::oracle::supervised_examples;
+use super::settings;
 use crate::data::Truth;
 use crate::model::{CrossViewModel, named, names, weights};
+use crate::recipe::{defaults, oracle::supervised_examples};
 use crate::run::{Interrupt, Pace, RunFolder, producer};
 use crate::train::{FitConfig, fit, fit_samples};
 use anyhow::{Context, bail};
@@ -33,9 +34,12 @@ pub struct TrainArgs {
     /// Weights to begin with; their network wins over --preset.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// Settings (TOML); the options below win.
+    /// TOML file whose values win over the network's settings.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// One setting, such as `loss.orientation=0.5`; wins over --config. May be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    changes: Vec<String>,
     /// Passes over the pairs.
     #[arg(long)]
     epochs: Option<f64>,
@@ -82,7 +86,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     };
     model.parameters_mut().move_to(&args.device.open()?)?;
     let spec = model.describe().clone();
-    let mut config = data::settings(args.config.as_deref(), model.supervised())?;
+    let mut config = settings::resolve(
+        &defaults::supervised(&spec),
+        args.config.as_deref(),
+        &args.changes,
+    )?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.steps = args.steps.or(config.steps);
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);

@@ -146,14 +146,14 @@ fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapt::{AdaptConfig, adapt};
     use crate::city::detail::Detail;
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::data::{Truth, true_pose};
     use crate::model::named;
-    use crate::run::Interrupt;
+    use crate::recipe::{adapt, defaults};
+    use crate::run::{Interrupt, RunContext};
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
     fn simulated(pairs: usize, camera: CameraKind) -> tempfile::TempDir {
@@ -257,22 +257,17 @@ mod tests {
         let teacher = named("compact").unwrap().build(1).unwrap();
         let preparation = Preparation::default();
         let pairs = prepare(&dataset, teacher.describe(), &preparation).unwrap();
-        let config = AdaptConfig {
-            batch: 2,
-            epochs: 1.0,
-            ..AdaptConfig::default()
-        };
+        let mut recipe = defaults::paper(teacher.describe());
+        recipe.fit.batch = 2;
+        recipe.fit.epochs = 1.0;
         let interrupt = Interrupt::default();
-        let adapted = adapt(
-            teacher.as_ref(),
-            &pairs,
-            &config,
-            1,
-            None,
-            false,
-            &interrupt,
-        )
-        .unwrap();
+        let run = RunContext {
+            seed: 1,
+            folder: None,
+            resume: false,
+            interrupt: &interrupt,
+        };
+        let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
         assert_eq!(adapted.labels.len(), 4);
     }
 

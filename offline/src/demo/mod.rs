@@ -8,7 +8,6 @@ mod area;
 mod drive;
 mod page;
 
-use crate::adapt::{AdaptConfig, Adapted, adapt, oracle};
 use crate::cli::device::DeviceArgs;
 use crate::data::pose::cell_from_offset;
 use crate::data::{Pair, Truth, plain_batch, true_pose};
@@ -17,7 +16,8 @@ use crate::export::{self, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::predict::{PairPrediction, predict};
-use crate::run::{Interrupt, RunFolder, producer};
+use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
+use crate::run::{Interrupt, RunContext, RunFolder, producer};
 use anyhow::{Context, ensure};
 use area::Areas;
 use clap::Args;
@@ -70,7 +70,7 @@ struct Outcome {
     upper_bound: Measured,
     label_errors_m: Vec<f64>,
     adapted: Adapted,
-    adapt: AdaptConfig,
+    recipe: Recipe,
     temperature: f64,
     export_error: f64,
     drives: Drives,
@@ -112,40 +112,38 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth)?;
 
     say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
-    let config = teacher.paper();
-    let mut adapted = adapt(
-        teacher.as_ref(),
-        &areas.adapt,
-        &config,
-        args.seed,
-        Some(&folder),
-        false,
-        &interrupt,
-    )?;
+    let recipe = defaults::paper(teacher.describe());
+    let context = RunContext {
+        seed: args.seed,
+        folder: Some(&folder),
+        resume: false,
+        interrupt: &interrupt,
+    };
+    let mut adapted = adapt(teacher.as_ref(), &areas.adapt, &recipe, &context)?;
     say("fine-tuning on true positions, for the upper bound");
     let adapt_truth = Truth::open(&areas.adapt_folder)?;
-    let (mut fine_tuned, _) = oracle::fine_tune(
+    let upper_bound = defaults::oracle(teacher.describe());
+    let mut upper_bound = oracle::adapt(
         teacher.as_ref(),
         &areas.adapt,
         &adapt_truth,
-        &config,
-        args.seed,
-        Some(&folder),
-        false,
-        &interrupt,
+        &upper_bound,
+        &context,
     )?;
 
     say("evaluating where nothing was trained");
-    let auxiliary = measure(adapted.auxiliary.as_mut(), &areas.test, &areas.test_truth)?;
+    let auxiliary = adapted.auxiliary.as_mut();
+    let auxiliary = auxiliary.context("the recipe `paper` trains an auxiliary student")?;
+    let auxiliary = measure(auxiliary.model.as_mut(), &areas.test, &areas.test_truth)?;
     let student = measure(adapted.student.as_mut(), &areas.test, &areas.test_truth)?;
-    let upper_bound = measure(fine_tuned.as_mut(), &areas.test, &areas.test_truth)?;
+    let upper_bound = measure(upper_bound.student.as_mut(), &areas.test, &areas.test_truth)?;
 
     say("exporting to ONNX and comparing tract with the training engine");
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
         "recipe": "paper",
-        "settings": config,
+        "settings": recipe,
         "teacher": header.provenance,
         "licence": "MIT OR Apache-2.0",
     });
@@ -167,7 +165,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         student,
         upper_bound,
         adapted,
-        adapt: config,
+        recipe,
         temperature,
         export_error,
         drives,
@@ -266,8 +264,8 @@ fn label_errors(pairs: &[Pair], adapted: &Adapted, truth: &Truth) -> Vec<f64> {
 
 impl Outcome {
     fn label_error_m(&self, kept: bool) -> f64 {
-        let errors = self.label_errors_m.iter().zip(&self.adapted.filtered.kept);
-        let errors = errors.filter(|(error, is_kept)| **is_kept == kept && error.is_finite());
+        let errors = self.label_errors_m.iter().zip(&self.adapted.labels);
+        let errors = errors.filter(|(error, label)| label.is_kept() == kept && error.is_finite());
         mean(&errors.map(|(error, _)| *error).collect::<Vec<f64>>())
     }
 
@@ -299,7 +297,7 @@ impl Outcome {
             "paper": {
                 "auxiliary": model(&self.auxiliary.evaluation),
                 "student": model(&self.student.evaluation),
-                "kept_fraction": self.adapted.filtered.kept_fraction(),
+                "kept_fraction": self.adapted.kept_fraction(),
                 "label_error_kept_m": self.label_error_m(true),
                 "label_error_dropped_m": self.label_error_m(false),
             },
@@ -348,7 +346,7 @@ impl Outcome {
                 self.student.evaluation.unmasked.mean_m
             ),
             change(target.masked.mean_m, self.student.evaluation.masked.mean_m),
-            self.adapted.filtered.kept_fraction() * 100.0,
+            self.adapted.kept_fraction() * 100.0,
             self.label_error_m(true),
             self.label_error_m(false),
         );

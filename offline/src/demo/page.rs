@@ -11,6 +11,7 @@ use crate::report::{
     select_pairs,
 };
 use crate::run::RunFolder;
+use crate::train::Fitted;
 use anyhow::Context;
 use crossfix_calibration::{Geodetic, Heatmap, LocalFrame, PatchSpec};
 use crossfix_onboard::tiles::TileStore;
@@ -60,14 +61,11 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             })
             .collect()
     };
-    let labels = outcome
-        .label_errors_m
-        .iter()
-        .zip(&outcome.adapted.filtered.kept);
+    let labels = outcome.label_errors_m.iter().zip(&outcome.adapted.labels);
     let labels = |kept: bool| -> Vec<f64> {
         labels
             .clone()
-            .filter(|(_, is_kept)| **is_kept == kept)
+            .filter(|(_, label)| label.is_kept() == kept)
             .map(|(error, _)| *error)
             .collect()
     };
@@ -114,11 +112,8 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             kept_errors_m: labels(true),
             dropped_errors_m: labels(false),
         }),
-        training: outcome
-            .adapted
-            .fits
-            .iter()
-            .zip([("auxiliary student", Role::Auxiliary), ("student", Role::Student)])
+        training: trainings(outcome)
+            .into_iter()
             .map(|(fitted, (name, role))| TrainingCurve {
                 name: name.into(),
                 role,
@@ -130,8 +125,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
         provenance: vec![
             provenance("program", format!("crossfix {}", env!("CARGO_PKG_VERSION"))),
             provenance("seed", outcome.seed.to_string()),
-            provenance("recipe", format!("paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
-                outcome.adapt.levels, outcome.adapt.keep * 100.0, outcome.adapt.epochs, outcome.adapt.learning_rate)),
+            provenance("recipe", recipe_line(outcome)),
             provenance("adaptation pairs", outcome.areas.adapt.len().to_string()),
             provenance("test pairs", outcome.areas.test.len().to_string()),
             provenance("imagery", "simulated".into()),
@@ -347,4 +341,25 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
         ],
         colour_limit_m: Some(15.0),
     })
+}
+
+/// The trainings of the recipe: what its curves are called, their colour, how they went.
+fn trainings(outcome: &Outcome) -> Vec<(&Fitted, (&'static str, Role))> {
+    let auxiliary = outcome.adapted.auxiliary.as_ref();
+    let auxiliary =
+        auxiliary.map(|auxiliary| (&auxiliary.fit, ("auxiliary student", Role::Auxiliary)));
+    let student = (&outcome.adapted.fit, ("student", Role::Student));
+    auxiliary.into_iter().chain([student]).collect()
+}
+
+/// The recipe's main settings.
+fn recipe_line(outcome: &Outcome) -> String {
+    let fit = &outcome.recipe.fit;
+    format!(
+        "paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
+        fit.loss.levels.unwrap_or(0),
+        outcome.adapted.kept_fraction() * 100.0,
+        fit.epochs,
+        fit.learning_rate
+    )
 }

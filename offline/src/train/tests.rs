@@ -116,7 +116,7 @@ fn a_network_that_correlates_learns_one_batch_by_heart() {
         batch: 4,
         steps: Some(60),
         augmentation: Augmentation::none(),
-        ..model.supervised()
+        ..crate::recipe::defaults::supervised(model.describe())
     };
     let interrupt = Interrupt::default();
     let examples = examples(&pairs);
