@@ -43,12 +43,13 @@ fn error_curve(area: &ErrorCurves, clip: &str) -> String {
         .iter()
         .filter(|m| !m.errors_m.is_empty())
         .collect();
-    let all: Vec<f64> = models
+    // Nine tenths of the worst model: what lies beyond is said in the legend, and does not take
+    // the width from where models differ.
+    let p90 = models
         .iter()
-        .flat_map(|m| m.errors_m.iter().copied())
-        .collect();
-    let p98 = quantile(&sorted(&all), 0.98).unwrap_or(20.0);
-    let automatic = p98.ceil().clamp(2.0, 20.0);
+        .filter_map(|m| quantile(&sorted(&m.errors_m), 0.9))
+        .fold(0.0, f64::max);
+    let automatic = p90.ceil().clamp(2.0, 20.0);
     let maximum = area
         .maximum_m
         .filter(|m| m.is_finite() && *m > 0.0)
@@ -108,17 +109,19 @@ fn error_curve(area: &ErrorCurves, clip: &str) -> String {
     figure(&area.caption, &(legend(&entries) + &svg))
 }
 
-/// Loss and validation error against epochs.
+/// Loss against steps, and validation error.
 pub fn training(page: &mut Page, curves: &[TrainingCurve]) {
     type Values = fn(&TrainingCurve) -> &[f64];
-    let kinds: [(&str, &str, Values); 2] = [
-        ("Training loss", "mean loss", |curve| &curve.loss),
-        ("Validation error", "mean position error, m", |curve| {
-            &curve.validation_error_m
-        }),
+    let kinds: [(&str, [&str; 2], Values); 2] = [
+        ("Training loss", ["step", "loss"], |curve| &curve.loss),
+        (
+            "Validation error",
+            ["measurement", "mean position error, m"],
+            |curve| &curve.validation_error_m,
+        ),
     ];
     let mut body = String::new();
-    for (caption, label, values) in kinds {
+    for (caption, [along, label], values) in kinds {
         let shown: Vec<_> = curves
             .iter()
             .filter(|curve| !values(curve).is_empty())
@@ -132,16 +135,16 @@ pub fn training(page: &mut Page, curves: &[TrainingCurve]) {
         let (Some(&low), Some(&high)) = (all.first(), all.last()) else {
             continue;
         };
-        let epochs = shown
+        let count = shown
             .iter()
             .map(|curve| values(curve).len())
             .max()
             .unwrap_or(1);
         let floor = if low >= 0.0 { 0.0 } else { low };
         let mut plot = Plot::new(
-            (1.0, epochs.max(2) as f64),
+            (1.0, count.max(2) as f64),
             (floor, high * 1.05),
-            ("epoch", label),
+            (along, label),
         );
         let mut entries = Vec::new();
         for curve in shown {
@@ -149,7 +152,7 @@ pub fn training(page: &mut Page, curves: &[TrainingCurve]) {
             let points = values(curve).iter().enumerate();
             plot.line(
                 class,
-                points.map(|(epoch, value)| ((epoch + 1) as f64, *value)),
+                points.map(|(index, value)| ((index + 1) as f64, *value)),
             );
             let last = values(curve).last().copied().unwrap_or(f64::NAN);
             if let [only] = values(curve) {

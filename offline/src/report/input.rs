@@ -29,7 +29,7 @@ pub struct ReportInput {
     pub coverage: Option<Coverage>,
     /// Errors of kept and dropped pseudo ground truth.
     pub label_quality: Option<LabelQuality>,
-    /// Loss and validation error per epoch, one entry per trained model.
+    /// Loss and validation error, one entry per trained model.
     pub training: Vec<TrainingCurve>,
     /// Any further tables (drive, export parity, timing).
     pub tables: Vec<Table>,
@@ -189,9 +189,9 @@ pub struct TrainingCurve {
     pub name: String,
     /// Colour and line style.
     pub role: Role,
-    /// Mean training loss of each epoch, from epoch 1.
+    /// Training loss of each step, from step 1.
     pub loss: Vec<f64>,
-    /// Mean position error on the validation area after each epoch, from epoch 1.
+    /// Mean position error on the validation area at even distances over the training.
     pub validation_error_m: Vec<f64>,
 }
 
@@ -492,8 +492,8 @@ pub(super) fn eigen([[ee, en], [ne, nn]]: [[f64; 2]; 2]) -> Option<(f64, f64, f6
 /// Chooses which samples to show: the best gains, the typical, and the worst regressions, about a
 /// third of `count` each, no sample twice.
 ///
-/// `errors_m` is (teacher, student) per sample. "Typical" are those nearest to the median change,
-/// so the choice cannot be flattered. Cards stand three in a row: a `count` of 9 or 18 leaves no
+/// `errors_m` is (teacher, student) per sample. "Typical" are taken at even distances from the fifth
+/// of the samples around the median change, so the choice cannot be flattered. Cards stand three in a row: a `count` of 9 or 18 leaves no
 /// gaps. Returns indices with their groups, in the order to show.
 pub fn select_pairs(errors_m: &[(f64, f64)], count: usize) -> Vec<(usize, PairGroup)> {
     let mut by_change: Vec<(usize, f64)> = errors_m
@@ -506,11 +506,17 @@ pub fn select_pairs(errors_m: &[(f64, f64)], count: usize) -> Vec<(usize, PairGr
     let total = by_change.len();
     let side = count.min(total) / 3;
     let typical = count.min(total) - 2 * side;
-    let middle_start = (total - typical) / 2;
+    // The fifth of the samples around the median change, in the order they were recorded: taken
+    // at even distances, they are of different drives instead of neighbouring frames.
+    let half = (total / 10).max(typical.div_ceil(2));
+    let middle = (total / 2).saturating_sub(half).max(side)..(total / 2 + half).min(total - side);
+    let mut middle: Vec<usize> = by_change[middle].iter().map(|(index, _)| *index).collect();
+    middle.sort_unstable();
+    let typical = typical.min(middle.len());
+    let middle = (0..typical).map(|i| middle[(2 * i + 1) * middle.len() / (2 * typical)]);
     let best = by_change[..side].iter().map(|p| (p.0, PairGroup::BestGain));
-    let middle = by_change[middle_start..middle_start + typical].iter();
     let worst = by_change[total - side..].iter().rev();
-    best.chain(middle.map(|p| (p.0, PairGroup::Typical)))
+    best.chain(middle.map(|index| (index, PairGroup::Typical)))
         .chain(worst.map(|p| (p.0, PairGroup::WorstRegression)))
         .collect()
 }
@@ -555,11 +561,27 @@ mod tests {
     }
 
     #[test]
+    fn typical_pairs_are_no_neighbouring_frames_where_most_changes_are_equal() {
+        let mut errors = vec![(1.0, 1.0); 300];
+        (0..10).for_each(|i| errors[i] = (1.0, f64::from(i as u32)));
+        let chosen = select_pairs(&errors, 9);
+        let typical: Vec<usize> = chosen
+            .iter()
+            .filter(|(_, group)| *group == PairGroup::Typical)
+            .map(|(index, _)| *index)
+            .collect();
+        assert!(
+            typical.windows(2).all(|pair| pair[1] - pair[0] >= 15),
+            "{typical:?}"
+        );
+    }
+
+    #[test]
     fn selection_is_best_typical_worst_without_repeats() {
         let errors: Vec<_> = (0..90).map(|i| (45.0, f64::from(i))).collect();
         let chosen = select_pairs(&errors, 9);
         let indices: Vec<_> = chosen.iter().map(|c| c.0).collect();
-        assert_eq!(indices, [0, 1, 2, 43, 44, 45, 89, 88, 87]);
+        assert_eq!(indices, [0, 1, 2, 39, 45, 51, 89, 88, 87]);
         for count in 0..7 {
             let mut few: Vec<_> = select_pairs(&errors[..4], count);
             assert_eq!(few.len(), count.min(4));

@@ -259,9 +259,9 @@ impl Plot {
         for tick in ticks(self.y, 5) {
             let y = at(self.place_y(tick));
             let text = if self.percent_y {
-                format!("{} %", number_of_tick(100.0 * tick))
+                format!("{} %", round_number(100.0 * tick))
             } else {
-                number_of_tick(tick)
+                round_number(tick)
             };
             axes.push_str(&format!(
                 "<path class=\"grid\" d=\"M{LEFT} {y}H{}\"/><text class=\"tick\" x=\"{}\" y=\"{y}\" dy=\".35em\" text-anchor=\"end\">{text}</text>",
@@ -274,7 +274,7 @@ impl Plot {
             axes.push_str(&format!(
                 "<path class=\"notch\" d=\"M{x} {bottom}v5\"/><text class=\"tick\" x=\"{x}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                 bottom + 18.0,
-                number_of_tick(tick)
+                round_number(tick)
             ));
         }
         axes.push_str(&format!(
@@ -323,7 +323,8 @@ pub fn ticks((low, high): (f64, f64), count: usize) -> Vec<f64> {
         .collect()
 }
 
-fn number_of_tick(value: f64) -> String {
+/// A number that is round already, such as a tick, without zeros behind the decimal point.
+pub fn round_number(value: f64) -> String {
     let rounded = (value * 1e6).round() / 1e6;
     format!("{}", rounded + 0.0).replace('-', "−")
 }

@@ -51,17 +51,18 @@ fn summary_table(table: &SummaryTable) -> String {
             escape(&row.metric)
         );
         for column in 0..table.models.len() {
-            html += &summary_cell(row, column);
+            html += &summary_cell(row, column, &table.models[column].0);
         }
         html += "</tr>";
     }
     html + "</tbody></table></div>"
 }
 
-fn summary_cell(row: &SummaryRow, column: usize) -> String {
+fn summary_cell(row: &SummaryRow, column: usize, model: &str) -> String {
+    let model = escape(model);
     let value = row.values.get(column).copied().flatten();
     let Some(value) = value.filter(|value| value.is_finite()) else {
-        return "<td class=\"number none\">–</td>".to_owned();
+        return format!("<td class=\"number none\" data-model=\"{model}\">–</td>");
     };
     let first = row.values.first().copied().flatten();
     let change = match first {
@@ -80,7 +81,10 @@ fn summary_cell(row: &SummaryRow, column: usize) -> String {
         }
         _ => String::new(),
     };
-    format!("<td class=\"number\">{}{change}</td>", number(value))
+    format!(
+        "<td class=\"number\" data-model=\"{model}\">{}{change}</td>",
+        number(value)
+    )
 }
 
 /// Plain tables.

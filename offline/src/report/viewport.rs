@@ -2,7 +2,7 @@
 
 use super::html::Page;
 use super::input::MapPicture;
-use super::svg::{at, number};
+use super::svg::{at, round_number};
 
 /// Width of every map in SVG units.
 const WIDTH: f64 = 1000.0;
@@ -90,7 +90,7 @@ impl Viewport {
             "<g class=\"scalebar\"><path class=\"halo\" d=\"M20 {y:.1}h{units:.1}\"/><path d=\"M20 {y:.1}h{units:.1}\"/>\
              <text x=\"20\" y=\"{:.1}\">{} m, north up</text></g>",
             y - 9.0,
-            number(length).trim_end_matches('0').trim_end_matches('.'),
+            round_number(length),
         )
     }
 }
@@ -106,6 +106,20 @@ mod tests {
         let (x1, y1) = view.place([100.0, 50.0]);
         assert!(x1 > x0 && y1 < y0);
         assert!(x0 > 0.0 && x1 < WIDTH && y1 > 0.0 && y0 < view.height);
+    }
+
+    #[test]
+    fn the_scale_bar_says_the_metres_that_it_is_long() {
+        for (span, label) in [
+            (8.0, ">10 m,"),
+            (80.0, ">20 m,"),
+            (400.0, ">100 m,"),
+            (4e3, ">1000 m,"),
+        ] {
+            let view = Viewport::around([[0.0, 0.0], [span, 0.0]].into_iter()).unwrap();
+            let bar = view.scale_bar();
+            assert!(bar.contains(label), "{span}: {bar}");
+        }
     }
 
     #[test]
