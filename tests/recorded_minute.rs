@@ -74,7 +74,7 @@ fn wheel_speed_and_gyro_make_the_real_minute_better_than_the_fixes_alone() -> Re
             forward_speed_mps: row[1],
             // The gyro's axes are forward, right, down; ours counts from above.
             yaw_rate_rps: -rates[3],
-            heading: None,
+            yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,
         }));

@@ -7,6 +7,7 @@
 //!
 //! The modules in the order data flows through them:
 //!
+//! - [`angle`]: yaw inside, heading at the edges.
 //! - [`geodesy`]: WGS 84, ECEF, local ENU frames and Web Mercator, each a type of its own.
 //! - [`georeference`]: map tiles to the north-up aerial patch a network eats, and its pixels to metres.
 //! - [`camera`]: equirectangular and pinhole cameras, and the remap to the network's ground strip.
@@ -54,6 +55,7 @@
 //! # }
 //! ```
 
+pub mod angle;
 pub mod belief;
 pub mod camera;
 mod error;
@@ -64,6 +66,7 @@ pub mod image;
 mod mosaic;
 pub mod uncertainty;
 
+pub use angle::{Heading, LineHeading, Yaw};
 pub use belief::{BeliefEstimate, Evidence, GridBelief, Step, smooth};
 pub use camera::{
     Camera, CameraModel, Equirectangular, Mount, Pinhole, PlumbBob, StripRemap, StripSpec,

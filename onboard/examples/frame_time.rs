@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use cpu_time::ThreadTime;
 use crossfix_calibration::{Camera, PatchKey, PatchSpec, StripRemap};
-use crossfix_onboard::event::{CameraFrame, CrossViewFix, wrap_rad};
+use crossfix_onboard::event::{CameraFrame, CrossViewFix};
 use crossfix_onboard::fusion::{Fusion, FusionConfig};
 use crossfix_onboard::image_decode::decode_rgb;
 use crossfix_onboard::log::{LogReader, Message};
@@ -146,8 +146,8 @@ impl Drive {
         times.add(0, start);
 
         let start = Start::now();
-        let direction = card.ground.strip_spec(pose.yaw_rad);
-        let remap = StripRemap::new(camera, &direction, pose.yaw_rad)?;
+        let direction = card.ground.strip_spec(pose.yaw.radians());
+        let remap = StripRemap::new(camera, &direction, pose.yaw.radians())?;
         times.add(1, start);
         let start = Start::now();
         let strip = remap.apply(&picture)?;
@@ -181,10 +181,10 @@ impl Drive {
             time_ns: frame.time_ns,
             centre: georeference.centre(),
             heatmap: found.heatmap,
-            yaw_rad: found
+            yaw: found
                 .yaw_residual_rad
                 .filter(|_| sigma_rad > 0.0)
-                .map(|residual| wrap_rad(pose.yaw_rad + residual)),
+                .map(|residual| pose.yaw.turned(residual)),
             yaw_sigma_rad: sigma_rad,
         };
         self.fusion.on_visual(&fix)?;

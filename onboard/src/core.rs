@@ -6,7 +6,7 @@
 
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 
-use crate::event::{CameraFrame, CrossViewFix, Estimate, Event, wrap_rad};
+use crate::event::{CameraFrame, CrossViewFix, Estimate, Event};
 use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::{GroundStrip, MatchTimings, Matcher};
@@ -288,8 +288,8 @@ impl Core {
         let config = self.fusion.config();
         let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
             .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
-        let direction = matcher.card().ground.strip_spec(pose.yaw_rad);
-        let strip = StripRemap::new(camera, &direction, pose.yaw_rad)
+        let direction = matcher.card().ground.strip_spec(pose.yaw.radians());
+        let strip = StripRemap::new(camera, &direction, pose.yaw.radians())
             .and_then(|remap| remap.apply(&picture))
             .map_err(|e| e.to_string())?;
         let spec = PatchSpec {
@@ -315,10 +315,10 @@ impl Core {
             time_ns: frame.time_ns,
             centre: georeference.centre(),
             heatmap: result.heatmap,
-            yaw_rad: result
+            yaw: result
                 .yaw_residual_rad
                 .filter(|_| sigma_rad > 0.0)
-                .map(|residual| wrap_rad(pose.yaw_rad + residual)),
+                .map(|residual| pose.yaw.turned(residual)),
             yaw_sigma_rad: sigma_rad,
         })
     }

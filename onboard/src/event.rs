@@ -1,12 +1,12 @@
 //! The whole vocabulary of the daemon: what sources say, what the core answers.
 //!
-//! Angles inside are yaw in radians counter-clockwise from east; degrees clockwise from north appear
-//! only where a receiver's own words are kept (`track_deg`). Times are UTC nanoseconds of the moment
+//! Directions inside are [`Yaw`]; degrees clockwise from north appear only where a receiver's own
+//! figure is kept (`track_deg`). Times are UTC nanoseconds of the moment
 //! the thing was true, never of its arrival.
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Geodetic, Heatmap};
+use crossfix_calibration::{Geodetic, Heading, Heatmap, Yaw};
 use serde::{Deserialize, Serialize};
 
 /// Something a source saw.
@@ -111,53 +111,31 @@ pub struct OdometrySample {
     pub forward_speed_mps: f64,
     /// Yaw rate, rad/s counter-clockwise.
     pub yaw_rate_rps: f64,
-    /// Absolute heading, where an INS, compass or the GNSS course gives one.
-    pub heading: Option<Heading>,
+    /// Absolute yaw, where an INS, a compass or the GNSS course gives one.
+    pub yaw: Option<YawMeasurement>,
     /// 1-sigma error of the speed, m/s.
     pub speed_sigma_mps: f64,
     /// 1-sigma error of the yaw rate, rad/s.
     pub yaw_rate_sigma_rps: f64,
 }
 
-/// Which way the vehicle points.
+/// A measured yaw and its error.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Heading {
-    /// Radians counter-clockwise from east.
-    pub yaw_rad: f64,
+pub struct YawMeasurement {
+    /// Which way the vehicle points.
+    pub yaw: Yaw,
     /// 1-sigma error, radians.
     pub sigma_rad: f64,
 }
 
-impl Heading {
+impl YawMeasurement {
     /// From degrees clockwise from true north, as receivers and logs write it.
-    pub fn from_degrees(heading_deg: f64, sigma_deg: f64) -> Self {
+    pub fn from_heading_deg(heading_deg: f64, sigma_deg: f64) -> Self {
         Self {
-            yaw_rad: yaw_rad_from_heading_deg(heading_deg),
+            yaw: Heading::from_degrees(heading_deg).yaw(),
             sigma_rad: sigma_deg.to_radians(),
         }
     }
-}
-
-/// Yaw in (-π, π] from a heading in degrees clockwise from true north.
-pub fn yaw_rad_from_heading_deg(heading_deg: f64) -> f64 {
-    wrap_rad(std::f64::consts::FRAC_PI_2 - heading_deg.to_radians())
-}
-
-/// Heading in [0, 360) degrees clockwise from true north, from a yaw.
-pub fn heading_deg_from_yaw_rad(yaw_rad: f64) -> f64 {
-    let heading_deg = (90.0 - yaw_rad.to_degrees()).rem_euclid(360.0);
-    if heading_deg >= 360.0 {
-        0.0
-    } else {
-        heading_deg
-    }
-}
-
-/// The same angle in (-π, π].
-pub fn wrap_rad(angle_rad: f64) -> f64 {
-    use std::f64::consts::{PI, TAU};
-    let wrapped = (angle_rad + PI).rem_euclid(TAU) - PI;
-    if wrapped <= -PI { PI } else { wrapped }
 }
 
 /// What one frame and one aerial patch say together.
@@ -170,8 +148,8 @@ pub struct CrossViewFix {
     /// Probability over the patch.
     pub heatmap: Heatmap,
     /// Yaw of the vehicle, where the network gave one.
-    pub yaw_rad: Option<f64>,
-    /// 1-sigma error of `yaw_rad`, radians.
+    pub yaw: Option<Yaw>,
+    /// 1-sigma error of `yaw`, radians.
     pub yaw_sigma_rad: f64,
 }
 
@@ -222,8 +200,8 @@ pub struct Estimate {
     pub covariance_m2: [[f64; 2]; 2],
     /// Height above the ellipsoid, metres.
     pub height_m: f64,
-    /// Yaw, radians counter-clockwise from east.
-    pub yaw_rad: f64,
+    /// Which way the vehicle points.
+    pub yaw: Yaw,
     /// 1-sigma error of the yaw, radians.
     pub yaw_sigma_rad: f64,
     /// Forward speed, m/s.
@@ -242,19 +220,14 @@ pub struct Estimate {
     pub reason: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headings_and_yaws_are_the_same_direction() {
-        for (heading_deg, yaw_deg) in [(0.0, 90.0), (90.0, 0.0), (180.0, -90.0), (270.0, 180.0)] {
-            let yaw_rad = yaw_rad_from_heading_deg(heading_deg);
-            assert!(
-                (yaw_rad.to_degrees() - yaw_deg).abs() < 1e-9,
-                "{heading_deg}"
-            );
-            assert!((heading_deg_from_yaw_rad(yaw_rad) - heading_deg).abs() < 1e-9);
+impl Estimate {
+    /// Which way the vehicle moves: where it points, or the opposite when it reverses.
+    pub fn course(&self) -> Heading {
+        let heading = self.yaw.heading();
+        if self.speed_mps < 0.0 {
+            heading.reversed()
+        } else {
+            heading
         }
     }
 }

@@ -35,7 +35,7 @@ fn record(path: &Path) {
             time_ns,
             forward_speed_mps: 10.0,
             yaw_rate_rps: 0.0,
-            heading: None,
+            yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,
         })

@@ -1,10 +1,11 @@
 //! The remap that makes a ground strip from a camera's picture and the vehicle's yaw.
 
-use std::f64::consts::{PI, TAU};
+use std::f64::consts::TAU;
 
 use nalgebra::Vector3;
 
 use super::{Camera, Equirectangular, StripSpec};
+use crate::angle::azimuth_rad_from_yaw_rad;
 use crate::{Error, Result, RgbImage};
 
 /// Four neighbours in the (reduced) picture and the share of the right and lower ones.
@@ -136,9 +137,9 @@ impl StripRemap {
         let lens_from_body = camera.mount().lens_from_body();
         let azimuths: Vec<(f64, f64)> = (0..strip.columns * per_axis)
             .map(|i| {
-                // Azimuth from the vehicle's nose, clockwise: heading is π/2 − yaw.
+                // Azimuth from the vehicle's nose, clockwise.
                 let azimuth_rad = strip.azimuth_rad((i as f64 + 0.5) / per_axis as f64);
-                (azimuth_rad - (PI / 2.0 - yaw_rad)).sin_cos()
+                (azimuth_rad - azimuth_rad_from_yaw_rad(yaw_rad)).sin_cos()
             })
             .collect();
         let elevations: Vec<(f64, f64)> = (0..strip.rows * per_axis)
@@ -171,7 +172,7 @@ impl StripRemap {
         yaw_rad: f64,
         per_axis: usize,
     ) {
-        let forward_rad = PI / 2.0 - yaw_rad - lens.mount.yaw_left_deg.to_radians();
+        let forward_rad = azimuth_rad_from_yaw_rad(yaw_rad) - lens.mount.yaw_left_deg.to_radians();
         let position = |index: usize| (index as f64 + 0.5) / per_axis as f64;
         let across: Vec<Tap> = (0..strip.columns * per_axis)
             .map(|i| {
@@ -255,6 +256,8 @@ impl std::fmt::Debug for StripRemap {
 #[cfg(test)]
 mod tests {
     use super::super::{Mount, Pinhole};
+    use std::f64::consts::FRAC_PI_2;
+
     use super::*;
 
     fn panorama_camera(width: usize, height: usize) -> Camera {
@@ -326,8 +329,8 @@ mod tests {
     #[test]
     fn a_vehicle_that_looks_north_has_its_panorama_copied_byte_for_byte() {
         let camera = panorama_camera(256, 48);
-        let image = picture(&camera, PI / 2.0);
-        let remap = StripRemap::new(&camera, &StripSpec::panorama(), PI / 2.0).unwrap();
+        let image = picture(&camera, FRAC_PI_2);
+        let remap = StripRemap::new(&camera, &StripSpec::panorama(), FRAC_PI_2).unwrap();
         assert_eq!(remap.apply(&image).unwrap(), image);
     }
 

@@ -6,6 +6,7 @@
 
 use std::f64::consts::{PI, TAU};
 
+use crate::angle::azimuth_rad_from_yaw_rad;
 use crate::{Error, Result};
 
 /// Size and direction of a ground strip.
@@ -54,8 +55,8 @@ impl StripSpec {
     /// brings the strip's centre nearest to where a vehicle with this yaw looks.
     pub fn left_edge_on_bin(wide_rad: f64, bins: usize, yaw_rad: f64) -> f64 {
         let bin_rad = TAU / bins as f64;
-        let heading_rad = PI / 2.0 - yaw_rad;
-        let bin = ((heading_rad - wide_rad / 2.0) / bin_rad).round();
+        let forward_rad = azimuth_rad_from_yaw_rad(yaw_rad);
+        let bin = ((forward_rad - wide_rad / 2.0) / bin_rad).round();
         (bin * bin_rad + PI).rem_euclid(TAU) - PI
     }
 
@@ -93,6 +94,7 @@ impl StripSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::angle::Yaw;
 
     #[test]
     fn front_strips_start_on_an_orientation_bin_near_the_view() {
@@ -103,8 +105,8 @@ mod tests {
             assert!(
                 (bins - bins.round()).abs() < 1e-9 && (-PI..PI).contains(&strip.left_azimuth_rad)
             );
-            let off = strip.azimuth_rad(48.0) - (PI / 2.0 - yaw_rad);
-            let off_deg = ((off + PI).rem_euclid(TAU) - PI).to_degrees();
+            let off = strip.azimuth_rad(48.0) - azimuth_rad_from_yaw_rad(yaw_rad);
+            let off_deg = Yaw::new(off).radians().to_degrees();
             assert!(off_deg.abs() <= 11.25 + 1e-9, "{off_deg}");
         }
     }

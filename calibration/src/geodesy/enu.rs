@@ -112,6 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Heading, Yaw};
 
     fn place(latitude_deg: f64, longitude_deg: f64, height_m: f64) -> Geodetic {
         Geodetic {
@@ -132,8 +133,8 @@ mod tests {
                     let frame = LocalFrame::new(place(lat, 179.9999, 0.0));
                     let enu = frame.enu_from_geodetic(place(lat2, lon2, 0.0));
                     let got_m = enu.east().hypot(enu.north());
-                    let got_azimuth_deg = enu.east().atan2(enu.north()).to_degrees();
-                    let turn = (got_azimuth_deg - azimuth_deg + 540.0).rem_euclid(360.0) - 180.0;
+                    let got = Yaw::new(enu.north().atan2(enu.east()));
+                    let off_rad = got.difference_rad(Heading::from_degrees(azimuth_deg).yaw());
                     // The plane leaves the ellipsoid: chord and arc differ by d³/(6 R²), 4 µm at a kilometre.
                     let tolerance_m = 1e-7 + distance_m.powi(3) / (5.0 * 6.3e6f64.powi(2));
                     assert!(
@@ -141,8 +142,8 @@ mod tests {
                         "{lat} {azimuth_deg} {distance_m}: {got_m}"
                     );
                     assert!(
-                        turn.abs().to_radians() * distance_m < 1e-5,
-                        "{lat} {azimuth_deg} {distance_m}: {turn}"
+                        off_rad.abs() * distance_m < 1e-5,
+                        "{lat} {azimuth_deg} {distance_m}: {off_rad}"
                     );
                 }
             }

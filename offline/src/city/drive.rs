@@ -6,7 +6,7 @@
 use super::dice::Dice;
 use super::district::District;
 use super::route::{self, PATH_STEP_M};
-use std::f64::consts::{PI, TAU};
+use crossfix_calibration::Yaw;
 
 /// Rate of truth and odometry.
 pub const ODOMETRY_HZ: usize = 10;
@@ -288,9 +288,9 @@ impl GaussMarkov {
     }
 }
 
-/// The same angle in [−π, π).
+/// The same angle in (−π, π].
 pub fn wrap(angle_rad: f64) -> f64 {
-    (angle_rad + PI).rem_euclid(TAU) - PI
+    Yaw::new(angle_rad).radians()
 }
 
 #[cfg(test)]

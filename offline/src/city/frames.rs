@@ -9,9 +9,10 @@ use super::route::lane_offset_m;
 use super::sensor::Exposure;
 use super::streets::{Family, Streets};
 use super::{PlacedDistrict, front, panorama};
-use crossfix_calibration::{Geodetic, RgbImage};
+use crossfix_calibration::angle::azimuth_rad_from_yaw_rad;
+use crossfix_calibration::{Geodetic, Heading, RgbImage};
 use serde::{Deserialize, Serialize};
-use std::f64::consts::{FRAC_PI_2, PI};
+use std::f64::consts::PI;
 
 /// The camera on the vehicle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -233,5 +234,5 @@ fn picture(
 
 /// Degrees clockwise from north, in [0, 360).
 pub fn heading_deg(yaw_rad: f64) -> f64 {
-    (FRAC_PI_2 - yaw_rad).to_degrees().rem_euclid(360.0)
+    Heading::from_azimuth_rad(azimuth_rad_from_yaw_rad(yaw_rad)).degrees()
 }

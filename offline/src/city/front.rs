@@ -3,7 +3,7 @@
 use super::district::District;
 use super::ground::{ColumnView, Pose, Walker, direction};
 use super::panorama::{self, Radiance};
-use std::f64::consts::FRAC_PI_2;
+use crossfix_calibration::angle::azimuth_rad_from_yaw_rad;
 
 /// Columns of the picture.
 pub const COLUMNS: usize = 128;
@@ -22,7 +22,7 @@ pub fn focal_px() -> f64 {
 /// The picture of a camera that looks along `pose.yaw_rad`, level.
 pub fn render(district: &District, pose: &Pose, sky_seed: u32) -> Radiance {
     let rays = panorama::rays();
-    let forward = FRAC_PI_2 - pose.yaw_rad;
+    let forward = azimuth_rad_from_yaw_rad(pose.yaw_rad);
     let mut tangents = vec![0.0_f32; ROWS * rays];
     panorama::supersampled(ROWS, COLUMNS, |column, colours| {
         let right = ((column as f64 + 0.5) / rays as f64 - 0.5 * COLUMNS as f64) / focal_px();

@@ -4,7 +4,8 @@ use super::detail::PanoramaSize;
 use super::district::District;
 use super::ground::{ColumnView, Pose, Walker, direction};
 use super::style::Colour;
-use std::f64::consts::{FRAC_PI_2, PI, TAU};
+use crossfix_calibration::angle::azimuth_rad_from_yaw_rad;
+use std::f64::consts::{PI, TAU};
 
 /// Rays per pixel along each axis.
 const RAYS: usize = 2;
@@ -30,7 +31,7 @@ pub fn render(district: &District, pose: &Pose, sky_seed: u32, size: PanoramaSiz
     let tangents: Vec<f32> = (0..size.rows() * RAYS)
         .map(|row| (top_rad - (row as f64 + 0.5) * ray_rad).tan() as f32)
         .collect();
-    let forward = FRAC_PI_2 - pose.yaw_rad;
+    let forward = azimuth_rad_from_yaw_rad(pose.yaw_rad);
     supersampled(size.rows(), size.columns(), |column, colours| {
         let azimuth = forward - PI + (column as f64 + 0.5) * ray_rad;
         let view = ColumnView {

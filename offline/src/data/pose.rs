@@ -4,8 +4,8 @@ use super::Pair;
 use super::pairs::Truth;
 use crate::loss::PoseTarget;
 use crate::model::ModelSpec;
-use crossfix_calibration::{Geodetic, LocalFrame, StripSpec};
-use std::f64::consts::{PI, TAU};
+use crossfix_calibration::{Geodetic, Heading, LocalFrame, StripSpec, Yaw};
+use std::f64::consts::PI;
 
 /// Where a pair's camera really was, relative to its prepared images.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -71,12 +71,12 @@ pub fn left_bin(spec: &ModelSpec, strip: &StripSpec) -> usize {
 
 /// Heading in degrees clockwise from north to yaw in radians counter-clockwise from east.
 pub fn yaw_from_heading(heading_deg: f64) -> f64 {
-    (90.0 - heading_deg).to_radians()
+    Heading::from_degrees(heading_deg).yaw().radians()
 }
 
 /// An angle in (-π, π].
 pub fn wrap_rad(angle: f64) -> f64 {
-    PI - (PI - angle).rem_euclid(TAU)
+    Yaw::new(angle).radians()
 }
 
 /// Where the pair's camera really was, if the truth knows the pair.

@@ -9,6 +9,7 @@
 
 use super::{mean, quantile};
 use crate::data::Shown;
+use crossfix_calibration::Yaw;
 use serde::{Deserialize, Serialize};
 
 /// Metres and degrees below which recall is counted.
@@ -94,7 +95,7 @@ impl Outcome {
     pub fn exact_orientation_deg(&self) -> Option<f64> {
         let [cos, sin] = self.direction?.map(f64::from);
         let error = sin.atan2(cos) - self.shown.target.residual_rad;
-        Some(error.sin().atan2(error.cos()).abs().to_degrees())
+        Some(Yaw::new(error).radians().abs().to_degrees())
     }
 }
 

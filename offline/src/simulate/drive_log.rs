@@ -5,9 +5,9 @@ use crate::city::PlacedDistrict;
 use crate::city::drive::{Instruments, ODOMETRY_HZ};
 use crate::city::frames::{CameraKind, HEADING_SIGMA_DEG, PlannedDrive, heading_deg};
 use crate::data::write::{in_file, jpeg, line};
-use crossfix_calibration::Geodetic;
+use crossfix_calibration::{Geodetic, Yaw};
 use crossfix_onboard::event::{
-    CameraFrame, CovarianceRule, FixDimension, GnssFix, Heading, OdometrySample,
+    CameraFrame, CovarianceRule, FixDimension, GnssFix, OdometrySample, YawMeasurement,
 };
 use crossfix_onboard::log::LogWriter;
 use rayon::prelude::*;
@@ -70,8 +70,8 @@ pub fn write_drive_log(
             time_ns,
             forward_speed_mps: odometry.forward_speed_mps,
             yaw_rate_rps: odometry.yaw_rate_rps,
-            heading: Some(Heading {
-                yaw_rad: odometry.yaw_rad,
+            yaw: Some(YawMeasurement {
+                yaw: Yaw::new(odometry.yaw_rad),
                 sigma_rad: HEADING_SIGMA_DEG.to_radians(),
             }),
             speed_sigma_mps: instruments.speed_sigma_mps

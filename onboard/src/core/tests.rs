@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Equirectangular, Geodetic, Heatmap, Mount, PatchKey, RgbImage};
+use crossfix_calibration::{Equirectangular, Geodetic, Heatmap, Mount, PatchKey, RgbImage, Yaw};
 
 use super::*;
 use crate::card::tests::tiny_card;
 use crate::card::{AerialInput, GroundInput, HeatmapOutput, StudentCard};
 use crate::event::{
-    CovarianceRule, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State,
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, State, YawMeasurement,
 };
 use crate::matcher::{MatchError, MatchResult};
 use crate::tiles::tests::{ORIGIN, stores};
@@ -124,8 +124,8 @@ fn odometry(tick: i64) -> Event {
         time_ns: START_NS + tick * 100_000_000,
         forward_speed_mps: 10.0,
         yaw_rate_rps: 0.0,
-        heading: Some(Heading {
-            yaw_rad: 0.0,
+        yaw: Some(YawMeasurement {
+            yaw: Yaw::new(0.0),
             sigma_rad: 0.03,
         }),
         speed_sigma_mps: 0.05,

@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 
-use crate::event::wrap_rad;
+use crossfix_calibration::Yaw;
 
 /// Where the track was at one moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct TrackPoint {
     pub(crate) time_ns: i64,
     pub(crate) track_m: [f64; 2],
-    pub(crate) yaw_rad: f64,
+    pub(crate) yaw: Yaw,
     pub(crate) driven_m: f64,
     pub(crate) yaw_rate_rps: f64,
 }
@@ -49,7 +49,9 @@ impl History {
         Some(TrackPoint {
             time_ns,
             track_m: [0, 1].map(|axis| between(earlier.track_m[axis], later.track_m[axis])),
-            yaw_rad: wrap_rad(earlier.yaw_rad + share * wrap_rad(later.yaw_rad - earlier.yaw_rad)),
+            yaw: earlier
+                .yaw
+                .turned(share * later.yaw.difference_rad(earlier.yaw)),
             driven_m: between(earlier.driven_m, later.driven_m),
             yaw_rate_rps: between(earlier.yaw_rate_rps, later.yaw_rate_rps),
         })
@@ -72,7 +74,7 @@ mod tests {
         TrackPoint {
             time_ns,
             track_m: [east, 0.0],
-            yaw_rad,
+            yaw: Yaw::new(yaw_rad),
             driven_m: east,
             yaw_rate_rps: 0.0,
         }
@@ -85,7 +87,7 @@ mod tests {
         history.push(point(100, 10.0, -3.1), 1000);
         let middle = history.at(50).unwrap();
         assert!((middle.track_m[0] - 5.0).abs() < 1e-12);
-        assert!(middle.yaw_rad.abs() > 3.1);
+        assert!(middle.yaw.radians().abs() > 3.1);
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod synthetic;
 mod update;
 mod visual;
 
-use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame};
+use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, Yaw};
 use nalgebra::Matrix2;
 
 pub use config::FusionConfig;
@@ -67,9 +67,9 @@ pub enum Unused {
 pub struct Pose {
     /// Place, at the height of the last fix.
     pub position: Geodetic,
-    /// Radians counter-clockwise from east.
-    pub yaw_rad: f64,
-    /// 1-sigma error of `yaw_rad`, radians.
+    /// Which way the vehicle pointed.
+    pub yaw: Yaw,
+    /// 1-sigma error of `yaw`, radians.
     pub yaw_sigma_rad: f64,
 }
 
@@ -90,7 +90,7 @@ pub struct Fusion {
     now_ns: i64,
     started: Option<Started>,
     odometry: Option<(i64, Motion)>,
-    gnss_motion: Option<(i64, Motion, Option<f64>)>,
+    gnss_motion: Option<(i64, Motion, Option<Yaw>)>,
     last_fix: Option<(i64, Geodetic)>,
     heading_ns: i64,
     reset_count: u32,
@@ -204,7 +204,7 @@ pub fn cross_view_fix(time_ns: i64, centre: Geodetic, heatmap: Heatmap) -> Cross
         time_ns,
         centre,
         heatmap,
-        yaw_rad: None,
+        yaw: None,
         yaw_sigma_rad: 0.0,
     }
 }

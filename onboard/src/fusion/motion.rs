@@ -2,7 +2,9 @@
 
 use super::navigator::Motion;
 use super::{Fusion, SLOWEST_COURSE_MPS, Unused, seconds};
-use crate::event::{GnssFix, OdometrySample, yaw_rad_from_heading_deg};
+use crossfix_calibration::Heading;
+
+use crate::event::{GnssFix, OdometrySample};
 
 /// 1-sigma of a speed that a receiver tells, m/s.
 const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
@@ -64,9 +66,9 @@ impl Fusion {
         {
             self.odometry = Some((sample.time_ns, motion));
         }
-        if let Some(heading) = sample.heading
-            && heading.yaw_rad.is_finite()
-            && heading.sigma_rad > 0.0
+        if let Some(measured) = sample.yaw
+            && measured.yaw.is_finite()
+            && measured.sigma_rad > 0.0
             && sample.time_ns >= self.heading_ns.saturating_add(seconds(HEADING_SPACING_S))
             && let Some(started) = &mut self.started
             && let Some(then) = started.history.at(sample.time_ns)
@@ -78,10 +80,10 @@ impl Fusion {
             } else {
                 HEADING_REPETITION.sqrt()
             };
-            let sigma_rad = heading.sigma_rad.clamp(0.005, 1.5) * repetition;
+            let sigma_rad = measured.sigma_rad.clamp(0.005, 1.5) * repetition;
             started
                 .navigator
-                .update_yaw(heading.yaw_rad, then.yaw_rad, sigma_rad);
+                .update_yaw(measured.yaw, then.yaw, sigma_rad);
             self.remember();
         }
         Ok(())
@@ -100,13 +102,13 @@ impl Fusion {
         let course = fix
             .track_deg
             .filter(|v| v.is_finite() && speed.is_some_and(|s| s > SLOWEST_COURSE_MPS))
-            .map(yaw_rad_from_heading_deg);
+            .map(|track_deg| Heading::from_degrees(track_deg).yaw());
         let yaw_rate_rps = match (before, course) {
             (Some((time_ns, _, Some(before))), Some(now))
                 if fix.time_ns > time_ns && fix.time_ns - time_ns < seconds(2.5) =>
             {
                 let dt_s = (fix.time_ns - time_ns) as f64 * 1e-9;
-                (crate::event::wrap_rad(now - before) / dt_s).clamp(-1.0, 1.0)
+                (now.difference_rad(before) / dt_s).clamp(-1.0, 1.0)
             }
             _ => 0.0,
         };

@@ -23,10 +23,10 @@
 
 use std::ops::AddAssign;
 
+use crossfix_calibration::Yaw;
 use nalgebra::{Matrix2, SMatrix, SVector, Vector2};
 
 use super::config::FusionConfig;
-use crate::event::wrap_rad;
 
 const EAST: usize = 0;
 const NORTH: usize = 1;
@@ -153,8 +153,8 @@ impl Navigator {
         self.covariance.fixed_view::<2, 2>(EAST, EAST) + self.stated_covariance_m2 * self.hidden
     }
 
-    pub(crate) fn yaw_rad(&self) -> f64 {
-        self.state[YAW]
+    pub(crate) fn yaw(&self) -> Yaw {
+        Yaw::new(self.state[YAW])
     }
 
     pub(crate) fn yaw_sigma_rad(&self) -> f64 {
@@ -238,7 +238,7 @@ impl Navigator {
             self.track_variance_m2 += position_noise_m2;
         }
         self.driven_m += distance_m;
-        self.state[YAW] = wrap_rad(self.state[YAW] + rate * dt_s);
+        self.state[YAW] = self.yaw().turned(rate * dt_s).radians();
         transition[(YAW, GYRO_BIAS)] = -learn * dt_s;
         let keep = (-dt_s / config.gnss_correlation_s).exp();
         noise[EAST] = position_noise_m2;
@@ -341,10 +341,10 @@ impl Navigator {
     }
 
     /// A direction of travel or a heading, given as its difference from the yaw at its time.
-    pub(crate) fn update_yaw(&mut self, measured_rad: f64, yaw_then_rad: f64, sigma_rad: f64) {
-        let residual = wrap_rad(measured_rad - yaw_then_rad);
+    pub(crate) fn update_yaw(&mut self, measured: Yaw, yaw_then: Yaw, sigma_rad: f64) {
+        let residual = measured.difference_rad(yaw_then);
         if !self.yaw_known {
-            self.state[YAW] = wrap_rad(self.state[YAW] + residual);
+            self.state[YAW] = self.yaw().turned(residual).radians();
             for other in 0..STATES {
                 self.covariance[(YAW, other)] = 0.0;
                 self.covariance[(other, YAW)] = 0.0;
@@ -383,7 +383,7 @@ impl Navigator {
         };
         let gain = self.covariance * observation.transpose() * inverse;
         self.state += gain * residual;
-        self.state[YAW] = wrap_rad(self.state[YAW]);
+        self.state[YAW] = self.yaw().radians();
         // Joseph's form stays symmetric and positive whatever the rounding.
         let rest = Covariance::identity() - gain * observation;
         self.covariance =
@@ -401,7 +401,7 @@ mod tests {
         let config = FusionConfig::default();
         let covariance = Matrix2::identity() * 25.0;
         let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
-        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        navigator.update_yaw(Yaw::new(0.0), navigator.yaw(), 0.02);
         for second in 1..=200 {
             for _ in 0..10 {
                 navigator.predict(0.1, driving(), &config);
@@ -452,7 +452,7 @@ mod tests {
         let config = FusionConfig::default();
         let covariance = Matrix2::identity();
         let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
-        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        navigator.update_yaw(Yaw::new(0.0), navigator.yaw(), 0.02);
         for second in 1..=60 {
             for _ in 0..10 {
                 navigator.predict(0.1, driving(), &config);
@@ -488,7 +488,7 @@ mod tests {
         let config = FusionConfig::default();
         let covariance = Matrix2::identity() * 4.0;
         let mut navigator = Navigator::new([0.0, 0.0], covariance, &config);
-        navigator.update_yaw(0.0, navigator.yaw_rad(), 0.02);
+        navigator.update_yaw(Yaw::new(0.0), navigator.yaw(), 0.02);
         let then = navigator.track_m();
         for _ in 0..10 {
             navigator.predict(0.1, driving(), &config);

@@ -43,7 +43,7 @@ impl Fusion {
         let track_m = navigator.track_m();
         let place = [track_m[0] + offset_m[0], track_m[1] + offset_m[1]];
         let speed_mps = self.motion(self.now_ns).speed_mps * navigator.speed_scale();
-        let (sine, cosine) = navigator.yaw_rad().sin_cos();
+        let (sine, cosine) = navigator.yaw().radians().sin_cos();
         let mut extra = Matrix2::identity()
             * ((navigator.track_variance_m2 - published.track_variance_m2).max(0.0)
                 + config.position_floor_m.powi(2));
@@ -71,7 +71,7 @@ impl Fusion {
                 [covariance[(1, 0)], covariance[(1, 1)]],
             ],
             height_m: started.height_m,
-            yaw_rad: navigator.yaw_rad(),
+            yaw: navigator.yaw(),
             yaw_sigma_rad: navigator.yaw_sigma_rad(),
             speed_mps,
             mode_count: published.mode_count,

@@ -93,7 +93,7 @@ impl Fusion {
             let point = TrackPoint {
                 time_ns: now_ns,
                 track_m: started.navigator.track_m(),
-                yaw_rad: started.navigator.yaw_rad(),
+                yaw: started.navigator.yaw(),
                 driven_m: started.navigator.driven_m,
                 yaw_rate_rps,
             };

@@ -11,7 +11,7 @@ use nalgebra::Vector2;
 
 use super::*;
 use crate::event::{
-    CovarianceRule, EstimateKind, FixDimension, GnssFix, Heading, OdometrySample, State, wrap_rad,
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, State, YawMeasurement,
 };
 
 /// SplitMix64: enough randomness for a test, the same everywhere.
@@ -170,7 +170,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
     let mut fusion = Fusion::new(config.clone(), 0.2);
     let mut score = Score::default();
 
-    let (mut place, mut yaw, mut speed) = ([0.0f64, 0.0], TAU * random.uniform(), 8.0f64);
+    let (mut place, mut yaw, mut speed) = ([0.0f64, 0.0], Yaw::new(TAU * random.uniform()), 8.0f64);
     let (mut wanted_speed, mut yaw_rate) = (8.0f64, 0.0f64);
     let scale = 1.0 + 0.01 * random.normal();
     let mut scale_wander = Slow::new(random, 60.0);
@@ -205,17 +205,17 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
             0.0
         };
         if tick > 0 {
-            yaw = wrap_rad(yaw + rate * 0.05);
+            yaw = yaw.turned(rate * 0.05);
             place = [
-                place[0] + speed * yaw.cos() * 0.1,
-                place[1] + speed * yaw.sin() * 0.1,
+                place[0] + speed * yaw.radians().cos() * 0.1,
+                place[1] + speed * yaw.radians().sin() * 0.1,
             ];
-            yaw = wrap_rad(yaw + rate * 0.05);
+            yaw = yaw.turned(rate * 0.05);
         }
         driven += speed * 0.1;
 
-        let heading = world.heading.then(|| Heading {
-            yaw_rad: wrap_rad(yaw + heading_error.step(random, 0.1) * 0.02),
+        let measured_yaw = world.heading.then(|| YawMeasurement {
+            yaw: yaw.turned(heading_error.step(random, 0.1) * 0.02),
             sigma_rad: 0.03,
         });
         let sample = OdometrySample {
@@ -223,7 +223,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
             forward_speed_mps: speed * (scale + 0.005 * scale_wander.step(random, 0.1))
                 + 0.03 * random.normal(),
             yaw_rate_rps: rate + gyro_bias + 0.004 * random.normal(),
-            heading,
+            yaw: measured_yaw,
             speed_sigma_mps: 0.05,
             yaw_rate_sigma_rps: 0.005,
         };
@@ -255,7 +255,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
                 });
                 last_fix = Some(fix);
                 let variance = world.gnss_stated_m.powi(2);
-                let course = wrap_rad(yaw + 0.2 / speed.max(0.5) * random.normal());
+                let course = yaw.turned(0.2 / speed.max(0.5) * random.normal());
                 let _ = fusion.on_gnss(&GnssFix {
                     time_ns,
                     position: geodetic(fix),
@@ -263,7 +263,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
                     height_sigma_m: 5.0,
                     covariance_rule: CovarianceRule::Recorded,
                     speed_mps: Some((speed + 0.1 * random.normal()).abs()),
-                    track_deg: Some(crate::event::heading_deg_from_yaw_rad(course)),
+                    track_deg: Some(course.heading().degrees()),
                     dimension: FixDimension::Three,
                 });
             }

@@ -1,6 +1,6 @@
 //! Fixes and heatmaps, each at its own time.
 
-use crossfix_calibration::{Geodetic, LocalFrame};
+use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::Matrix2;
 
 use super::history::{History, TrackPoint};
@@ -11,7 +11,7 @@ use super::{
     Fusion, Pose, Published, SLOWEST_COURSE_MPS, Started, Unused, gaussian_radius,
     geodetic_from_plane, plane_from_geodetic, seconds, visual_is_fresh,
 };
-use crate::event::{CrossViewFix, GnssFix, yaw_rad_from_heading_deg};
+use crate::event::{CrossViewFix, GnssFix};
 
 /// Fixes in a row that contradict everything known, and agree with each other, before they win.
 const CONTRADICTIONS: usize = 8;
@@ -163,7 +163,7 @@ impl Fusion {
         Ok(Pose {
             position: geodetic_from_plane(&started.frame, place, started.height_m)
                 .ok_or(Unused::Invalid)?,
-            yaw_rad: then.yaw_rad,
+            yaw: then.yaw,
             yaw_sigma_rad: started.navigator.yaw_sigma_rad(),
         })
     }
@@ -240,8 +240,8 @@ impl Fusion {
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
             let sigma_rad = (0.3f64 / speed_mps).hypot(0.02).hypot(lag_rad);
             started.navigator.update_yaw(
-                yaw_rad_from_heading_deg(track_deg) + turn,
-                then.yaw_rad,
+                Heading::from_degrees(track_deg).yaw().turned(turn),
+                then.yaw,
                 sigma_rad,
             );
         }
@@ -260,7 +260,7 @@ impl Fusion {
     /// The network's yaw, if its heatmap's mode is where the vehicle turned out to be.
     fn use_visual_yaw(&mut self, fix: &CrossViewFix, centre_m: [f64; 2], then: TrackPoint) {
         let sigma_rad = fix.yaw_sigma_rad;
-        let Some(yaw_rad) = fix.yaw_rad.filter(|v| v.is_finite() && sigma_rad > 0.0) else {
+        let Some(yaw) = fix.yaw.filter(|v| v.is_finite() && sigma_rad > 0.0) else {
             return;
         };
         let Some(started) = &mut self.started else {
@@ -270,9 +270,7 @@ impl Fusion {
         let place = started.fused.place.offset_m;
         let away_m = (centre_m[0] + mode[0] - place[0]).hypot(centre_m[1] + mode[1] - place[1]);
         if away_m < 3.0 {
-            started
-                .navigator
-                .update_yaw(yaw_rad, then.yaw_rad, sigma_rad);
+            started.navigator.update_yaw(yaw, then.yaw, sigma_rad);
             self.remember();
         }
     }

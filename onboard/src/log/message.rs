@@ -6,8 +6,8 @@ use crossfix_calibration::Geodetic;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{
-    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading,
-    OdometrySample, State, heading_deg_from_yaw_rad,
+    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
+    State, YawMeasurement,
 };
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
@@ -178,7 +178,7 @@ impl LocationFix {
         let state = self
             .estimate
             .ok_or("the field `estimate` is missing; crossfixd did not write this")?;
-        let heading = Heading::from_degrees(
+        let measured = YawMeasurement::from_heading_deg(
             state.heading_deg.unwrap_or(0.0),
             state.heading_sigma_deg.unwrap_or(180.0),
         );
@@ -187,8 +187,8 @@ impl LocationFix {
             position,
             covariance_m2: checked_covariance([[ee, en], [ne, nn]])?,
             height_m: self.altitude,
-            yaw_rad: heading.yaw_rad,
-            yaw_sigma_rad: heading.sigma_rad,
+            yaw: measured.yaw,
+            yaw_sigma_rad: measured.sigma_rad,
             speed_mps: state.speed_mps.unwrap_or(0.0),
             mode_count: state.mode_count,
             protection_radius_m: state.protection_radius_m.unwrap_or(f64::INFINITY),
@@ -212,7 +212,7 @@ impl StateMessage {
             kind: estimate.kind,
             state: estimate.state,
             reason: estimate.reason.clone(),
-            heading_deg: finite(heading_deg_from_yaw_rad(estimate.yaw_rad)),
+            heading_deg: finite(estimate.yaw.heading().degrees()),
             heading_sigma_deg: finite(estimate.yaw_sigma_rad.to_degrees()),
             speed_mps: finite(estimate.speed_mps),
             mode_count: estimate.mode_count,
@@ -258,10 +258,8 @@ impl Odometry {
             timestamp: Timestamp::from_ns(sample.time_ns),
             forward_speed_mps: sample.forward_speed_mps,
             yaw_rate_rps: sample.yaw_rate_rps,
-            heading_deg: sample
-                .heading
-                .map(|heading| heading_deg_from_yaw_rad(heading.yaw_rad)),
-            heading_sigma_deg: sample.heading.map(|heading| heading.sigma_rad.to_degrees()),
+            heading_deg: sample.yaw.map(|measured| measured.yaw.heading().degrees()),
+            heading_sigma_deg: sample.yaw.map(|measured| measured.sigma_rad.to_degrees()),
             speed_sigma_mps: Some(sample.speed_sigma_mps),
             yaw_rate_sigma_rps: Some(sample.yaw_rate_sigma_rps),
         }
@@ -272,8 +270,8 @@ impl Odometry {
             time_ns: self.timestamp.ns()?,
             forward_speed_mps: self.forward_speed_mps,
             yaw_rate_rps: self.yaw_rate_rps,
-            heading: self.heading_deg.map(|heading_deg| {
-                Heading::from_degrees(
+            yaw: self.heading_deg.map(|heading_deg| {
+                YawMeasurement::from_heading_deg(
                     heading_deg,
                     self.heading_sigma_deg.unwrap_or(DEFAULT_HEADING_SIGMA_DEG),
                 )
@@ -286,7 +284,7 @@ impl Odometry {
         let sigmas = [
             sample.speed_sigma_mps,
             sample.yaw_rate_sigma_rps,
-            sample.heading.map_or(0.0, |h| h.sigma_rad),
+            sample.yaw.map_or(0.0, |measured| measured.sigma_rad),
         ];
         if sigmas.iter().any(|sigma| *sigma < 0.0) {
             return Err("a sigma is negative; a standard deviation is not".into());

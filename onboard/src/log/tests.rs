@@ -3,12 +3,12 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use crossfix_calibration::Geodetic;
+use crossfix_calibration::{Geodetic, Yaw};
 
 use super::{LogError, LogReader, LogWriter, Message};
 use crate::event::{
-    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Heading,
-    OdometrySample, State,
+    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
+    State, YawMeasurement,
 };
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -31,7 +31,7 @@ fn sample(index: i64) -> OdometrySample {
         time_ns: START_NS + index * 100_000_000,
         forward_speed_mps: 7.25,
         yaw_rate_rps: 0.125,
-        heading: Some(Heading::from_degrees(90.0, 2.0)),
+        yaw: Some(YawMeasurement::from_heading_deg(90.0, 2.0)),
         speed_sigma_mps: 0.25,
         yaw_rate_sigma_rps: 0.5,
     }
@@ -54,7 +54,7 @@ fn estimate(index: i64, state: State) -> Estimate {
         position: fix(index).position,
         covariance_m2: [[1.0, 0.25], [0.25, 2.0]],
         height_m: 3.25,
-        yaw_rad: 0.0,
+        yaw: Yaw::new(0.0),
         yaw_sigma_rad: f64::INFINITY,
         speed_mps: 1.5,
         mode_count: 2,
@@ -119,15 +119,18 @@ fn what_is_written_reads_back_the_same() {
         panic!("{messages:?}")
     };
     assert_eq!(*gnss, fix(0));
-    let heading = odometry.heading.unwrap();
-    assert!(heading.yaw_rad.abs() < 1e-12 && (heading.sigma_rad - 2f64.to_radians()).abs() < 1e-12);
+    let measured = odometry.yaw.unwrap();
+    assert!(
+        measured.yaw.radians().abs() < 1e-12
+            && (measured.sigma_rad - 2f64.to_radians()).abs() < 1e-12
+    );
     assert_eq!(
         OdometrySample {
-            heading: None,
+            yaw: None,
             ..*odometry
         },
         OdometrySample {
-            heading: None,
+            yaw: None,
             ..sample(1)
         }
     );

@@ -1,5 +1,7 @@
 //! The error ellipse of a horizontal covariance, as gpsd and NMEA write it.
 
+use crossfix_calibration::LineHeading;
+
 /// Standard deviations along the axes, and where the major one points.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ellipse {
@@ -7,8 +9,8 @@ pub struct Ellipse {
     pub major_m: f64,
     /// Semi-minor axis, 1 sigma, metres.
     pub minor_m: f64,
-    /// Direction of the major axis, degrees clockwise from true north, in [0, 180).
-    pub orientation_deg: f64,
+    /// Direction of the major axis.
+    pub orientation: LineHeading,
 }
 
 impl Ellipse {
@@ -20,7 +22,7 @@ impl Ellipse {
         Self {
             major_m: (middle + radius).max(0.0).sqrt(),
             minor_m: (middle - radius).max(0.0).sqrt(),
-            orientation_deg: (90.0 - from_east_rad.to_degrees()).rem_euclid(180.0),
+            orientation: LineHeading::from_degrees(90.0 - from_east_rad.to_degrees()),
         }
     }
 
@@ -45,7 +47,7 @@ mod tests {
         ] {
             let ellipse = Ellipse::new(covariance);
             assert!(
-                (ellipse.orientation_deg - orientation_deg).abs() < 1e-9,
+                (ellipse.orientation.degrees() - orientation_deg).abs() < 1e-9,
                 "{covariance:?}: {ellipse:?}"
             );
             assert!(ellipse.major_m > ellipse.minor_m);

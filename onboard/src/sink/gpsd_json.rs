@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::ellipse::Ellipse;
 use crate::OUTPUT_DEVICE_PREFIX;
-use crate::event::{Estimate, EstimateKind, State, heading_deg_from_yaw_rad};
+use crate::event::{Estimate, EstimateKind, State};
 use crate::utc;
 
 /// Half the 95 % interval of a normal distribution, in sigmas.
@@ -92,8 +92,6 @@ fn position(estimate: &Estimate) -> Option<Position> {
     let [[ee, _], [_, nn]] = estimate.covariance_m2;
     let moving = estimate.speed_mps.abs() >= MIN_COURSE_SPEED_MPS
         && estimate.yaw_sigma_rad < MAX_ATT_SIGMA_RAD;
-    let backwards_deg = if estimate.speed_mps < 0.0 { 180.0 } else { 0.0 };
-    let track_deg = (heading_deg_from_yaw_rad(estimate.yaw_rad) + backwards_deg) % 360.0;
     Some(Position {
         lat: finite(estimate.position.latitude_deg, 9)?,
         lon: finite(estimate.position.longitude_deg, 9)?,
@@ -101,7 +99,9 @@ fn position(estimate: &Estimate) -> Option<Position> {
         epx: finite(P95_SIGMAS * ee.sqrt(), 3)?,
         epy: finite(P95_SIGMAS * nn.sqrt(), 3)?,
         eph: finite(Ellipse::new(estimate.covariance_m2).p95_radius_m(), 3)?,
-        track: moving.then(|| finite(track_deg, 3)).flatten(),
+        track: moving
+            .then(|| finite(estimate.course().rounded_degrees(3), 3))
+            .flatten(),
         speed: finite(estimate.speed_mps.abs(), 3),
         epd: moving
             .then(|| finite(P95_SIGMAS * estimate.yaw_sigma_rad.to_degrees(), 3))
@@ -120,7 +120,7 @@ pub fn gst(estimate: &Estimate) -> Option<Value> {
         "time": utc::iso8601_from_ns(estimate.time_ns),
         "major": finite(ellipse.major_m, 3)?,
         "minor": finite(ellipse.minor_m, 3)?,
-        "orient": finite(ellipse.orientation_deg, 3)?,
+        "orient": finite(ellipse.orientation.rounded_degrees(3), 3)?,
         "lat": finite(nn.sqrt(), 3)?,
         "lon": finite(ee.sqrt(), 3)?,
     }))
@@ -135,7 +135,7 @@ pub fn att(estimate: &Estimate) -> Option<Value> {
         "class": "ATT",
         "device": device(estimate.kind),
         "time": utc::iso8601_from_ns(estimate.time_ns),
-        "heading": finite(heading_deg_from_yaw_rad(estimate.yaw_rad), 3)?,
+        "heading": finite(estimate.yaw.heading().rounded_degrees(3), 3)?,
     }))
 }
 

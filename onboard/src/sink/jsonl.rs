@@ -5,7 +5,7 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use super::{Sink, SinkError};
-use crate::event::{Estimate, State, heading_deg_from_yaw_rad};
+use crate::event::{Estimate, State};
 
 /// Prints estimates.
 pub struct JsonlSink;
@@ -38,7 +38,7 @@ pub fn estimate_json(estimate: &Estimate) -> Value {
         value["longitude_deg"] = json!(estimate.position.longitude_deg);
         value["height_m"] = json!(estimate.height_m);
         value["covariance_m2"] = json!(estimate.covariance_m2);
-        value["heading_deg"] = json!(heading_deg_from_yaw_rad(estimate.yaw_rad));
+        value["heading_deg"] = json!(estimate.yaw.heading().degrees());
         value["heading_sigma_deg"] = json!(estimate.yaw_sigma_rad.to_degrees());
         value["speed_mps"] = json!(estimate.speed_mps);
         value["protection_radius_m"] = json!(estimate.protection_radius_m);

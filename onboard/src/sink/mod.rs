@@ -72,7 +72,7 @@ pub fn open(config: &SinkConfig) -> Result<Box<dyn Sink>, SinkError> {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    use crossfix_calibration::Geodetic;
+    use crossfix_calibration::{Geodetic, Yaw};
 
     use crate::event::{Estimate, EstimateKind, State};
 
@@ -83,7 +83,7 @@ pub(crate) mod testing {
             position: Geodetic::new(-33.5, 151.25, 40.0).unwrap(),
             covariance_m2: [[4.0, 0.0], [0.0, 1.0]],
             height_m: 40.0,
-            yaw_rad: 0.0,
+            yaw: Yaw::new(0.0),
             yaw_sigma_rad: 0.02,
             speed_mps: 10.0,
             mode_count: 1,

@@ -5,7 +5,7 @@
 //! carry no geoid model. Satellites and HDOP are empty: an estimate has neither.
 
 use super::ellipse::Ellipse;
-use crate::event::{Estimate, State, heading_deg_from_yaw_rad};
+use crate::event::{Estimate, State};
 use crate::utc;
 
 const KNOTS_PER_MPS: f64 = 3600.0 / 1852.0;
@@ -41,17 +41,8 @@ pub fn sentences(estimate: &Estimate) -> Vec<String> {
     } else {
         0.0
     };
-    let yaw_rad = if speed_mps < 0.0 {
-        estimate.yaw_rad + std::f64::consts::PI
-    } else {
-        estimate.yaw_rad
-    };
     let course = if estimate.yaw_sigma_rad < 0.6 && speed_mps.abs() >= 0.5 {
-        // 359.996 would be written as 360.00.
-        format!(
-            "{:.2}",
-            (heading_deg_from_yaw_rad(yaw_rad) * 100.0).round() % 36_000.0 / 100.0
-        )
+        estimate.course().format(2)
     } else {
         String::new()
     };
@@ -66,10 +57,10 @@ pub fn sentences(estimate: &Estimate) -> Vec<String> {
             speed_mps.abs() * KNOTS_PER_MPS
         )),
         sentence(&format!(
-            "GNGST,{time},,{:.3},{:.3},{:.1},{:.3},{:.3},",
+            "GNGST,{time},,{:.3},{:.3},{},{:.3},{:.3},",
             ellipse.major_m,
             ellipse.minor_m,
-            ellipse.orientation_deg,
+            ellipse.orientation.format(1),
             nn.sqrt(),
             ee.sqrt()
         )),

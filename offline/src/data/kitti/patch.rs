@@ -2,7 +2,7 @@
 
 use super::{METRES_PER_PIXEL, SHIFT_RANGE_M};
 use crate::data::resample::{Region, Shift, Turn, centre_crop, centre_start};
-use crossfix_calibration::RgbImage;
+use crossfix_calibration::{Heading, RgbImage};
 
 /// Metres from the GNSS antenna, at the map's centre, to the camera: forward and to the right.
 const CAMERA_FROM_ANTENNA_M: [f64; 2] = [1.08, 0.26];
@@ -42,16 +42,9 @@ impl Placement {
     }
 
     /// The vehicle's heading in the patch, degrees clockwise from its top, as published: 90 minus
-    /// the turn, brought up by a whole circle when negative.
+    /// the turn, in [0, 360).
     pub fn heading_deg(&self) -> f64 {
-        let heading = 90.0 - self.turn_deg;
-        if heading < 0.0 {
-            heading + 360.0
-        } else if heading > 360.0 {
-            heading - 360.0
-        } else {
-            heading
-        }
+        Heading::from_degrees(90.0 - self.turn_deg).degrees()
     }
 
     /// Cuts the patch of `side` pixels out of a map whose vehicle has this yaw. Only pixels that

@@ -11,9 +11,10 @@ use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, Recordable,
 };
+use crossfix_calibration::Yaw;
 use crossfix_kernels::ops::{self, Normalisation};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
-use std::f64::consts::{FRAC_PI_2, PI, TAU};
+use std::f64::consts::FRAC_PI_2;
 
 /// Softmax temperature that turns scores into a heatmap; the slope of the published triplet loss.
 pub(crate) const TEMPERATURE: f32 = 0.1;
@@ -227,7 +228,7 @@ pub(super) fn true_poses(
 /// How far an image's view is turned from the aerial image's right edge, counter-clockwise, for a
 /// heading clockwise from its top.
 pub(crate) fn turn_rad(heading_rad: f64) -> f64 {
-    PI - (PI - (FRAC_PI_2 - heading_rad)).rem_euclid(TAU)
+    Yaw::new(FRAC_PI_2 - heading_rad).radians()
 }
 
 /// The found headings as a field of cosine and sine that is the same everywhere: clockwise from
