@@ -8,6 +8,7 @@ use std::f64::consts::{PI, TAU};
 
 use crossfix_calibration::StripSpec;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Key of the card in the ONNX `metadata_props`.
 pub const CARD_KEY: &str = "crossfix.card";
@@ -64,6 +65,9 @@ pub struct StudentCard {
     pub provenance: Provenance,
     /// Licence of the weights, as an SPDX expression.
     pub licence: String,
+    /// Licences of what the weights were made of, by part (`teacher`, `dataset`), as far as known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub licences: BTreeMap<String, String>,
 }
 
 /// The ground strip, north-aligned with the heading at hand.
@@ -369,6 +373,7 @@ pub(crate) mod tests {
             error: None,
             provenance: Provenance::default(),
             licence: "MIT".into(),
+            licences: BTreeMap::new(),
         }
     }
 

@@ -5,6 +5,7 @@ use super::device::DeviceArgs;
 use super::published::PublishedArgs;
 use super::settings;
 use crate::data::Truth;
+use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::{Labeller, Recipe, adapt, oracle};
@@ -117,7 +118,14 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if args.published.is_published() {
-        return adapt_published(args, teacher.as_ref(), &recipe, &folder, &interrupt);
+        return adapt_published(
+            args,
+            teacher.as_ref(),
+            &header,
+            &recipe,
+            &folder,
+            &interrupt,
+        );
     }
     let context = RunContext {
         seed: args.seed,
@@ -129,6 +137,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
     let prepare_seconds = begun.elapsed().as_secs_f64();
     let device = teacher.parameters().device().describe();
+    let teacher_licence = header.provenance["licence"].as_str();
+    let dataset_licence = dataset.manifest.licence.as_str();
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
@@ -137,7 +147,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "settings": recipe,
             "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
             "dataset": data::provenance(&args.data, &dataset, pairs.len())?,
-            "licence": header.provenance["licence"],
+            "temperature": header.provenance["temperature"],
+            "licence": joint_licence(teacher_licence, Some(dataset_licence)),
+            "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
             "details": details,
         }))
     };
@@ -180,6 +192,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             after.evaluation.table()
         );
         record["test"] = json!({ "teacher": before, "student": after });
+        // Once more, so that an export can say how good it is.
+        weights::save(&path, adapted.student.as_ref(), record.clone())?;
     }
     folder
         .write_json("run.json", &record)
@@ -188,10 +202,14 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What VIGOR and KITTI may be used for is said by who gave them.
+const PUBLISHED_LICENCE: &str = "LicenseRef-see-the-dataset";
+
 /// Adapts to the target area of VIGOR or KITTI, and measures teacher and student on its test part.
 fn adapt_published(
     args: &AdaptArgs,
     teacher: &dyn CrossViewModel,
+    header: &weights::Header,
     recipe: &Recipe,
     folder: &RunFolder,
     interrupt: &Interrupt,
@@ -208,6 +226,7 @@ fn adapt_published(
         interrupt,
     };
     let adapted = adapt(teacher, pairs.as_ref(), recipe, &context)?;
+    let teacher_licence = header.provenance["licence"].as_str();
     let mut record = json!({
         "made_by": producer(),
         "seed": args.seed,
@@ -215,7 +234,9 @@ fn adapt_published(
         "settings": recipe,
         "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
         "dataset": published.provenance(pairs.len()),
-        "licence": "see the licence of the dataset",
+        "temperature": header.provenance["temperature"],
+        "licence": joint_licence(teacher_licence, Some(PUBLISHED_LICENCE)),
+        "licences": { "teacher": teacher_licence, "dataset": PUBLISHED_LICENCE },
         "details": {
             "kept_fraction": adapted.kept_fraction(),
             "seconds": adapted.training_seconds(),

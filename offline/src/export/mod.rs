@@ -5,29 +5,28 @@
 //! translated in `network` (CCVPE) and `ggcvt`, node by node with `graph`, and compared with
 //! training in [`verify`].
 
+mod card;
 mod ggcvt;
 mod graph;
+mod instructions;
 mod network;
 pub mod verify;
 
+pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera};
+pub use instructions::INSTRUCTIONS_KEY;
 pub use verify::{Verification, verify_export, write_parity};
 
 use crate::model::ggcvt::Camera;
 use crate::model::weights::{self, write_whole};
 use crate::model::{
     Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundView, Input, ModelError, ModelSpec,
-    NetworkKind,
 };
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
-use crossfix_onboard::card::{
-    AerialInput, CARD_FORMAT_VERSION, CARD_KEY, CardError, ErrorStatistics, GroundInput,
-    HeatmapOutput, LEFT_BIN_INPUT, OrientationConvention, Provenance, StudentCard,
-};
+use crossfix_onboard::card::{CARD_KEY, CardError, LEFT_BIN_INPUT, StudentCard};
 use prost::Message;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 use std::any::Any;
 use std::path::{Path, PathBuf};
 use tract_onnx::pb::{ModelProto, OperatorSetIdProto, StringStringEntryProto};
@@ -87,76 +86,6 @@ pub enum ExportError {
     },
 }
 
-/// The card of a network: sizes from its table, the rest as given.
-///
-/// The ground strip's top edge is taken to be at +28°, or at the zenith for panoramas that show the
-/// whole sphere.
-pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> StudentCard {
-    let fov_deg = spec.field_of_view_deg;
-    StudentCard {
-        format_version: CARD_FORMAT_VERSION,
-        kind: match spec.kind {
-            NetworkKind::Ccvpe => "ccvpe".into(),
-            NetworkKind::Ggcvt => "ggcvt".into(),
-        },
-        preset: spec.preset.clone(),
-        ground: GroundInput {
-            rows: spec.ground_rows,
-            columns: spec.ground_columns,
-            fov_deg,
-            top_elevation_deg: spec.top_elevation_deg(),
-            orientation_bins: spec.ground_left_bin().then_some(spec.orientation_bins),
-            camera: None,
-        },
-        aerial: AerialInput {
-            size_px: spec.aerial_px,
-            metres_per_pixel: spec.metres_per_pixel,
-        },
-        heatmap: HeatmapOutput {
-            side: spec.heatmap_side(),
-            metres_per_cell: spec.metres_per_cell(),
-            inner: spec.heatmap.side as f64 * spec.heatmap.cell_px < spec.aerial_px as f64 - 1e-6,
-        },
-        orientation: match spec.kind {
-            NetworkKind::Ccvpe => OrientationConvention::YawResidual,
-            // It looks for a place alone, with the heading that the strip was aligned with.
-            NetworkKind::Ggcvt => OrientationConvention::None,
-        },
-        temperature,
-        aerial_features: Vec::new(),
-        ground_descriptors: Vec::new(),
-        error: None,
-        provenance: Provenance {
-            producer: format!("crossfix {}", env!("CARGO_PKG_VERSION")),
-            ..Provenance::default()
-        },
-        licence: licence.into(),
-    }
-}
-
-/// The card of a network that sees pinhole pictures: the card for one camera, `matrix` its focal
-/// lengths and centre (fx, fy, cx, cy) in pixels of the ground image.
-pub fn with_camera(mut card: StudentCard, matrix: [f64; 4]) -> StudentCard {
-    let [fx, fy, cx, cy] = matrix;
-    let columns = card.ground.columns as f64;
-    let wide_rad = (cx / fx).atan() + ((columns - cx) / fx).atan();
-    card.ground.camera = Some(matrix);
-    card.ground.fov_deg = wide_rad.to_degrees();
-    card.ground.top_elevation_deg = (cy / fy).atan().to_degrees();
-    card
-}
-
-/// `input` as the camera of `card` takes it for the network of `spec`, where the card names one: the
-/// patch is turned to the heading, or the network finds by how much it is not.
-pub fn seen_by(card: &StudentCard, spec: &ModelSpec, mut input: Input) -> Input {
-    if let Some(camera) = card.ground.camera {
-        let heading = Some(0.0);
-        let view = spec.measured_view(GroundView::Pinhole { camera, heading });
-        input.views = vec![view; input.len()];
-    }
-    input
-}
-
 /// Writes `model` as ONNX, whole or not at all, and returns the card inside: `card` with the cut
 /// points filled in.
 ///
@@ -185,6 +114,7 @@ pub fn write_onnx(
     let network = translate(host.as_deref().unwrap_or(model), &card)?;
     card.aerial_features = network.aerial_features;
     card.ground_descriptors = network.ground_descriptors;
+    let words = instructions::instructions(&card);
     let proto = ModelProto {
         ir_version: IR_VERSION,
         opset_import: vec![OperatorSetIdProto {
@@ -194,10 +124,13 @@ pub fn write_onnx(
         producer_name: "crossfix".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(network.graph),
-        metadata_props: vec![StringStringEntryProto {
-            key: CARD_KEY.into(),
-            value: card.to_json()?,
-        }],
+        doc_string: words.clone(),
+        metadata_props: [(CARD_KEY, card.to_json()?), (INSTRUCTIONS_KEY, words)]
+            .map(|(key, value)| StringStringEntryProto {
+                key: key.into(),
+                value,
+            })
+            .to_vec(),
         ..ModelProto::default()
     };
     write_whole(path, &proto.encode_to_vec()).map_err(|source| ExportError::File {
@@ -262,45 +195,6 @@ fn translate(
     })
 }
 
-/// Whether a card describes the network of a table.
-///
-/// # Errors
-/// [`ExportError::Disagreement`] naming the first field that differs.
-pub fn agree(card: &StudentCard, spec: &ModelSpec) -> Result<(), ExportError> {
-    let truth = student_card(spec, card.temperature, &card.licence);
-    let fields: [(&'static str, fn(&StudentCard) -> f64); 9] = [
-        ("ground.orientation_bins", |card| {
-            card.ground.orientation_bins.unwrap_or(0) as f64
-        }),
-        ("ground.rows", |card| card.ground.rows as f64),
-        ("ground.columns", |card| card.ground.columns as f64),
-        ("aerial.size_px", |card| card.aerial.size_px as f64),
-        ("aerial.metres_per_pixel", |card| {
-            card.aerial.metres_per_pixel
-        }),
-        ("heatmap.side", |card| card.heatmap.side as f64),
-        ("heatmap.metres_per_cell", |card| {
-            card.heatmap.metres_per_cell
-        }),
-        ("heatmap.inner", |card| f64::from(card.heatmap.inner)),
-        ("orientation (1 where it is told)", |card| {
-            f64::from(card.orientation != OrientationConvention::None)
-        }),
-    ];
-    for (what, field) in fields {
-        let (card, network) = (field(card), field(&truth));
-        // Written so that NaN disagrees.
-        if !((card - network).abs() <= 1e-9 * network) {
-            return Err(ExportError::Disagreement {
-                what,
-                card,
-                network,
-            });
-        }
-    }
-    Ok(())
-}
-
 /// What `crossfix export` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -363,33 +257,16 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let driven =
         ccvpe.map(|ccvpe| -> Box<dyn CrossViewModel> { Box::new(ccvpe.clone().with_left_bin()) });
     let model = driven.unwrap_or(model);
-    let known = |key: &str| header.provenance.get(key);
-    let licence = args
-        .licence
-        .as_deref()
-        .or_else(|| known("licence").and_then(Value::as_str));
-    let licence = licence.with_context(|| {
-        let weights = args.weights.display();
-        format!("\"{weights}\" names no licence; say --licence with an SPDX expression, for example CC-BY-4.0")
-    })?;
-    let temperature = args
-        .temperature
-        .or_else(|| known("temperature").and_then(Value::as_f64));
-    let mut card = student_card(model.describe(), temperature.unwrap_or(1.0), licence);
+    let mut card = card_of(
+        model.describe(),
+        &header.provenance,
+        args.licence.as_deref(),
+    )
+    .with_context(|| format!("\"{}\"", args.weights.display()))?;
+    card.temperature = args.temperature.unwrap_or(card.temperature);
     if let Some(matrix) = args.camera {
         card = with_camera(card, matrix);
     }
-    let hash = |key: &str| {
-        known(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_string()
-    };
-    card.provenance.teacher_sha256 = hash("teacher_sha256");
-    card.provenance.dataset_sha256 = hash("dataset_sha256");
-    card.provenance.config_sha256 = hash("config_sha256");
-    card.error = known("error")
-        .and_then(|error| serde_json::from_value::<ErrorStatistics>(error.clone()).ok());
     write_onnx(model.as_ref(), card, &args.out)?;
     let noise = noise_input(model.describe(), 2, 1)?;
     let found = verify_export(model.as_ref(), &args.out, &noise)?;
