@@ -70,6 +70,7 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
             column: middle,
             row: middle,
             residual_rad: 0.1
+            weight: 1.0,
         };
         batch
     ];

@@ -33,6 +33,7 @@ impl Label {
             column: self.column,
             row: self.row,
             residual_rad: self.residual_rad,
+            weight: 1.0,
         }
     }
 

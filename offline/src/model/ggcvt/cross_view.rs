@@ -7,7 +7,7 @@ use super::recordable::Targets;
 use super::spec::{Camera, GgcvtSpec};
 use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, View};
 use crate::adapt::AdaptConfig;
-use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget};
+use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, Recordable, recipes,
@@ -75,6 +75,7 @@ impl CrossViewModel for Ggcvt {
         targets: &[PoseTarget],
         config: &LossConfig,
     ) -> Result<Loss, ModelError> {
+        check_weights(targets, config)?;
         let device = prediction.levels.first().map(Tensor::device);
         let targets = self.targets(targets, config, &device.unwrap_or(Device::Cpu))?;
         let terms = self.loss_terms(tape, prediction, &targets, config)?;
