@@ -66,31 +66,34 @@ pub(crate) fn gemm_into(
         output.len() >= o_strides.extent(m, n),
         "output matrix too short"
     );
-    // SAFETY: `gemm` reads a at r·row + c·column for r < m, c < k, b likewise for k × n, and
+    // The library's microkernel writes columns, and our output is row-major, so it is given the
+    // transposed product: outputᵀ = bᵀ · aᵀ.
+    let product = gemm_f32::gemm::f32::get_gemm_fn();
+    // SAFETY: `product` reads a at r·row + c·column for r < m, c < k, b likewise for k × n, and
     // reads and writes output likewise for m × n. The assertions above bound each of these by its
     // slice; `output` is borrowed mutably, so it overlaps neither `a` nor `b`. Strides are at most
     // a slice length, so they fit isize.
     unsafe {
-        gemm::gemm(
-            m,
+        product(
             n,
+            m,
             k,
             output.as_mut_ptr(),
-            1,
             row as isize,
+            1,
             accumulate,
-            a.as_ptr(),
-            a_strides.column as isize,
-            a_strides.row as isize,
             b.as_ptr(),
-            b_strides.column as isize,
             b_strides.row as isize,
+            b_strides.column as isize,
+            a.as_ptr(),
+            a_strides.row as isize,
+            a_strides.column as isize,
             1.0,
             1.0,
             false,
             false,
             false,
-            gemm::Parallelism::None,
+            gemm_common::Parallelism::None,
         );
     }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, bail};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::{Convolution, Precision, Timed};
 use crossfix_offline::model::{Ccvpe, named};
+use crossfix_offline::recipe::defaults;
 use crossfix_offline::train::{FitConfig, measure};
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -131,8 +132,8 @@ fn main() -> anyhow::Result<()> {
                 let mut model = table.build(1)?;
                 model.parameters_mut().move_to(&device)?;
                 let config = match what {
-                    "adapt" => Some(model.paper().fit(model.describe())),
-                    "supervised" => Some(model.supervised()),
+                    "adapt" => Some(defaults::paper(model.describe()).fit),
+                    "supervised" => Some(defaults::supervised(model.describe())),
                     "inference" => None,
                     _ => bail!("{what:?} is none of adapt, supervised, inference"),
                 };
@@ -188,7 +189,7 @@ fn check(device: &Device) -> anyhow::Result<()> {
         let config = FitConfig {
             batch: 4,
             drop_connect: false,
-            ..table.build(1)?.supervised()
+            ..defaults::supervised(&table.describe())
         };
         println!("{:>5} {:>12} {:>12}  {name}", "step", "processor", "device");
         let mut worst = 0.0f32;

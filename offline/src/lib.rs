@@ -1,10 +1,9 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
-//! [`model`], [`import`], [`loss`], [`train`], [`adapt`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`model`], [`import`], [`loss`], [`train`], [`recipe`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
-pub mod adapt;
 pub mod city;
 pub mod cli;
 pub mod data;
@@ -17,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod predict;
 pub mod progress;
+pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod simulate;

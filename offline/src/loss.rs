@@ -211,10 +211,7 @@ fn bin_angle_rad(spec: &CcvpeSpec, pose: &PoseTarget) -> f64 {
 
 /// Refuses weights that a term of the loss would ignore: the heatmap's cross entropy and the
 /// triplets count every sample alike.
-pub(crate) fn check_weights(
-    targets: &[PoseTarget],
-    config: &LossConfig,
-) -> Result<(), ModelError> {
+pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Result<(), ModelError> {
     let wrong = |weight: f64| !(weight.is_finite() && weight > 0.0);
     if let Some(target) = targets.iter().find(|target| wrong(target.weight)) {
         return Err(ModelError::Input(format!(
@@ -282,9 +279,10 @@ impl Targets {
             levels: (0..supervised).map(level).collect::<Result<_, _>>()?,
             map: needs_map
                 .then(|| {
-                    let maps = maps.iter().zip(targets).flat_map(|(map, pose)| {
-                        map.iter().map(|value| value * pose.weight as f32)
-                    });
+                    let maps = maps
+                        .iter()
+                        .zip(targets)
+                        .flat_map(|(map, pose)| map.iter().map(|value| value * pose.weight as f32));
                     Tensor::new(maps.collect(), &[n, side * side])
                 })
                 .transpose()?,

@@ -30,6 +30,15 @@ impl RunFolder {
         self.path.join(name)
     }
 
+    /// A folder in it, made when it is not there.
+    ///
+    /// # Errors
+    /// Its path, and the operating system's reason.
+    pub fn subfolder(&self, name: &str) -> Result<Self, (String, std::io::Error)> {
+        let path = self.path.join(name);
+        Self::create(&path).map_err(|error| (path.display().to_string(), error))
+    }
+
     /// Writes a JSON file, whole or not at all.
     ///
     /// # Errors
@@ -80,6 +89,19 @@ impl RunFolder {
         // Absent is what we want; a file that cannot be removed shows at the next write.
         let _ = std::fs::remove_file(self.file(name));
     }
+}
+
+/// What every long run is given besides its data and settings.
+#[derive(Debug, Clone, Copy)]
+pub struct RunContext<'a> {
+    /// Fixes everything that is drawn.
+    pub seed: u64,
+    /// Where files of the run go; `None` writes none.
+    pub folder: Option<&'a RunFolder>,
+    /// Go on where the folder's checkpoints stopped.
+    pub resume: bool,
+    /// Looked at between steps.
+    pub interrupt: &'a Interrupt,
 }
 
 /// How fast pairs went through a network.

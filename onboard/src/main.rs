@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
@@ -110,19 +114,24 @@ fn main() -> ExitCode {
 }
 
 fn log_to_stderr() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("CROSSFIX_LOG")
-        .unwrap_or_else(|_| "info".into());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let asked = std::env::var("CROSSFIX_LOG").ok();
+    let filter = asked.and_then(|filter| filter.parse::<Targets>().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // The complaint that standard error is full would go there too, and panic.
         .log_internal_errors(false);
     // The journal stamps and colours by itself.
     if std::env::var_os("JOURNAL_STREAM").is_some() {
-        builder.without_time().with_ansi(false).init();
+        let layer = layer.without_time().with_ansi(false);
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter))
+            .init();
     } else {
-        builder
-            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let layer = layer.with_ansi(terminal);
+        tracing_subscriber::registry()
+            .with(layer.with_filter(filter))
             .init();
     }
 }

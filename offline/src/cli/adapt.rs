@@ -2,32 +2,29 @@
 
 use super::data;
 use super::device::DeviceArgs;
-use super::published::PublishedArgs;
-use crate::adapt::{AdaptConfig, adapt, oracle};
-use crate::data::Truth;
-use crate::model::{CrossViewModel, weights};
-use crate::run::{Interrupt, Pace, RunFolder, producer, sha256_file};
+use super::published::DatasetArgs;
+use super::settings;
+use crate::data::Dataset;
+use crate::data::pairs::truth::Truth;
+use crate::model::{CrossViewModel, ModelSpec, weights};
+use crate::recipe::ablations::{self, RECIPES};
+use crate::recipe::{Labeller, Recipe, adapt, oracle};
+use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// How to adapt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Recipe {
-    /// The paper: labels by mode, coarse levels, auxiliary student, outlier filter.
-    Paper,
-    /// Fine-tuning on true positions (needs --truth): the upper bound.
-    Oracle,
-}
-
 /// Arguments of `crossfix adapt`.
 #[derive(Debug, Clone, Args)]
 pub struct AdaptArgs {
-    /// How.
-    #[arg(long, value_enum, default_value_t = Recipe::Paper)]
-    recipe: Recipe,
+    /// How, by name; `--recipe list` lists them.
+    #[arg(long, default_value = "paper")]
+    recipe: String,
+    /// Print the recipe as it would be followed, as TOML, and stop.
+    #[arg(long)]
+    print_recipe: bool,
     /// Weights trained where true positions were known.
     #[arg(long)]
     teacher: PathBuf,
@@ -36,7 +33,7 @@ pub struct AdaptArgs {
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
-    published: PublishedArgs,
+    published: DatasetArgs,
     /// Folder whose truth.jsonl the recipe `oracle` learns from.
     #[arg(long)]
     truth: Option<PathBuf>,
@@ -44,22 +41,17 @@ pub struct AdaptArgs {
     /// end. Nothing is chosen by it.
     #[arg(long)]
     test: Option<PathBuf>,
-    /// Settings (TOML); the options below win.
+    /// TOML file whose values win over the named recipe's.
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Share of labels kept.
-    #[arg(long)]
-    keep: Option<f64>,
-    /// Coarsest levels supervised.
-    #[arg(long)]
-    levels: Option<usize>,
-    /// Supervise every level and the heatmap.
-    #[arg(long)]
-    all_levels: bool,
-    /// Passes over the pairs.
+    /// One value of the recipe, such as `filter.keep=0.7` or `fit.loss.levels=3`; wins over
+    /// --config. May be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    changes: Vec<String>,
+    /// Passes over the pairs: `--set fit.epochs=...`.
     #[arg(long)]
     epochs: Option<f64>,
-    /// Learning rate.
+    /// Learning rate: `--set fit.learning_rate=...`.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Seed of the order and the views.
@@ -78,108 +70,114 @@ pub struct AdaptArgs {
     resume: bool,
 }
 
+impl AdaptArgs {
+    /// The named recipe with --config and --set over it.
+    fn resolve(&self, spec: &ModelSpec) -> anyhow::Result<Recipe> {
+        let named = ablations::named(&self.recipe, spec).with_context(|| {
+            let names: Vec<&str> = RECIPES.iter().map(|row| row.name).collect();
+            format!(
+                "no recipe {:?}; there are {}",
+                self.recipe,
+                names.join(", ")
+            )
+        })?;
+        let mut recipe = settings::resolve(&named, self.config.as_deref(), &self.changes)?;
+        recipe.fit.epochs = self.epochs.unwrap_or(recipe.fit.epochs);
+        recipe.fit.learning_rate = self.learning_rate.unwrap_or(recipe.fit.learning_rate);
+        recipe.check()?;
+        match (recipe.labeller, &self.truth) {
+            (Labeller::GroundTruth, None) => {
+                bail!("this recipe learns from true positions; say --truth FOLDER")
+            }
+            (Labeller::TeacherMode(_), Some(_)) => {
+                bail!("this recipe uses no truth; leave --truth away")
+            }
+            _ => Ok(recipe),
+        }
+    }
+}
+
 /// Runs it.
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
-    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
-    match (args.recipe, &args.truth) {
-        (Recipe::Oracle, None) => {
-            bail!("the recipe `oracle` learns from true positions; say --truth FOLDER")
+    if args.recipe == "list" {
+        for row in RECIPES {
+            println!("{:<22} {}", row.name, row.what);
         }
-        (Recipe::Paper, Some(_)) => bail!("the recipe `paper` uses no truth; leave --truth away"),
-        _ => {}
+        return Ok(());
     }
+    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let (mut teacher, header) = weights::load(&args.teacher)?;
+    let recipe = args.resolve(teacher.describe())?;
+    if args.print_recipe {
+        print!("{}", toml::to_string(&recipe).context("cannot write TOML")?);
+        return Ok(());
+    }
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let spec = teacher.describe().clone();
-    let mut config = data::settings(args.config.as_deref(), teacher.paper())?;
-    config.keep = args.keep.unwrap_or(config.keep);
-    config.levels = args.levels.unwrap_or(config.levels);
-    config.all_levels |= args.all_levels;
-    config.epochs = args.epochs.unwrap_or(config.epochs);
-    config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
 
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if args.published.is_published() {
-        return adapt_published(args, teacher.as_ref(), &config, &folder, &interrupt);
+        return adapt_published(args, teacher.as_ref(), &recipe, &folder, &interrupt);
     }
-    let begun = Instant::now();
-    let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
-    let prepare_seconds = begun.elapsed().as_secs_f64();
-    let device = teacher.parameters().device().describe();
-    let pace = |steps: usize, seconds| {
-        Pace::new(
-            device.clone(),
-            prepare_seconds,
-            steps * config.batch,
-            seconds,
-        )
+    let context = RunContext {
+        seed: args.seed,
+        folder: Some(&folder),
+        resume: args.resume,
+        interrupt: &interrupt,
     };
+    let begun = Instant::now();
+    let options = args.published.pairs_options(0.0, args.limit)?;
+    let pairs = data::pairs(&args.data, &spec, &options)?;
+    let device = teacher.parameters().device().describe();
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
             "seed": args.seed,
-            "recipe": format!("{:?}", args.recipe).to_lowercase(),
-            "settings": config,
+            "recipe": args.recipe,
+            "settings": recipe,
             "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
-            "dataset": data::provenance(&args.data, &dataset, pairs.len())?,
+            "dataset": data::provenance(&args.data, pairs.inner(), pairs.len())?,
             "licence": header.provenance["licence"],
             "details": details,
         }))
     };
-    let (mut student, details): (Box<dyn CrossViewModel>, Value) = match &args.truth {
+    let mut adapted = match &args.truth {
         Some(truth) => {
             let truth = Truth::open(truth)?;
-            let (student, fitted) = oracle::fine_tune(
-                teacher.as_ref(),
-                &pairs,
-                &truth,
-                &config,
-                args.seed,
-                Some(&folder),
-                args.resume,
-                &interrupt,
-            )?;
-            let pace = pace(fitted.losses.len(), fitted.seconds);
-            (student, json!({ "seconds": fitted.seconds, "pace": pace }))
+            oracle::adapt(teacher.as_ref(), &pairs, &truth, &recipe, &context)?
         }
-        None => {
-            let adapted = adapt(
-                teacher.as_ref(),
-                &pairs,
-                &config,
-                args.seed,
-                Some(&folder),
-                args.resume,
-                &interrupt,
-            )?;
-            // Labelling and filtering take a forward pass of every pair each, students their steps.
-            let all_seconds = begun.elapsed().as_secs_f64();
-            let seconds = adapted.fits[0].seconds + adapted.fits[1].seconds;
-            let steps = adapted.fits[0].losses.len() + adapted.fits[1].losses.len();
-            let pace = pace(steps, seconds);
-            println!("two students: {pace}; in all {all_seconds:.1} s");
-            let details = json!({
-                "kept_fraction": adapted.filtered.kept_fraction(),
-                "seconds": seconds,
-                "pace": pace,
-                "label_and_filter_seconds": all_seconds - prepare_seconds - seconds,
-            });
-            let path = folder.file("auxiliary.safetensors");
-            weights::save(
-                &path,
-                adapted.auxiliary.as_ref(),
-                provenance(details.clone())?,
-            )?;
-            (adapted.student, details)
-        }
+        None => adapt(teacher.as_ref(), &pairs, &recipe, &context)?,
     };
+    // Labelling and filtering take a forward pass of every pair each, students their steps.
+    let all_seconds = begun.elapsed().as_secs_f64();
+    let seconds = adapted.training_seconds();
+    let seen = adapted.training_steps() * recipe.fit.batch;
+    let throughput = Throughput::new(device, seen, seconds);
+    println!("training: {throughput}; in all {all_seconds:.1} s");
+    let details = json!({
+        "kept_fraction": adapted.kept_fraction(),
+        "seconds": seconds,
+        "throughput": throughput,
+        "label_and_filter_seconds": all_seconds - seconds,
+    });
+    if let Some(auxiliary) = &adapted.auxiliary {
+        let path = folder.file("auxiliary.safetensors");
+        weights::save(
+            &path,
+            auxiliary.model.as_ref(),
+            provenance(details.clone())?,
+        )?;
+    }
     let mut record = provenance(details)?;
     let path = folder.file("student.safetensors");
-    weights::save(&path, student.as_ref(), record.clone())?;
+    weights::save(&path, adapted.student.as_ref(), record.clone())?;
     if let Some(test) = &args.test {
-        let before = data::measure(teacher.boxed_clone().as_mut(), test, None)?;
-        let after = data::measure(student.as_mut(), test, None)?;
+        let options = args.published.pairs_options(0.0, None)?;
+        let measure =
+            |model: &mut dyn CrossViewModel| data::measure(model, test, &options, &interrupt);
+        let before = measure(teacher.boxed_clone().as_mut())?;
+        let after = measure(adapted.student.as_mut())?;
         print!(
             "teacher\n{}student\n{}",
             before.evaluation.table(),
@@ -198,51 +196,55 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
 fn adapt_published(
     args: &AdaptArgs,
     teacher: &dyn CrossViewModel,
-    config: &AdaptConfig,
+    recipe: &Recipe,
     folder: &RunFolder,
     interrupt: &Interrupt,
 ) -> anyhow::Result<()> {
-    if args.recipe != Recipe::Paper || args.test.is_some() {
-        bail!(
-            "published datasets adapt with the recipe `paper`, and are tested on their own parts"
-        );
+    if recipe.labeller == Labeller::GroundTruth || args.test.is_some() {
+        bail!("published datasets adapt without truth, and are tested on their own parts");
     }
     let published = &args.published;
     let pairs = published.target(&args.data, args.limit, teacher.describe())?;
-    let adapted = adapt(
-        teacher,
-        pairs.as_ref(),
-        config,
-        args.seed,
-        Some(folder),
-        args.resume,
+    let context = RunContext {
+        seed: args.seed,
+        folder: Some(folder),
+        resume: args.resume,
         interrupt,
-    )?;
+    };
+    let adapted = adapt(teacher, pairs.as_ref(), recipe, &context)?;
     let mut record = json!({
         "made_by": producer(),
         "seed": args.seed,
-        "recipe": "paper",
-        "settings": config,
+        "recipe": args.recipe,
+        "settings": recipe,
         "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
         "dataset": published.provenance(pairs.len()),
         "licence": "see the licence of the dataset",
         "details": {
-            "kept_fraction": adapted.filtered.kept_fraction(),
-            "seconds": adapted.fits[0].seconds + adapted.fits[1].seconds,
+            "kept_fraction": adapted.kept_fraction(),
+            "seconds": adapted.training_seconds(),
         },
     });
-    let auxiliary = folder.file("auxiliary.safetensors");
-    weights::save(&auxiliary, adapted.auxiliary.as_ref(), record.clone())?;
+    if let Some(auxiliary) = &adapted.auxiliary {
+        let path = folder.file("auxiliary.safetensors");
+        weights::save(&path, auxiliary.model.as_ref(), record.clone())?;
+    }
     let path = folder.file("student.safetensors");
     weights::save(&path, adapted.student.as_ref(), record.clone())?;
     let mut measured = serde_json::Map::new();
+    let auxiliary = adapted.auxiliary.as_ref();
     let models = [
-        ("teacher", teacher.boxed_clone()),
-        ("auxiliary", adapted.auxiliary.boxed_clone()),
-        ("student", adapted.student.boxed_clone()),
+        ("teacher", Some(teacher.boxed_clone())),
+        (
+            "auxiliary",
+            auxiliary.map(|auxiliary| auxiliary.model.boxed_clone()),
+        ),
+        ("student", Some(adapted.student.boxed_clone())),
     ];
-    for (name, mut model) in models {
-        let summary = published.test(model.as_mut(), &args.data, args.limit, args.seed)?;
+    for (name, model) in models {
+        let Some(mut model) = model else { continue };
+        let summary =
+            published.test(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
         print!("{name}\n{}", summary.table());
         measured.insert(name.into(), json!(summary));
     }

@@ -1,15 +1,12 @@
 //! What the subcommands share: reading pairs and settings, and measuring with their truth.
 
 use crate::data::pairs::truth::Truth;
-use crate::data::{
-    Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation,
-};
+use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::run::{Interrupt, Throughput, sha256_file};
 use anyhow::Context;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
@@ -80,16 +77,6 @@ pub fn measure(
         evaluation,
         throughput: Throughput::new(device, dataset.len(), seconds),
     })
-}
-
-/// Settings from a TOML file, or the given ones without a file.
-pub fn settings<T: DeserializeOwned>(path: Option<&Path>, otherwise: T) -> anyhow::Result<T> {
-    let Some(path) = path else {
-        return Ok(otherwise);
-    };
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a settings file", path.display()))
 }
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.

@@ -77,19 +77,15 @@ fn show(json: bool, measured: &impl Serialize, table: &str) -> anyhow::Result<()
 }
 
 /// Measures a network on VIGOR or KITTI.
-fn measure_published(
-    args: &EvaluateArgs,
-    onnx: bool,
-    interrupt: &Interrupt,
-) -> anyhow::Result<()> {
+fn measure_published(args: &EvaluateArgs, onnx: bool, interrupt: &Interrupt) -> anyhow::Result<()> {
     if onnx {
         bail!("published datasets are measured with weights (.safetensors), not with a .onnx");
     }
     let (mut model, _) = weights::load(&args.model)?;
     model.parameters_mut().move_to(&args.device.open()?)?;
-    let measured = args
-        .published
-        .evaluate(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
+    let measured =
+        args.published
+            .evaluate(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
     if args.json {
         let settings = args.published.provenance(measured.count());
         let text = json!({ "settings": settings, "measured": measured });
@@ -180,7 +176,9 @@ mod tests {
             export::write_onnx(&model, card, &path).unwrap();
             let (options, never) = (PairsOptions::default(), Interrupt::default());
             let exported = measure_onnx(&path, &pairs, &options, &never).unwrap();
-            let trained = data::measure(&mut model, &pairs, &options, &never).unwrap().evaluation;
+            let trained = data::measure(&mut model, &pairs, &options, &never)
+                .unwrap()
+                .evaluation;
             for (exported, trained) in [
                 (&exported.unmasked, &trained.unmasked),
                 (&exported.masked, &trained.masked),

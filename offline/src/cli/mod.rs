@@ -6,6 +6,7 @@ pub(crate) mod device;
 mod evaluate;
 mod published;
 mod report;
+mod settings;
 mod train;
 
 pub use adapt::AdaptArgs;

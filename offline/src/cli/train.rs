@@ -3,10 +3,12 @@
 use super::data;
 use super::device::DeviceArgs;
 use super::published::DatasetArgs;
+use super::settings;
 use crate::data::pairs::truth::{Truth, true_labels};
 use crate::data::{Dataset, Examples, Labelled};
 use crate::model::{CrossViewModel, named, names, weights};
-use crate::run::{Interrupt, RunFolder, Throughput, producer};
+use crate::recipe::defaults;
+use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer};
 use crate::train::{FitConfig, Fitted, fit};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -32,9 +34,12 @@ pub struct TrainArgs {
     /// Weights to begin with; their network wins over --preset.
     #[arg(long)]
     init: Option<PathBuf>,
-    /// Settings (TOML); the options below win.
+    /// TOML file whose values win over the network's settings.
     #[arg(long)]
     config: Option<PathBuf>,
+    /// One setting, such as `loss.orientation=0.5`; wins over --config. May be given several times.
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    changes: Vec<String>,
     /// Passes over the pairs.
     #[arg(long)]
     epochs: Option<f64>,
@@ -81,7 +86,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     };
     model.parameters_mut().move_to(&args.device.open()?)?;
     let spec = model.describe().clone();
-    let mut config = data::settings(args.config.as_deref(), model.supervised())?;
+    let mut config = settings::resolve(
+        &defaults::supervised(&spec),
+        args.config.as_deref(),
+        &args.changes,
+    )?;
     config.epochs = args.epochs.unwrap_or(config.epochs);
     config.steps = args.steps.or(config.steps);
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
@@ -121,7 +130,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         augmentation: &config.augmentation,
         spec: &spec,
     };
-    let fitted = run_fit(args, model.as_mut(), &examples, &config, &folder, &interrupt)?;
+    let fitted = run_fit(
+        args,
+        model.as_mut(),
+        &examples,
+        &config,
+        &folder,
+        &interrupt,
+    )?;
     let measured = args
         .validation
         .as_ref()
@@ -170,16 +186,13 @@ fn run_fit(
     folder: &RunFolder,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Fitted> {
-    let fitted = fit(
-        "train",
-        model,
-        examples,
-        config,
-        args.seed,
-        Some(folder),
-        args.resume,
+    let run = RunContext {
+        seed: args.seed,
+        folder: Some(folder),
+        resume: args.resume,
         interrupt,
-    )?;
+    };
+    let fitted = fit("train", model, examples, config, &run)?;
     if fitted.interrupted {
         bail!(
             "stopped on request after {} of {} steps; the same command with --resume goes on",

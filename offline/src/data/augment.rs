@@ -404,7 +404,13 @@ mod tests {
             ..Augmentation::default()
         };
         let pose = target(32.0, 32.0, 0.0);
-        let view = View::new(&augmentation.draw(&mut rng), &augmentation, &spec, 128, &pose);
+        let view = View::new(
+            &augmentation.draw(&mut rng),
+            &augmentation,
+            &spec,
+            128,
+            &pose,
+        );
         let [ground, aerial] = view.augment(&spec);
         assert_eq!([Augment { roll: 0, ..ground }, aerial], view.colours);
         assert!(ground.saturation != aerial.saturation && ground.gain != aerial.gain);

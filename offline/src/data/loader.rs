@@ -192,7 +192,9 @@ mod tests {
                 std::thread::sleep(Duration::from_micros((number * 7919) % 300));
                 number * number
             };
-            let items: Vec<u64> = ahead(3..60, workers(threads, 4), &never(), make, |items| items.collect());
+            let items: Vec<u64> = ahead(3..60, workers(threads, 4), &never(), make, |items| {
+                items.collect()
+            });
             assert_eq!(items, (3..60).map(|n| n * n).collect::<Vec<_>>());
         }
     }
@@ -213,7 +215,13 @@ mod tests {
 
     #[test]
     fn nothing_to_make_is_an_empty_sequence() {
-        let items: Vec<u64> = ahead(5..5, Workers::default(), &never(), |n| n, |items| items.collect());
+        let items: Vec<u64> = ahead(
+            5..5,
+            Workers::default(),
+            &never(),
+            |n| n,
+            |items| items.collect(),
+        );
         assert!(items.is_empty());
     }
 

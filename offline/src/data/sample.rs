@@ -138,6 +138,11 @@ pub trait Dataset: Sync {
     /// What is known of sample `index` without reading its images.
     fn sample(&self, index: usize) -> &Sample;
 
+    /// What is known of each sample, in order.
+    fn samples(&self) -> Box<dyn Iterator<Item = &Sample> + '_> {
+        Box::new((0..self.len()).map(|index| self.sample(index)))
+    }
+
     /// Reads the images: decoded, aligned, cut for the network. Called from many threads.
     ///
     /// # Errors

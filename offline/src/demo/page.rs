@@ -1,7 +1,8 @@
 //! The demo's page: what the outcome looks like.
 
 use super::{Measured, Outcome};
-use crate::data::{Pair, true_pose};
+use crate::data::pairs::truth::true_pose;
+use crate::data::{Dataset, Sample};
 use crate::evaluate::Evaluation;
 use crate::metrics::Summary;
 use crate::report::{
@@ -11,6 +12,7 @@ use crate::report::{
     select_pairs,
 };
 use crate::run::RunFolder;
+use crate::train::Fitted;
 use anyhow::Context;
 use crossfix_calibration::{Geodetic, Heatmap, LocalFrame, PatchSpec};
 use crossfix_onboard::tiles::TileStore;
@@ -52,22 +54,19 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
     );
     let truth = &outcome.areas.test_truth;
     let errors = |measured: &Measured| -> Vec<f64> {
-        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        let pairs = outcome.areas.test.samples().zip(&measured.predictions);
         pairs
-            .filter_map(|(pair, prediction)| {
-                let [east, north] = true_pose(pair, truth)?.offset_m;
+            .filter_map(|(sample, prediction)| {
+                let [east, north] = true_pose(sample, truth)?.offset_m;
                 Some((prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north))
             })
             .collect()
     };
-    let labels = outcome
-        .label_errors_m
-        .iter()
-        .zip(&outcome.adapted.filtered.kept);
+    let labels = outcome.label_errors_m.iter().zip(&outcome.adapted.labels);
     let labels = |kept: bool| -> Vec<f64> {
         labels
             .clone()
-            .filter(|(_, is_kept)| **is_kept == kept)
+            .filter(|(_, label)| label.is_kept() == kept)
             .map(|(error, _)| *error)
             .collect()
     };
@@ -114,11 +113,8 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             kept_errors_m: labels(true),
             dropped_errors_m: labels(false),
         }),
-        training: outcome
-            .adapted
-            .fits
-            .iter()
-            .zip([("auxiliary student", Role::Auxiliary), ("student", Role::Student)])
+        training: trainings(outcome)
+            .into_iter()
             .map(|(fitted, (name, role))| TrainingCurve {
                 name: name.into(),
                 role,
@@ -130,8 +126,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
         provenance: vec![
             provenance("program", format!("crossfix {}", env!("CARGO_PKG_VERSION"))),
             provenance("seed", outcome.seed.to_string()),
-            provenance("recipe", format!("paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
-                outcome.adapt.levels, outcome.adapt.keep * 100.0, outcome.adapt.epochs, outcome.adapt.learning_rate)),
+            provenance("recipe", recipe_line(outcome)),
             provenance("adaptation pairs", outcome.areas.adapt.len().to_string()),
             provenance("test pairs", outcome.areas.test.len().to_string()),
             provenance("imagery", "simulated".into()),
@@ -206,8 +201,8 @@ fn summary_table(outcome: &Outcome) -> SummaryTable {
 
 fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
     let truth = &outcome.areas.test_truth;
-    let error = |pair: &Pair, mode_m: [f64; 2]| {
-        true_pose(pair, truth).map_or(f64::NAN, |pose| {
+    let error = |sample: &Sample, mode_m: [f64; 2]| {
+        true_pose(sample, truth).map_or(f64::NAN, |pose| {
             (mode_m[0] - pose.offset_m[0]).hypot(mode_m[1] - pose.offset_m[1])
         })
     };
@@ -215,16 +210,17 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
     let changes: Vec<(f64, f64)> = outcome
         .areas
         .test
-        .iter()
+        .samples()
         .zip(teacher.iter().zip(student))
-        .map(|(pair, (teacher, student))| {
-            (error(pair, teacher.mode_m), error(pair, student.mode_m))
+        .map(|(sample, (teacher, student))| {
+            (error(sample, teacher.mode_m), error(sample, student.mode_m))
         })
         .collect();
     let shown = select_pairs(&changes, PAIRS_SHOWN)
         .into_iter()
         .map(|(index, group)| {
-            let pair = &outcome.areas.test[index];
+            let pair = outcome.areas.test.pair(index)?;
+            let sample = &pair.sample;
             let side_m = pair.aerial.width as f64 * OVERVIEW_METRES_PER_PIXEL;
             let model = |name: &str, role, measured: &Measured| -> anyhow::Result<PairModel> {
                 let prediction = &measured.predictions[index];
@@ -240,18 +236,18 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
                         .map(|heatmap| Picture::heatmap_overlay(&heatmap))
                         .transpose()?,
                     mode_offset_m: Some(prediction.mode_m),
-                    error_m: Some(error(pair, prediction.mode_m)),
+                    error_m: Some(error(sample, prediction.mode_m)),
                 })
             };
             Ok(PairPicture {
-                id: pair.id.clone(),
+                id: sample.id.clone(),
                 group,
                 ground: Some(Picture::jpeg(&pair.ground, 1024)?),
                 aerial: Some(Picture::jpeg(&pair.aerial, 512)?),
                 aerial_side_m: side_m,
-                truth_offset_m: true_pose(pair, truth).map(|pose| pose.offset_m),
-                coarse_offset_m: Some(pair.coarse_offset_m),
-                coarse_radius_m: radius_95_m(pair.coarse_covariance_m2),
+                truth_offset_m: true_pose(sample, truth).map(|pose| pose.offset_m),
+                coarse_offset_m: Some(sample.coarse_offset_m),
+                coarse_radius_m: radius_95_m(sample.coarse_covariance_m2),
                 models: vec![
                     model("teacher", Role::Teacher, &outcome.teacher)?,
                     model("student", Role::Student, &outcome.student)?,
@@ -316,13 +312,13 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
     let origin = outcome.drives.origin;
     let frame = LocalFrame::new(origin);
     let points = |measured: &Measured| -> Vec<ErrorPoint> {
-        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        let pairs = outcome.areas.test.samples().zip(&measured.predictions);
         pairs
-            .filter_map(|(pair, prediction)| {
-                let row = truth.get(&pair.id)?;
+            .filter_map(|(sample, prediction)| {
+                let row = truth.get(&sample.id)?;
                 let place = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).ok()?;
                 let place = frame.enu_from_geodetic(place);
-                let [east, north] = true_pose(pair, truth)?.offset_m;
+                let [east, north] = true_pose(sample, truth)?.offset_m;
                 let error_m = (prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north);
                 // Districts lie kilometres apart; the map shows one.
                 (place.east().hypot(place.north()) < 900.0).then_some(ErrorPoint {
@@ -347,4 +343,25 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
         ],
         colour_limit_m: Some(15.0),
     })
+}
+
+/// The trainings of the recipe: what its curves are called, their colour, how they went.
+fn trainings(outcome: &Outcome) -> Vec<(&Fitted, (&'static str, Role))> {
+    let auxiliary = outcome.adapted.auxiliary.as_ref();
+    let auxiliary =
+        auxiliary.map(|auxiliary| (&auxiliary.fit, ("auxiliary student", Role::Auxiliary)));
+    let student = (&outcome.adapted.fit, ("student", Role::Student));
+    auxiliary.into_iter().chain([student]).collect()
+}
+
+/// The recipe's main settings.
+fn recipe_line(outcome: &Outcome) -> String {
+    let fit = &outcome.recipe.fit;
+    format!(
+        "paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
+        fit.loss.levels.unwrap_or(0),
+        outcome.adapted.kept_fraction() * 100.0,
+        fit.epochs,
+        fit.learning_rate
+    )
 }

@@ -90,7 +90,9 @@ pub fn evaluate_published(
         },
     )?;
     Ok(match spec.kind {
-        NetworkKind::Ccvpe => PublishedEvaluation::Ccvpe(PublishedSummary::of(&outcomes, side, vehicle_frame)),
+        NetworkKind::Ccvpe => {
+            PublishedEvaluation::Ccvpe(PublishedSummary::of(&outcomes, side, vehicle_frame))
+        }
         NetworkKind::Ggcvt => {
             let places = side as f64;
             let centre = match spec.camera {

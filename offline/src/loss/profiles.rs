@@ -4,8 +4,8 @@
 //! A device multiplies them out; and a recorded step takes them as its inputs.
 
 use super::{
-    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_weights, directions, orientation_shares,
-    supervised, supervised_bins,
+    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_weights, directions,
+    orientation_shares, supervised, supervised_bins,
 };
 use crate::model::{CcvpeSpec, ModelError, Told};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
@@ -197,7 +197,10 @@ mod tests {
         let both = loss(&[first, pose(44.0, 0.5)], 0);
         // The two targets are mirror images, so their sums are equal.
         let expected = (a + 0.5 * b) / 1.5;
-        assert!((both - expected).abs() < 1e-5 * expected, "{both} {expected}");
+        assert!(
+            (both - expected).abs() < 1e-5 * expected,
+            "{both} {expected}"
+        );
         let config = LossConfig {
             heatmap: 1.0,
             ..config

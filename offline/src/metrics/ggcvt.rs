@@ -89,7 +89,8 @@ impl GgcvtSummary {
         vehicle_frame: bool,
     ) -> Self {
         let trained_centre = (side as f64 - 1.0) / 2.0;
-        let rounded = |outcome: &Outcome| [outcome.example.target.column, outcome.example.target.row];
+        let rounded =
+            |outcome: &Outcome| [outcome.example.target.column, outcome.example.target.row];
         let angles: Vec<f64> = outcomes
             .iter()
             .filter_map(Outcome::exact_orientation_deg)

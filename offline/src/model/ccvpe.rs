@@ -9,11 +9,9 @@ use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
     CrossViewModel, Extent, ForwardOptions, Given, Input, ModelError, ModelSpec, NORMALISATION,
-    NetworkSpec, Prediction, Recordable, check_left_bins, recipes,
+    NetworkSpec, Prediction, Recordable, check_left_bins,
 };
-use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget, loss};
-use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -262,14 +260,6 @@ impl CrossViewModel for Ccvpe {
         config: &LossConfig,
     ) -> Result<Loss, ModelError> {
         loss(tape, &self.spec, prediction, targets, config)
-    }
-
-    fn supervised(&self) -> FitConfig {
-        recipes::ccvpe_supervised(&self.spec)
-    }
-
-    fn paper(&self) -> AdaptConfig {
-        recipes::ccvpe_paper(&self.spec)
     }
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {

@@ -10,7 +10,6 @@ pub mod ggcvt;
 pub(crate) mod layers;
 pub mod parameters;
 pub mod presets;
-mod recipes;
 mod recordable;
 pub mod spec;
 pub(crate) mod vgg;
@@ -27,9 +26,7 @@ pub use presets::{PRESETS, preset};
 pub(crate) use recordable::{Given, Prepared, Recordable, Told};
 pub use spec::CcvpeSpec;
 
-use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, PoseTarget};
-use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, Augmented, BatchNormMode, Normalisation};
 use crossfix_kernels::{Device, Pixels, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -243,12 +240,6 @@ pub trait CrossViewModel: Send + Any {
         targets: &[PoseTarget],
         config: &LossConfig,
     ) -> Result<Loss, ModelError>;
-
-    /// The supervised training that goes with it.
-    fn supervised(&self) -> FitConfig;
-
-    /// The recipe `paper` for it.
-    fn paper(&self) -> AdaptConfig;
 
     /// A copy with its own numbers.
     fn boxed_clone(&self) -> Box<dyn CrossViewModel>;

@@ -10,7 +10,7 @@ use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
 use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, ModelSpec, preset};
-use crate::run::{Interrupt, RunFolder};
+use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::{Cuda, Timed};
@@ -211,9 +211,13 @@ fn train(
     interrupt: &Interrupt,
     may_record: bool,
 ) -> Result<Fitted, TrainError> {
-    fit_how(
-        "train", model, samples, config, SEED, folder, resume, interrupt, may_record,
-    )
+    let run = RunContext {
+        seed: SEED,
+        folder,
+        resume,
+        interrupt,
+    };
+    fit_how("train", model, samples, config, &run, may_record)
 }
 
 fn plain(

@@ -8,7 +8,7 @@ use crate::data::loader::{Ahead, Workers};
 use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
-use crate::run::{Interrupt, RunFolder, sha256_json};
+use crate::run::{RunContext, RunFolder, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
 use crossfix_kernels::{Error as KernelError, Tape};
 use rand::SeedableRng;
@@ -41,41 +41,31 @@ pub struct Fitted {
 ///
 /// # Errors
 /// [`TrainError`]; on a loss that is not finite the checkpoint holds the last good state.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a run has that many independent parts"
-)]
 pub fn fit(
     name: &'static str,
     model: &mut dyn CrossViewModel,
     examples: &dyn Examples,
     config: &FitConfig,
-    seed: u64,
-    folder: Option<&RunFolder>,
-    resume: bool,
-    interrupt: &Interrupt,
+    run: &RunContext,
 ) -> Result<Fitted, TrainError> {
-    fit_how(
-        name, model, examples, config, seed, folder, resume, interrupt, true,
-    )
+    fit_how(name, model, examples, config, run, true)
 }
 
 /// As [`fit`]; `may_record` lets a device replay its steps, which gives the same bits.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a run has that many independent parts"
-)]
 pub(super) fn fit_how(
     name: &'static str,
     model: &mut dyn CrossViewModel,
     examples: &dyn Examples,
     config: &FitConfig,
-    seed: u64,
-    folder: Option<&RunFolder>,
-    resume: bool,
-    interrupt: &Interrupt,
+    run: &RunContext,
     may_record: bool,
 ) -> Result<Fitted, TrainError> {
+    let RunContext {
+        seed,
+        folder,
+        resume,
+        interrupt,
+    } = *run;
     config.check()?;
     let spec = model.describe().clone();
     examples.check(&spec)?;
@@ -354,7 +344,11 @@ pub(super) fn one_step(
     rate: f64,
     mut drop_connect: Option<ChaCha8Rng>,
 ) -> Result<News, ModelError> {
-    let targets: Vec<PoseTarget> = batch.examples.iter().map(|example| example.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     let mut tape = Tape::training();
     let statistics = model.parameters().all_statistics().to_vec();
     let options = ForwardOptions {

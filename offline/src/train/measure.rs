@@ -229,7 +229,11 @@ pub fn profile(
         one_step(model, &mut adam, &batch, config, rate, None)?;
     }
     let model = recordable(model)?;
-    let targets: Vec<PoseTarget> = batch.examples.iter().map(|example| example.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     let prepared = model.prepare(&batch.input, &targets, &config.loss, None)?;
     let device = Device::Cuda(cuda.clone());
     let prepared = prepared.to(&device).map_err(ModelError::from)?;

@@ -245,6 +245,10 @@ fn prepare(
     config: &FitConfig,
     drop_connect: Option<&mut ChaCha8Rng>,
 ) -> Result<Prepared, ModelError> {
-    let targets: Vec<PoseTarget> = batch.examples.iter().map(|example| example.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     model.prepare(&batch.input, &targets, &config.loss, drop_connect)
 }

@@ -3,7 +3,7 @@ use crate::data::{Labelled, Pair, Sample};
 use crate::loss::PoseTarget;
 use crate::model::weights::{Arrays, arrays_of};
 use crate::model::{Ccvpe, CrossViewModel, GroundView, named, preset};
-use crate::run::{Interrupt, RunFolder};
+use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
 
 /// Pairs of noise: nothing to understand, enough to remember.
@@ -77,9 +77,13 @@ fn fit_pairs(
         augmentation: &config.augmentation,
         spec: &spec,
     };
-    fit(
-        "train", model, &examples, config, 5, folder, resume, interrupt,
-    )
+    let run = RunContext {
+        seed: 5,
+        folder,
+        resume,
+        interrupt,
+    };
+    fit("train", model, &examples, config, &run)
 }
 
 fn train(
@@ -128,7 +132,7 @@ fn a_network_that_correlates_learns_one_batch_by_heart() {
         batch: 4,
         steps: Some(60),
         augmentation: Augmentation::none(),
-        ..model.supervised()
+        ..crate::recipe::defaults::supervised(model.describe())
     };
     let interrupt = Interrupt::default();
     let fitted = fit_pairs(model.as_mut(), &pairs, &config, None, false, &interrupt).unwrap();

@@ -2,11 +2,11 @@
 
 use super::patch::Placement;
 use super::{Kitti, KittiFolder, KittiSplit, METRES_PER_PIXEL};
-use crate::data::planes::write_planes;
-use crate::data::problems::Problems;
 use crate::data::cache::Pictures;
 use crate::data::error::DatasetError;
 use crate::data::examples::{Example, Examples, ReadExample};
+use crate::data::planes::write_planes;
+use crate::data::problems::Problems;
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::data::vigor::published_cell;
 use crate::loss::PoseTarget;
@@ -297,7 +297,11 @@ fn sample(kitti: &Kitti, index: usize, placement: Placement, view: GroundView) -
     let name = &kitti.rows[index].name;
     Sample {
         drive: format!("{}/{}", name.day, name.drive),
-        time_ns: name.frame.parse::<i64>().unwrap_or(0).saturating_mul(FRAME_NS),
+        time_ns: name
+            .frame
+            .parse::<i64>()
+            .unwrap_or(0)
+            .saturating_mul(FRAME_NS),
         heading_residual_rad: placement.heading_deg().to_radians(),
         ..Sample::unplaced(name.id(), view)
     }

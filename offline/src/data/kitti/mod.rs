@@ -21,8 +21,8 @@ pub mod patch;
 mod tests;
 
 pub use files::{CameraMatrix, FrameName, Listed};
-pub use patch::Placement;
 pub use images::{KittiImages, KittiSamples};
+pub use patch::Placement;
 
 use super::picture;
 use super::problems::Problems;

@@ -11,9 +11,7 @@ use crate::data::picture;
 use crate::data::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::model::{GroundView, ModelSpec};
-use crossfix_calibration::{
-    Camera, Geodetic, PatchGeoreference, PatchSpec, RgbImage, StripRemap,
-};
+use crossfix_calibration::{Camera, Geodetic, PatchGeoreference, PatchSpec, RgbImage, StripRemap};
 use crossfix_onboard::tiles::TileError;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -163,7 +161,9 @@ impl Dataset for PairsImages {
             what,
         };
         let ground = self.ground(index).map_err(wrong)?;
-        let aerial = self.aerial(index).map_err(|error| wrong(error.to_string()))?;
+        let aerial = self
+            .aerial(index)
+            .map_err(|error| wrong(error.to_string()))?;
         Ok(Arc::new(Pair {
             sample,
             ground,
@@ -232,14 +232,14 @@ fn read_picture(path: &Path, camera: &Camera) -> Result<RgbImage, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::adapt::{AdaptConfig, adapt};
     use crate::city::detail::Detail;
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::data::pairs::truth::{Truth, true_pose};
     use crate::model::named;
-    use crate::run::Interrupt;
+    use crate::recipe::{adapt, defaults};
+    use crate::run::{Interrupt, RunContext};
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
     fn simulated(pairs: usize, camera: CameraKind) -> tempfile::TempDir {
@@ -349,22 +349,17 @@ mod tests {
         let teacher = named("compact").unwrap().build(1).unwrap();
         let spec = teacher.describe();
         let pairs = PairsImages::open(pairs, spec, Preparation::default()).unwrap();
-        let config = AdaptConfig {
-            batch: 2,
-            epochs: 1.0,
-            ..AdaptConfig::default()
-        };
+        let mut recipe = defaults::paper(teacher.describe());
+        recipe.fit.batch = 2;
+        recipe.fit.epochs = 1.0;
         let interrupt = Interrupt::default();
-        let adapted = adapt(
-            teacher.as_ref(),
-            &pairs,
-            &config,
-            1,
-            None,
-            false,
-            &interrupt,
-        )
-        .unwrap();
+        let run = RunContext {
+            seed: 1,
+            folder: None,
+            resume: false,
+            interrupt: &interrupt,
+        };
+        let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
         assert_eq!(adapted.labels.len(), 4);
     }
 

@@ -12,7 +12,11 @@ const MOST_LINE_BYTES: u64 = 64 << 10;
 const MOST_PAIRS: usize = 5_000_000;
 
 /// Reads a text file of at most `most` bytes.
-pub(super) fn read_small(path: &Path, most: u64, fix: &'static str) -> Result<String, DatasetError> {
+pub(super) fn read_small(
+    path: &Path,
+    most: u64,
+    fix: &'static str,
+) -> Result<String, DatasetError> {
     let read = |path: &Path| {
         let mut text = String::new();
         std::fs::File::open(path)?

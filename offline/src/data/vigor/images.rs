@@ -1,12 +1,12 @@
 //! VIGOR's images as networks see them, with the published rolls, offsets and rounding.
 
 use super::{Vigor, VigorFolder, VigorSplit};
-use crate::data::planes::write_planes;
-use crate::data::problems::Problems;
-use crate::data::resample::round_half_even;
 use crate::data::cache::Pictures;
 use crate::data::error::DatasetError;
 use crate::data::examples::{Example, Examples, ReadExample};
+use crate::data::planes::write_planes;
+use crate::data::problems::Problems;
+use crate::data::resample::round_half_even;
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};

@@ -20,8 +20,8 @@ mod tests;
 #[cfg(test)]
 pub(crate) use tests::copy_of;
 
-pub use labels::Offset;
 pub use images::{Headings, VigorImages, VigorSamples, published_cell, published_sigma_cells};
+pub use labels::Offset;
 pub use split::VigorSplit;
 
 use super::picture;

@@ -115,7 +115,12 @@ fn images_rolls_and_ground_truth_are_those_of_the_published_loader() {
             let expected =
                 ["argmax_col", "argmax_row"].map(|key| item["gt"][key].as_u64().unwrap());
             assert_eq!(peak.map(|cell| cell as u64), expected, "{name}");
-            check_orientation(item, &map, example.target.residual_rad, spec.orientation_bins);
+            check_orientation(
+                item,
+                &map,
+                example.target.residual_rad,
+                spec.orientation_bins,
+            );
         }
     }
 }

@@ -6,13 +6,11 @@ use super::loss::{balanced, pose_error, sum, triplets_at};
 use super::recordable::Targets;
 use super::spec::{Camera, GgcvtSpec};
 use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, View};
-use crate::adapt::AdaptConfig;
 use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
-    Prediction, Recordable, recipes,
+    Prediction, Recordable,
 };
-use crate::train::FitConfig;
 use crossfix_kernels::ops::{self, Normalisation};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use std::f64::consts::{FRAC_PI_2, PI, TAU};
@@ -80,14 +78,6 @@ impl CrossViewModel for Ggcvt {
         let targets = self.targets(targets, config, &device.unwrap_or(Device::Cpu))?;
         let terms = self.loss_terms(tape, prediction, &targets, config)?;
         Ok(terms.read()?)
-    }
-
-    fn supervised(&self) -> FitConfig {
-        recipes::ggcvt_supervised(&self.spec)
-    }
-
-    fn paper(&self) -> AdaptConfig {
-        recipes::ggcvt_paper(&self.spec)
     }
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {

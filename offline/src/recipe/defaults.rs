@@ -1,0 +1,457 @@
+//! What each network is trained and adapted with, in one table: the published settings for
+//! published networks, steadier ones for compact networks.
+//!
+//! Source: `CCVPE` (Xia, Booij, Kooij 2023), `GGCVT` (Shi et al. 2023), and Adapting Fine-Grained
+//! Cross-View Localization (Xia, Shi, Li, Kooij 2024) for the published rows. The compact rows were
+//! chosen on validation areas of the simulated city.
+
+use super::{Filter, HeadingLabels, Labeller, Recipe, TeacherMode};
+use crate::data::Augmentation;
+use crate::data::vigor::published_sigma_cells;
+use crate::loss::LossConfig;
+use crate::model::{GroundCamera, ModelSpec, NetworkKind};
+use crate::train::{BatchNormKind, DecayKind, FitConfig};
+
+/// Aerial images narrower than this, in pixels, belong to compact networks.
+const PUBLISHED_AERIAL_PX: usize = 256;
+/// Sigma of the Gaussian around a label, pixels of an aerial image 512 pixels wide.
+const SIGMA_PX: f64 = 4.0;
+
+/// What a row of the table is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Network {
+    CcvpeCompact,
+    /// A whole circle, which can be rolled to any heading.
+    CcvpePanorama,
+    /// Part of a circle.
+    CcvpePart,
+    GgcvtCompact,
+    GgcvtPanorama,
+    GgcvtPinholeKnownHeading,
+    GgcvtPinhole,
+}
+
+/// How wide the Gaussian around a label is.
+#[derive(Debug, Clone, Copy)]
+enum Sigma {
+    Metres(f64),
+    /// Pixels of the network's aerial image.
+    AerialPixels(f64),
+    /// Pixels of the published map, whose samples lie a little more than a pixel apart.
+    PublishedMap(f64),
+}
+
+/// One network's settings.
+struct Row {
+    network: Network,
+    supervised: Supervised,
+    paper: Paper,
+}
+
+/// Training on true positions.
+struct Supervised {
+    batch: usize,
+    epochs: f64,
+    learning_rate: f64,
+    decay: DecayKind,
+    fresh_moments: bool,
+    warm_up_steps: u64,
+    batch_norm_momentum: f32,
+    augmentation: Augmentation,
+    info_nce: f32,
+    triplet: f32,
+    heatmap: f32,
+    orientation: f32,
+    sigma: Sigma,
+}
+
+/// The recipe `paper`.
+struct Paper {
+    levels: usize,
+    keep: f64,
+    batch: usize,
+    epochs: f64,
+    decay: DecayKind,
+    batch_norm: BatchNormKind,
+    heading_jitter_deg: f64,
+    sigma: Sigma,
+    /// Whether labels carry the heading that the teacher found.
+    teacher_heading: bool,
+}
+
+const COMPACT_VIEWS: Augmentation = Augmentation {
+    symmetries: true,
+    heading_jitter_deg: 6.0,
+    colour: 0.0,
+    crop_jitter_m: 16.0,
+};
+
+/// Views that only turn the ground image.
+const fn turned(heading_jitter_deg: f64) -> Augmentation {
+    Augmentation {
+        symmetries: false,
+        heading_jitter_deg,
+        colour: 0.0,
+        crop_jitter_m: 0.0,
+    }
+}
+
+/// The paper's schedule is a constant learning rate, and batch norm in training mode; compact
+/// networks are far steadier with a falling rate and frozen batch norm.
+const TABLE: [Row; 7] = [
+    Row {
+        network: Network::CcvpeCompact,
+        supervised: Supervised {
+            batch: 8,
+            epochs: 4.0,
+            learning_rate: 2e-3,
+            decay: DecayKind::Cosine,
+            fresh_moments: false,
+            warm_up_steps: 50,
+            batch_norm_momentum: 0.02,
+            augmentation: COMPACT_VIEWS,
+            info_nce: 1.0,
+            triplet: 0.0,
+            heatmap: 1.0,
+            orientation: 0.1,
+            sigma: Sigma::Metres(1.0),
+        },
+        paper: Paper {
+            levels: 2,
+            keep: 0.8,
+            batch: 8,
+            epochs: 2.5,
+            decay: DecayKind::LinearToZero,
+            batch_norm: BatchNormKind::Frozen,
+            heading_jitter_deg: 0.0,
+            sigma: Sigma::Metres(1.0),
+            teacher_heading: false,
+        },
+    },
+    Row {
+        network: Network::CcvpePanorama,
+        supervised: Supervised {
+            batch: 8,
+            epochs: 15.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::Constant,
+            fresh_moments: false,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.01,
+            augmentation: turned(180.0),
+            info_nce: 1e4,
+            triplet: 0.0,
+            heatmap: 1.0,
+            orientation: 10.0,
+            sigma: Sigma::PublishedMap(SIGMA_PX),
+        },
+        paper: Paper {
+            levels: 2,
+            keep: 0.8,
+            batch: 8,
+            epochs: 3.0,
+            decay: DecayKind::Constant,
+            batch_norm: BatchNormKind::Train,
+            heading_jitter_deg: 180.0,
+            sigma: Sigma::AerialPixels(SIGMA_PX),
+            teacher_heading: false,
+        },
+    },
+    Row {
+        network: Network::CcvpePart,
+        supervised: Supervised {
+            batch: 8,
+            epochs: 6.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::Constant,
+            fresh_moments: false,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.01,
+            augmentation: turned(0.0),
+            info_nce: 1e4,
+            triplet: 0.0,
+            heatmap: 1.0,
+            orientation: 10.0,
+            sigma: Sigma::PublishedMap(SIGMA_PX),
+        },
+        paper: Paper {
+            levels: 2,
+            keep: 0.8,
+            batch: 8,
+            epochs: 5.0,
+            decay: DecayKind::Constant,
+            batch_norm: BatchNormKind::Train,
+            heading_jitter_deg: 0.0,
+            sigma: Sigma::AerialPixels(SIGMA_PX),
+            teacher_heading: false,
+        },
+    },
+    Row {
+        network: Network::GgcvtCompact,
+        supervised: Supervised {
+            batch: 8,
+            epochs: 4.0,
+            learning_rate: 3e-3,
+            decay: DecayKind::Cosine,
+            fresh_moments: false,
+            warm_up_steps: 50,
+            batch_norm_momentum: 0.02,
+            augmentation: COMPACT_VIEWS,
+            info_nce: 0.0,
+            triplet: 1.0,
+            heatmap: 0.0,
+            orientation: 0.0,
+            sigma: Sigma::Metres(1.0),
+        },
+        paper: Paper {
+            levels: 3,
+            keep: 0.7,
+            batch: 4,
+            epochs: 2.5,
+            decay: DecayKind::LinearToZero,
+            batch_norm: BatchNormKind::Frozen,
+            heading_jitter_deg: 0.0,
+            sigma: Sigma::Metres(1.0),
+            teacher_heading: false,
+        },
+    },
+    Row {
+        network: Network::GgcvtPanorama,
+        supervised: Supervised {
+            batch: 8,
+            epochs: 20.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::Constant,
+            fresh_moments: true,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.02,
+            augmentation: turned(0.0),
+            info_nce: 0.0,
+            triplet: 1.0,
+            heatmap: 0.0,
+            orientation: 0.0,
+            sigma: Sigma::Metres(1.0),
+        },
+        paper: GGCVT_PAPER,
+    },
+    Row {
+        network: Network::GgcvtPinholeKnownHeading,
+        supervised: Supervised {
+            batch: 1,
+            epochs: 5.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::HundredthEachEpoch,
+            fresh_moments: true,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.02,
+            augmentation: turned(0.0),
+            info_nce: 0.0,
+            triplet: 1.0,
+            heatmap: 0.0,
+            orientation: 0.0,
+            sigma: Sigma::Metres(1.0),
+        },
+        paper: GGCVT_PAPER,
+    },
+    Row {
+        network: Network::GgcvtPinhole,
+        supervised: Supervised {
+            batch: 3,
+            epochs: 5.0,
+            learning_rate: 1e-4,
+            decay: DecayKind::TenthAfterFirstEpoch,
+            fresh_moments: true,
+            warm_up_steps: 0,
+            batch_norm_momentum: 0.02,
+            augmentation: turned(0.0),
+            info_nce: 0.0,
+            triplet: 1.0,
+            heatmap: 0.0,
+            orientation: 0.0,
+            sigma: Sigma::Metres(1.0),
+        },
+        paper: Paper {
+            // The student is driven with the heading that it finds, not with the given one.
+            teacher_heading: true,
+            ..GGCVT_PAPER
+        },
+    },
+];
+
+/// All three levels, 70 % of the labels, batches of four.
+const GGCVT_PAPER: Paper = Paper {
+    levels: 3,
+    keep: 0.7,
+    batch: 4,
+    epochs: 5.0,
+    decay: DecayKind::Constant,
+    batch_norm: BatchNormKind::Frozen,
+    heading_jitter_deg: 0.0,
+    sigma: Sigma::AerialPixels(SIGMA_PX),
+    teacher_heading: false,
+};
+
+impl Network {
+    fn of(spec: &ModelSpec) -> Self {
+        let compact = spec.aerial_px < PUBLISHED_AERIAL_PX;
+        match (spec.kind, spec.camera) {
+            (NetworkKind::Ccvpe, _) if compact => Self::CcvpeCompact,
+            (NetworkKind::Ggcvt, _) if compact => Self::GgcvtCompact,
+            (NetworkKind::Ccvpe, GroundCamera::Panorama) => Self::CcvpePanorama,
+            (NetworkKind::Ccvpe, _) => Self::CcvpePart,
+            (NetworkKind::Ggcvt, GroundCamera::CalibratedPinhole { finds_heading, .. }) => {
+                if finds_heading {
+                    Self::GgcvtPinhole
+                } else {
+                    Self::GgcvtPinholeKnownHeading
+                }
+            }
+            (NetworkKind::Ggcvt, _) => Self::GgcvtPanorama,
+        }
+    }
+}
+
+impl Sigma {
+    fn metres(self, spec: &ModelSpec) -> f64 {
+        match self {
+            Self::Metres(metres) => metres,
+            Self::AerialPixels(pixels) => pixels * spec.metres_per_pixel,
+            Self::PublishedMap(pixels) => {
+                published_sigma_cells(pixels, spec.heatmap_side()) * spec.metres_per_cell()
+            }
+        }
+    }
+}
+
+fn row(spec: &ModelSpec) -> &'static Row {
+    let network = Network::of(spec);
+    let row = TABLE.iter().find(|row| row.network == network);
+    row.expect("the table has a row for every kind of network")
+}
+
+/// Training on true positions, as the network was published with, or steadier for compact ones.
+pub fn supervised(spec: &ModelSpec) -> FitConfig {
+    let row = &row(spec).supervised;
+    FitConfig {
+        batch: row.batch,
+        epochs: row.epochs,
+        steps: None,
+        learning_rate: row.learning_rate,
+        decay: row.decay,
+        fresh_moments: row.fresh_moments,
+        warm_up_steps: row.warm_up_steps,
+        clip_norm: None,
+        batch_norm: BatchNormKind::Train,
+        batch_norm_momentum: row.batch_norm_momentum,
+        drop_connect: true,
+        augmentation: row.augmentation.clone(),
+        loss: LossConfig {
+            info_nce: row.info_nce,
+            triplet: row.triplet,
+            heatmap: row.heatmap,
+            orientation: row.orientation,
+            sigma_m: row.sigma.metres(spec),
+            ..LossConfig::default()
+        },
+        ..FitConfig::default()
+    }
+}
+
+/// The adaptation paper's method: labels by mode, the coarse levels only, an auxiliary student as
+/// outlier filter.
+pub fn paper(spec: &ModelSpec) -> Recipe {
+    let row = &row(spec).paper;
+    Recipe {
+        labeller: Labeller::TeacherMode(TeacherMode {
+            within_prior: false,
+            heading: if row.teacher_heading {
+                HeadingLabels::Teacher
+            } else {
+                HeadingLabels::Given
+            },
+        }),
+        filter: Filter::AuxiliaryStudent { keep: row.keep },
+        fit: FitConfig {
+            batch: row.batch,
+            epochs: row.epochs,
+            steps: None,
+            learning_rate: 1e-4,
+            decay: row.decay,
+            fresh_moments: false,
+            warm_up_steps: 0,
+            clip_norm: None,
+            batch_norm: row.batch_norm,
+            batch_norm_momentum: 0.01,
+            drop_connect: row.batch_norm == BatchNormKind::Train,
+            augmentation: turned(row.heading_jitter_deg),
+            loss: LossConfig {
+                info_nce: 1.0,
+                heatmap: 0.0,
+                orientation: 0.0,
+                levels: Some(row.levels.min(spec.levels.len())),
+                // Every cell with a positive label counts.
+                threshold: 0.0,
+                sigma_m: row.sigma.metres(spec),
+                ..LossConfig::default()
+            },
+            ..FitConfig::default()
+        },
+        rounds: 1,
+    }
+}
+
+/// The upper bound: the schedule of [`paper`] with true positions and the supervised loss.
+pub fn oracle(spec: &ModelSpec) -> Recipe {
+    let paper = paper(spec);
+    Recipe {
+        labeller: Labeller::GroundTruth,
+        filter: Filter::KeepAll,
+        fit: FitConfig {
+            loss: LossConfig {
+                sigma_m: paper.fit.loss.sigma_m,
+                ..supervised(spec).loss
+            },
+            ..paper.fit
+        },
+        rounds: 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{named, names};
+
+    #[test]
+    fn every_network_has_the_row_that_its_name_says() {
+        for (name, network) in [
+            ("compact", Network::CcvpeCompact),
+            ("compact-front", Network::CcvpeCompact),
+            ("ccvpe-vigor", Network::CcvpePanorama),
+            ("ccvpe-vigor-prior72-reflect", Network::CcvpePanorama),
+            ("ccvpe-vigor-fov180", Network::CcvpePart),
+            ("ccvpe-kitti", Network::CcvpePart),
+            ("ccvpe-oxford", Network::CcvpePart),
+            ("ggcvt-compact", Network::GgcvtCompact),
+            ("ggcvt-vigor", Network::GgcvtPanorama),
+            ("ggcvt-kitti2", Network::GgcvtPinholeKnownHeading),
+            ("ggcvt-kitti3", Network::GgcvtPinhole),
+        ] {
+            assert_eq!(
+                Network::of(&named(name).unwrap().describe()),
+                network,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_default_passes_its_own_check() {
+        for name in names().into_iter().filter(|name| !name.contains('<')) {
+            let spec = named(name).unwrap().describe();
+            supervised(&spec).check().unwrap();
+            paper(&spec).check().unwrap();
+            oracle(&spec).check().unwrap();
+        }
+    }
+}
