@@ -365,6 +365,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
             column: place(number("x_offset")),
             row: place(number("y_offset")),
             residual_rad: number("angle_deg").to_radians(),
+            weight: 1.0,
         }
     });
     let config = LossConfig {
@@ -552,6 +553,7 @@ fn pseudo_target(model: &Ccvpe, row: f64, column: f64, angle_deg: f64) -> PoseTa
         column: column + 0.5,
         row: row + 0.5,
         residual_rad,
+        weight: 1.0,
     }
 }
 

@@ -5,20 +5,23 @@
 //! ```
 //!
 //! ROOT is a VIGOR tree, whose list `same-area-test` is read over and over for SECONDS (default 8)
-//! with each number of threads; or a pairs dataset with truth, which is prepared once and then seen
-//! over and over through random views, as training does. What is read lies in the page cache after
+//! with each number of threads; or a pairs dataset with truth, which is read once and then seen over
+//! and over through random views, as training does: from memory as far as it fits there. What is read lies in the page cache after
 //! the first round, so this is the rate of the cores, not of the disk. Beside the rate it says how
 //! much CPU time a sample took, of all threads together, which other programs on the machine hardly
 //! change. With a folder CACHE it is the rate of a VIGOR tree's later epochs, as `--cache` has them.
 
 use cpu_time::ProcessTime;
-use crossfix_offline::data::ahead::Workers;
-use crossfix_offline::data::cache::Pictures;
-use crossfix_offline::data::samples::{InMemory, batches_ahead};
+use crossfix_offline::data::batch::batches_ahead;
+use crossfix_offline::data::loader::Workers;
+use crossfix_offline::data::pairs::truth::{Truth, true_labels};
 use crossfix_offline::data::vigor::{Headings, Vigor, VigorFolder, VigorSamples, VigorSplit};
-use crossfix_offline::data::{Augmentation, PairsDataset, Preparation, Samples, Truth, prepare};
+use crossfix_offline::data::{
+    Augmentation, Dataset, Examples, InMemory, Labelled, MEMORY_BYTES, Pairs, PairsImages,
+    Pictures, Preparation,
+};
 use crossfix_offline::model::{ModelSpec, named, preset};
-use crossfix_offline::recipe::oracle::supervised_examples;
+use crossfix_offline::run::Interrupt;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
@@ -52,31 +55,35 @@ fn main() -> anyhow::Result<()> {
 fn pairs(root: &Path, seconds: f64) -> anyhow::Result<()> {
     let spec = named("ccvpe-vigor").ok_or_else(|| anyhow::anyhow!("no preset ccvpe-vigor"))?;
     let spec = spec.describe();
-    let dataset = PairsDataset::open(root)?;
     let preparation = Preparation {
         margin_m: 8.0,
         ..Preparation::default()
     };
+    let images = PairsImages::open(Pairs::open(root)?, &spec, preparation)?;
     let begin = Instant::now();
-    let pairs = prepare(&dataset, &spec, &preparation)?;
-    let prepared = begin.elapsed().as_secs_f64();
+    for index in 0..images.len() {
+        images.pair(index)?;
+    }
+    let read = begin.elapsed().as_secs_f64();
     println!(
-        "prepared {} pairs in {prepared:.2} s: {:.1} pairs/s",
-        pairs.len(),
-        pairs.len() as f64 / prepared
+        "read {} pairs on one thread in {read:.2} s: {:.1} pairs/s",
+        images.len(),
+        images.len() as f64 / read
     );
-    let examples = supervised_examples(&spec, &pairs, &Truth::open(root)?);
-    let samples = InMemory {
-        examples: &examples,
+    let dataset = InMemory::new(images, MEMORY_BYTES);
+    let examples = Labelled {
+        dataset: &dataset,
+        labels: &true_labels(&dataset, &Truth::open(root)?, &spec)?,
         augmentation: &Augmentation::default(),
         spec: &spec,
     };
-    rates(&samples, &spec, seconds)
+    rates(&examples, &spec, seconds)
 }
 
-fn rates(samples: &dyn Samples, spec: &ModelSpec, seconds: f64) -> anyhow::Result<()> {
+fn rates(samples: &dyn Examples, spec: &ModelSpec, seconds: f64) -> anyhow::Result<()> {
     let count = samples.len() as u64;
-    let jobs = |number: u64| {
+    let never = Interrupt::default();
+    let draw = |number: u64| {
         let mut rng = ChaCha8Rng::seed_from_u64(number);
         (number * BATCH..(number + 1) * BATCH)
             .map(|place| samples.draw((place % count) as usize, &mut rng))
@@ -88,23 +95,30 @@ fn rates(samples: &dyn Samples, spec: &ModelSpec, seconds: f64) -> anyhow::Resul
             threads,
             depth: threads + 2,
         };
-        let measured = batches_ahead(0..u64::MAX / BATCH, workers, spec, jobs, |batches| {
-            // The first batches fill the page cache and the queue.
-            for batch in batches.by_ref().take(threads + 2) {
-                batch?;
-            }
-            let (begin, worked) = (Instant::now(), ProcessTime::now());
-            let mut read = 0u64;
-            while begin.elapsed() < Duration::from_secs_f64(seconds) {
-                match batches.next() {
-                    Some(batch) => read += batch?.shown.len() as u64,
-                    None => break,
+        let measured = batches_ahead(
+            0..u64::MAX / BATCH,
+            workers,
+            &never,
+            spec,
+            draw,
+            |batches| {
+                // The first batches fill the page cache and the queue.
+                for batch in batches.by_ref().take(threads + 2) {
+                    batch?;
                 }
-            }
-            let worked_ms = 1e3 * worked.elapsed().as_secs_f64();
-            let rate = read as f64 / begin.elapsed().as_secs_f64();
-            Ok::<_, anyhow::Error>((rate, worked_ms / read as f64))
-        })?;
+                let (begin, worked) = (Instant::now(), ProcessTime::now());
+                let mut read = 0u64;
+                while begin.elapsed() < Duration::from_secs_f64(seconds) {
+                    match batches.next() {
+                        Some(batch) => read += batch?.examples.len() as u64,
+                        None => break,
+                    }
+                }
+                let worked_ms = 1e3 * worked.elapsed().as_secs_f64();
+                let rate = read as f64 / begin.elapsed().as_secs_f64();
+                Ok::<_, anyhow::Error>((rate, worked_ms / read as f64))
+            },
+        )?;
         let (rate, cpu_ms) = measured;
         println!(
             "{threads} threads: {rate:.1} samples/s, {:.1} samples/s a thread; {cpu_ms:.1} ms of CPU time a sample",

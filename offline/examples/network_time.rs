@@ -69,7 +69,8 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
         PoseTarget {
             column: middle,
             row: middle,
-            residual_rad: 0.1
+            residual_rad: 0.1,
+            weight: 1.0,
         };
         batch
     ];

@@ -21,6 +21,8 @@ pub struct PoseTarget {
     pub row: f64,
     /// True yaw minus the yaw the ground image was aligned with, radians, counter-clockwise.
     pub residual_rad: f64,
+    /// How much the label counts beside others of its batch; 1 unless a recipe weighs labels. Above 0.
+    pub weight: f64,
 }
 
 /// Which terms a loss has, and their constants.
@@ -207,6 +209,24 @@ fn bin_angle_rad(spec: &CcvpeSpec, pose: &PoseTarget) -> f64 {
     }
 }
 
+/// Refuses weights that a term of the loss would ignore: the heatmap's cross entropy and the
+/// triplets count every sample alike.
+pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Result<(), ModelError> {
+    let wrong = |weight: f64| !(weight.is_finite() && weight > 0.0);
+    if let Some(target) = targets.iter().find(|target| wrong(target.weight)) {
+        return Err(ModelError::Input(format!(
+            "a label's weight is {}; it must be above 0, leave out labels that do not count",
+            target.weight
+        )));
+    }
+    let weighted = targets.iter().any(|target| target.weight != 1.0);
+    if weighted && (config.heatmap > 0.0 || config.triplet > 0.0) {
+        let what = "loss.heatmap and loss.triplet count all labels alike; set them to 0 for weighted labels";
+        return Err(ModelError::Input(what.into()));
+    }
+    Ok(())
+}
+
 /// Cosine and sine of each residual, `[N, 2]`.
 fn directions(targets: &[PoseTarget]) -> Result<Tensor, ModelError> {
     let directions = targets
@@ -249,7 +269,8 @@ impl Targets {
                 let pooled = max_pool(map, side, grid);
                 let angle_rad = bin_angle_rad(spec, pose);
                 let all_bins = spec.orientation_bins;
-                target.extend(level_target(&pooled, angle_rad, &bins, all_bins));
+                let stack = level_target(&pooled, angle_rad, &bins, all_bins);
+                target.extend(stack.iter().map(|value| value * pose.weight as f32));
             }
             Tensor::new(target, &[n, entries])
         };
@@ -257,7 +278,13 @@ impl Targets {
         Ok(Self {
             levels: (0..supervised).map(level).collect::<Result<_, _>>()?,
             map: needs_map
-                .then(|| Tensor::new(maps.concat(), &[n, side * side]))
+                .then(|| {
+                    let maps = maps
+                        .iter()
+                        .zip(targets)
+                        .flat_map(|(map, pose)| map.iter().map(|value| value * pose.weight as f32));
+                    Tensor::new(maps.collect(), &[n, side * side])
+                })
                 .transpose()?,
             directions: (config.orientation > 0.0)
                 .then(|| directions(targets))
@@ -307,6 +334,7 @@ pub fn loss(
     targets: &[PoseTarget],
     config: &LossConfig,
 ) -> Result<Loss, ModelError> {
+    check_weights(targets, config)?;
     let levels = supervised(spec, config, prediction.levels.len());
     let device = prediction
         .levels
@@ -400,6 +428,7 @@ mod tests {
         column: 4.5,
         row: 2.5,
         residual_rad: 0.0,
+        weight: 1.0,
     };
 
     #[test]

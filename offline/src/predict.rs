@@ -1,16 +1,19 @@
 //! What a network says about pairs, in metres. Knows no truth.
 
-use crate::data::ahead::{Workers, ahead};
+use crate::data::batch::{BatchError, plain_batch};
+use crate::data::error::DatasetError;
+use crate::data::loader::{Workers, ahead};
 use crate::data::pose::offset_from_cell;
-use crate::data::{Pair, PairSource, plain_batch};
+use crate::data::sample::{Dataset, Sample};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, LevelMap, ModelError, ModelSpec, Prediction,
 };
 use crate::progress;
+use crate::run::Interrupt;
 use crossfix_kernels::{Tape, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use std::borrow::Borrow;
+use std::ops::Range;
 
 /// Squared Mahalanobis distance that holds 99 % of a two-dimensional Gaussian.
 pub const PRIOR_MAHALANOBIS_SQUARED: f64 = 9.210_340_371_976_184;
@@ -42,80 +45,100 @@ pub struct PairPrediction {
     pub heatmap: Option<Vec<f32>>,
 }
 
-/// Runs a network over pairs in evaluation mode.
-///
-/// # Errors
-/// [`ModelError`] when a pair does not fit the network.
-pub fn predict(
-    model: &mut dyn CrossViewModel,
-    pairs: &[&Pair],
-    keep_heatmaps: bool,
-) -> Result<Vec<PairPrediction>, ModelError> {
-    const BATCH: usize = 16;
-    let spec = model.describe().clone();
-    let batches = pairs.len().div_ceil(BATCH) as u64;
-    let read = |number: u64| -> Result<_, ModelError> {
-        let first = number as usize * BATCH;
-        let pairs = &pairs[first..pairs.len().min(first + BATCH)];
-        Ok((pairs, plain_batch(pairs, &spec)?))
-    };
-    predict_batches(model, pairs.len(), batches, read, keep_heatmaps)
+/// Why a network could not be run over a dataset.
+#[derive(Debug, thiserror::Error)]
+pub enum PredictError {
+    /// The network, or images that do not fit it.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A sample cannot be read.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
+    /// Asked to stop.
+    #[error("stopped on request while a network ran over the samples")]
+    Interrupted,
 }
 
-/// Runs a network over batches of pairs, which `read` makes ahead of it by their number.
-fn predict_batches<P: AsRef<[R]> + Send, R: Borrow<Pair> + Sync>(
+impl From<BatchError> for PredictError {
+    fn from(error: BatchError) -> Self {
+        match error {
+            BatchError::Data(error) => Self::Data(error),
+            BatchError::Model(error) => Self::Model(error),
+        }
+    }
+}
+
+/// Runs a network in evaluation mode over the samples of a dataset, which are read ahead of it.
+///
+/// # Errors
+/// [`PredictError`] when a sample cannot be read or does not fit the network, or on request.
+pub fn predict(
+    model: &mut dyn CrossViewModel,
+    dataset: &dyn Dataset,
+    keep_heatmaps: bool,
+    interrupt: &Interrupt,
+) -> Result<Vec<PairPrediction>, PredictError> {
+    let spec = model.describe().clone();
+    let mut all = Vec::with_capacity(dataset.len());
+    let read = |indices: Range<usize>| -> Result<_, PredictError> {
+        let pairs = indices.clone().map(|index| dataset.pair(index));
+        let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        Ok((plain_batch(&pairs, &spec)?, indices))
+    };
+    run_ahead(
+        "predict",
+        model,
+        dataset.len(),
+        interrupt,
+        read,
+        |prediction, heatmaps, indices| {
+            let of_sample = |(place, index): (usize, usize)| {
+                let sample = dataset.sample(index);
+                one(&spec, prediction, heatmaps, place, sample, keep_heatmaps)
+            };
+            let places: Vec<(usize, usize)> = indices.enumerate().collect();
+            all.par_extend(places.into_par_iter().map(of_sample));
+            Ok(())
+        },
+    )?;
+    Ok(all)
+}
+
+/// Runs a network in evaluation mode over `count` samples, batch by batch: `read` makes the input of
+/// a range of them ahead of it, with what `each` needs beside the prediction and its heatmaps, both
+/// on the host.
+pub(crate) fn run_ahead<B: Send>(
+    what: &'static str,
     model: &mut dyn CrossViewModel,
     count: usize,
-    batches: u64,
-    read: impl Fn(u64) -> Result<(P, Input), ModelError> + Sync,
-    keep_heatmaps: bool,
-) -> Result<Vec<PairPrediction>, ModelError> {
-    let spec = model.describe().clone();
-    let bar = progress::bar("predict", count as u64);
-    let mut all = Vec::with_capacity(count);
-    ahead(0..batches, Workers::default(), read, |batches| {
+    interrupt: &Interrupt,
+    read: impl Fn(Range<usize>) -> Result<(Input, B), PredictError> + Sync,
+    mut each: impl FnMut(&Prediction, &Tensor, B) -> Result<(), PredictError>,
+) -> Result<(), PredictError> {
+    let size = batch_size(model.describe());
+    let bar = progress::bar(what, count as u64);
+    let numbers = 0..count.div_ceil(size) as u64;
+    let make = |number: u64| {
+        let first = number as usize * size;
+        read(first..count.min(first + size))
+    };
+    ahead(numbers, Workers::default(), interrupt, make, |batches| {
         for batch in batches {
-            let (pairs, input) = batch?;
-            let pairs = pairs.as_ref();
+            let (input, beside) = batch?;
             let options = ForwardOptions::evaluation(Extent::Everything);
             let prediction = model.forward(&mut Tape::inference(), &input, options)?;
             let prediction = prediction.to_host()?;
             let heatmaps = prediction.heatmaps()?;
-            let of_pair = |(index, pair): (usize, &R)| {
-                let pair = pair.borrow();
-                one(&spec, &prediction, &heatmaps, index, pair, keep_heatmaps)
-            };
-            all.par_extend(pairs.par_iter().enumerate().map(of_pair));
-            bar.inc(pairs.len() as u64);
+            each(&prediction, &heatmaps, beside)?;
+            bar.inc(input.len() as u64);
         }
-        Ok::<_, ModelError>(())
+        Ok::<_, PredictError>(())
     })?;
     bar.finish_and_clear();
-    Ok(all)
-}
-
-/// Runs a network over the pairs of a source, which are read ahead of it.
-///
-/// # Errors
-/// [`ModelError`] when a pair cannot be read or does not fit the network.
-pub fn predict_source(
-    model: &mut dyn CrossViewModel,
-    source: &dyn PairSource,
-) -> Result<Vec<PairPrediction>, ModelError> {
-    let spec = model.describe().clone();
-    let size = batch_size(&spec);
-    let read = |number: u64| -> Result<_, ModelError> {
-        let first = number as usize * size;
-        let pairs = (first..source.len().min(first + size))
-            .map(|index| source.pair(index))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| ModelError::Input(error.to_string()))?;
-        let all: Vec<&Pair> = pairs.iter().map(AsRef::as_ref).collect();
-        let input = plain_batch(&all, &spec)?;
-        Ok((pairs, input))
-    };
-    let batches = source.len().div_ceil(size) as u64;
-    predict_batches(model, source.len(), batches, read, false)
+    if interrupt.asked() {
+        return Err(PredictError::Interrupted);
+    }
+    Ok(())
 }
 
 /// Samples in an inference batch: fewer of the large networks, whose activations fill memory.
@@ -128,7 +151,7 @@ fn one(
     prediction: &Prediction,
     heatmaps: &Tensor,
     index: usize,
-    pair: &Pair,
+    sample: &Sample,
     keep_heatmap: bool,
 ) -> PairPrediction {
     let cells = spec.heatmap_side().pow(2);
@@ -142,7 +165,7 @@ fn one(
     let levels = levels.map(|(stack, level)| level_mode(stack, index, level));
     PairPrediction {
         level_modes_m: levels.collect(),
-        ..from_heatmap(heatmap, residual_at, pair, spec, keep_heatmap)
+        ..from_heatmap(heatmap, residual_at, sample, spec, keep_heatmap)
     }
 }
 
@@ -150,7 +173,7 @@ fn one(
 pub fn from_heatmap(
     heatmap: &[f32],
     residual_at: impl Fn(usize) -> Option<f64>,
-    pair: &Pair,
+    sample: &Sample,
     spec: &ModelSpec,
     keep_heatmap: bool,
 ) -> PairPrediction {
@@ -159,10 +182,10 @@ pub fn from_heatmap(
     let offset = |cell: usize| offset_from_cell(place(cell).map(|c| c as f64 + 0.5), spec);
     let allowed = |cell: usize| {
         let [east, north] = offset(cell);
-        let [coarse_east, coarse_north] = pair.coarse_offset_m;
+        let [coarse_east, coarse_north] = sample.coarse_offset_m;
         within_prior(
             [east - coarse_east, north - coarse_north],
-            pair.coarse_covariance_m2,
+            sample.coarse_covariance_m2,
         )
     };
     let mode = arg_max(heatmap, |_| true).unwrap_or(0);

@@ -61,6 +61,29 @@ impl RunFolder {
         writeln!(file?, "{value}")
     }
 
+    /// Drops the JSON lines of a file that `keep` does not want, and a last one that was cut short.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn retain_lines(&self, name: &str, keep: impl Fn(&Value) -> bool) -> std::io::Result<()> {
+        let path = self.file(name);
+        if !path.exists() {
+            return Ok(());
+        }
+        let text = std::fs::read_to_string(&path)?;
+        let kept = text.lines().filter(|line| {
+            let value = serde_json::from_str(line);
+            value.is_ok_and(|value| keep(&value))
+        });
+        let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+        write_whole(&path, kept.as_bytes())
+    }
+
+    /// Whether a run was finished here: it wrote its `run.json` last.
+    pub fn is_finished(&self) -> bool {
+        self.file("run.json").exists()
+    }
+
     /// Removes a file that an earlier run left, if there is one.
     pub fn forget(&self, name: &str) {
         // Absent is what we want; a file that cannot be removed shows at the next write.
@@ -81,47 +104,37 @@ pub struct RunContext<'a> {
     pub interrupt: &'a Interrupt,
 }
 
-/// How fast something went, with the reading of its data: what a run says of its pace.
+/// How fast pairs went through a network.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Pace {
+pub struct Throughput {
     /// Where the network ran.
     pub device: String,
-    /// Seconds in which all pairs were read, cut and kept, before the first of them was used.
-    pub prepare_seconds: f64,
     /// Pairs that went through the network, each time counted.
     pub pairs: usize,
-    /// Seconds for them, batches made and carried to the device included.
+    /// Seconds for them, images read and carried to the device included.
     pub seconds: f64,
     /// Pairs a second.
     pub pairs_per_second: f64,
-    /// Pairs a second, the preparation counted too.
-    pub pairs_per_second_prepared: f64,
 }
 
-impl Pace {
-    /// The pace of `pairs` in `seconds` after `prepare_seconds`.
-    pub fn new(device: String, prepare_seconds: f64, pairs: usize, seconds: f64) -> Self {
+impl Throughput {
+    /// Of `pairs` in `seconds`.
+    pub fn new(device: String, pairs: usize, seconds: f64) -> Self {
         Self {
             device,
-            prepare_seconds,
             pairs,
             seconds,
-            pairs_per_second: pairs as f64 / seconds,
-            pairs_per_second_prepared: pairs as f64 / (prepare_seconds + seconds),
+            pairs_per_second: pairs as f64 / seconds.max(1e-9),
         }
     }
 }
 
-impl std::fmt::Display for Pace {
+impl std::fmt::Display for Throughput {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} pairs in {:.1} s: {:.1} pairs/s ({:.1} with {:.1} s of preparing)",
-            self.pairs,
-            self.seconds,
-            self.pairs_per_second,
-            self.pairs_per_second_prepared,
-            self.prepare_seconds
+            "{} pairs in {:.1} s: {:.1} pairs/s",
+            self.pairs, self.seconds, self.pairs_per_second
         )
     }
 }

@@ -10,10 +10,10 @@ use crate::city::frames::{CameraKind, Frame, plan_drive, random_frame};
 use crate::city::gnss::Reception;
 use crate::city::style::Gap;
 use crate::city::{Area, AreaConfig, AreaName, Part, build_area, front, tiles};
-use crate::data::pairs::{
-    DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION, OdometryStep, PairRow, TruthRow,
-};
-use crate::data::write::{PairsWriter, WriteError, in_file, jpeg, write_file};
+use crate::data::OdometryStep;
+use crate::data::pairs::truth::TruthRow;
+use crate::data::pairs::write::{PairsWriter, WriteError, in_file, jpeg, write_file};
+use crate::data::pairs::{DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION, PairRow};
 use crossfix_calibration::{Camera, Equirectangular, Mount, Pinhole, TileId, mercator};
 use crossfix_onboard::log::LogError;
 use crossfix_onboard::tiles::TileManifest;

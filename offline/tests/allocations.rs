@@ -58,6 +58,7 @@ fn a_step_takes_its_arrays_from_the_step_before() {
         column: middle,
         row: middle,
         residual_rad: 0.1,
+        weight: 1.0,
     };
     let targets = vec![target; batch];
     let mut adam = Adam::default();

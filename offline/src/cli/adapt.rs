@@ -2,14 +2,15 @@
 
 use super::data;
 use super::device::DeviceArgs;
-use super::published::PublishedArgs;
+use super::published::DatasetArgs;
 use super::settings;
-use crate::data::Truth;
+use crate::data::Dataset;
+use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::{Labeller, Recipe, adapt, oracle};
-use crate::run::{Interrupt, Pace, RunContext, RunFolder, producer, sha256_file};
+use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ pub struct AdaptArgs {
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
-    published: PublishedArgs,
+    published: DatasetArgs,
     /// Folder whose truth.jsonl the recipe `oracle` learns from.
     #[arg(long)]
     truth: Option<PathBuf>,
@@ -134,11 +135,11 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         interrupt: &interrupt,
     };
     let begun = Instant::now();
-    let (pairs, dataset) = data::pairs(&args.data, &spec, 0.0, args.limit)?;
-    let prepare_seconds = begun.elapsed().as_secs_f64();
+    let options = args.published.pairs_options(0.0, args.limit)?;
+    let pairs = data::pairs(&args.data, &spec, &options)?;
     let device = teacher.parameters().device().describe();
     let teacher_licence = header.provenance["licence"].as_str();
-    let dataset_licence = dataset.manifest.licence.as_str();
+    let dataset_licence = pairs.inner().manifest().licence.as_str();
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
@@ -146,7 +147,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "recipe": args.recipe,
             "settings": recipe,
             "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
-            "dataset": data::provenance(&args.data, &dataset, pairs.len())?,
+            "dataset": data::provenance(&args.data, pairs.inner(), pairs.len())?,
             "temperature": header.provenance["temperature"],
             "licence": joint_licence(teacher_licence, Some(dataset_licence)),
             "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
@@ -164,13 +165,13 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let all_seconds = begun.elapsed().as_secs_f64();
     let seconds = adapted.training_seconds();
     let seen = adapted.training_steps() * recipe.fit.batch;
-    let pace = Pace::new(device, prepare_seconds, seen, seconds);
-    println!("training: {pace}; in all {all_seconds:.1} s");
+    let throughput = Throughput::new(device, seen, seconds);
+    println!("training: {throughput}; in all {all_seconds:.1} s");
     let details = json!({
         "kept_fraction": adapted.kept_fraction(),
         "seconds": seconds,
-        "pace": pace,
-        "label_and_filter_seconds": all_seconds - prepare_seconds - seconds,
+        "throughput": throughput,
+        "label_and_filter_seconds": all_seconds - seconds,
     });
     if let Some(auxiliary) = &adapted.auxiliary {
         let path = folder.file("auxiliary.safetensors");
@@ -184,8 +185,11 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let path = folder.file("student.safetensors");
     weights::save(&path, adapted.student.as_ref(), record.clone())?;
     if let Some(test) = &args.test {
-        let before = data::measure(teacher.boxed_clone().as_mut(), test, None)?;
-        let after = data::measure(adapted.student.as_mut(), test, None)?;
+        let options = args.published.pairs_options(0.0, None)?;
+        let measure =
+            |model: &mut dyn CrossViewModel| data::measure(model, test, &options, &interrupt);
+        let before = measure(teacher.boxed_clone().as_mut())?;
+        let after = measure(adapted.student.as_mut())?;
         print!(
             "teacher\n{}student\n{}",
             before.evaluation.table(),
@@ -260,7 +264,8 @@ fn adapt_published(
     ];
     for (name, model) in models {
         let Some(mut model) = model else { continue };
-        let summary = published.test(model.as_mut(), &args.data, args.limit, args.seed)?;
+        let summary =
+            published.test(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
         print!("{name}\n{}", summary.table());
         measured.insert(name.into(), json!(summary));
     }

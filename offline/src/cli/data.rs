@@ -1,76 +1,92 @@
 //! What the subcommands share: reading pairs and settings, and measuring with their truth.
 
-use crate::data::{Pair, PairsDataset, Preparation, Truth, prepare};
+use crate::data::pairs::truth::Truth;
+use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, ModelSpec};
-use crate::predict::predict;
-use crate::run::{Pace, sha256_file};
+use crate::run::{Interrupt, Throughput, sha256_file};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
 
-/// Reads and prepares a dataset; of more than `limit` pairs, every n-th is taken.
+/// How a pairs dataset is opened.
+#[derive(Debug, Clone, Default)]
+pub struct PairsOptions {
+    /// Aerial metres beyond the network's view, for cutting elsewhere.
+    pub margin_m: f64,
+    /// Of more pairs than this, every n-th is taken.
+    pub limit: Option<usize>,
+    /// Where decoded pictures are kept.
+    pub pictures: Pictures,
+    /// Do not read the header of every picture first.
+    pub unchecked: bool,
+}
+
+/// Opens a pairs dataset for a network. Its pairs are read when they are needed, and kept in memory
+/// as far as they fit.
 pub fn pairs(
     folder: &Path,
     spec: &ModelSpec,
-    margin_m: f64,
-    limit: Option<usize>,
-) -> anyhow::Result<(Vec<Pair>, PairsDataset)> {
-    let mut dataset = PairsDataset::open(folder)?;
-    if let Some(limit) = limit.filter(|limit| *limit < dataset.rows.len()) {
-        let all = dataset.rows.len();
+    options: &PairsOptions,
+) -> anyhow::Result<InMemory<PairsImages>> {
+    let mut pairs = Pairs::open(folder)?;
+    if let Some(limit) = options.limit.filter(|limit| *limit < pairs.rows.len()) {
+        let all = pairs.rows.len();
         let mut index = 0;
-        dataset.retain(|_| {
+        pairs.retain(|_| {
             index += 1;
             index * limit / all > (index - 1) * limit / all
         });
     }
+    if !options.unchecked {
+        pairs.check_pictures()?;
+    }
     let preparation = Preparation {
-        margin_m,
+        margin_m: options.margin_m,
         ..Preparation::default()
     };
-    Ok((prepare(&dataset, spec, &preparation)?, dataset))
+    let mut images = PairsImages::open(pairs, spec, preparation)?;
+    images.pictures = options.pictures.clone();
+    Ok(InMemory::new(images, MEMORY_BYTES))
 }
 
-/// What a network's measurement found, and its pace.
+/// What a network's measurement found, and how fast.
 #[derive(Debug, Clone, Serialize)]
-pub struct Measured {
+pub struct Measurement {
     #[serde(flatten)]
     pub evaluation: Evaluation,
-    pub pace: Pace,
+    pub throughput: Throughput,
 }
 
 /// Measures a network on a dataset with truth.
 pub fn measure(
     model: &mut dyn CrossViewModel,
     folder: &Path,
-    limit: Option<usize>,
-) -> anyhow::Result<Measured> {
+    options: &PairsOptions,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Measurement> {
     let truth = Truth::open(folder)?;
+    let dataset = pairs(folder, model.describe(), options)?;
     let begun = Instant::now();
-    let (pairs, _) = pairs(folder, model.describe(), 0.0, limit)?;
-    let pairs: Vec<&Pair> = pairs.iter().collect();
-    let prepare_seconds = begun.elapsed().as_secs_f64();
-    let begun = Instant::now();
-    let predictions = predict(model, &pairs, false)?;
+    let (evaluation, _) = evaluate(model, &dataset, &truth, false, interrupt)?;
     let seconds = begun.elapsed().as_secs_f64();
     let device = model.parameters().device().describe();
-    Ok(Measured {
-        evaluation: evaluate(&pairs, &predictions, &truth),
-        pace: Pace::new(device, prepare_seconds, pairs.len(), seconds),
+    Ok(Measurement {
+        evaluation,
+        throughput: Throughput::new(device, dataset.len(), seconds),
     })
 }
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.
-pub fn provenance(folder: &Path, dataset: &PairsDataset, used: usize) -> anyhow::Result<Value> {
+pub fn provenance(folder: &Path, dataset: &PairsImages, used: usize) -> anyhow::Result<Value> {
     let hash =
         |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
     Ok(json!({
-        "area": dataset.manifest.area,
-        "licence": dataset.manifest.licence,
-        "provenance": dataset.manifest.provenance,
+        "area": dataset.manifest().area,
+        "licence": dataset.manifest().licence,
+        "provenance": dataset.manifest().provenance,
         "pairs": used,
         "dataset_toml_sha256": hash("dataset.toml")?,
         "pairs_jsonl_sha256": hash("pairs.jsonl")?,

@@ -1,13 +1,16 @@
 //! `crossfix evaluate`: one model, one area, one table.
 
-use super::data;
+use super::data::{self, PairsOptions};
 use super::device::DeviceArgs;
-use super::published::PublishedArgs;
-use crate::data::{Pair, Truth};
-use crate::evaluate::{Evaluation, evaluate};
+use super::published::DatasetArgs;
+use crate::data::loader::{Workers, ahead};
+use crate::data::pairs::truth::Truth;
+use crate::data::{Dataset, Pair};
+use crate::evaluate::{Evaluation, compare};
 use crate::export;
 use crate::model::{named, weights};
 use crate::predict::{PairPrediction, from_heatmap};
+use crate::run::Interrupt;
 use anyhow::{Context, bail};
 use clap::Args;
 use crossfix_calibration::{PatchGeoreference, PatchSpec};
@@ -27,7 +30,7 @@ pub struct EvaluateArgs {
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
-    published: PublishedArgs,
+    published: DatasetArgs,
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
@@ -43,20 +46,22 @@ pub struct EvaluateArgs {
 
 /// Runs it.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let onnx = args.model.extension().is_some_and(|name| name == "onnx");
     if args.published.is_published() {
-        return measure_published(args, onnx);
+        return measure_published(args, onnx, &interrupt);
     }
+    let options = args.published.pairs_options(0.0, args.limit)?;
     if onnx {
-        let measured = measure_onnx(&args.model, &args.data, args.limit)?;
+        let measured = measure_onnx(&args.model, &args.data, &options, &interrupt)?;
         return show(args.json, &measured, &measured.table());
     }
     let measured = {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
-        data::measure(model.as_mut(), &args.data, args.limit)?
+        data::measure(model.as_mut(), &args.data, &options, &interrupt)?
     };
-    let text = format!("{}{}\n", measured.evaluation.table(), measured.pace);
+    let text = format!("{}{}\n", measured.evaluation.table(), measured.throughput);
     show(args.json, &measured, &text)
 }
 
@@ -72,15 +77,15 @@ fn show(json: bool, measured: &impl Serialize, table: &str) -> anyhow::Result<()
 }
 
 /// Measures a network on VIGOR or KITTI.
-fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
+fn measure_published(args: &EvaluateArgs, onnx: bool, interrupt: &Interrupt) -> anyhow::Result<()> {
     if onnx {
         bail!("published datasets are measured with weights (.safetensors), not with a .onnx");
     }
     let (mut model, _) = weights::load(&args.model)?;
     model.parameters_mut().move_to(&args.device.open()?)?;
-    let measured = args
-        .published
-        .evaluate(model.as_mut(), &args.data, args.limit, args.seed)?;
+    let measured =
+        args.published
+            .evaluate(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
     if args.json {
         let settings = args.published.provenance(measured.count());
         let text = json!({ "settings": settings, "measured": measured });
@@ -92,35 +97,48 @@ fn measure_published(args: &EvaluateArgs, onnx: bool) -> anyhow::Result<()> {
 }
 
 /// Measures an exported student through the daemon's own matcher.
-fn measure_onnx(path: &Path, folder: &Path, limit: Option<usize>) -> anyhow::Result<Evaluation> {
+fn measure_onnx(
+    path: &Path,
+    folder: &Path,
+    options: &PairsOptions,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Evaluation> {
     let mut matcher = TractMatcher::load(path)?;
     let name = matcher.card().preset.clone();
     let spec = named(&name).with_context(|| format!("this program has no preset {name:?}"))?;
     let spec = spec.describe();
     export::agree(matcher.card(), &spec)?;
     let truth = Truth::open(folder)?;
-    let (pairs, _) = data::pairs(folder, &spec, 0.0, limit)?;
+    let dataset = data::pairs(folder, &spec, options)?;
     let patch = PatchSpec {
         size_px: spec.aerial_px,
         metres_per_pixel: spec.metres_per_pixel,
     };
     let mut one = |pair: &Pair| -> anyhow::Result<PairPrediction> {
-        let key = PatchGeoreference::exactly_at(pair.centre, patch)?.key();
+        let key = PatchGeoreference::exactly_at(pair.sample.centre, patch)?.key();
         let strip = GroundStrip {
             image: &pair.ground,
-            left_azimuth_rad: pair.left_bin as f64 * spec.bin_rad() - PI,
+            left_azimuth_rad: pair.sample.left_bin as f64 * spec.bin_rad() - PI,
         };
         let found = matcher.match_frame(strip, key, &pair.aerial)?;
         let field = |_| found.yaw_residual_rad;
         let heatmap = found.heatmap.probabilities();
-        Ok(from_heatmap(heatmap, field, pair, &spec, false))
+        Ok(from_heatmap(heatmap, field, &pair.sample, &spec, false))
     };
-    let predictions: Vec<PairPrediction> = pairs
-        .iter()
-        .map(|pair| one(pair).with_context(|| format!("pair {}", pair.id)))
-        .collect::<Result<_, _>>()?;
-    let pairs: Vec<&Pair> = pairs.iter().collect();
-    Ok(evaluate(&pairs, &predictions, &truth))
+    // Pictures are decoded on the other cores while the matcher runs.
+    let read = |index: u64| dataset.pair(index as usize);
+    let count = dataset.len() as u64;
+    let predictions = ahead(0..count, Workers::default(), interrupt, read, |pairs| {
+        let predicted = pairs.map(|pair| {
+            let pair = pair?;
+            one(&pair).with_context(|| format!("pair {}", pair.sample.id))
+        });
+        predicted.collect::<anyhow::Result<Vec<PairPrediction>>>()
+    })?;
+    if interrupt.asked() {
+        bail!("stopped on request");
+    }
+    Ok(compare(&dataset, &predictions, &truth))
 }
 
 #[cfg(test)]
@@ -156,8 +174,11 @@ mod tests {
             let path = folder.path().join("student.onnx");
             let card = export::student_card(model.describe(), 1.0, "MIT");
             export::write_onnx(&model, card, &path).unwrap();
-            let exported = measure_onnx(&path, &pairs, None).unwrap();
-            let trained = data::measure(&mut model, &pairs, None).unwrap().evaluation;
+            let (options, never) = (PairsOptions::default(), Interrupt::default());
+            let exported = measure_onnx(&path, &pairs, &options, &never).unwrap();
+            let trained = data::measure(&mut model, &pairs, &options, &never)
+                .unwrap()
+                .evaluation;
             for (exported, trained) in [
                 (&exported.unmasked, &trained.unmasked),
                 (&exported.masked, &trained.masked),

@@ -1,12 +1,14 @@
 //! VIGOR and KITTI on the command line: which list, which part of it, how turned.
 
+use super::data::PairsOptions;
 use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples, KittiSplit};
 use crate::data::vigor::{
     Headings, Vigor, VigorFolder, VigorImages, VigorSamples, VigorSplit, split,
 };
-use crate::data::{PairSource, Pictures, Problems, Samples, npy};
-use crate::evaluate::{Measured, evaluate_samples};
+use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, Problems, npy};
+use crate::evaluate::{PublishedEvaluation, evaluate_published};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
+use crate::run::Interrupt;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -64,9 +66,9 @@ pub enum Part {
     TargetTest,
 }
 
-/// Options of the published datasets.
+/// Which dataset, and how it is read.
 #[derive(Debug, Clone, Args)]
-pub struct PublishedArgs {
+pub struct DatasetArgs {
     /// Layout of --data.
     #[arg(long, value_enum, default_value_t = DatasetKind::Pairs)]
     pub dataset: DatasetKind,
@@ -122,10 +124,24 @@ pub enum Published {
     Kitti(Kitti),
 }
 
-impl PublishedArgs {
+impl DatasetArgs {
     /// Whether `--data` is a published dataset.
     pub fn is_published(&self) -> bool {
         self.dataset != DatasetKind::Pairs
+    }
+
+    /// How a pairs dataset is opened.
+    pub fn pairs_options(
+        &self,
+        margin_m: f64,
+        limit: Option<usize>,
+    ) -> anyhow::Result<PairsOptions> {
+        Ok(PairsOptions {
+            margin_m,
+            limit,
+            pictures: self.pictures()?,
+            unchecked: self.no_check,
+        })
     }
 
     fn list(&self, otherwise: [List; 2]) -> List {
@@ -250,14 +266,14 @@ impl PublishedArgs {
         Ok(Headings::Within(within))
     }
 
-    fn samples<'a>(
+    fn examples<'a>(
         &self,
         opened: &'a Published,
         part: Part,
         train: bool,
         limit: Option<usize>,
         spec: &ModelSpec,
-    ) -> anyhow::Result<Box<dyn Samples + 'a>> {
+    ) -> anyhow::Result<Box<dyn Examples + 'a>> {
         let cut = |mut indices: Vec<usize>| {
             indices.truncate(limit.unwrap_or(usize::MAX));
             indices
@@ -289,10 +305,11 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<Measured> {
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::All);
-        self.evaluate_part(model, data, list, part, limit, seed)
+        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
     }
 
     /// Measures a trained network on what its training kept apart.
@@ -302,12 +319,13 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<Measured> {
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<PublishedEvaluation> {
         let (list, part) = match self.dataset {
             DatasetKind::Kitti => (List::Test1, Part::All),
             _ => (self.list([List::CrossAreaTrain; 2]), Part::Validation),
         };
-        self.evaluate_part(model, data, list, part, limit, seed)
+        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
     }
 
     /// Measures a network on the part of the target area that adaptation never sees.
@@ -317,9 +335,10 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<Measured> {
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
-        self.evaluate_part(model, data, list, Part::TargetTest, limit, seed)
+        self.evaluate_part(model, data, list, Part::TargetTest, limit, seed, interrupt)
     }
 
     /// Measures a network on one part of a list.
@@ -331,25 +350,27 @@ impl PublishedArgs {
         part: Part,
         limit: Option<usize>,
         seed: u64,
-    ) -> anyhow::Result<Measured> {
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<PublishedEvaluation> {
         let opened = self.open(data, list)?;
-        let samples = self.samples(&opened, part, false, limit, model.describe())?;
+        let examples = self.examples(&opened, part, false, limit, model.describe())?;
         let vehicle_frame = self.dataset == DatasetKind::Kitti;
-        Ok(evaluate_samples(
+        Ok(evaluate_published(
             model,
-            samples.as_ref(),
+            examples.as_ref(),
             seed,
             vehicle_frame,
+            interrupt,
         )?)
     }
 
-    /// Gives the samples to train on: 80 % of VIGOR's training lists, all of KITTI's.
+    /// Gives the examples to train on: 80 % of VIGOR's training lists, all of KITTI's.
     pub fn train<R>(
         &self,
         data: &Path,
         limit: Option<usize>,
         spec: &ModelSpec,
-        with: impl FnOnce(&dyn Samples) -> anyhow::Result<R>,
+        with: impl FnOnce(&dyn Examples) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
         let list = self.list([List::CrossAreaTrain, List::Train]);
         let otherwise = match self.dataset {
@@ -358,8 +379,8 @@ impl PublishedArgs {
         };
         let opened = self.open(data, list)?;
         let part = self.part.unwrap_or(otherwise);
-        let samples = self.samples(&opened, part, true, limit, spec)?;
-        with(samples.as_ref())
+        let examples = self.examples(&opened, part, true, limit, spec)?;
+        with(examples.as_ref())
     }
 
     /// Pairs to adapt on, without the cameras' places: 70 % of the target area.
@@ -368,7 +389,7 @@ impl PublishedArgs {
         data: &Path,
         limit: Option<usize>,
         spec: &ModelSpec,
-    ) -> anyhow::Result<Box<dyn PairSource>> {
+    ) -> anyhow::Result<Box<dyn Dataset>> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::Target);
         if !self.no_check {
@@ -385,13 +406,13 @@ impl PublishedArgs {
                 Vec::new()
             }
         };
-        let source: Box<dyn PairSource> = match self.dataset {
+        let dataset: Box<dyn Dataset> = match self.dataset {
             DatasetKind::Vigor => {
                 let folder = self.vigor_folder(data);
                 let split = Self::vigor_split(list)?;
                 let mut images = VigorImages::open(&folder, split, choose, spec)?;
                 images.pictures = self.pictures()?;
-                Box::new(images)
+                Box::new(InMemory::new(images, MEMORY_BYTES))
             }
             _ => {
                 let folder = self.kitti_folder(data);
@@ -399,12 +420,12 @@ impl PublishedArgs {
                 let range = self.rotation_range(spec);
                 let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
                 images.pictures = self.pictures()?;
-                Box::new(images)
+                Box::new(InMemory::new(images, MEMORY_BYTES))
             }
         };
         match wrong {
             Some(error) => Err(error),
-            None => Ok(source),
+            None => Ok(dataset),
         }
     }
 
@@ -461,10 +482,10 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: PublishedArgs,
+        args: DatasetArgs,
     }
 
-    fn parsed(line: &str) -> PublishedArgs {
+    fn parsed(line: &str) -> DatasetArgs {
         Line::parse_from(line.split(' ')).args
     }
 

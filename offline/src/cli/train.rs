@@ -2,18 +2,18 @@
 
 use super::data;
 use super::device::DeviceArgs;
-use super::published::PublishedArgs;
+use super::published::DatasetArgs;
 use super::settings;
-use crate::data::Truth;
+use crate::data::pairs::truth::{Truth, true_labels};
+use crate::data::{Dataset, Examples, Labelled};
 use crate::model::{CrossViewModel, named, names, weights};
-use crate::recipe::{defaults, oracle::supervised_examples};
-use crate::run::{Interrupt, Pace, RunFolder, producer};
-use crate::train::{FitConfig, fit, fit_samples};
+use crate::recipe::defaults;
+use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer};
+use crate::train::{FitConfig, Fitted, fit};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::Instant;
 
 /// Arguments of `crossfix train`.
 #[derive(Debug, Clone, Args)]
@@ -22,7 +22,7 @@ pub struct TrainArgs {
     #[arg(long)]
     data: PathBuf,
     #[command(flatten)]
-    published: PublishedArgs,
+    published: DatasetArgs,
     /// Another one to measure on at the end.
     #[arg(long)]
     validation: Option<PathBuf>,
@@ -98,65 +98,71 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
 
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    if folder.is_finished() && !args.resume {
+        bail!(
+            "{} holds a finished run; give another --out, or --resume to measure it again",
+            args.out.display()
+        );
+    }
     if args.published.is_published() {
         return train_published(args, model.as_mut(), &config, &folder, &interrupt);
     }
     let truth = Truth::open(&args.data)?;
-    let begun = Instant::now();
-    let (pairs, dataset) = data::pairs(&args.data, &spec, args.margin_m, args.limit)?;
-    let examples = supervised_examples(&spec, &pairs, &truth);
-    if examples.is_empty() {
+    let options = args.published.pairs_options(args.margin_m, args.limit)?;
+    let dataset = data::pairs(&args.data, &spec, &options)?;
+    let labels = true_labels(&dataset, &truth, &spec)?;
+    if labels.is_empty() {
         bail!(
             "none of the {} pairs has its true position inside its aerial patch; is truth.jsonl of this dataset?",
-            pairs.len()
+            dataset.len()
         );
     }
-    if examples.len() < pairs.len() {
+    if labels.len() < dataset.len() {
         eprintln!(
             "{} of {} pairs are left out: no truth, or outside their aerial patch",
-            pairs.len() - examples.len(),
-            pairs.len()
+            dataset.len() - labels.len(),
+            dataset.len()
         );
     }
-    let prepare_seconds = begun.elapsed().as_secs_f64();
-    let fitted = fit(
-        "train",
+    let examples = Labelled {
+        dataset: &dataset,
+        labels: &labels,
+        augmentation: &config.augmentation,
+        spec: &spec,
+    };
+    let fitted = run_fit(
+        args,
         model.as_mut(),
         &examples,
         &config,
-        args.seed,
-        Some(&folder),
-        args.resume,
+        &folder,
         &interrupt,
     )?;
-    if fitted.interrupted {
-        bail!(
-            "stopped on request after {} of {} steps; the same command with --resume goes on",
-            fitted.steps,
-            fitted.total_steps
-        );
-    }
     let measured = args
         .validation
         .as_ref()
-        .map(|path| data::measure(model.as_mut(), path, None))
+        .map(|path| {
+            let options = args.published.pairs_options(0.0, None)?;
+            data::measure(model.as_mut(), path, &options, &interrupt)
+        })
         .transpose()?;
     if let Some(measured) = &measured {
         print!("{}", measured.evaluation.table());
     }
     let device = model.parameters().device().describe();
-    let seen = fitted.losses.len() * config.batch;
-    let pace = Pace::new(device, prepare_seconds, seen, fitted.seconds);
+    let trained = fitted.losses.len() * config.batch;
+    let throughput = Throughput::new(device, trained, fitted.seconds);
+    let manifest = dataset.inner().manifest();
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
         "settings": config,
-        "dataset": data::provenance(&args.data, &dataset, examples.len())?,
+        "dataset": data::provenance(&args.data, dataset.inner(), labels.len())?,
         "steps": fitted.total_steps,
         "seconds": fitted.seconds,
-        "pace": pace,
+        "throughput": throughput,
         "validation": measured,
-        "licence": dataset.manifest.licence,
+        "licence": manifest.licence,
     });
     let path = folder.file("model.safetensors");
     weights::save(&path, model.as_ref(), provenance.clone())?;
@@ -164,11 +170,37 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         .write_json("run.json", &provenance)
         .context("cannot write run.json")?;
     println!(
-        "{} after {} steps; {pace}",
+        "{} after {} steps; {throughput}",
         path.display(),
         fitted.total_steps
     );
     Ok(())
+}
+
+/// Trains; a run that was stopped is an error that says how it goes on.
+fn run_fit(
+    args: &TrainArgs,
+    model: &mut dyn CrossViewModel,
+    examples: &dyn Examples,
+    config: &FitConfig,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Fitted> {
+    let run = RunContext {
+        seed: args.seed,
+        folder: Some(folder),
+        resume: args.resume,
+        interrupt,
+    };
+    let fitted = fit("train", model, examples, config, &run)?;
+    if fitted.interrupted {
+        bail!(
+            "stopped on request after {} of {} steps; the same command with --resume goes on",
+            fitted.steps,
+            fitted.total_steps
+        );
+    }
+    Ok(fitted)
 }
 
 /// Trains on VIGOR or KITTI with the published draws, and measures on what was kept apart: 20 % of
@@ -182,32 +214,16 @@ fn train_published(
 ) -> anyhow::Result<()> {
     let spec = model.describe().clone();
     let published = &args.published;
-    let (fitted, samples) = published.train(&args.data, args.limit, &spec, |samples| {
-        let fitted = fit_samples(
-            "train",
-            model,
-            samples,
-            config,
-            args.seed,
-            Some(folder),
-            args.resume,
-            interrupt,
-        )?;
-        Ok((fitted, samples.len()))
+    let (fitted, count) = published.train(&args.data, args.limit, &spec, |examples| {
+        let fitted = run_fit(args, model, examples, config, folder, interrupt)?;
+        Ok((fitted, examples.len()))
     })?;
-    if fitted.interrupted {
-        bail!(
-            "stopped on request after {} of {} steps; the same command with --resume goes on",
-            fitted.steps,
-            fitted.total_steps
-        );
-    }
     let provenance = |measured: Value| {
         json!({
             "made_by": producer(),
             "seed": args.seed,
             "settings": config,
-            "dataset": published.provenance(samples),
+            "dataset": published.provenance(count),
             "steps": fitted.total_steps,
             "seconds": fitted.seconds,
             "validation": measured,
@@ -217,7 +233,7 @@ fn train_published(
     // Saved before it is measured: measuring may fail or be stopped.
     let path = folder.file("model.safetensors");
     weights::save(&path, model, provenance(Value::Null))?;
-    let measured = published.validate(model, &args.data, args.limit, args.seed)?;
+    let measured = published.validate(model, &args.data, args.limit, args.seed, interrupt)?;
     print!("{}", measured.table());
     let record = provenance(json!(measured));
     weights::save(&path, model, record.clone())?;

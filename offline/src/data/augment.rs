@@ -80,27 +80,58 @@ fn draw_colours(rng: &mut impl Rng, strength: f64) -> Augment {
     }
 }
 
-impl View {
-    /// Draws a view of an aerial image whose side is `aerial_side` pixels. The pose stays at
-    /// least a tenth of the side inside the heatmap where the image allows it.
-    pub fn draw(
-        rng: &mut impl Rng,
-        augmentation: &Augmentation,
-        spec: &ModelSpec,
-        aerial_side: usize,
-        target: &PoseTarget,
-    ) -> Self {
-        // Places and angles are drawn, wanted or not, so that one switch leaves the others' draws.
+/// Numbers that a view is made of, drawn before its images are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Draws {
+    /// One of the eight symmetries of the square.
+    symmetry: usize,
+    /// Share of the heading jitter, -1 to 1.
+    roll: f64,
+    /// Shares of the crop jitter along columns and rows, -1 to 1.
+    crop: [f64; 2],
+    /// Colours of the ground image, of the aerial image.
+    colours: [Augment; 2],
+}
+
+impl Augmentation {
+    /// Draws a view's numbers. Places and angles are drawn, wanted or not, so that one switch leaves
+    /// the others' draws.
+    pub fn draw(&self, rng: &mut impl Rng) -> Draws {
         let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
         let crop = [
             rng.random_range(-1.0..=1.0f64),
             rng.random_range(-1.0..=1.0f64),
         ];
-        let colours = if augmentation.colour > 0.0 {
-            [0; 2].map(|_| draw_colours(rng, augmentation.colour))
+        let colours = if self.colour > 0.0 {
+            [0; 2].map(|_| draw_colours(rng, self.colour))
         } else {
             [Augment::default(); 2]
         };
+        Draws {
+            symmetry,
+            roll,
+            crop,
+            colours,
+        }
+    }
+}
+
+impl View {
+    /// The view that was drawn, of an aerial image whose side is `aerial_side` pixels. The pose stays
+    /// at least a tenth of the side inside the heatmap where the image allows it.
+    pub fn new(
+        draws: &Draws,
+        augmentation: &Augmentation,
+        spec: &ModelSpec,
+        aerial_side: usize,
+        target: &PoseTarget,
+    ) -> Self {
+        let Draws {
+            symmetry,
+            roll,
+            crop,
+            colours,
+        } = *draws;
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
         let column_deg = 360.0 / (spec.orientation_bins * spec.columns_per_bin) as f64;
         let margin = (aerial_side.saturating_sub(spec.aerial_px) / 2) as f64;
@@ -154,6 +185,7 @@ impl View {
             column: x + half,
             row: y + half,
             residual_rad: residual_rad + self.roll_columns as f64 * column_rad,
+            weight: target.weight,
         }
     }
 
@@ -233,6 +265,7 @@ mod tests {
             column,
             row,
             residual_rad,
+            weight: 1.0,
         }
     }
 
@@ -371,7 +404,13 @@ mod tests {
             ..Augmentation::default()
         };
         let pose = target(32.0, 32.0, 0.0);
-        let view = View::draw(&mut rng, &augmentation, &spec, 128, &pose);
+        let view = View::new(
+            &augmentation.draw(&mut rng),
+            &augmentation,
+            &spec,
+            128,
+            &pose,
+        );
         let [ground, aerial] = view.augment(&spec);
         assert_eq!([Augment { roll: 0, ..ground }, aerial], view.colours);
         assert!(ground.saturation != aerial.saturation && ground.gain != aerial.gain);

@@ -7,6 +7,7 @@ use super::picture;
 use super::resample::resize;
 use crate::run::sha256_json;
 use crossfix_calibration::RgbImage;
+use serde::Serialize;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -36,26 +37,40 @@ impl Pictures {
     /// # Errors
     /// As [`picture::read`]. A cache that cannot be read or written costs time, not the picture.
     pub fn read(&self, path: &Path, size: Option<[usize; 2]>) -> Result<RgbImage, String> {
-        let Some(kept) = self.kept(path, size) else {
-            return decoded(path, size);
+        self.derived(path, &size, || decoded(path, size))
+    }
+
+    /// The picture that `make` makes of the file at `path`; `how` is all that it depends on besides
+    /// the file.
+    ///
+    /// # Errors
+    /// As `make`. A cache that cannot be read or written costs time, not the picture.
+    pub fn derived<E>(
+        &self,
+        path: &Path,
+        how: &impl Serialize,
+        make: impl FnOnce() -> Result<RgbImage, E>,
+    ) -> Result<RgbImage, E> {
+        let Some(kept) = self.kept(path, how) else {
+            return make();
         };
         if let Some(image) = load(&kept) {
             return Ok(image);
         }
-        let image = decoded(path, size)?;
+        let image = make()?;
         // A full disk is the user's to notice; training goes on without the cache.
         let _ = store(&kept, &image);
         Ok(image)
     }
 
-    /// Where a picture is kept: named by its path, length and age and the size wanted, so that a
+    /// Where a picture is kept: named by its path, length and age and what is made of it, so that a
     /// picture that was replaced is decoded again.
-    fn kept(&self, path: &Path, size: Option<[usize; 2]>) -> Option<PathBuf> {
+    fn kept(&self, path: &Path, how: &impl Serialize) -> Option<PathBuf> {
         let folder = self.folder.as_ref()?;
         let about = std::fs::metadata(path).ok()?;
         let age = about.modified().ok()?;
         let age = age.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos();
-        let name = sha256_json(&(path, about.len(), age.to_string(), size));
+        let name = sha256_json(&(path, about.len(), age.to_string(), how));
         Some(folder.join(&name[..2]).join(&name[2..]))
     }
 }

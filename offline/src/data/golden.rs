@@ -63,7 +63,7 @@ impl Golden {
         })
     }
 
-    /// Compares what [`seen`] makes of an image with the strided sample of the published one and
+    /// Compares what [`first_pass`] makes of an image with the strided sample of the published one and
     /// with its statistics. JPEG decoders differ by a level or two.
     pub fn check_image(&self, item: &Value, what: &str, values: &[f32]) {
         let name = format!("{}/{what}", item["name"].as_str().unwrap());
@@ -119,7 +119,7 @@ impl Golden {
 
 /// An image `[3, rows, columns]` as a network's first pass changes it, normalised for CCVPE or 0 to
 /// 1 for GGCVT.
-pub fn seen(image: &[u8], columns: usize, augment: Augment, kind: NetworkKind) -> Vec<f32> {
+pub fn first_pass(image: &[u8], columns: usize, augment: Augment, kind: NetworkKind) -> Vec<f32> {
     let (mean, sigma) = match kind {
         NetworkKind::Ccvpe => (PIXEL_MEAN, PIXEL_SIGMA),
         NetworkKind::Ggcvt => ([0.0; 3], [1.0; 3]),
@@ -133,8 +133,8 @@ pub fn seen(image: &[u8], columns: usize, augment: Augment, kind: NetworkKind) -
     };
     let samples = &Augment::tensor(&[augment]);
     let wraps = true;
-    let seen = ops::normalise_images(&pixels, &how, Some(Augmented { samples, wraps }));
-    seen.unwrap().into_data()
+    let changed = ops::normalise_images(&pixels, &how, Some(Augmented { samples, wraps }));
+    changed.unwrap().into_data()
 }
 
 /// The numbers of a JSON array.

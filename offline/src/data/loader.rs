@@ -1,284 +1,253 @@
-//! From rows on disk to images a network eats: decode, align with north, cut the aerial patch.
+//! Work done ahead of who needs it, on threads of its own, handed over in order.
 //!
-//! The remap and the patch are calibration's and the tile set is the daemon's, so training and
-//! driving see the same pixels.
+//! Training must not wait for a JPEG decoder. Workers take the next number, make its item, and put
+//! it where the consumer finds it; none works further than `depth` items ahead, so memory is
+//! bounded. What an item is depends on its number alone, so neither the number of threads nor
+//! their timing shows in the result.
 
-use super::Pair;
-use super::pairs::{DatasetError, PairRow, PairsDataset};
-use super::picture;
-use super::pose::{left_bin, strip_spec, yaw_from_heading};
-use crate::model::{GroundView, ModelSpec};
-use crate::progress;
-use crossfix_calibration::{Geodetic, PatchSpec, RgbImage, StripRemap};
-use crossfix_onboard::tiles::{TileError, TileStore};
-use rayon::prelude::*;
+use crate::run::Interrupt;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-/// How pairs are prepared.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Preparation {
-    /// Patch centres are rounded to this grid, as the daemon does.
-    pub patch_grid_m: f64,
-    /// Aerial metres beyond the network's on each side, for cutting elsewhere; pairs whose tiles
-    /// don't reach that far get none.
-    pub margin_m: f64,
+/// How often a consumer that waits looks whether somebody asked to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How many threads work, and how far ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// Threads.
+    pub threads: usize,
+    /// Items made or being made that nobody took yet, at most.
+    pub depth: usize,
 }
 
-impl Default for Preparation {
+impl Default for Workers {
+    /// Every core, each with an item under way, and two items in hand.
     fn default() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
-            patch_grid_m: 8.0,
-            margin_m: 0.0,
+            threads,
+            depth: threads + 2,
         }
     }
 }
 
-/// Reads and prepares every row, on all cores, in the rows' order.
+struct State<T> {
+    /// Next number that no worker took.
+    next: u64,
+    /// Next number that the consumer takes.
+    wanted: u64,
+    end: u64,
+    made: BTreeMap<u64, T>,
+    stopped: bool,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    /// An item was made, or a worker died.
+    made: Condvar,
+    /// An item was taken, or everything stops.
+    taken: Condvar,
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        // The state is whole at every await and unlock; a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        self.lock().stopped = true;
+        self.made.notify_all();
+        self.taken.notify_all();
+    }
+
+    fn work(&self, depth: u64, make: &(impl Fn(u64) -> T + Sync)) {
+        // A worker that panics must not leave the consumer waiting.
+        let guard = StopOnPanic(self);
+        loop {
+            let mut state = self.lock();
+            while !state.stopped && state.next < state.end && state.next >= state.wanted + depth {
+                state = self
+                    .taken
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            if state.stopped || state.next >= state.end {
+                break;
+            }
+            let number = state.next;
+            state.next += 1;
+            drop(state);
+            let item = make(number);
+            self.lock().made.insert(number, item);
+            self.made.notify_all();
+        }
+        std::mem::forget(guard);
+    }
+}
+
+struct StopOnPanic<'a, T>(&'a Shared<T>);
+
+impl<T> Drop for StopOnPanic<'_, T> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Where the consumer takes items, in the order of their numbers.
+pub struct Ahead<'a, T> {
+    shared: &'a Shared<T>,
+    interrupt: &'a Interrupt,
+}
+
+impl<T> Iterator for Ahead<'_, T> {
+    type Item = T;
+
+    /// The next item; waits for it. `None` after the last, and when somebody asked to stop.
+    fn next(&mut self) -> Option<T> {
+        let mut state = self.shared.lock();
+        loop {
+            if state.wanted >= state.end {
+                return None;
+            }
+            if self.interrupt.asked() {
+                drop(state);
+                self.shared.stop();
+                return None;
+            }
+            let wanted = state.wanted;
+            if let Some(item) = state.made.remove(&wanted) {
+                state.wanted += 1;
+                self.shared.taken.notify_all();
+                return Some(item);
+            }
+            if state.stopped {
+                return None;
+            }
+            let waited = self.shared.made.wait_timeout(state, LOOK_EVERY);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Makes the items of `numbers` ahead of `consume`, which may stop early. When `interrupt` was
+/// asked for, no further item is made or handed over.
 ///
-/// # Errors
-/// [`DatasetError`] naming the first pair whose picture or tiles cannot be used.
-pub fn prepare(
-    dataset: &PairsDataset,
-    spec: &ModelSpec,
-    preparation: &Preparation,
-) -> Result<Vec<Pair>, DatasetError> {
-    let rows = &dataset.rows;
-    let bar = progress::bar("prepare", rows.len() as u64);
-    // Each worker has a tile set of its own; neighbours in a drive share its tiles.
-    let share = rows.len().div_ceil(rayon::current_num_threads()).max(1);
-    let parts: Vec<Vec<Pair>> = rows
-        .par_chunks(share)
-        .map(|rows| {
-            let mut tiles = TileStore::open(dataset.tiles()).map_err(|error| {
-                let path = dataset.folder.join("dataset.toml").display().to_string();
-                DatasetError::Manifest {
-                    path,
-                    what: error.to_string(),
-                }
-            })?;
-            let prepared = rows.iter().map(|row| {
-                bar.inc(1);
-                one(dataset, row, spec, preparation, &mut tiles)
-            });
-            prepared.collect()
+/// # Panics
+/// When `make` panics.
+pub fn ahead<T: Send, R>(
+    numbers: Range<u64>,
+    workers: Workers,
+    interrupt: &Interrupt,
+    make: impl Fn(u64) -> T + Sync,
+    consume: impl FnOnce(&mut Ahead<T>) -> R,
+) -> R {
+    let shared = Shared {
+        state: Mutex::new(State {
+            next: numbers.start,
+            wanted: numbers.start,
+            end: numbers.end,
+            made: BTreeMap::new(),
+            stopped: false,
+        }),
+        made: Condvar::new(),
+        taken: Condvar::new(),
+    };
+    let depth = workers.depth.max(1) as u64;
+    let count = numbers.end.saturating_sub(numbers.start);
+    let threads = (workers.threads.max(1) as u64).min(count).min(depth);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| shared.work(depth, &make));
+        }
+        // However the consumer leaves, the workers stop.
+        let _stop = StopOnPanic(&shared);
+        consume(&mut Ahead {
+            shared: &shared,
+            interrupt,
         })
-        .collect::<Result<_, _>>()?;
-    bar.finish_and_clear();
-    Ok(parts.into_iter().flatten().collect())
-}
-
-fn one(
-    dataset: &PairsDataset,
-    row: &PairRow,
-    spec: &ModelSpec,
-    preparation: &Preparation,
-    tiles: &mut TileStore,
-) -> Result<Pair, DatasetError> {
-    let wrong = |what: String| DatasetError::Pair {
-        id: row.id.clone(),
-        what,
-    };
-    let picture = read_picture(dataset, row).map_err(wrong)?;
-    let yaw_rad = yaw_from_heading(row.heading_deg);
-    let strip = strip_spec(spec, yaw_rad);
-    let remap = StripRemap::new(&dataset.manifest.camera, &strip, yaw_rad);
-    let ground = remap
-        .and_then(|remap| remap.apply(&picture))
-        .map_err(|error| wrong(format!("{}: {error}", row.image)))?;
-    let coarse = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0)
-        .map_err(|error| wrong(error.to_string()))?;
-    let margin_px = (preparation.margin_m / spec.metres_per_pixel).round() as usize;
-    let mut patch = |margin_px: usize| {
-        let patch = PatchSpec {
-            size_px: spec.aerial_px + 2 * margin_px,
-            metres_per_pixel: spec.metres_per_pixel,
-        };
-        tiles.patch(coarse, patch, preparation.patch_grid_m)
-    };
-    let found = match patch(margin_px) {
-        Err(TileError::NotCovered { .. }) if margin_px > 0 => patch(0),
-        other => other,
-    };
-    let (georeference, aerial) = found.map_err(|error| wrong(error.to_string()))?;
-    let offset = georeference
-        .frame()
-        .enu_from_geodetic(level_with(coarse, georeference.centre()));
-    Ok(Pair {
-        id: row.id.clone(),
-        drive: row.drive.clone(),
-        time_ns: row.time_ns,
-        ground,
-        left_bin: left_bin(spec, &strip),
-        aerial: RgbImage::clone(&aerial),
-        centre: georeference.centre(),
-        coarse_offset_m: [offset.east(), offset.north()],
-        coarse_covariance_m2: row.covariance_m2,
-        yaw_rad,
-        view: GroundView::Panorama {
-            metres_per_pixel: spec.metres_per_pixel,
-            turn_rad: 0.0,
-        },
     })
-}
-
-fn read_picture(dataset: &PairsDataset, row: &PairRow) -> Result<RgbImage, String> {
-    let path = dataset.folder.join(&row.image);
-    let picture = picture::read(&path)?;
-    let (width, height) = (picture.width, picture.height);
-    let expected = dataset.manifest.camera.image_size();
-    if [width, height] != expected {
-        return Err(format!(
-            "{}: {width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
-            path.display(),
-            expected[0],
-            expected[1]
-        ));
-    }
-    Ok(picture)
-}
-
-fn level_with(place: Geodetic, centre: Geodetic) -> Geodetic {
-    Geodetic {
-        height_m: centre.height_m,
-        ..place
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::city::detail::Detail;
-    use crate::city::frames::CameraKind;
-    use crate::city::style::Gap;
-    use crate::city::{AreaConfig, AreaName, Part, build_area};
-    use crate::data::{Truth, true_pose};
-    use crate::model::named;
-    use crate::recipe::{adapt, defaults};
-    use crate::run::{Interrupt, RunContext};
-    use crate::simulate::{Contents, PairsPlan, write_pairs};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
-    fn simulated(pairs: usize, camera: CameraKind) -> tempfile::TempDir {
-        simulated_at(pairs, camera, Detail::default())
+    fn never() -> Interrupt {
+        Interrupt::default()
     }
 
-    fn simulated_at(pairs: usize, camera: CameraKind, detail: Detail) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        let area = build_area(AreaConfig {
-            area: AreaName::Target,
-            seed: 5,
-            gap: Gap::default(),
-        })
-        .drawn_at(detail);
-        let plan = PairsPlan {
-            part: Part::Test,
-            districts: 1,
-            contents: Contents::Random { pairs },
-            camera,
-        };
-        let hidden = indicatif::ProgressBar::hidden();
-        write_pairs(&area, &plan, folder.path(), &hidden).unwrap();
-        folder
+    fn workers(threads: usize, depth: usize) -> Workers {
+        Workers { threads, depth }
     }
 
     #[test]
-    fn true_positions_lie_in_the_patch_and_headings_near_the_given_ones() {
-        for (camera, name) in [
-            (CameraKind::Panorama, "compact"),
-            (CameraKind::Front, "compact-front"),
-        ] {
-            let folder = simulated(6, camera);
-            let dataset = PairsDataset::open(folder.path()).unwrap();
-            let truth = Truth::open(folder.path()).unwrap();
-            let spec = named(name).unwrap().describe();
-            let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
-            assert_eq!(pairs.len(), 6);
-            for pair in &pairs {
-                let pose = true_pose(pair, &truth).unwrap();
-                assert!(pose.offset_m.iter().all(|offset| offset.abs() < 32.0));
-                assert!(pose.residual_rad.abs() < 12f64.to_radians());
-                assert_eq!(pair.ground.width, spec.ground_columns);
-            }
+    fn items_come_in_order_whatever_the_threads_and_their_timing() {
+        for threads in [1, 2, 7] {
+            let make = |number: u64| {
+                std::thread::sleep(Duration::from_micros((number * 7919) % 300));
+                number * number
+            };
+            let items: Vec<u64> = ahead(3..60, workers(threads, 4), &never(), make, |items| {
+                items.collect()
+            });
+            assert_eq!(items, (3..60).map(|n| n * n).collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_fine_town_fits_the_published_network_and_the_compact_one() {
-        let detail = Detail {
-            panorama: "320x640".parse().unwrap(),
-            zoom: 20,
-        };
-        let folder = simulated_at(3, CameraKind::Panorama, detail);
-        let dataset = PairsDataset::open(folder.path()).unwrap();
-        let truth = Truth::open(folder.path()).unwrap();
-        for (name, half_m) in [
-            ("ccvpe-vigor", 35.9),
-            ("ggcvt-vigor", 36.0),
-            ("compact", 32.0),
-        ] {
-            let spec = named(name).unwrap().describe();
-            let pairs = prepare(&dataset, &spec, &Preparation::default()).unwrap();
-            for pair in &pairs {
-                let ground = [pair.ground.height, pair.ground.width];
-                assert_eq!(ground, [spec.ground_rows, spec.ground_columns], "{name}");
-                assert_eq!(pair.aerial.width, spec.aerial_px, "{name}");
-                let pose = true_pose(pair, &truth).unwrap();
-                assert!(pose.offset_m.iter().all(|offset| offset.abs() < half_m));
+    fn no_worker_runs_further_ahead_than_the_depth() {
+        let begun = AtomicU64::new(0);
+        let make = |number: u64| begun.fetch_max(number + 1, Ordering::SeqCst);
+        ahead(0..1000, workers(4, 5), &never(), make, |items| {
+            for taken in 1..=20u64 {
+                items.next().unwrap();
+                std::thread::sleep(Duration::from_millis(1));
+                assert!(begun.load(Ordering::SeqCst) <= taken + 5);
             }
-        }
-        // North-aligned without a change of size: a panorama turned by whole columns stays itself.
-        let row = &dataset.rows[0];
-        let picture = read_picture(&dataset, row).unwrap();
-        let spec = named("ccvpe-vigor").unwrap().describe();
-        let yaw_rad = yaw_from_heading(180.0);
-        let remap = StripRemap::new(
-            &dataset.manifest.camera,
-            &strip_spec(&spec, yaw_rad),
-            yaw_rad,
+        });
+        assert!(begun.load(Ordering::SeqCst) <= 25);
+    }
+
+    #[test]
+    fn nothing_to_make_is_an_empty_sequence() {
+        let items: Vec<u64> = ahead(
+            5..5,
+            Workers::default(),
+            &never(),
+            |n| n,
+            |items| items.collect(),
         );
-        let turned = remap.unwrap().apply(&picture).unwrap();
-        let pixel = |image: &RgbImage, row: usize, column: usize| {
-            let at = 3 * (row * 640 + column % 640);
-            [image.data[at], image.data[at + 1], image.data[at + 2]]
-        };
-        for row in 0..320 {
-            for column in 0..640 {
-                assert_eq!(
-                    pixel(&turned, row, column + 320),
-                    pixel(&picture, row, column)
-                );
-            }
-        }
+        assert!(items.is_empty());
     }
 
     #[test]
-    fn adaptation_runs_on_a_dataset_whose_truth_was_deleted() {
-        let folder = simulated(4, CameraKind::Panorama);
-        std::fs::remove_file(folder.path().join("truth.jsonl")).unwrap();
-        let dataset = PairsDataset::open(folder.path()).unwrap();
-        let teacher = named("compact").unwrap().build(1).unwrap();
-        let preparation = Preparation::default();
-        let pairs = prepare(&dataset, teacher.describe(), &preparation).unwrap();
-        let mut recipe = defaults::paper(teacher.describe());
-        recipe.fit.batch = 2;
-        recipe.fit.epochs = 1.0;
+    fn a_panic_in_a_worker_reaches_the_caller() {
+        let result = std::panic::catch_unwind(|| {
+            let make = |number: u64| assert!(number != 3, "three");
+            ahead(0..10, workers(2, 3), &never(), make, |items| items.count())
+        });
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_consumer_that_waits_hears_the_interrupt() {
         let interrupt = Interrupt::default();
-        let run = RunContext {
-            seed: 1,
-            folder: None,
-            resume: false,
-            interrupt: &interrupt,
-        };
-        let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
-        assert_eq!(adapted.labels.len(), 4);
-    }
-
-    #[test]
-    fn a_broken_picture_is_named() {
-        let folder = simulated(3, CameraKind::Panorama);
-        let dataset = PairsDataset::open(folder.path()).unwrap();
-        let row = &dataset.rows[1];
-        std::fs::write(folder.path().join(&row.image), b"not a picture").unwrap();
-        let spec = named("compact").unwrap().describe();
-        let error = prepare(&dataset, &spec, &Preparation::default()).unwrap_err();
-        assert!(error.to_string().contains(&row.id), "{error}");
+        let (asks, make) = (interrupt.clone(), |number: u64| {
+            // The second item never comes.
+            while number == 1 && !interrupt.asked() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let taken = ahead(0..100, workers(1, 1), &interrupt, make, |items| {
+            assert!(items.next().is_some());
+            asks.ask();
+            items.count()
+        });
+        assert_eq!(taken, 0);
     }
 }

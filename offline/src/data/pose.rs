@@ -1,34 +1,8 @@
 //! Where a camera is: in metres, in heatmap cells, and how its strip lies on the circle.
 
-use super::Pair;
-use super::pairs::Truth;
-use crate::loss::PoseTarget;
 use crate::model::ModelSpec;
-use crossfix_calibration::{Geodetic, Heading, LocalFrame, StripSpec, Yaw};
+use crossfix_calibration::{Heading, StripSpec, Yaw};
 use std::f64::consts::PI;
-
-/// Where a pair's camera really was, relative to its prepared images.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct TruePose {
-    /// Metres east and north of the aerial image's centre.
-    pub offset_m: [f64; 2],
-    /// True yaw.
-    pub yaw_rad: f64,
-    /// True yaw minus [`Pair::yaw_rad`], in (-π, π].
-    pub residual_rad: f64,
-}
-
-impl TruePose {
-    /// The pose in heatmap cells.
-    pub fn target(&self, spec: &ModelSpec) -> PoseTarget {
-        let [column, row] = cell_from_offset(self.offset_m, spec);
-        PoseTarget {
-            column,
-            row,
-            residual_rad: self.residual_rad,
-        }
-    }
-}
 
 /// Metres east and north of the patch centre to heatmap (column, row).
 pub fn cell_from_offset([east, north]: [f64; 2], spec: &ModelSpec) -> [f64; 2] {
@@ -77,19 +51,6 @@ pub fn yaw_from_heading(heading_deg: f64) -> f64 {
 /// An angle in (-π, π].
 pub fn wrap_rad(angle: f64) -> f64 {
     Yaw::new(angle).radians()
-}
-
-/// Where the pair's camera really was, if the truth knows the pair.
-pub fn true_pose(pair: &Pair, truth: &Truth) -> Option<TruePose> {
-    let row = truth.get(&pair.id)?;
-    let place = Geodetic::new(row.latitude_deg, row.longitude_deg, pair.centre.height_m).ok()?;
-    let offset = LocalFrame::new(pair.centre).enu_from_geodetic(place);
-    let yaw_rad = yaw_from_heading(row.heading_deg);
-    Some(TruePose {
-        offset_m: [offset.east(), offset.north()],
-        yaw_rad,
-        residual_rad: wrap_rad(yaw_rad - pair.yaw_rad),
-    })
 }
 
 #[cfg(test)]

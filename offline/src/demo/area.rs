@@ -4,7 +4,8 @@
 use crate::city::frames::CameraKind;
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
-use crate::data::{Pair, PairsDataset, Preparation, Truth, prepare};
+use crate::data::pairs::truth::Truth;
+use crate::data::{InMemory, MEMORY_BYTES, Pairs, PairsImages, Preparation};
 use crate::model::ModelSpec;
 use crate::progress;
 use crate::simulate::{Contents, PairsPlan, write_pairs};
@@ -20,18 +21,18 @@ const TEST_LOGS: usize = 6;
 const DRIVE_LENGTH_M: f64 = 450.0;
 const SPACING_M: f64 = 4.5;
 
-/// Prepared pairs of each part, and where the drives' logs are.
+/// The pairs of each part, and where the drives' logs are.
 pub struct Areas {
     /// Source places that the teacher was not trained on.
-    pub source: Vec<Pair>,
+    pub source: InMemory<PairsImages>,
     /// Their truth.
     pub source_truth: Truth,
     /// Target drives to adapt on.
-    pub adapt: Vec<Pair>,
+    pub adapt: InMemory<PairsImages>,
     /// The dataset of `adapt`; its truth is opened only to measure, and for the upper bound.
     pub adapt_folder: PathBuf,
     /// Target drives in other districts.
-    pub test: Vec<Pair>,
+    pub test: InMemory<PairsImages>,
     /// Their truth.
     pub test_truth: Truth,
     /// The tile set around the test drives.
@@ -73,16 +74,11 @@ impl Areas {
                 camera,
             };
             let written = write_pairs(&area, &plan, &folder, &progress::bar("simulate", 0))?;
-            let dataset = PairsDataset::open(&folder)?;
-            let pairs = prepare(
-                &dataset,
-                spec,
-                &Preparation {
-                    margin_m: 0.0,
-                    ..Preparation::default()
-                },
-            )?;
-            anyhow::Ok((folder, pairs, dataset.tiles(), written.logs))
+            let pairs = Pairs::open(&folder)?;
+            let tiles = pairs.tiles();
+            let images = PairsImages::open(pairs, spec, Preparation::default())?;
+            let pairs = InMemory::new(images, MEMORY_BYTES);
+            anyhow::Ok((folder, pairs, tiles, written.logs))
         };
         let (source_folder, source, _, _) = make(
             "source",

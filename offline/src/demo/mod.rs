@@ -9,13 +9,14 @@ mod drive;
 mod page;
 
 use crate::cli::device::DeviceArgs;
+use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::cell_from_offset;
-use crate::data::{Pair, Truth, plain_batch, true_pose};
+use crate::data::{Dataset, plain_batch};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::export::{self, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
 use crate::model::{CrossViewModel, ModelSpec, weights};
-use crate::predict::{PairPrediction, predict};
+use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, producer};
 use anyhow::{Context, ensure};
@@ -104,12 +105,20 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let areas = Areas::simulate(&args.out, args.seed, args.part, teacher.describe())?;
 
     say("measuring the teacher at home and in the target area");
-    let source: Vec<&Pair> = areas.source.iter().collect();
-    let at_home = predict(teacher.as_mut(), &source, true)?;
-    let teacher_on_source = evaluate(&source, &at_home, &areas.source_truth);
-    let temperature =
-        source_temperature(&source, &at_home, &areas.source_truth, teacher.describe())?;
-    let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth)?;
+    let (teacher_on_source, at_home) = evaluate(
+        teacher.as_mut(),
+        &areas.source,
+        &areas.source_truth,
+        true,
+        &interrupt,
+    )?;
+    let temperature = source_temperature(
+        &areas.source,
+        &at_home,
+        &areas.source_truth,
+        teacher.describe(),
+    )?;
+    let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth, &interrupt)?;
 
     say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
     let recipe = defaults::paper(teacher.describe());
@@ -134,9 +143,24 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     say("evaluating where nothing was trained");
     let auxiliary = adapted.auxiliary.as_mut();
     let auxiliary = auxiliary.context("the recipe `paper` trains an auxiliary student")?;
-    let auxiliary = measure(auxiliary.model.as_mut(), &areas.test, &areas.test_truth)?;
-    let student = measure(adapted.student.as_mut(), &areas.test, &areas.test_truth)?;
-    let upper_bound = measure(upper_bound.student.as_mut(), &areas.test, &areas.test_truth)?;
+    let auxiliary = measure(
+        auxiliary.model.as_mut(),
+        &areas.test,
+        &areas.test_truth,
+        &interrupt,
+    )?;
+    let student = measure(
+        adapted.student.as_mut(),
+        &areas.test,
+        &areas.test_truth,
+        &interrupt,
+    )?;
+    let upper_bound = measure(
+        upper_bound.student.as_mut(),
+        &areas.test,
+        &areas.test_truth,
+        &interrupt,
+    )?;
 
     say("exporting to ONNX and comparing tract with the training engine");
     let provenance = json!({
@@ -185,12 +209,11 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
 
 fn measure(
     model: &mut dyn CrossViewModel,
-    pairs: &[Pair],
+    pairs: &dyn Dataset,
     truth: &Truth,
+    interrupt: &Interrupt,
 ) -> anyhow::Result<Measured> {
-    let pairs: Vec<&Pair> = pairs.iter().collect();
-    let predictions = predict(model, &pairs, true)?;
-    let evaluation = evaluate(&pairs, &predictions, truth);
+    let (evaluation, predictions) = evaluate(model, pairs, truth, true, interrupt)?;
     Ok(Measured {
         predictions,
         evaluation,
@@ -200,7 +223,7 @@ fn measure(
 /// The temperature at which the teacher's heatmaps mean what they say, where positions are known:
 /// in the source area. Heatmaps are trained towards a Gaussian of a metre, wider than the errors.
 fn source_temperature(
-    pairs: &[&Pair],
+    pairs: &dyn Dataset,
     predictions: &[PairPrediction],
     truth: &Truth,
     spec: &ModelSpec,
@@ -208,10 +231,10 @@ fn source_temperature(
     let side = spec.heatmap_side();
     let cell = |at: f64| (at >= 0.0 && at < side as f64).then_some(at as usize);
     let samples: Vec<(Vec<f32>, usize)> = pairs
-        .iter()
+        .samples()
         .zip(predictions)
-        .filter_map(|(pair, prediction)| {
-            let [column, row] = cell_from_offset(true_pose(pair, truth)?.offset_m, spec);
+        .filter_map(|(sample, prediction)| {
+            let [column, row] = cell_from_offset(true_pose(sample, truth)?.offset_m, spec);
             let (column, row) = (cell(column)?, cell(row)?);
             let probabilities = prediction.heatmap.as_ref()?.iter();
             let logs = probabilities.map(|p| p.max(f32::MIN_POSITIVE).ln());
@@ -228,13 +251,15 @@ fn export_student(
     student: &dyn CrossViewModel,
     temperature: f64,
     folder: &RunFolder,
-    test: &[Pair],
+    test: &dyn Dataset,
 ) -> anyhow::Result<f64> {
     let path = folder.file("student.onnx");
     let card = export::student_card(student.describe(), temperature, "MIT OR Apache-2.0");
     write_onnx(student, card, &path)?;
     let step = (test.len() / PARITY_PAIRS).max(1);
-    let some: Vec<&Pair> = test.iter().step_by(step).take(PARITY_PAIRS).collect();
+    let some = (0..test.len()).step_by(step).take(PARITY_PAIRS);
+    let some = some.map(|index| test.pair(index));
+    let some = some.collect::<Result<Vec<_>, _>>()?;
     let input = plain_batch(&some, student.describe())?;
     write_parity(
         &folder.file("parity.safetensors"),
@@ -252,9 +277,9 @@ fn export_student(
 }
 
 /// Error of the teacher's label of each pair; only the simulation knows it.
-fn label_errors(pairs: &[Pair], adapted: &Adapted, truth: &Truth) -> Vec<f64> {
-    let errors = pairs.iter().zip(&adapted.labels).map(|(pair, label)| {
-        true_pose(pair, truth).map_or(f64::NAN, |pose| {
+fn label_errors(pairs: &dyn Dataset, adapted: &Adapted, truth: &Truth) -> Vec<f64> {
+    let errors = pairs.samples().zip(&adapted.labels).map(|(sample, label)| {
+        true_pose(sample, truth).map_or(f64::NAN, |pose| {
             let [east, north] = pose.offset_m;
             (label.offset_m[0] - east).hypot(label.offset_m[1] - north)
         })

@@ -1,7 +1,8 @@
 //! The demo's page: what the outcome looks like.
 
 use super::{Measured, Outcome};
-use crate::data::{Pair, true_pose};
+use crate::data::pairs::truth::true_pose;
+use crate::data::{Dataset, Sample};
 use crate::evaluate::Evaluation;
 use crate::metrics::Summary;
 use crate::report::{
@@ -53,10 +54,10 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
     );
     let truth = &outcome.areas.test_truth;
     let errors = |measured: &Measured| -> Vec<f64> {
-        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        let pairs = outcome.areas.test.samples().zip(&measured.predictions);
         pairs
-            .filter_map(|(pair, prediction)| {
-                let [east, north] = true_pose(pair, truth)?.offset_m;
+            .filter_map(|(sample, prediction)| {
+                let [east, north] = true_pose(sample, truth)?.offset_m;
                 Some((prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north))
             })
             .collect()
@@ -232,8 +233,8 @@ fn summary_table(outcome: &Outcome) -> SummaryTable {
 
 fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
     let truth = &outcome.areas.test_truth;
-    let error = |pair: &Pair, mode_m: [f64; 2]| {
-        true_pose(pair, truth).map_or(f64::NAN, |pose| {
+    let error = |sample: &Sample, mode_m: [f64; 2]| {
+        true_pose(sample, truth).map_or(f64::NAN, |pose| {
             (mode_m[0] - pose.offset_m[0]).hypot(mode_m[1] - pose.offset_m[1])
         })
     };
@@ -241,16 +242,17 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
     let changes: Vec<(f64, f64)> = outcome
         .areas
         .test
-        .iter()
+        .samples()
         .zip(teacher.iter().zip(student))
-        .map(|(pair, (teacher, student))| {
-            (error(pair, teacher.mode_m), error(pair, student.mode_m))
+        .map(|(sample, (teacher, student))| {
+            (error(sample, teacher.mode_m), error(sample, student.mode_m))
         })
         .collect();
     let shown = select_pairs(&changes, PAIRS_SHOWN)
         .into_iter()
         .map(|(index, group)| {
-            let pair = &outcome.areas.test[index];
+            let pair = outcome.areas.test.pair(index)?;
+            let sample = &pair.sample;
             let side_m = pair.aerial.width as f64 * OVERVIEW_METRES_PER_PIXEL;
             let model = |name: &str, role, measured: &Measured| -> anyhow::Result<PairModel> {
                 let prediction = &measured.predictions[index];
@@ -266,18 +268,18 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
                         .map(|heatmap| Picture::heatmap_overlay(&heatmap))
                         .transpose()?,
                     mode_offset_m: Some(prediction.mode_m),
-                    error_m: Some(error(pair, prediction.mode_m)),
+                    error_m: Some(error(sample, prediction.mode_m)),
                 })
             };
             Ok(PairPicture {
-                id: pair.id.clone(),
+                id: sample.id.clone(),
                 group,
                 ground: Some(Picture::jpeg(&pair.ground, 1024)?),
                 aerial: Some(Picture::jpeg(&pair.aerial, 512)?),
                 aerial_side_m: side_m,
-                truth_offset_m: true_pose(pair, truth).map(|pose| pose.offset_m),
-                coarse_offset_m: Some(pair.coarse_offset_m),
-                coarse_radius_m: radius_95_m(pair.coarse_covariance_m2),
+                truth_offset_m: true_pose(sample, truth).map(|pose| pose.offset_m),
+                coarse_offset_m: Some(sample.coarse_offset_m),
+                coarse_radius_m: radius_95_m(sample.coarse_covariance_m2),
                 models: vec![
                     model("teacher", Role::Teacher, &outcome.teacher)?,
                     model("student", Role::Student, &outcome.student)?,
@@ -342,13 +344,13 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
     let origin = outcome.drives.origin;
     let frame = LocalFrame::new(origin);
     let points = |measured: &Measured| -> Vec<ErrorPoint> {
-        let pairs = outcome.areas.test.iter().zip(&measured.predictions);
+        let pairs = outcome.areas.test.samples().zip(&measured.predictions);
         pairs
-            .filter_map(|(pair, prediction)| {
-                let row = truth.get(&pair.id)?;
+            .filter_map(|(sample, prediction)| {
+                let row = truth.get(&sample.id)?;
                 let place = Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).ok()?;
                 let place = frame.enu_from_geodetic(place);
-                let [east, north] = true_pose(pair, truth)?.offset_m;
+                let [east, north] = true_pose(sample, truth)?.offset_m;
                 let error_m = (prediction.mode_m[0] - east).hypot(prediction.mode_m[1] - north);
                 // Districts lie kilometres apart; the map shows one.
                 (place.east().hypot(place.north()) < 900.0).then_some(ErrorPoint {

@@ -4,8 +4,8 @@
 //! A device multiplies them out; and a recorded step takes them as its inputs.
 
 use super::{
-    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, directions, orientation_shares,
-    supervised, supervised_bins,
+    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_weights, directions,
+    orientation_shares, supervised, supervised_bins,
 };
 use crate::model::{CcvpeSpec, ModelError, Told};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
@@ -30,6 +30,7 @@ impl Profiles {
         targets: &[PoseTarget],
         config: &LossConfig,
     ) -> Result<Self, ModelError> {
+        check_weights(targets, config)?;
         let (side, n) = (spec.heatmap_side(), targets.len());
         let sigma_cells = config.sigma_m / spec.metres_per_cell();
         let profile = |centre: f64| -> Vec<f32> {
@@ -52,10 +53,11 @@ impl Profiles {
             let all = spec.orientation_bins;
             let weights = targets.iter().flat_map(|pose| {
                 let shares = orientation_shares(bin_angle_rad(spec, pose), all);
+                let label = pose.weight as f32;
                 let weight = move |bin: &isize| -> f32 {
                     let channel = bin.rem_euclid(all as isize) as usize;
                     let mine = shares.iter().filter(|(c, _)| *c == channel);
-                    mine.map(|(_, weight)| weight).sum()
+                    mine.map(|(_, weight)| weight).sum::<f32>() * label
                 };
                 bins.iter().map(weight).collect::<Vec<f32>>()
             });
@@ -67,7 +69,7 @@ impl Profiles {
             Ok([
                 Tensor::new(columns.concat(), &[n, side])?,
                 Tensor::new(rows.concat(), &[n, side])?,
-                Tensor::full(&[n, 1], 1.0),
+                Tensor::new(targets.iter().map(|t| t.weight as f32).collect(), &[n, 1])?,
             ])
         };
         let levels = supervised(spec, config, spec.levels.len());
@@ -155,6 +157,58 @@ mod tests {
     use crate::model::preset;
     use crossfix_kernels::testing::assert_close;
 
+    /// Two samples of which one counts half: the loss is their weighted mean, the gradient too.
+    #[test]
+    fn labels_count_by_their_weight() {
+        let spec = preset("compact").unwrap();
+        let config = LossConfig {
+            heatmap: 0.0,
+            orientation: 0.0,
+            threshold: 0.0,
+            levels: Some(1),
+            ..LossConfig::default()
+        };
+        let pose = |column, weight| PoseTarget {
+            column,
+            row: 30.0,
+            residual_rad: 0.0,
+            weight,
+        };
+        let grid = spec.levels[0].grid;
+        let bins = spec.stack_bins(0).len();
+        let scores = crossfix_kernels::testing::noise(&[2, bins, grid, grid], 3);
+        let loss = |poses: &[PoseTarget], from: usize| {
+            let values = scores.data()[from * bins * grid * grid..].to_vec();
+            let values = values[..poses.len() * bins * grid * grid].to_vec();
+            let stack = Tensor::new(values, &[poses.len(), bins, grid, grid]).unwrap();
+            let prediction = crate::model::Prediction {
+                levels: vec![stack],
+                logits: None,
+                orientation: None,
+                orientation_vectors: None,
+                poses: Vec::new(),
+            };
+            let tape = &mut Tape::inference();
+            let loss = super::super::loss(tape, &spec, &prediction, poses, &config);
+            loss.unwrap().info_nce[0]
+        };
+        let (first, second) = (pose(20.0, 1.0), pose(44.0, 1.0));
+        let (a, b) = (loss(&[first], 0), loss(&[second], 1));
+        let both = loss(&[first, pose(44.0, 0.5)], 0);
+        // The two targets are mirror images, so their sums are equal.
+        let expected = (a + 0.5 * b) / 1.5;
+        assert!(
+            (both - expected).abs() < 1e-5 * expected,
+            "{both} {expected}"
+        );
+        let config = LossConfig {
+            heatmap: 1.0,
+            ..config
+        };
+        let refused = Profiles::new(&spec, &[pose(20.0, 0.5)], &config);
+        assert!(refused.unwrap_err().to_string().contains("loss.heatmap"));
+    }
+
     /// Products of f32 profiles differ from rounded products of f64 ones by two roundings.
     #[test]
     fn profiles_multiply_to_the_targets_that_are_drawn() {
@@ -170,6 +224,7 @@ mod tests {
                         column,
                         row,
                         residual_rad,
+                        weight: 1.0,
                     }
                 });
             for all_bins_at_first_level in [true, false] {

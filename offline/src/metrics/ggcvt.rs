@@ -39,7 +39,7 @@ pub struct GgcvtSummary {
 fn displacement_m(outcome: &Outcome, side: usize, centre: f64, camera: [f64; 2]) -> [f64; 2] {
     [0, 1].map(|axis| {
         let place = outcome.peak[axis] as f64 - centre;
-        (place - (camera[axis] - side as f64 / 2.0)) * outcome.shown.metres_per_cell
+        (place - (camera[axis] - side as f64 / 2.0)) * outcome.example.metres_per_cell
     })
 }
 
@@ -67,7 +67,7 @@ impl PlaceErrors {
         let vehicle = || {
             let turned = displacements.iter().zip(outcomes);
             let turned = turned.map(|(displacement, outcome)| {
-                along_and_across(*displacement, outcome.shown.target.residual_rad)
+                along_and_across(*displacement, outcome.example.target.residual_rad)
             });
             VehicleErrors::of(turned.collect())
         };
@@ -89,7 +89,8 @@ impl GgcvtSummary {
         vehicle_frame: bool,
     ) -> Self {
         let trained_centre = (side as f64 - 1.0) / 2.0;
-        let rounded = |outcome: &Outcome| [outcome.shown.target.column, outcome.shown.target.row];
+        let rounded =
+            |outcome: &Outcome| [outcome.example.target.column, outcome.example.target.row];
         let angles: Vec<f64> = outcomes
             .iter()
             .filter_map(Outcome::exact_orientation_deg)
@@ -97,7 +98,7 @@ impl GgcvtSummary {
         Self {
             published: PlaceErrors::of(outcomes, side, published_centre, vehicle_frame, rounded),
             unbiased: PlaceErrors::of(outcomes, side, trained_centre, vehicle_frame, |outcome| {
-                outcome.shown.camera
+                outcome.example.camera_cell
             }),
             orientation_deg: (!angles.is_empty()).then(|| ErrorSummary::of(angles)),
         }
@@ -135,9 +136,10 @@ impl GgcvtSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Shown;
+    use crate::data::Example;
     use crate::loss::PoseTarget;
     use crate::model::GroundView;
+    use crossfix_kernels::ops::Augment;
 
     /// A camera `[right, down]` pixels from the image's centre, heading clockwise from its top.
     fn outcome(peak: [usize; 2], offset_px: [f64; 2], heading_deg: f64) -> Outcome {
@@ -146,11 +148,12 @@ mod tests {
             peak,
             direction: None,
             probability_at_truth: 0.0,
-            shown: Shown {
+            example: Example {
                 target: PoseTarget {
                     column: camera[0],
                     row: camera[1],
                     residual_rad: f64::to_radians(heading_deg),
+                    weight: 1.0,
                 },
                 left_bin: 0,
                 metres_per_cell: 0.4,
@@ -158,7 +161,8 @@ mod tests {
                     metres_per_pixel: 0.2,
                     turn_rad: 0.0,
                 },
-                camera,
+                camera_cell: camera,
+                augment: [Augment::default(); 2],
             },
         }
     }

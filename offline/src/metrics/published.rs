@@ -8,7 +8,7 @@
 //! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023), evaluation.
 
 use super::{mean, quantile};
-use crate::data::Shown;
+use crate::data::Example;
 use crossfix_calibration::Yaw;
 use serde::{Deserialize, Serialize};
 
@@ -24,36 +24,36 @@ pub struct Outcome {
     pub direction: Option<[f32; 2]>,
     /// Probability that the network gives the true cell.
     pub probability_at_truth: f64,
-    /// What the sample showed.
-    pub shown: Shown,
+    /// What was true.
+    pub example: Example,
 }
 
 impl Outcome {
     /// Heatmap cell (column, row) in which the published ground truth peaks: the nearest to the
     /// label, the first of two that are as near.
-    pub fn true_peak(shown: &Shown, side: usize) -> [usize; 2] {
+    pub fn true_peak(example: &Example, side: usize) -> [usize; 2] {
         let most = side.saturating_sub(1) as f64;
-        [shown.target.column, shown.target.row]
+        [example.target.column, example.target.row]
             .map(|cell| (cell - 1.0).ceil().clamp(0.0, most) as usize)
     }
 
     /// Columns to the right and rows down from the true peak to the network's.
     fn displacement(&self, side: usize) -> [f64; 2] {
-        let truth = Self::true_peak(&self.shown, side);
+        let truth = Self::true_peak(&self.example, side);
         [0, 1].map(|axis| self.peak[axis] as f64 - truth[axis] as f64)
     }
 
     /// Metres between the peaks, as published.
     pub fn position_m(&self, side: usize) -> f64 {
         let [right, down] = self.displacement(side);
-        right.hypot(down) * self.shown.metres_per_cell
+        right.hypot(down) * self.example.metres_per_cell
     }
 
     /// Metres between the centre of the network's peak cell and the camera, labels not rounded.
     pub fn exact_position_m(&self) -> f64 {
         let [right, down] =
-            [0, 1].map(|axis| self.peak[axis] as f64 + 0.5 - self.shown.camera[axis]);
-        right.hypot(down) * self.shown.metres_per_cell
+            [0, 1].map(|axis| self.peak[axis] as f64 + 0.5 - self.example.camera_cell[axis]);
+        right.hypot(down) * self.example.metres_per_cell
     }
 
     /// Longitudinal and lateral error in metres as the published code computes them: the angle of
@@ -61,7 +61,7 @@ impl Outcome {
     pub fn folded_m(&self, side: usize) -> [f64; 2] {
         let [right, down] = self.displacement(side);
         let folded = right.abs().atan2(down.abs());
-        let angle = (self.shown.target.residual_rad - folded).abs();
+        let angle = (self.example.target.residual_rad - folded).abs();
         let distance = self.position_m(side);
         [
             (angle.cos() * distance).abs(),
@@ -73,9 +73,9 @@ impl Outcome {
     /// heading (clockwise from the image's top) and across it.
     pub fn vehicle_frame_m(&self, side: usize) -> [f64; 2] {
         let [right, down] = self.displacement(side);
-        let (sin, cos) = self.shown.target.residual_rad.sin_cos();
+        let (sin, cos) = self.example.target.residual_rad.sin_cos();
         let (east, north) = (right, -down);
-        let metres = self.shown.metres_per_cell;
+        let metres = self.example.metres_per_cell;
         [
             (east * sin + north * cos).abs() * metres,
             (east * cos - north * sin).abs() * metres,
@@ -84,7 +84,7 @@ impl Outcome {
 
     /// Degrees between the angles as published; `None` where the published code skips the sample.
     pub fn orientation_deg(&self) -> Option<f64> {
-        let truth = self.shown.target.residual_rad;
+        let truth = self.example.target.residual_rad;
         let truth = published_angle_deg([truth.cos() as f32, truth.sin() as f32])?;
         let said = published_angle_deg(self.direction?)?;
         let error = (said - truth).abs();
@@ -94,7 +94,7 @@ impl Outcome {
     /// Degrees between the angles; no sample is skipped.
     pub fn exact_orientation_deg(&self) -> Option<f64> {
         let [cos, sin] = self.direction?.map(f64::from);
-        let error = sin.atan2(cos) - self.shown.target.residual_rad;
+        let error = sin.atan2(cos) - self.example.target.residual_rad;
         Some(Yaw::new(error).radians().abs().to_degrees())
     }
 }
@@ -265,6 +265,7 @@ mod tests {
     use crate::loss::{PoseTarget, gaussian};
     use crate::model::GroundView;
     use crate::predict::arg_max;
+    use crossfix_kernels::ops::Augment;
     use std::f64::consts::FRAC_PI_2;
 
     /// A camera in the centre of cell (100, 100), heading clockwise from the top.
@@ -273,11 +274,12 @@ mod tests {
             peak,
             direction: Some([heading_rad.cos() as f32, heading_rad.sin() as f32]),
             probability_at_truth: 0.5,
-            shown: Shown {
+            example: Example {
                 target: PoseTarget {
                     column: 100.5,
                     row: 100.5,
                     residual_rad: heading_rad,
+                    weight: 1.0,
                 },
                 left_bin: 0,
                 metres_per_cell: 0.5,
@@ -285,7 +287,8 @@ mod tests {
                     metres_per_pixel: 0.5,
                     turn_rad: 0.0,
                 },
-                camera: [100.5, 100.5],
+                camera_cell: [100.5, 100.5],
+                augment: [Augment::default(); 2],
             },
         }
     }
@@ -346,11 +349,11 @@ mod tests {
             (100.49, 100.51),
             (1.0, 511.3),
         ] {
-            let mut shown = outcome([0, 0], 0.0).shown;
-            (shown.target.column, shown.target.row) = (column, row);
-            let map = gaussian(512, &shown.target, 4.0);
+            let mut example = outcome([0, 0], 0.0).example;
+            (example.target.column, example.target.row) = (column, row);
+            let map = gaussian(512, &example.target, 4.0);
             let first = arg_max(&map, |_| true).unwrap();
-            let [column, row] = Outcome::true_peak(&shown, 512);
+            let [column, row] = Outcome::true_peak(&example, 512);
             assert_eq!(row * 512 + column, first);
         }
     }

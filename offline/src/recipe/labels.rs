@@ -1,9 +1,10 @@
 //! Pseudo ground truth: where a labeller says the camera is, and how much that counts.
 
-use crate::data::PairSource;
+use crate::data::Dataset;
 use crate::loss::PoseTarget;
-use crate::model::{CrossViewModel, ModelError};
-use crate::predict::{PairPrediction, predict_source};
+use crate::model::CrossViewModel;
+use crate::predict::{PairPrediction, PredictError, predict};
+use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};
 
 /// Where labels come from.
@@ -64,6 +65,7 @@ impl PseudoLabel {
             column: self.column,
             row: self.row,
             residual_rad: self.residual_rad,
+            weight: self.weight,
         }
     }
 
@@ -77,13 +79,14 @@ impl TeacherMode {
     /// Labels `pairs` with the teacher in evaluation mode, each with weight 1.
     ///
     /// # Errors
-    /// [`ModelError`] when a pair cannot be read or does not fit the teacher.
+    /// [`PredictError`] when a pair cannot be read or does not fit the teacher, or on request.
     pub fn label(
         &self,
         teacher: &mut dyn CrossViewModel,
-        pairs: &dyn PairSource,
-    ) -> Result<Vec<PseudoLabel>, ModelError> {
-        let predictions = predict_source(teacher, pairs)?;
+        pairs: &dyn Dataset,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<PseudoLabel>, PredictError> {
+        let predictions = predict(teacher, pairs, false, interrupt)?;
         let spec = teacher.describe();
         let prior = spec.orientation_prior.filter(|_| !spec.finds_heading());
         // An angle beyond the prior has no bin to learn; the nearest inside has.
@@ -91,12 +94,12 @@ impl TeacherMode {
         let labels = predictions.iter().enumerate().map(|(index, prediction)| {
             let mode = self.mode(prediction);
             PseudoLabel {
-                id: pairs.id(index),
+                id: pairs.sample(index).id.clone(),
                 column: mode.cell[0] as f64 + 0.5,
                 row: mode.cell[1] as f64 + 0.5,
                 offset_m: mode.offset_m,
                 residual_rad: match self.heading {
-                    HeadingLabels::Given => pairs.given_residual_rad(index),
+                    HeadingLabels::Given => pairs.sample(index).heading_residual_rad,
                     HeadingLabels::Teacher => {
                         let found = mode.residual_rad.unwrap_or(0.0);
                         found.clamp(-widest_rad, widest_rad)

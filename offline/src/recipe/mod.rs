@@ -20,13 +20,13 @@ mod tests;
 pub use filter::{Filter, keep_closest};
 pub use labels::{HeadingLabels, Labeller, PseudoLabel, TeacherMode};
 
-use crate::data::{Labelled, PairSource};
+use crate::data::{Dataset, Labelled};
 use crate::loss::PoseTarget;
 use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError};
-use crate::predict::{PairPrediction, predict_source};
+use crate::predict::{PairPrediction, PredictError, predict};
 use crate::run::{RunContext, RunFolder};
-use crate::train::{FitConfig, Fitted, TrainError, fit_samples};
+use crate::train::{FitConfig, Fitted, TrainError, fit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -59,6 +59,16 @@ pub enum AdaptError {
     /// Asked to stop; everything done is saved.
     #[error("stopped on request in the {0}; the same command with --resume goes on")]
     Interrupted(&'static str),
+}
+
+impl From<PredictError> for AdaptError {
+    fn from(error: PredictError) -> Self {
+        match error {
+            PredictError::Model(error) => Self::Model(error),
+            PredictError::Data(error) => Self::Train(TrainError::Data(error)),
+            PredictError::Interrupted => Self::Interrupted("labelling"),
+        }
+    }
 }
 
 /// What adaptation leaves.
@@ -135,7 +145,7 @@ impl Adapted {
 /// [`AdaptError`]; what was done until then is in the run's folder.
 pub fn adapt(
     teacher: &dyn CrossViewModel,
-    pairs: &dyn PairSource,
+    pairs: &dyn Dataset,
     recipe: &Recipe,
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
@@ -157,10 +167,10 @@ pub fn adapt(
             folder: folder.as_ref(),
             ..*run
         };
-        let labels = mode.label(teacher.as_mut(), pairs)?;
+        let labels = mode.label(teacher.as_mut(), pairs, run.interrupt)?;
         teacher = learn("student", teacher.as_ref(), pairs, labels, recipe, &run)?.student;
     }
-    let labels = mode.label(teacher.as_mut(), pairs)?;
+    let labels = mode.label(teacher.as_mut(), pairs, run.interrupt)?;
     learn("student", teacher.as_ref(), pairs, labels, recipe, run)
 }
 
@@ -168,7 +178,7 @@ pub fn adapt(
 fn learn(
     name: &'static str,
     teacher: &dyn CrossViewModel,
-    pairs: &dyn PairSource,
+    pairs: &dyn Dataset,
     mut labels: Vec<PseudoLabel>,
     recipe: &Recipe,
     run: &RunContext,
@@ -181,22 +191,13 @@ fn learn(
         let targets: Vec<(usize, PoseTarget)> =
             kept.map(|(index, label)| (index, label.target())).collect();
         let mut student = teacher.boxed_clone();
-        let samples = Labelled {
-            source: pairs,
+        let examples = Labelled {
+            dataset: pairs,
             labels: &targets,
             augmentation: &recipe.fit.augmentation,
             spec: teacher.describe(),
         };
-        let fitted = fit_samples(
-            name,
-            student.as_mut(),
-            &samples,
-            &recipe.fit,
-            run.seed,
-            run.folder,
-            run.resume,
-            run.interrupt,
-        )?;
+        let fitted = fit(name, student.as_mut(), &examples, &recipe.fit, run)?;
         if fitted.interrupted {
             return Err(AdaptError::Interrupted(name));
         }
@@ -208,7 +209,7 @@ fn learn(
     {
         // It learns every label; where it ends far from one, the label is taken for an outlier.
         let (mut model, fit) = train("auxiliary", &labels)?;
-        let predictions = predict_source(model.as_mut(), pairs)?;
+        let predictions = predict(model.as_mut(), pairs, false, run.interrupt)?;
         let both = labels.iter().zip(&predictions);
         let distances_m: Vec<f64> = both
             .map(|(label, prediction)| mode.distance_m(label, prediction))

@@ -1,5 +1,6 @@
 use super::*;
-use crate::data::{Pair, Truth};
+use crate::data::Pair;
+use crate::data::pairs::truth::Truth;
 use crate::model::weights::arrays_of;
 use crate::model::{Ccvpe, CrossViewModel, named, preset};
 use crate::run::Interrupt;
@@ -15,7 +16,7 @@ fn pairs() -> Vec<Pair> {
 }
 
 /// Adapts with seed 1, without a folder.
-fn adapted(teacher: &dyn CrossViewModel, pairs: &dyn PairSource, recipe: &Recipe) -> Adapted {
+fn adapted(teacher: &dyn CrossViewModel, pairs: &dyn Dataset, recipe: &Recipe) -> Adapted {
     adapt(teacher, pairs, recipe, &run(&Interrupt::default())).unwrap()
 }
 
@@ -65,7 +66,10 @@ fn labels_are_centres_of_heatmap_cells() {
         within_prior: false,
         heading: HeadingLabels::Given,
     };
-    for label in mode.label(&mut teacher(), &pairs).unwrap() {
+    for label in mode
+        .label(&mut teacher(), &pairs, &Interrupt::default())
+        .unwrap()
+    {
         assert_eq!((label.column.fract(), label.row.fract()), (0.5, 0.5));
         assert_eq!(label.offset_m, [label.column - 32.0, 32.0 - label.row]);
         assert_eq!(label.residual_rad, 0.0);
@@ -166,7 +170,9 @@ fn a_second_round_is_labelled_by_the_first_rounds_student() {
         panic!("the paper labels by mode")
     };
     let mut first_student = once.student;
-    let expected = mode.label(first_student.as_mut(), &pairs()).unwrap();
+    let expected = mode
+        .label(first_student.as_mut(), &pairs(), &Interrupt::default())
+        .unwrap();
     recipe.rounds = 2;
     let twice = adapted(&teacher(), &pairs(), &recipe);
     assert_eq!(twice.labels, expected);
@@ -179,6 +185,6 @@ fn true_positions_are_refused_where_truth_is_not_given_and_pairs_without_it_are_
     let interrupt = Interrupt::default();
     let refused = adapt(&teacher(), &pairs(), &recipe, &run(&interrupt));
     assert!(refused.err().unwrap().to_string().contains("--truth"));
-    let labels = oracle::true_labels(teacher().describe(), &pairs(), &Truth::default()).unwrap();
+    let labels = oracle::true_labels(teacher().describe(), &pairs(), &Truth::default());
     assert!(labels.iter().all(|label| !label.is_kept()));
 }

@@ -4,7 +4,7 @@ use super::{SimulateError, calibration};
 use crate::city::PlacedDistrict;
 use crate::city::drive::{Instruments, ODOMETRY_HZ};
 use crate::city::frames::{CameraKind, HEADING_SIGMA_DEG, PlannedDrive, heading_deg};
-use crate::data::write::{in_file, jpeg, line};
+use crate::data::pairs::write::{in_file, jpeg, line};
 use crossfix_calibration::{Geodetic, Yaw};
 use crossfix_onboard::event::{
     CameraFrame, CovarianceRule, FixDimension, GnssFix, OdometrySample, YawMeasurement,

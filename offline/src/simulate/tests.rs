@@ -1,6 +1,7 @@
 use super::*;
 use crate::city::gnss::MAX_OFFSET_M;
-use crate::data::pairs::{PairsDataset, Truth};
+use crate::data::pairs::Pairs;
+use crate::data::pairs::truth::Truth;
 use crossfix_calibration::{Geodetic, LocalFrame, PatchSpec, RgbImage};
 use crossfix_onboard::tiles::TileStore;
 use sha2::{Digest, Sha256};
@@ -69,7 +70,7 @@ fn the_reader_takes_what_the_writer_wrote() {
         Contents::Random { pairs: 12 },
         CameraKind::Front,
     );
-    let dataset = PairsDataset::open(folder.path()).unwrap();
+    let dataset = Pairs::open(folder.path()).unwrap();
     assert_eq!(dataset.rows.len(), written.pairs);
     let truth = Truth::open(folder.path()).unwrap();
     for row in &dataset.rows {
@@ -95,7 +96,7 @@ fn the_reader_takes_what_the_writer_wrote() {
 #[test]
 fn every_patch_of_a_drive_lies_within_the_tiles() {
     let (folder, _) = write(AreaName::Target, DRIVE, CameraKind::Panorama);
-    let dataset = PairsDataset::open(folder.path()).unwrap();
+    let dataset = Pairs::open(folder.path()).unwrap();
     let mut tiles = TileStore::open(dataset.tiles()).unwrap();
     let spec = PatchSpec {
         size_px: 128,

@@ -5,12 +5,12 @@ mod ggcvt;
 
 use super::fit::{Order, fit_how};
 use super::*;
-use crate::data::samples::{Job, Samples, Seen, Shown};
+use crate::data::{Example, Examples, ReadExample};
 use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
 use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, ModelSpec, preset};
-use crate::run::{Interrupt, RunFolder};
+use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::{Cuda, Timed};
@@ -106,12 +106,12 @@ impl Noise<'_> {
     }
 }
 
-impl Samples for Noise<'_> {
+impl Examples for Noise<'_> {
     fn len(&self) -> usize {
         SAMPLES
     }
 
-    fn draw<'a>(&'a self, index: usize, _: &mut ChaCha8Rng) -> Job<'a> {
+    fn draw<'a>(&'a self, index: usize, _: &mut ChaCha8Rng) -> ReadExample<'a> {
         Box::new(move |ground, aerial| {
             (self.watch)(self.read.fetch_add(1, Ordering::SeqCst));
             for (image, seed) in [(&mut *ground, 1), (aerial, 2)] {
@@ -141,20 +141,21 @@ impl Samples for Noise<'_> {
                 column: side * (0.2 + 0.1 * index as f64),
                 row: side * (0.8 - 0.1 * index as f64),
                 residual_rad: 0.1 * index as f64 - 0.2,
+                weight: 1.0,
             };
-            let shown = Shown {
+            Ok(Example {
                 target,
                 left_bin: index % self.orientation_bins,
                 view: (self.view)(index),
                 metres_per_cell: self.spec.heatmap.metres_per_cell,
-                camera: [target.column, target.row],
-            };
-            Ok(Seen { shown, augment })
+                camera_cell: [target.column, target.row],
+                augment,
+            })
         })
     }
 
-    fn identity(&self) -> Vec<(String, [f64; 3])> {
-        vec![("noise".into(), [0.0; 3])]
+    fn identity(&self) -> Vec<(String, [f64; 4])> {
+        vec![("noise".into(), [0.0; 4])]
     }
 
     fn check(&self, _: &ModelSpec) -> Result<(), ModelError> {
@@ -210,9 +211,13 @@ fn train(
     interrupt: &Interrupt,
     may_record: bool,
 ) -> Result<Fitted, TrainError> {
-    fit_how(
-        "train", model, samples, config, SEED, folder, resume, interrupt, may_record,
-    )
+    let run = RunContext {
+        seed: SEED,
+        folder,
+        resume,
+        interrupt,
+    };
+    fit_how("train", model, samples, config, &run, may_record)
 }
 
 fn plain(

@@ -2,20 +2,23 @@
 
 use super::recorded::{Done, News, Recorded, device_of};
 use super::{Checkpoint, FitConfig, Schedule, TrainError};
-use crate::data::ahead::{Ahead, Workers};
-use crate::data::samples::{Batch, BatchError, InMemory, batches_ahead};
-use crate::data::{Example, Samples};
+use crate::data::batch::{Batch, BatchError, batches_ahead};
+use crate::data::examples::Examples;
+use crate::data::loader::{Ahead, Workers};
 use crate::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
-use crate::run::{Interrupt, RunFolder, sha256_json};
+use crate::run::{RunContext, RunFolder, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
 use crossfix_kernels::{Error as KernelError, Tape};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use serde_json::json;
-use std::time::Instant;
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+
+/// A checkpoint is written after this long, however few steps were done.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
 
 /// How a run ended.
 #[derive(Debug, Clone)]
@@ -38,88 +41,64 @@ pub struct Fitted {
 ///
 /// # Errors
 /// [`TrainError`]; on a loss that is not finite the checkpoint holds the last good state.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a run has that many independent parts"
-)]
 pub fn fit(
     name: &'static str,
     model: &mut dyn CrossViewModel,
-    examples: &[Example],
+    examples: &dyn Examples,
     config: &FitConfig,
-    seed: u64,
-    folder: Option<&RunFolder>,
-    resume: bool,
-    interrupt: &Interrupt,
+    run: &RunContext,
 ) -> Result<Fitted, TrainError> {
-    let spec = model.describe().clone();
-    let samples = InMemory {
-        examples,
-        augmentation: &config.augmentation,
-        spec: &spec,
-    };
-    fit_samples(
-        name, model, &samples, config, seed, folder, resume, interrupt,
-    )
+    fit_how(name, model, examples, config, run, true)
 }
 
-/// As [`fit`], on samples that are read while it trains, ahead of their step.
-///
-/// # Errors
-/// As [`fit`], and [`TrainError::Data`] when a sample cannot be read.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a run has that many independent parts"
-)]
-pub fn fit_samples(
-    name: &'static str,
-    model: &mut dyn CrossViewModel,
-    samples: &dyn Samples,
-    config: &FitConfig,
-    seed: u64,
-    folder: Option<&RunFolder>,
-    resume: bool,
-    interrupt: &Interrupt,
-) -> Result<Fitted, TrainError> {
-    fit_how(
-        name, model, samples, config, seed, folder, resume, interrupt, true,
-    )
-}
-
-/// As [`fit_samples`]; `may_record` lets a device replay its steps, which gives the same bits.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a run has that many independent parts"
-)]
+/// As [`fit`]; `may_record` lets a device replay its steps, which gives the same bits.
 pub(super) fn fit_how(
     name: &'static str,
     model: &mut dyn CrossViewModel,
-    samples: &dyn Samples,
+    examples: &dyn Examples,
     config: &FitConfig,
-    seed: u64,
-    folder: Option<&RunFolder>,
-    resume: bool,
-    interrupt: &Interrupt,
+    run: &RunContext,
     may_record: bool,
 ) -> Result<Fitted, TrainError> {
+    let RunContext {
+        seed,
+        folder,
+        resume,
+        interrupt,
+    } = *run;
     config.check()?;
     let spec = model.describe().clone();
-    samples.check(&spec)?;
-    if samples.is_empty() {
+    examples.check(&spec)?;
+    if examples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
     }
-    let total = config.total_steps(samples.len());
-    let run_sha256 = fingerprint(name, model, samples, config, seed);
+    let total = config.total_steps(examples.len());
+    let run_sha256 = fingerprint(name, model, examples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
     let curve = format!("{name}.curve.jsonl");
     let mut adam = Adam::default();
     adam.clip_norm = config.clip_norm;
     let mut step = 0;
-    match (&path, resume) {
-        (Some(path), true) if path.exists() => {
+    match (folder, &path) {
+        (Some(folder), Some(path)) if resume && path.exists() => {
             step = Checkpoint::load(path, &run_sha256, model, &mut adam)?.step;
+            // Rows of steps after the checkpoint come again.
+            let known = |row: &Value| row["step"].as_u64().is_some_and(|row| row <= step);
+            folder
+                .retain_lines(&curve, known)
+                .map_err(|error| TrainError::Write {
+                    path: folder.file(&curve).display().to_string(),
+                    error,
+                })?;
+            eprintln!("{name}: going on after step {step} of {total}");
         }
-        _ => folder.into_iter().for_each(|folder| folder.forget(&curve)),
+        (Some(folder), path) => {
+            folder.forget(&curve);
+            if let (true, Some(path)) = (resume, path) {
+                eprintln!("{name}: no {}, beginning with step 1", path.display());
+            }
+        }
+        (None, _) => {}
     }
     let save = |step, model: &dyn CrossViewModel, adam: &Adam| match &path {
         None => Ok(()),
@@ -134,28 +113,38 @@ pub(super) fn fit_how(
     let mut progress = Progress {
         step,
         total,
-        schedule: config.schedule(samples.len()),
+        schedule: config.schedule(examples.len()),
         bar: progress::bar(name, total),
         losses: Vec::new(),
         curve: folder.map(|folder| (folder, curve)),
     };
     progress.bar.set_position(step);
-    // Which samples a step has and how they are seen depends on seed and step alone, so batches
+    // Which examples a step has and how they are seen depends on seed and step alone, so batches
     // are made on other threads before their step comes.
-    let jobs = |step: u64| {
+    let draw = |step: u64| {
         let mut rng = generator(seed, 1, step);
-        let mut order = Order::new(seed, samples.len());
+        let mut order = Order::new(seed, examples.len());
         let first = step * config.batch as u64;
         (first..first + config.batch as u64)
-            .map(|place| samples.draw(order.at(place), &mut rng))
+            .map(|place| examples.draw(order.at(place), &mut rng))
             .collect()
     };
     let train = |batches: &mut Ahead<Result<Batch, BatchError>>| -> Result<(), TrainError> {
+        let mut saved = Instant::now();
         // Steps begun. On a device the last of them are under way, and not in `progress` yet.
         let mut begun = first;
         let mut recorded: Option<Recorded> = None;
         let device = device_of(model).filter(|_| may_record);
+        let mut unreadable = None;
         while begun < total && !interrupt.asked() {
+            let batch = match batches.next() {
+                Some(Ok(batch)) => batch,
+                Some(Err(error)) => {
+                    unreadable = Some(error);
+                    break;
+                }
+                None => break,
+            };
             let rate = progress.schedule.at(begun, total);
             let mut news = News::default();
             if config.fresh_moments && progress.schedule.epoch_begins(begun) {
@@ -168,11 +157,6 @@ pub(super) fn fit_how(
                     adam.state = AdamState::default();
                 }
             }
-            let Some(batch) = batches.next() else { break };
-            let batch = batch.map_err(|error| match error {
-                BatchError::Data(error) => TrainError::Data(error),
-                BatchError::Model(error) => TrainError::Model(error),
-            })?;
             let drop_connect = |step| config.drop_connect.then(|| generator(seed, 2, step));
             if news.stopped_by.is_none() {
                 news.append(match &mut recorded {
@@ -188,7 +172,8 @@ pub(super) fn fit_how(
                 });
             }
             begun += 1;
-            let saves = begun.is_multiple_of(config.checkpoint_every);
+            let saves = begun.is_multiple_of(config.checkpoint_every)
+                || saved.elapsed() >= CHECKPOINT_AFTER;
             let last = begun == total || interrupt.asked();
             if let (true, None, Some(recorded)) = (saves || last, &news.stopped_by, &mut recorded) {
                 let model = model.recordable().expect("it was recorded");
@@ -208,6 +193,7 @@ pub(super) fn fit_how(
             }
             if saves {
                 save(progress.step, model, &adam)?;
+                saved = Instant::now();
             }
             if let (false, None, Some(cuda)) = (last, &recorded, &device) {
                 let model = model.recordable().expect("it has a device for that");
@@ -227,10 +213,22 @@ pub(super) fn fit_how(
             let model = model.recordable().expect("it was recorded");
             progress.note(&recorded.drain(model, &mut adam)?.done)?;
         }
+        // Also before an error: what was learnt is kept, and the file can be mended.
         save(progress.step, model, &adam)?;
-        Ok(())
+        match unreadable {
+            None => Ok(()),
+            Some(BatchError::Data(error)) => Err(TrainError::Data(error)),
+            Some(BatchError::Model(error)) => Err(TrainError::Model(error)),
+        }
     };
-    batches_ahead(first..total, Workers::default(), &spec, jobs, train)?;
+    batches_ahead(
+        first..total,
+        Workers::default(),
+        interrupt,
+        &spec,
+        draw,
+        train,
+    )?;
     progress.bar.finish_and_clear();
     Ok(Fitted {
         steps: progress.step,
@@ -288,7 +286,7 @@ impl Progress<'_> {
 fn fingerprint(
     name: &str,
     model: &dyn CrossViewModel,
-    samples: &dyn Samples,
+    examples: &dyn Examples,
     config: &FitConfig,
     seed: u64,
 ) -> String {
@@ -296,7 +294,7 @@ fn fingerprint(
         checkpoint_every: 1,
         ..config.clone()
     };
-    let labels = samples.identity();
+    let labels = examples.identity();
     sha256_json(&(name, model.table(), config, seed, labels))
 }
 
@@ -346,7 +344,11 @@ pub(super) fn one_step(
     rate: f64,
     mut drop_connect: Option<ChaCha8Rng>,
 ) -> Result<News, ModelError> {
-    let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     let mut tape = Tape::training();
     let statistics = model.parameters().all_statistics().to_vec();
     let options = ForwardOptions {

@@ -5,7 +5,8 @@
 use super::fit::one_step;
 use super::recorded::Recorded;
 use super::{FitConfig, TrainError};
-use crate::data::samples::{Batch, Shown};
+use crate::data::batch::Batch;
+use crate::data::examples::Example;
 use crate::loss::PoseTarget;
 use crate::model::{
     Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundView, Input, ModelError,
@@ -55,16 +56,18 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
         },
     };
     let middle = spec.heatmap.side as f64 / 2.0;
-    let shown = |index: usize| Shown {
+    let example = |index: usize| Example {
         target: PoseTarget {
             column: middle + index as f64,
             row: middle,
             residual_rad: 0.1,
+            weight: 1.0,
         },
         left_bin: 0,
         view,
         metres_per_cell: spec.heatmap.metres_per_cell,
-        camera: [middle, middle],
+        camera_cell: [middle, middle],
+        augment: [Augment::default(); 2],
     };
     let left_bins = if spec.ground_left_bin() { samples } else { 0 };
     Ok(Batch {
@@ -75,7 +78,7 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
             ground_left_bin: vec![0; left_bins],
             views: vec![view; samples],
         },
-        shown: (0..samples).map(shown).collect(),
+        examples: (0..samples).map(example).collect(),
     })
 }
 
@@ -226,7 +229,11 @@ pub fn profile(
         one_step(model, &mut adam, &batch, config, rate, None)?;
     }
     let model = recordable(model)?;
-    let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     let prepared = model.prepare(&batch.input, &targets, &config.loss, None)?;
     let device = Device::Cuda(cuda.clone());
     let prepared = prepared.to(&device).map_err(ModelError::from)?;

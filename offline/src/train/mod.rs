@@ -10,7 +10,7 @@ mod recorded;
 pub(crate) mod tests;
 
 pub use checkpoint::Checkpoint;
-pub use fit::{Fitted, fit, fit_samples};
+pub use fit::{Fitted, fit};
 
 use crate::data::{Augmentation, DatasetError};
 use crate::loss::LossConfig;

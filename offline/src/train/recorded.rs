@@ -5,7 +5,7 @@
 //! finite changes nothing, nor do those enqueued after it; see [`Guard`].
 
 use super::FitConfig;
-use crate::data::samples::Batch;
+use crate::data::batch::Batch;
 use crate::loss::PoseTarget;
 use crate::model::{ModelError, Prepared, Recordable, Told};
 use crossfix_kernels::cuda::{Cuda, Step};
@@ -245,6 +245,10 @@ fn prepare(
     config: &FitConfig,
     drop_connect: Option<&mut ChaCha8Rng>,
 ) -> Result<Prepared, ModelError> {
-    let targets: Vec<PoseTarget> = batch.shown.iter().map(|shown| shown.target).collect();
+    let targets: Vec<PoseTarget> = batch
+        .examples
+        .iter()
+        .map(|example| example.target)
+        .collect();
     model.prepare(&batch.input, &targets, &config.loss, drop_connect)
 }

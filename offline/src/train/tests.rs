@@ -1,9 +1,9 @@
 use super::*;
-use crate::data::{Example, Pair};
+use crate::data::{Labelled, Pair, Sample};
 use crate::loss::PoseTarget;
 use crate::model::weights::{Arrays, arrays_of};
-use crate::model::{Ccvpe, GroundView, named, preset};
-use crate::run::{Interrupt, RunFolder};
+use crate::model::{Ccvpe, CrossViewModel, GroundView, named, preset};
+use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
 
 /// Pairs of noise: nothing to understand, enough to remember.
@@ -21,26 +21,29 @@ pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTar
     };
     (0..count)
         .map(|index| {
-            let pair = Pair {
-                id: format!("noise-{index}"),
+            let view = GroundView::Panorama {
+                metres_per_pixel: spec.metres_per_pixel,
+                turn_rad: 0.0,
+            };
+            let sample = Sample {
                 drive: "noise".into(),
                 time_ns: index as i64,
-                ground: image(spec.ground_columns, spec.ground_rows),
-                left_bin: index % spec.orientation_bins,
-                aerial: image(spec.aerial_px, spec.aerial_px),
                 centre: Geodetic::new(52.0, 4.3, 0.0).unwrap(),
-                coarse_offset_m: [0.0, 0.0],
                 coarse_covariance_m2: [[100.0, 0.0], [0.0, 100.0]],
                 yaw_rad: 0.0,
-                view: GroundView::Panorama {
-                    metres_per_pixel: spec.metres_per_pixel,
-                    turn_rad: 0.0,
-                },
+                left_bin: index % spec.orientation_bins,
+                ..Sample::unplaced(format!("noise-{index}"), view)
+            };
+            let pair = Pair {
+                sample,
+                ground: image(spec.ground_columns, spec.ground_rows),
+                aerial: image(spec.aerial_px, spec.aerial_px),
             };
             let target = PoseTarget {
                 column: 20.5 + 5.0 * (index % 5) as f64,
                 row: 12.5 + 7.0 * (index % 6) as f64,
                 residual_rad: 0.0,
+                weight: 1.0,
             };
             (pair, target)
         })
@@ -56,14 +59,31 @@ fn settings(steps: u64) -> FitConfig {
     }
 }
 
-fn examples(pairs: &[(Pair, PoseTarget)]) -> Vec<Example<'_>> {
-    pairs
-        .iter()
-        .map(|(pair, target)| Example {
-            pair,
-            target: *target,
-        })
-        .collect()
+/// Trains on pairs with their labels.
+fn fit_pairs(
+    model: &mut dyn CrossViewModel,
+    pairs: &[(Pair, PoseTarget)],
+    config: &FitConfig,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Result<Fitted, TrainError> {
+    let spec = model.describe().clone();
+    let dataset: Vec<Pair> = pairs.iter().map(|(pair, _)| pair.clone()).collect();
+    let labels = pairs.iter().map(|(_, target)| *target).enumerate();
+    let examples = Labelled {
+        dataset: &dataset,
+        labels: &labels.collect::<Vec<_>>(),
+        augmentation: &config.augmentation,
+        spec: &spec,
+    };
+    let run = RunContext {
+        seed: 5,
+        folder,
+        resume,
+        interrupt,
+    };
+    fit("train", model, &examples, config, &run)
 }
 
 fn train(
@@ -74,11 +94,7 @@ fn train(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Fitted {
-    let examples = examples(pairs);
-    fit(
-        "train", model, &examples, config, 5, folder, resume, interrupt,
-    )
-    .unwrap()
+    fit_pairs(model, pairs, config, folder, resume, interrupt).unwrap()
 }
 
 #[test]
@@ -119,18 +135,7 @@ fn a_network_that_correlates_learns_one_batch_by_heart() {
         ..crate::recipe::defaults::supervised(model.describe())
     };
     let interrupt = Interrupt::default();
-    let examples = examples(&pairs);
-    let fitted = fit(
-        "train",
-        model.as_mut(),
-        &examples,
-        &config,
-        5,
-        None,
-        false,
-        &interrupt,
-    )
-    .unwrap();
+    let fitted = fit_pairs(model.as_mut(), &pairs, &config, None, false, &interrupt).unwrap();
     let (first, last) = (fitted.losses[0], fitted.losses[59]);
     eprintln!(
         "{:.1} ms a sample, loss {first} to {last}",
@@ -299,12 +304,10 @@ fn a_checkpoint_of_other_settings_is_refused() {
         learning_rate: 1e-5,
         ..config
     };
-    let result = fit(
-        "train",
+    let result = fit_pairs(
         &mut model,
-        &examples(&pairs),
+        &pairs,
         &other,
-        5,
         Some(&folder),
         true,
         &Interrupt::default(),
@@ -329,12 +332,10 @@ fn a_loss_that_is_not_finite_keeps_the_last_good_state() {
         ..settings(3)
     };
     config.loss.info_nce = f32::INFINITY;
-    let result = fit(
-        "train",
+    let result = fit_pairs(
         &mut model,
-        &examples(&pairs),
+        &pairs,
         &config,
-        5,
         Some(&folder),
         false,
         &Interrupt::default(),

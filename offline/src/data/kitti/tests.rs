@@ -1,7 +1,7 @@
 use super::*;
-use crate::data::golden::{Golden, numbers, seen};
+use crate::data::Dataset;
+use crate::data::golden::{Golden, first_pass, numbers};
 use crate::data::vigor::published_sigma_cells;
-use crate::data::{PairSource, Seen};
 use crate::loss::{gaussian, orientation_shares};
 use crate::model::{GroundView, ModelSpec, named};
 use serde_json::Value;
@@ -62,17 +62,17 @@ fn patches_frames_and_ground_truth_are_those_of_the_published_loader() {
             assert!(line.starts_with(&kitti.rows[index].name.id()));
             check_angle(placement.heading_deg(), &item["orientation_angle"]);
             let [mut ground, mut aerial] = images(&spec);
-            let Seen { shown, augment } = samples
+            let example = samples
                 .read(index, placement, &mut ground, &mut aerial)
                 .unwrap();
-            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
-            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            let ground = first_pass(&ground, spec.ground_columns, example.augment[0], spec.kind);
+            let aerial = first_pass(&aerial, spec.aerial_px, example.augment[1], spec.kind);
             golden.check_image(item, "grd", &ground);
             golden.check_image(item, "sat", &aerial);
-            let map = gaussian(512, &shown.target, published_sigma_cells(4.0, 512));
+            let map = gaussian(512, &example.target, published_sigma_cells(4.0, 512));
             golden.check_ground_truth(item, &map);
             let direction = numbers(&item["orientation_vec"]);
-            let angle = shown.target.residual_rad;
+            let angle = example.target.residual_rad;
             assert!((angle.cos() - direction[0]).abs() < 1e-6);
             assert!((angle.sin() - direction[1]).abs() < 1e-6);
             let sum: f64 = map.iter().map(|value| f64::from(*value)).sum();
@@ -96,18 +96,18 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             let samples = KittiSamples::new(&kitti, all, turn, &spec).unwrap();
             let (index, placement) = placed(&samples, item);
             let [mut ground, mut aerial] = images(&spec);
-            let Seen { shown, augment } = samples
+            let example = samples
                 .read(index, placement, &mut ground, &mut aerial)
                 .unwrap();
-            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
-            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            let ground = first_pass(&ground, spec.ground_columns, example.augment[0], spec.kind);
+            let aerial = first_pass(&aerial, spec.aerial_px, example.augment[1], spec.kind);
             golden.check_image(item, "grd", &ground);
             golden.check_image(item, "sat", &aerial);
             // The label is the published one: 20 m times the shifts, turned by the heading.
             let number = |key: &str| item[key].as_f64().unwrap();
             let (sin, cos) = (number("gt_heading") * turn).to_radians().sin_cos();
             let (x, y) = (-20.0 * number("gt_shift_u"), -20.0 * number("gt_shift_v"));
-            let metres = [shown.target.column, shown.target.row]
+            let metres = [example.target.column, example.target.row]
                 .map(|cell| spec.px_from_cell(cell) * METRES_PER_PIXEL);
             for (found, expected) in metres
                 .into_iter()
@@ -132,7 +132,7 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             ] {
                 assert!((found - expected).abs() < 1e-4, "{found} {expected}");
             }
-            let GroundView::Pinhole { camera, heading } = shown.view else {
+            let GroundView::Pinhole { camera, heading } = example.view else {
                 panic!("a pinhole");
             };
             assert!((camera[0] - row(0)[0]).abs() < 1e-4 && (camera[3] - row(1)[2]).abs() < 1e-4);
@@ -208,5 +208,5 @@ fn adaptation_reads_test_patches_and_knows_the_heading_alone() {
     assert_eq!((pair.aerial.width, pair.ground.width), (512, 1024));
     // theta 0.95673674 of 180°.
     let expected = (90.0 - 0.956_736_74 * 180.0 + 360.0f64).to_radians();
-    assert!((images.given_residual_rad(0) - expected).abs() < 1e-9);
+    assert!((images.sample(0).heading_residual_rad - expected).abs() < 1e-9);
 }

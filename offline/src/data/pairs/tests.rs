@@ -70,6 +70,45 @@ fn complaints_name_the_line_and_the_fix() {
 }
 
 #[test]
+fn odometry_counts_from_the_row_that_was_kept_before() {
+    let row = |time: u32, drive: &str, odometry: &str| {
+        ROW.replace("\"a\"", &format!("\"{drive}{time}\""))
+            .replace("\"d\"", &format!("\"{drive}\""))
+            .replace("\"time_ns\":1", &format!("\"time_ns\":{time}"))
+            .replace("\"odometry\":null", &format!("\"odometry\":{odometry}"))
+    };
+    let step = |metres: f64| format!(r#"{{"forward_m":{metres},"left_m":0.0,"yaw_rad":0.0}}"#);
+    // Two drives, row by row; of the first every other row is kept, of the second the last.
+    let text = [
+        row(1, "d", "null"),
+        row(1, "e", "null"),
+        row(2, "d", &step(1.0)),
+        row(2, "e", &step(5.0)),
+        row(3, "d", &step(2.0)),
+        row(4, "d", "null"),
+        row(5, "d", &step(4.0)),
+    ];
+    let mut pairs = Pairs {
+        folder: PathBuf::new(),
+        manifest: manifest(),
+        rows: rows(&text.join("\n")).unwrap(),
+    };
+    pairs.retain(|row| ["d1", "d3", "d5", "e2"].contains(&row.id.as_str()));
+    let steps = pairs.rows.iter().map(|row| row.odometry);
+    let metres: Vec<Option<f64>> = steps.map(|step| Some(step?.forward_m)).collect();
+    assert_eq!(metres, [None, None, Some(3.0), None]);
+}
+
+fn manifest() -> DatasetManifest {
+    let text = format!(
+        "format = \"crossfix-pairs\"\nversion = 1\narea = \"x\"\nlicence = \"CC0-1.0\"\nprovenance = \"x\"\n\
+         heading_convention = \"{HEADING_CONVENTION}\"\ntiles = \"tiles.pmtiles\"\n\
+         [camera]\nkind = \"equirectangular\"\nwidth = 640\nheight = 320\n"
+    );
+    toml::from_str(&text).unwrap()
+}
+
+#[test]
 fn a_file_cut_short_is_not_silently_shorter() {
     let text = format!("{ROW}\n{}", &ROW[..40]);
     assert!(complaint(&text).contains("cut short"));
@@ -88,7 +127,7 @@ fn the_manifest_must_state_licence_and_heading_convention() {
             "format = \"crossfix-pairs\"\nversion = 1\narea = \"x\"\n{licence}provenance = \"x\"\nheading_convention = \"{convention}\"\ntiles = \"tiles.pmtiles\"\n"
         );
         fs::write(folder.path().join("dataset.toml"), text).unwrap();
-        PairsDataset::open(folder.path()).unwrap_err().to_string()
+        Pairs::open(folder.path()).unwrap_err().to_string()
     };
     assert!(manifest("", HEADING_CONVENTION).contains("licence"));
     assert!(manifest("licence = \"CC0-1.0\"\n", HEADING_CONVENTION).contains("camera"));

@@ -1,11 +1,12 @@
 use super::split::{ggcvt_order, train_validation};
 use super::*;
-use crate::data::golden::{Golden, numbers, seen};
+use crate::data::golden::{Golden, first_pass, numbers};
 use crate::data::numpy::shuffled;
-use crate::data::{PairSource, Samples, Seen};
+use crate::data::{Dataset, Example, Examples};
 use crate::loss::{gaussian, level_target, max_pool, orientation_shares};
 use crate::metrics::published::Outcome;
 use crate::model::{GroundCamera, GroundView, ModelSpec, named};
+use crossfix_kernels::ops::Augment;
 use rand::SeedableRng;
 use serde_json::Value;
 
@@ -99,22 +100,27 @@ fn images_rolls_and_ground_truth_are_those_of_the_published_loader() {
 
             let angle_deg = item["orientation_angle"].as_f64().unwrap();
             let [mut ground, mut aerial] = images(&spec);
-            let Seen { shown, augment } = samples
+            let example = samples
                 .read(index, angle_deg / 360.0, place, &mut ground, &mut aerial)
                 .unwrap();
-            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
-            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            let ground = first_pass(&ground, spec.ground_columns, example.augment[0], spec.kind);
+            let aerial = first_pass(&aerial, spec.aerial_px, example.augment[1], spec.kind);
             golden.check_image(item, "grd", &ground);
             golden.check_image(item, "sat", &aerial);
 
             let sigma_cells = published_sigma_cells(4.0, 512);
-            let map = gaussian(512, &shown.target, sigma_cells);
+            let map = gaussian(512, &example.target, sigma_cells);
             golden.check_ground_truth(item, &map);
-            let peak = Outcome::true_peak(&shown, 512);
+            let peak = Outcome::true_peak(&example, 512);
             let expected =
                 ["argmax_col", "argmax_row"].map(|key| item["gt"][key].as_u64().unwrap());
             assert_eq!(peak.map(|cell| cell as u64), expected, "{name}");
-            check_orientation(item, &map, shown.target.residual_rad, spec.orientation_bins);
+            check_orientation(
+                item,
+                &map,
+                example.target.residual_rad,
+                spec.orientation_bins,
+            );
         }
     }
 }
@@ -218,27 +224,27 @@ fn ggcvt_uses_the_published_order_offsets_and_rolls() {
             let [mut ground, mut aerial] = images(&spec);
             // Its rolls are rotation · range / 180 of half the width: the same share of the circle.
             let turn = item["rotation_deg"].as_f64().unwrap() / 360.0;
-            let Seen { shown, augment } = samples
+            let example = samples
                 .read(index, turn, 0, &mut ground, &mut aerial)
                 .unwrap();
-            let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
-            let aerial = seen(&aerial, spec.aerial_px, augment[1], spec.kind);
+            let ground = first_pass(&ground, spec.ground_columns, example.augment[0], spec.kind);
+            let aerial = first_pass(&aerial, spec.aerial_px, example.augment[1], spec.kind);
             golden.check_image(item, "grd", &ground);
             golden.check_image(item, "sat", &aerial);
             let [south, west] = vigor.rows[index].tiles[0].1.rounded(512);
             assert_eq!(-west * 4.0 / 512.0, item["gt_shift_u"].as_f64().unwrap());
             assert_eq!(south * 4.0 / 512.0, item["gt_shift_v"].as_f64().unwrap());
             let metres = item["meter_per_pixel"].as_f64().unwrap();
-            assert!((shown.metres_per_cell - 2.0 * metres).abs() < 1e-7);
+            assert!((example.metres_per_cell - 2.0 * metres).abs() < 1e-7);
             // What the loss reads from the label: the published shifts, without any rounding.
-            let target = [shown.target.column, shown.target.row];
+            let target = [example.target.column, example.target.row];
             let shift = target.map(|cell| spec.px_from_cell(cell) / 128.0);
             let expected = ["gt_shift_u", "gt_shift_v"].map(|key| item[key].as_f64().unwrap());
             assert_eq!(shift, expected);
             let GroundView::Panorama {
                 metres_per_pixel,
                 turn_rad,
-            } = shown.view
+            } = example.view
             else {
                 panic!("a panorama");
             };
@@ -262,9 +268,10 @@ fn a_limited_field_of_view_keeps_the_left_of_the_rolled_panorama() {
     let read = |spec: &ModelSpec| {
         let samples = VigorSamples::new(&vigor, vec![0], Headings::Within(0.0), spec).unwrap();
         let [mut ground, mut aerial] = images(spec);
-        let Seen { shown, augment } = samples.read(0, 0.3, 0, &mut ground, &mut aerial).unwrap();
-        let ground = seen(&ground, spec.ground_columns, augment[0], spec.kind);
-        (ground, shown)
+        let example = samples.read(0, 0.3, 0, &mut ground, &mut aerial).unwrap();
+        let ground = first_pass(&ground, spec.ground_columns, example.augment[0], spec.kind);
+        let augment = [Augment::default(); 2];
+        (ground, Example { augment, ..example })
     };
     let ((all, a), (left, b)) = (read(&whole), read(&half));
     assert_eq!(a, b);
@@ -289,7 +296,7 @@ fn the_target_area_is_read_without_the_places_of_its_cameras() {
     let rng = &mut rand_chacha::ChaCha8Rng::seed_from_u64(0);
     samples.draw(0, rng)(&mut ground, &mut aerial).unwrap();
     let pair = images.pair(2).unwrap();
-    assert_eq!(pair.id, vigor.rows[index].panorama);
+    assert_eq!(pair.sample.id, vigor.rows[index].panorama);
     let plane = 512 * 512;
     assert!((0..plane).all(|i| pair.aerial.data[i * 3 + 1] == aerial[plane + i]));
     let plane = 320 * 640;

@@ -102,6 +102,7 @@ pub(super) type LabelProfiles = [Tensor; 3];
 pub(super) fn label_profiles(
     spec: &GgcvtSpec,
     modes_px: &[[f64; 2]],
+    weights: &[f32],
     config: &LabelLoss,
 ) -> KernelResult<Vec<LabelProfiles>> {
     let level = |level: usize| {
@@ -114,7 +115,7 @@ pub(super) fn label_profiles(
         Ok([
             along(0)?,
             along(1)?,
-            Tensor::full(&[modes_px.len(), 1], 1.0),
+            Tensor::new(weights.to_vec(), &[modes_px.len(), 1])?,
         ])
     };
     (0..config.supervised()).map(level).collect()
@@ -131,12 +132,13 @@ pub(super) fn multiplied([rows, columns, weights]: &LabelProfiles) -> KernelResu
 pub(super) fn label_targets(
     spec: &GgcvtSpec,
     modes_px: &[[f64; 2]],
+    weights: &[f32],
     config: &LabelLoss,
     device: &Device,
 ) -> KernelResult<Vec<Tensor>> {
     if *device != Device::Cpu {
         // What goes there are profiles, a hundredth of the maps.
-        let profiles = label_profiles(spec, modes_px, config)?;
+        let profiles = label_profiles(spec, modes_px, weights, config)?;
         let multiplied = profiles.iter().map(|profiles| {
             let [rows, columns, weights] = profiles;
             multiplied(&[rows.to(device)?, columns.to(device)?, weights.to(device)?])
@@ -144,8 +146,11 @@ pub(super) fn label_targets(
         return multiplied.collect();
     }
     let targets = (0..config.supervised()).map(|level| {
-        let modes = modes_px.iter();
-        let targets = modes.flat_map(|mode| footprint_target(spec, level, *mode, config.sigma_px));
+        let modes = modes_px.iter().zip(weights);
+        let targets = modes.flat_map(|(mode, weight)| {
+            let target = footprint_target(spec, level, *mode, config.sigma_px);
+            target.into_iter().map(move |value| value * weight)
+        });
         let shape = [modes_px.len(), spec.places()[level].pow(2)];
         Tensor::new(targets.collect(), &shape)
     });
@@ -165,7 +170,8 @@ pub fn label_losses(
 ) -> Result<Vec<Tensor>, ModelError> {
     let device = prediction.distances.first().map(Tensor::device);
     let device = device.unwrap_or(Device::Cpu);
-    let targets = label_targets(spec, modes_px, config, &device)?;
+    let weights = vec![1.0; modes_px.len()];
+    let targets = label_targets(spec, modes_px, &weights, config, &device)?;
     label_losses_to(tape, prediction, &targets, config)
 }
 
@@ -229,12 +235,13 @@ mod tests {
     fn profiles_multiply_to_the_targets_that_are_drawn() {
         let spec = preset("ggcvt-compact").unwrap();
         let modes = [[2.0, -6.0], [-17.3, 30.1]];
+        let weights = [1.0, 0.3];
         let config = LabelLoss {
             levels: 2,
             ..LabelLoss::default()
         };
-        let drawn = label_targets(&spec, &modes, &config, &Device::Cpu).unwrap();
-        let profiles = label_profiles(&spec, &modes, &config).unwrap();
+        let drawn = label_targets(&spec, &modes, &weights, &config, &Device::Cpu).unwrap();
+        let profiles = label_profiles(&spec, &modes, &weights, &config).unwrap();
         assert_eq!([drawn.len(), profiles.len()], [2; 2]);
         for (drawn, profiles) in drawn.iter().zip(&profiles) {
             let product = multiplied(profiles).unwrap();

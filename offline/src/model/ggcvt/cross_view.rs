@@ -6,7 +6,7 @@ use super::loss::{balanced, pose_error, sum, triplets_at};
 use super::recordable::Targets;
 use super::spec::{Camera, GgcvtSpec};
 use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, View};
-use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget};
+use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, Recordable,
@@ -74,6 +74,7 @@ impl CrossViewModel for Ggcvt {
         targets: &[PoseTarget],
         config: &LossConfig,
     ) -> Result<Loss, ModelError> {
+        check_weights(targets, config)?;
         let device = prediction.levels.first().map(Tensor::device);
         let targets = self.targets(targets, config, &device.unwrap_or(Device::Cpu))?;
         let terms = self.loss_terms(tape, prediction, &targets, config)?;

@@ -5,7 +5,7 @@ use super::cross_view::{UNIT, true_poses};
 use super::loss::true_places;
 use super::projection::Sight;
 use super::{Ggcvt, Given};
-use crate::loss::{LossConfig, LossTerms, PoseTarget};
+use crate::loss::{LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::recordable::{self, Prepared, Recordable, Told};
 use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
 use crossfix_kernels::ops::BatchNormMode;
@@ -96,6 +96,10 @@ impl Rest {
     }
 }
 
+fn weights(targets: &[PoseTarget]) -> Vec<f32> {
+    targets.iter().map(|target| target.weight as f32).collect()
+}
+
 impl Ggcvt {
     /// [down, right] of the cameras from the aerial image's middle, pixels.
     fn offsets_px(&self, targets: &[PoseTarget]) -> Vec<[f64; 2]> {
@@ -140,7 +144,7 @@ impl Ggcvt {
     ) -> KernelResult<Targets> {
         let labels = if config.info_nce > 0.0 {
             let (offsets_px, labels) = (self.offsets_px(targets), self.label_loss(config));
-            label_targets(&self.spec, &offsets_px, &labels, device)?
+            label_targets(&self.spec, &offsets_px, &weights(targets), &labels, device)?
         } else {
             Vec::new()
         };
@@ -157,7 +161,12 @@ impl Ggcvt {
     fn profiles(&self, targets: &[PoseTarget], config: &LossConfig) -> KernelResult<Profiles> {
         let labels = if config.info_nce > 0.0 {
             let labels = self.label_loss(config);
-            label_profiles(&self.spec, &self.offsets_px(targets), &labels)?
+            label_profiles(
+                &self.spec,
+                &self.offsets_px(targets),
+                &weights(targets),
+                &labels,
+            )?
         } else {
             Vec::new()
         };
@@ -183,6 +192,7 @@ impl Recordable for Ggcvt {
         loss: &LossConfig,
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
+        check_weights(targets, loss)?;
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
         let rest = Rest {

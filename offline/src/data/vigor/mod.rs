@@ -12,22 +12,21 @@
 //! Source: Zhu, Yang, Chen, *VIGOR* (CVPR 2021); labels as corrected with *SliceMatch* (Lentsch
 //! et al., CVPR 2023). The original labels used a wrong ground resolution.
 
+mod images;
 pub mod labels;
-mod samples;
 pub mod split;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) use tests::copy_of;
 
+pub use images::{Headings, VigorImages, VigorSamples, published_cell, published_sigma_cells};
 pub use labels::Offset;
-pub(crate) use samples::unplaced_pair;
-pub use samples::{Headings, VigorImages, VigorSamples, published_cell, published_sigma_cells};
 pub use split::VigorSplit;
 
 use super::picture;
 use super::problems::Problems;
-use super::text::lines;
+use super::text::{lines, plain_name};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -172,7 +171,7 @@ impl Vigor {
         let path = self.folder.tiles(city);
         for (line, name) in names.into_iter().enumerate() {
             let say = |what: String| format!("{}, line {}: {what}", path.display(), line + 1);
-            if let Err(what) = super::text::plain_name(&name, ".png") {
+            if let Err(what) = plain_name(&name, ".png") {
                 problems.push(say(format!("{what}; take the published list")));
             }
             // A bad name keeps its place, so that later ones keep their index.

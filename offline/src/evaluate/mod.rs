@@ -2,12 +2,15 @@
 
 mod published;
 
-pub use published::{Measured, evaluate_samples};
+pub use published::{PublishedEvaluation, evaluate_published};
 
+use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::wrap_rad;
-use crate::data::{Pair, Truth, true_pose};
+use crate::data::sample::Dataset;
 use crate::metrics::{PositionError, Summary, YawSummary};
-use crate::predict::PairPrediction;
+use crate::model::CrossViewModel;
+use crate::predict::{PairPrediction, PredictError, predict};
+use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};
 
 /// What `crossfix evaluate` measures.
@@ -31,12 +34,29 @@ pub struct Evaluation {
     pub left_out: usize,
 }
 
-/// Compares predictions with the truth.
-pub fn evaluate(pairs: &[&Pair], predictions: &[PairPrediction], truth: &Truth) -> Evaluation {
+/// Runs a network over a dataset and compares what it says with the truth.
+///
+/// # Errors
+/// As [`predict`].
+pub fn evaluate(
+    model: &mut dyn CrossViewModel,
+    dataset: &dyn Dataset,
+    truth: &Truth,
+    keep_heatmaps: bool,
+    interrupt: &Interrupt,
+) -> Result<(Evaluation, Vec<PairPrediction>), PredictError> {
+    let predictions = predict(model, dataset, keep_heatmaps, interrupt)?;
+    let evaluation = compare(dataset, &predictions, truth);
+    Ok((evaluation, predictions))
+}
+
+/// Compares predictions, one for each sample of a dataset, with the truth.
+pub fn compare(dataset: &dyn Dataset, predictions: &[PairPrediction], truth: &Truth) -> Evaluation {
     let mut errors = Errors::default();
     let mut left_out = 0;
-    for (pair, prediction) in pairs.iter().zip(predictions) {
-        let Some(pose) = true_pose(pair, truth) else {
+    for (index, prediction) in predictions.iter().enumerate() {
+        let sample = dataset.sample(index);
+        let Some(pose) = true_pose(sample, truth) else {
             left_out += 1;
             continue;
         };
@@ -44,7 +64,7 @@ pub fn evaluate(pairs: &[&Pair], predictions: &[PairPrediction], truth: &Truth) 
         errors.unmasked.push(error(prediction.mode_m));
         errors.masked.push(error(prediction.masked_mode_m));
         errors.centre.push(error([0.0, 0.0]));
-        errors.coarse.push(error(pair.coarse_offset_m));
+        errors.coarse.push(error(sample.coarse_offset_m));
         errors.outside += usize::from(prediction.mode_m != prediction.masked_mode_m);
         errors
             .levels
@@ -135,7 +155,8 @@ impl Evaluation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::pairs::TruthRow;
+    use crate::data::pairs::truth::TruthRow;
+    use crate::data::{Pair, Sample};
     use crate::model::named;
     use crate::predict::from_heatmap;
     use crate::train::tests::noise_pairs;
@@ -145,9 +166,9 @@ mod tests {
     fn errors_are_measured_in_metres_along_and_across_the_road() {
         let (pair, _) = noise_pairs(1, "compact").remove(0);
         // The camera 10 m east and 5 m north of the centre, heading east.
-        let place = LocalFrame::new(pair.centre).geodetic_from_enu(Enu::new(10.0, 5.0, 0.0));
+        let place = LocalFrame::new(pair.sample.centre).geodetic_from_enu(Enu::new(10.0, 5.0, 0.0));
         let row = TruthRow {
-            id: pair.id.clone(),
+            id: pair.sample.id.clone(),
             latitude_deg: place.latitude_deg,
             longitude_deg: place.longitude_deg,
             heading_deg: 90.0,
@@ -162,8 +183,8 @@ mod tests {
         let mut heatmap = vec![0.0; 64 * 64];
         heatmap[(32 - 10) * 64 + 32 + 13] = 0.6;
         heatmap[(32 - 6) * 64 + 32 + 9] = 0.4;
-        let prediction = from_heatmap(&heatmap, |_| Some(0.1), &pair, &spec, false);
-        let measured = evaluate(&[&pair], &[prediction], &truth);
+        let prediction = from_heatmap(&heatmap, |_| Some(0.1), &pair.sample, &spec, false);
+        let measured = compare(&vec![pair.clone()], &[prediction], &truth);
         assert!((measured.unmasked.along_mean_m - 3.5).abs() < 1e-3);
         assert!((measured.unmasked.across_mean_m - 4.5).abs() < 1e-3);
         assert!((measured.guess_centre.mean_m - 125f64.sqrt()).abs() < 1e-3);
@@ -171,13 +192,14 @@ mod tests {
         assert!(measured.table().contains("heatmap in prior"));
 
         // A tight prior around the centre leaves no peak but the nearer one.
-        let pair = Pair {
+        let sample = Sample {
             coarse_offset_m: [8.0, 4.0],
             coarse_covariance_m2: [[1.0, 0.0], [0.0, 1.0]],
-            ..pair
+            ..pair.sample
         };
-        let prediction = from_heatmap(&heatmap, |_| None, &pair, &spec, false);
-        let measured = evaluate(&[&pair], &[prediction], &truth);
+        let pair = Pair { sample, ..pair };
+        let prediction = from_heatmap(&heatmap, |_| None, &pair.sample, &spec, false);
+        let measured = compare(&vec![pair.clone()], &[prediction], &truth);
         assert!(measured.masked.mean_m < 0.8);
         assert!((measured.outside_prior - 1.0).abs() < 1e-12);
     }

@@ -1,20 +1,21 @@
 //! VIGOR's images as networks see them, with the published rolls, offsets and rounding.
 
 use super::{Vigor, VigorFolder, VigorSplit};
+use crate::data::cache::Pictures;
+use crate::data::error::DatasetError;
+use crate::data::examples::{Example, Examples, ReadExample};
 use crate::data::planes::write_planes;
 use crate::data::problems::Problems;
 use crate::data::resample::round_half_even;
-use crate::data::samples::{Job, PairSource, Samples, Seen, Shown};
-use crate::data::{DatasetError, Pair, Pictures};
+use crate::data::sample::{Dataset, Pair, Sample};
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};
-use crossfix_calibration::{Geodetic, RgbImage};
+use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::borrow::Cow;
-use std::f64::consts::FRAC_PI_2;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// How panoramas are turned.
 #[derive(Debug, Clone, PartialEq)]
@@ -146,7 +147,7 @@ impl<'a> VigorSamples<'a> {
         place: usize,
         ground: &mut [u8],
         aerial: &mut [u8],
-    ) -> Result<Seen, DatasetError> {
+    ) -> Result<Example, DatasetError> {
         let row = &self.vigor.rows[index];
         let wrong = |what: String| DatasetError::Pair {
             id: row.panorama.clone(),
@@ -180,11 +181,16 @@ impl<'a> VigorSamples<'a> {
         let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
         let beside_px = (side as f64 - heatmap.side as f64 * heatmap.cell_px) / 2.0;
         let residual_rad = (360.0 * turn).to_radians();
-        let shown = Shown {
+        let rolled = Augment {
+            roll: there,
+            ..Augment::default()
+        };
+        Ok(Example {
             target: PoseTarget {
                 column: cell(-west),
                 row: cell(south),
                 residual_rad,
+                weight: 1.0,
             },
             left_bin: 0,
             metres_per_cell: tile_m / (side as f64 / heatmap.cell_px),
@@ -192,16 +198,9 @@ impl<'a> VigorSamples<'a> {
                 metres_per_pixel: tile_m / side as f64,
                 turn_rad: residual_rad,
             },
-            camera: offset
+            camera_cell: offset
                 .place(side)
                 .map(|px| (px - beside_px) / heatmap.cell_px),
-        };
-        let rolled = Augment {
-            roll: there,
-            ..Augment::default()
-        };
-        Ok(Seen {
-            shown,
             augment: [rolled, Augment::default()],
         })
     }
@@ -227,26 +226,26 @@ pub fn published_sigma_cells(sigma_px: f64, side: usize) -> f64 {
     sigma_px * (side as f64 - 1.0) / side as f64
 }
 
-impl Samples for VigorSamples<'_> {
+impl Examples for VigorSamples<'_> {
     fn len(&self) -> usize {
         self.indices.len()
     }
 
-    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> Job<'a> {
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a> {
         let index = self.indices[index];
         let turn = self.draw_turn(index, rng);
         let place = self.draw_tile(index, || rng.random_range(0..4));
         Box::new(move |ground, aerial| self.read(index, turn, place, ground, aerial))
     }
 
-    fn identity(&self) -> Vec<(String, [f64; 3])> {
+    fn identity(&self) -> Vec<(String, [f64; 4])> {
         let name = |index: &usize| {
             let row = &self.vigor.rows[*index];
             let (_, offset) = row.tiles[0];
             let semi = f64::from(u8::from(self.semi_positives));
             (
                 row.panorama.clone(),
-                [offset.south_px, offset.west_px, semi],
+                [offset.south_px, offset.west_px, semi, 1.0],
             )
         };
         self.indices.iter().map(name).collect()
@@ -264,10 +263,11 @@ impl Samples for VigorSamples<'_> {
 }
 
 /// Panoramas and the tiles they lie in, north in the centre, without the cameras' places: what
-/// adaptation may know.
+/// adaptation may know. Each stands alone: VIGOR has no drives.
 pub struct VigorImages {
-    /// The panorama's name, panorama and tile, and how the panorama was taken.
-    files: Vec<(String, [PathBuf; 2], GroundView)>,
+    samples: Vec<Sample>,
+    /// Panorama and tile of each.
+    files: Vec<[PathBuf; 2]>,
     /// Reads the pictures.
     pub pictures: Pictures,
     sizes: Sizes,
@@ -291,37 +291,40 @@ impl VigorImages {
             problems.push(error.to_string());
             return Err(problems);
         }
-        let files = choose(vigor.rows.len()).into_iter().map(|index| {
+        let (mut samples, mut files) = (Vec::new(), Vec::new());
+        for index in choose(vigor.rows.len()) {
             let row = &vigor.rows[index];
-            let paths = [vigor.panorama_path(index), vigor.tile_path(row.tiles[0].0)];
             let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
             let view = GroundView::Panorama {
                 metres_per_pixel: tile_m / spec.aerial_px as f64,
                 turn_rad: 0.0,
             };
-            (row.panorama.clone(), paths, view)
-        });
+            samples.push(Sample::unplaced(row.panorama.clone(), view));
+            files.push([vigor.panorama_path(index), vigor.tile_path(row.tiles[0].0)]);
+        }
         Ok(Self {
-            files: files.collect(),
+            samples,
+            files,
             pictures: Pictures::default(),
             sizes: Sizes::of(spec),
         })
     }
 }
 
-impl PairSource for VigorImages {
+impl Dataset for VigorImages {
     fn len(&self) -> usize {
-        self.files.len()
+        self.samples.len()
     }
 
-    fn id(&self, index: usize) -> String {
-        self.files[index].0.clone()
+    fn sample(&self, index: usize) -> &Sample {
+        &self.samples[index]
     }
 
-    fn pair(&self, index: usize) -> Result<Cow<'_, Pair>, DatasetError> {
-        let (id, [panorama, tile], view) = &self.files[index];
+    fn pair(&self, index: usize) -> Result<Arc<Pair>, DatasetError> {
+        let sample = self.samples[index].clone();
+        let [panorama, tile] = &self.files[index];
         let wrong = |what: String| DatasetError::Pair {
-            id: id.clone(),
+            id: sample.id.clone(),
             what,
         };
         let panorama = self.pictures.read(panorama, self.sizes.panorama());
@@ -334,35 +337,11 @@ impl PairSource for VigorImages {
         };
         let side = [self.sizes.aerial_px; 2];
         let aerial = self.pictures.read(tile, Some(side)).map_err(wrong)?;
-        Ok(Cow::Owned(unplaced_pair(id.clone(), ground, aerial, *view)))
-    }
-}
-
-/// A pair of which nothing is known but its images and that the camera is somewhere in the tile.
-pub(crate) fn unplaced_pair(
-    id: String,
-    ground: RgbImage,
-    aerial: RgbImage,
-    view: GroundView,
-) -> Pair {
-    // Wider than any patch: the coarse position says nothing.
-    const VARIANCE_M2: f64 = 1e8;
-    Pair {
-        id,
-        drive: String::new(),
-        time_ns: 0,
-        ground,
-        left_bin: 0,
-        aerial,
-        centre: Geodetic {
-            latitude_deg: 0.0,
-            longitude_deg: 0.0,
-            height_m: 0.0,
-        },
-        coarse_offset_m: [0.0, 0.0],
-        coarse_covariance_m2: [[VARIANCE_M2, 0.0], [0.0, VARIANCE_M2]],
-        yaw_rad: FRAC_PI_2,
-        view,
+        Ok(Arc::new(Pair {
+            sample,
+            ground,
+            aerial,
+        }))
     }
 }
 

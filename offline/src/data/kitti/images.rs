@@ -2,18 +2,20 @@
 
 use super::patch::Placement;
 use super::{Kitti, KittiFolder, KittiSplit, METRES_PER_PIXEL};
+use crate::data::cache::Pictures;
+use crate::data::error::DatasetError;
+use crate::data::examples::{Example, Examples, ReadExample};
 use crate::data::planes::write_planes;
 use crate::data::problems::Problems;
-use crate::data::samples::{Job, PairSource, Samples, Seen, Shown};
-use crate::data::vigor::{published_cell, unplaced_pair};
-use crate::data::{DatasetError, Pair, Pictures};
+use crate::data::sample::{Dataset, Pair, Sample};
+use crate::data::vigor::published_cell;
 use crate::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use std::borrow::Cow;
+use std::sync::Arc;
 
 /// Sizes of the images that a network eats.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -97,7 +99,7 @@ impl<'a> KittiSamples<'a> {
         placement: Placement,
         ground: &mut [u8],
         aerial: &mut [u8],
-    ) -> Result<Seen, DatasetError> {
+    ) -> Result<Example, DatasetError> {
         let [frame, patch] = read_images(self.kitti, index, placement, self.sizes, &self.pictures)?;
         write_planes(&frame, 0, self.sizes.columns, ground);
         let side = self.sizes.aerial_px;
@@ -111,19 +113,17 @@ impl<'a> KittiSamples<'a> {
             let offset = placement.published_offset_px();
             offset.map(|offset| published_cell(-offset, side, heatmap.side))
         };
-        let shown = Shown {
+        Ok(Example {
             target: PoseTarget {
                 column,
                 row,
                 residual_rad: placement.heading_deg().to_radians(),
+                weight: 1.0,
             },
             left_bin: 0,
             metres_per_cell: METRES_PER_PIXEL * heatmap.cell_px,
             view: view(self.kitti, index, placement, self.sizes)?,
-            camera,
-        };
-        Ok(Seen {
-            shown,
+            camera_cell: camera,
             augment: [Augment::default(); 2],
         })
     }
@@ -201,24 +201,24 @@ fn read_images(
     ])
 }
 
-impl Samples for KittiSamples<'_> {
+impl Examples for KittiSamples<'_> {
     fn len(&self) -> usize {
         self.indices.len()
     }
 
-    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> Job<'a> {
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a> {
         let index = self.indices[index];
         let placement = self.placement(index, || rng.random_range(-1.0..=1.0));
         Box::new(move |ground, aerial| self.read(index, placement, ground, aerial))
     }
 
-    fn identity(&self) -> Vec<(String, [f64; 3])> {
+    fn identity(&self) -> Vec<(String, [f64; 4])> {
         let name = |index: &usize| {
             let row = &self.kitti.rows[*index];
             let listed = row.listed.map_or([0.0; 2], |l| [l.shift_x, l.shift_y]);
             (
                 row.name.id(),
-                [listed[0], listed[1], self.rotation_range_deg],
+                [listed[0], listed[1], self.rotation_range_deg, 1.0],
             )
         };
         self.indices.iter().map(name).collect()
@@ -239,8 +239,9 @@ impl Samples for KittiSamples<'_> {
 /// may know. The heading, which a vehicle measures, is known.
 pub struct KittiImages {
     kitti: Kitti,
-    indices: Vec<usize>,
-    rotation_range_deg: f64,
+    samples: Vec<Sample>,
+    /// Row and patch of each sample.
+    places: Vec<(usize, Placement)>,
     /// Reads the pictures.
     pub pictures: Pictures,
     sizes: Sizes,
@@ -250,7 +251,8 @@ impl KittiImages {
     /// These frames of a test list. Its shifts cut the patches and are given to nobody.
     ///
     /// # Errors
-    /// As [`Kitti::open`]; a training list has no fixed patches and is refused.
+    /// As [`Kitti::open`]; a training list has no fixed patches and is refused, and so is a frame
+    /// without the camera matrix that the network needs.
     pub fn open(
         folder: &KittiFolder,
         split: KittiSplit,
@@ -267,53 +269,61 @@ impl KittiImages {
         }
         problems.or(())?;
         let kitti = Kitti::open(folder, split)?;
-        Ok(Self {
-            indices: choose(kitti.rows.len()),
+        let sizes = Sizes::of(spec);
+        let (mut samples, mut places) = (Vec::new(), Vec::new());
+        let mut problems = Problems::of(folder.root.display());
+        for row in choose(kitti.rows.len()) {
+            let placement = placement(&kitti, row, rotation_range_deg, || 0.0);
+            match view(&kitti, row, placement, sizes) {
+                Ok(view) => samples.push(sample(&kitti, row, placement, view)),
+                Err(error) => problems.push(error.to_string()),
+            }
+            places.push((row, placement));
+        }
+        problems.or(Self {
             kitti,
-            rotation_range_deg,
+            samples,
+            places,
             pictures: Pictures::default(),
-            sizes: Sizes::of(spec),
+            sizes,
         })
-    }
-
-    fn placement(&self, index: usize) -> Placement {
-        placement(
-            &self.kitti,
-            self.indices[index],
-            self.rotation_range_deg,
-            || 0.0,
-        )
     }
 }
 
-impl PairSource for KittiImages {
+/// Nanoseconds between frames.
+const FRAME_NS: i64 = 100_000_000;
+
+fn sample(kitti: &Kitti, index: usize, placement: Placement, view: GroundView) -> Sample {
+    let name = &kitti.rows[index].name;
+    Sample {
+        drive: format!("{}/{}", name.day, name.drive),
+        time_ns: name
+            .frame
+            .parse::<i64>()
+            .unwrap_or(0)
+            .saturating_mul(FRAME_NS),
+        heading_residual_rad: placement.heading_deg().to_radians(),
+        ..Sample::unplaced(name.id(), view)
+    }
+}
+
+impl Dataset for KittiImages {
     fn len(&self) -> usize {
-        self.indices.len()
+        self.samples.len()
     }
 
-    fn id(&self, index: usize) -> String {
-        self.kitti.rows[self.indices[index]].name.id()
+    fn sample(&self, index: usize) -> &Sample {
+        &self.samples[index]
     }
 
-    fn pair(&self, index: usize) -> Result<Cow<'_, Pair>, DatasetError> {
-        let placement = self.placement(index);
-        let [frame, patch] = read_images(
-            &self.kitti,
-            self.indices[index],
-            placement,
-            self.sizes,
-            &self.pictures,
-        )?;
-        let view = view(&self.kitti, self.indices[index], placement, self.sizes)?;
-        Ok(Cow::Owned(unplaced_pair(
-            self.id(index),
-            frame,
-            patch,
-            view,
-        )))
-    }
-
-    fn given_residual_rad(&self, index: usize) -> f64 {
-        self.placement(index).heading_deg().to_radians()
+    fn pair(&self, index: usize) -> Result<Arc<Pair>, DatasetError> {
+        let (row, placement) = self.places[index];
+        let [ground, aerial] =
+            read_images(&self.kitti, row, placement, self.sizes, &self.pictures)?;
+        Ok(Arc::new(Pair {
+            sample: self.samples[index].clone(),
+            ground,
+            aerial,
+        }))
     }
 }

@@ -15,14 +15,14 @@
 //! the sampling of Shi and Li, *Beyond Cross-view Image Retrieval* (CVPR 2022).
 
 pub mod files;
+mod images;
 pub mod patch;
-mod samples;
 #[cfg(test)]
 mod tests;
 
 pub use files::{CameraMatrix, FrameName, Listed};
+pub use images::{KittiImages, KittiSamples};
 pub use patch::Placement;
-pub use samples::{KittiImages, KittiSamples};
 
 use super::picture;
 use super::problems::Problems;

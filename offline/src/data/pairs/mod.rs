@@ -3,16 +3,30 @@
 //! ```text
 //! dataset.toml   what it is: area, camera, tile set, conventions, licence, provenance
 //! pairs.jsonl    one PairRow a line, in the order of each drive
-//! truth.jsonl    one TruthRow a line, optional; only truth() opens it
+//! truth.jsonl    one TruthRow a line, optional; only [`truth::Truth`] opens it
 //! images/        what the rows' `image` names, JPEG or PNG
 //! tiles.pmtiles  the aerial tiles, with tiles.toml beside them
 //! ```
+//!
+//! [`Pairs`] is its text, [`PairsImages`] the same opened for a network.
 
+mod images;
+mod lines;
+mod tile_pool;
+pub mod truth;
+pub mod write;
+
+pub use images::{PairsImages, Preparation};
+
+use super::error::DatasetError;
+use super::picture;
+use super::problems::Problems;
+use super::sample::OdometryStep;
 use crossfix_calibration::{Camera, Geodetic};
-use serde::de::DeserializeOwned;
+use lines::{read_lines, read_small};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 /// The only heading convention we read; stated so that nobody has to guess.
@@ -21,12 +35,8 @@ pub const HEADING_CONVENTION: &str = "degrees clockwise from true north";
 pub const FORMAT: &str = "crossfix-pairs";
 /// The version of the format that we read and write.
 pub const FORMAT_VERSION: u32 = 1;
-/// Longest line of a `.jsonl` file.
-const MOST_LINE_BYTES: u64 = 64 << 10;
 /// Largest `dataset.toml`.
 const MOST_TOML_BYTES: u64 = 1 << 20;
-/// Most pairs in one dataset.
-const MOST_PAIRS: usize = 5_000_000;
 
 /// `dataset.toml`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,77 +86,10 @@ pub struct PairRow {
     pub odometry: Option<OdometryStep>,
 }
 
-/// Movement since the row before, in the vehicle's frame at that row.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OdometryStep {
-    /// Metres forward.
-    pub forward_m: f64,
-    /// Metres to the left.
-    pub left_m: f64,
-    /// Turn, radians counter-clockwise.
-    pub yaw_rad: f64,
-}
-
-/// A line of `truth.jsonl`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TruthRow {
-    /// The pair's id.
-    pub id: String,
-    /// True position, WGS 84.
-    pub latitude_deg: f64,
-    /// True position, WGS 84.
-    pub longitude_deg: f64,
-    /// True heading, degrees clockwise from true north.
-    pub heading_deg: f64,
-}
-
-/// Why a dataset is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum DatasetError {
-    /// A file cannot be opened or read.
-    #[error("{path}: {error}; {fix}")]
-    Read {
-        /// The file.
-        path: String,
-        /// The operating system's reason.
-        error: std::io::Error,
-        /// What to do.
-        fix: &'static str,
-    },
-    /// `dataset.toml` says something else than it must.
-    #[error("{path}: {what}")]
-    Manifest {
-        /// The file.
-        path: String,
-        /// What is wrong, and the fix.
-        what: String,
-    },
-    /// A line is wrong.
-    #[error("{path}, line {line}: {what}")]
-    Line {
-        /// The file.
-        path: String,
-        /// The line, from 1.
-        line: usize,
-        /// What is wrong, and the fix.
-        what: String,
-    },
-    /// A picture or a tile cannot be used.
-    #[error("pair {id}: {what}")]
-    Pair {
-        /// The pair.
-        id: String,
-        /// What is wrong, and the fix.
-        what: String,
-    },
-}
-
-/// A dataset whose text was read and checked; pictures and tiles are read by
-/// [`super::prepare`]. Holds no truth and does not look for any.
+/// A dataset whose text was read and checked; [`PairsImages`] reads its pictures and tiles. Holds no truth
+/// and does not look for any.
 #[derive(Debug, Clone)]
-pub struct PairsDataset {
+pub struct Pairs {
     /// Its folder.
     pub folder: PathBuf,
     /// Its `dataset.toml`.
@@ -155,14 +98,7 @@ pub struct PairsDataset {
     pub rows: Vec<PairRow>,
 }
 
-/// True positions by pair, read from `truth.jsonl`. Supervised training, evaluation and the
-/// `oracle` recipe take one; no other part of adaptation can.
-#[derive(Debug, Clone, Default)]
-pub struct Truth {
-    rows: HashMap<String, TruthRow>,
-}
-
-impl PairsDataset {
+impl Pairs {
     /// Reads `dataset.toml` and `pairs.jsonl` and checks every line.
     ///
     /// # Errors
@@ -192,38 +128,55 @@ impl PairsDataset {
         self.folder.join(&self.manifest.tiles)
     }
 
-    /// Keeps only the rows that `keep` wants.
-    pub fn retain(&mut self, keep: impl FnMut(&PairRow) -> bool) {
-        self.rows.retain(keep);
+    /// Keeps only the rows that `keep` wants. Odometry then counts from the row that was kept before.
+    pub fn retain(&mut self, mut keep: impl FnMut(&PairRow) -> bool) {
+        // Movement over the rows of a drive that were dropped since the last that was kept.
+        let mut dropped: HashMap<String, Option<OdometryStep>> = HashMap::new();
+        self.rows.retain_mut(|row| {
+            if let Some(before) = dropped.remove(&row.drive) {
+                let both = before.zip(row.odometry);
+                row.odometry = both.map(|(before, step)| before.then(step));
+            }
+            let kept = keep(row);
+            if !kept {
+                dropped.insert(row.drive.clone(), row.odometry);
+            }
+            kept
+        });
+    }
+
+    /// Reads the header of every picture, on all cores.
+    ///
+    /// # Errors
+    /// All pictures that cannot be read or have another size than the camera's.
+    pub fn check_pictures(&self) -> Result<(), Problems> {
+        let expected = self.manifest.camera.image_size();
+        let check = |row: &PairRow| {
+            let path = self.folder.join(&row.image);
+            let size = picture::size(&path)?;
+            if size == expected {
+                return Ok(());
+            }
+            Err(other_size(&path, size, expected))
+        };
+        let found: Vec<Result<(), String>> = self.rows.par_iter().map(check).collect();
+        let mut problems = Problems::of(self.folder.display());
+        for (row, found) in self.rows.iter().zip(found) {
+            if let Err(what) = found {
+                problems.push(format!("pair {}: {what}", row.id));
+            }
+        }
+        problems.or(())
     }
 }
 
-impl Truth {
-    /// Reads `truth.jsonl` of the dataset in `folder`.
-    ///
-    /// # Errors
-    /// [`DatasetError`] with the line and the fix.
-    pub fn open(folder: &Path) -> Result<Self, DatasetError> {
-        let rows: Vec<TruthRow> =
-            read_lines(&folder.join("truth.jsonl"), check_truth, |row| &row.id)?;
-        let rows = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
-        Ok(Self { rows })
-    }
-
-    /// The truth of one pair.
-    pub fn get(&self, id: &str) -> Option<&TruthRow> {
-        self.rows.get(id)
-    }
-
-    /// Pairs whose truth is known.
-    pub fn len(&self) -> usize {
-        self.rows.len()
-    }
-
-    /// Whether no truth is known.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
+fn other_size(path: &Path, [width, height]: [usize; 2], expected: [usize; 2]) -> String {
+    format!(
+        "{}: {width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
+        path.display(),
+        expected[0],
+        expected[1]
+    )
 }
 
 fn check_manifest(manifest: &DatasetManifest) -> Result<(), String> {
@@ -301,11 +254,6 @@ fn check_row(row: &PairRow) -> Result<(), String> {
     Ok(())
 }
 
-fn check_truth(row: &TruthRow) -> Result<(), String> {
-    check_position(row.latitude_deg, row.longitude_deg)?;
-    check_heading(row.heading_deg)
-}
-
 fn check_position(latitude_deg: f64, longitude_deg: f64) -> Result<(), String> {
     Geodetic::new(latitude_deg, longitude_deg, 0.0)
         .map(drop)
@@ -341,97 +289,6 @@ fn check_drives(path: &Path, rows: &[PairRow]) -> Result<(), DatasetError> {
         }
     }
     Ok(())
-}
-
-fn read_small(path: &Path, most: u64, fix: &'static str) -> Result<String, DatasetError> {
-    let read = |path: &Path| {
-        let mut text = String::new();
-        std::fs::File::open(path)?
-            .take(most + 1)
-            .read_to_string(&mut text)?;
-        if text.len() as u64 > most {
-            return Err(std::io::Error::other(format!("more than {most} bytes")));
-        }
-        Ok(text)
-    };
-    read(path).map_err(|error| DatasetError::Read {
-        path: path.display().to_string(),
-        error,
-        fix,
-    })
-}
-
-/// Reads a JSON-lines file whose ids are unique, checking each line.
-fn read_lines<T: DeserializeOwned>(
-    path: &Path,
-    check: impl Fn(&T) -> Result<(), String>,
-    id: impl Fn(&T) -> &String,
-) -> Result<Vec<T>, DatasetError> {
-    let unreadable = |error| DatasetError::Read {
-        path: path.display().to_string(),
-        error,
-        fix: "a pairs dataset has this file beside dataset.toml",
-    };
-    let mut reader = BufReader::new(std::fs::File::open(path).map_err(unreadable)?);
-    let mut rows = Vec::new();
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        let wrong = |what: String| DatasetError::Line {
-            path: path.display().to_string(),
-            line,
-            what,
-        };
-        bytes.clear();
-        let read = (&mut reader)
-            .take(MOST_LINE_BYTES + 1)
-            .read_until(b'\n', &mut bytes)
-            .map_err(unreadable)?;
-        if read == 0 {
-            break;
-        }
-        if read as u64 > MOST_LINE_BYTES {
-            return Err(wrong(format!(
-                "longer than {MOST_LINE_BYTES} bytes; one row is one line"
-            )));
-        }
-        if rows.len() >= MOST_PAIRS {
-            return Err(wrong(format!(
-                "more than {MOST_PAIRS} rows; split the dataset"
-            )));
-        }
-        let text = std::str::from_utf8(&bytes)
-            .map_err(|error| wrong(format!("{error}; write UTF-8")))?
-            .trim();
-        if text.is_empty() {
-            return Err(wrong("an empty line; remove it".into()));
-        }
-        let row: T = serde_json::from_str(text).map_err(|error| {
-            let whole = bytes.ends_with(b"\n");
-            let cut = if whole {
-                ""
-            } else {
-                "; the file ends inside the line: it was cut short, copy it again"
-            };
-            wrong(format!("{error}{cut}"))
-        })?;
-        check(&row).map_err(wrong)?;
-        if let Some(before) = seen.insert(id(&row).clone(), line) {
-            return Err(wrong(format!(
-                "id {:?} is also on line {before}; make ids unique",
-                id(&row)
-            )));
-        }
-        rows.push(row);
-    }
-    if rows.is_empty() {
-        return Err(DatasetError::Line {
-            path: path.display().to_string(),
-            line: 1,
-            what: "no row; the dataset is empty".into(),
-        });
-    }
-    Ok(rows)
 }
 
 #[cfg(test)]

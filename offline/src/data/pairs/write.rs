@@ -1,9 +1,10 @@
-//! Writes a pairs dataset: the counterpart of [`super::pairs`].
+//! Writes a pairs dataset: the counterpart of [`super`].
 //!
 //! Rows and pictures first, tiles next, `dataset.toml` last, so that a dataset cut short is never
 //! taken for a whole one.
 
-use super::pairs::{DatasetManifest, PairRow, TruthRow};
+use super::truth::TruthRow;
+use super::{DatasetManifest, PairRow};
 use crossfix_calibration::mercator::geodetic_from_world_pixel;
 use crossfix_calibration::{RgbImage, TileId};
 use crossfix_onboard::tiles::TileManifest;

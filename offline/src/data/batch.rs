@@ -1,0 +1,172 @@
+//! Batches: many examples or pairs as one input of a network, made ahead of who needs them.
+
+use super::error::DatasetError;
+use super::examples::{Example, ReadExample};
+use super::loader::{Ahead, Workers, ahead};
+use super::sample::Pair;
+use crate::model::{Input, ModelError, ModelSpec};
+use crate::run::Interrupt;
+use crossfix_kernels::Pixels;
+use crossfix_kernels::ops::Augment;
+use std::borrow::Borrow;
+use std::ops::Range;
+
+/// A network's input and what it shows.
+#[derive(Debug)]
+pub struct Batch {
+    /// The images.
+    pub input: Input,
+    /// What each example shows.
+    pub examples: Vec<Example>,
+}
+
+/// Why a batch cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// An example cannot be read.
+    #[error(transparent)]
+    Data(#[from] DatasetError),
+    /// The images are not as many bytes as the network's.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// Makes batches ahead of `consume`, in order; `draw` draws the examples of a batch by its number.
+/// When `interrupt` was asked for, batches end early.
+pub fn batches_ahead<'a, R>(
+    numbers: Range<u64>,
+    workers: Workers,
+    interrupt: &Interrupt,
+    spec: &ModelSpec,
+    draw: impl Fn(u64) -> Vec<ReadExample<'a>> + Sync,
+    consume: impl FnOnce(&mut Ahead<Result<Batch, BatchError>>) -> R,
+) -> R {
+    let make = |number| read_batch(draw(number), spec);
+    ahead(numbers, workers, interrupt, make, consume)
+}
+
+/// Reads drawn examples into one batch, one after the other.
+///
+/// # Errors
+/// The first example's that cannot be read.
+pub fn read_batch(drawn: Vec<ReadExample>, spec: &ModelSpec) -> Result<Batch, BatchError> {
+    let count = drawn.len();
+    let mut planes = Planes::new(count, spec);
+    let examples = planes
+        .each()
+        .zip(drawn)
+        .map(|([ground, aerial], read)| read(ground, aerial))
+        .collect::<Result<Vec<Example>, _>>()?;
+    let augment = [0, 1].map(|image| {
+        let augment = examples.iter().map(|example| example.augment[image]);
+        Augment::tensor(&augment.collect::<Vec<Augment>>())
+    });
+    let input = planes.input(
+        examples.iter().map(|example| example.left_bin),
+        Some(augment),
+    )?;
+    let input = Input {
+        views: examples.iter().map(|example| example.view).collect(),
+        ..input
+    };
+    Ok(Batch { input, examples })
+}
+
+/// Pairs as they are, for inference.
+///
+/// # Errors
+/// [`ModelError::Input`] when an image has another size than the network's.
+pub fn plain_batch<P: Borrow<Pair>>(pairs: &[P], spec: &ModelSpec) -> Result<Input, ModelError> {
+    for pair in pairs {
+        check_size(pair.borrow(), spec)?;
+    }
+    let plain = super::augment::View::default();
+    let mut planes = Planes::new(pairs.len(), spec);
+    for ([ground, aerial], pair) in planes.each().zip(pairs) {
+        plain.ground(&pair.borrow().ground, ground);
+        plain.aerial(&pair.borrow().aerial, spec, aerial);
+    }
+    let samples = pairs.iter().map(|pair| &pair.borrow().sample);
+    let input = planes.input(samples.clone().map(|sample| sample.left_bin), None)?;
+    Ok(Input {
+        views: samples
+            .map(|sample| spec.measured_view(sample.view))
+            .collect(),
+        ..input
+    })
+}
+
+/// Says whether a pair's images fit a network; the aerial one may have a margin.
+pub(super) fn check_size(pair: &Pair, spec: &ModelSpec) -> Result<(), ModelError> {
+    let (ground, aerial) = (&pair.ground, &pair.aerial);
+    let fits = ground.width == spec.ground_columns
+        && ground.height == spec.ground_rows
+        && ground.data.len() == ground.width * ground.height * 3
+        && aerial.width == aerial.height
+        && aerial.width >= spec.aerial_px
+        && (aerial.width - spec.aerial_px).is_multiple_of(2)
+        && aerial.data.len() == aerial.width * aerial.height * 3;
+    if fits {
+        return Ok(());
+    }
+    Err(ModelError::Input(format!(
+        "pair {}: ground {}×{} and aerial {}×{} do not fit {:?} ({}×{}, at least {side}×{side})",
+        pair.sample.id,
+        ground.width,
+        ground.height,
+        aerial.width,
+        aerial.height,
+        spec.preset,
+        spec.ground_columns,
+        spec.ground_rows,
+        side = spec.aerial_px,
+    )))
+}
+
+/// The bytes of a batch's images in the making.
+struct Planes<'a> {
+    spec: &'a ModelSpec,
+    count: usize,
+    ground: Vec<u8>,
+    aerial: Vec<u8>,
+}
+
+impl<'a> Planes<'a> {
+    fn new(count: usize, spec: &'a ModelSpec) -> Self {
+        Self {
+            spec,
+            count,
+            ground: vec![0; count * 3 * spec.ground_rows * spec.ground_columns],
+            aerial: vec![0; count * 3 * spec.aerial_px * spec.aerial_px],
+        }
+    }
+
+    /// Ground `[3, rows, columns]` and aerial `[3, side, side]` of each sample.
+    fn each(&mut self) -> impl Iterator<Item = [&mut [u8]; 2]> {
+        let length = |all: usize| (all / self.count.max(1)).max(1);
+        let (ground, aerial) = (length(self.ground.len()), length(self.aerial.len()));
+        let aerial = self.aerial.chunks_exact_mut(aerial);
+        let both = self.ground.chunks_exact_mut(ground).zip(aerial);
+        both.map(|(ground, aerial)| [ground, aerial])
+    }
+
+    fn input(
+        self,
+        left_bins: impl Iterator<Item = usize>,
+        augment: Option<[crossfix_kernels::Tensor; 2]>,
+    ) -> Result<Input, ModelError> {
+        let (spec, n) = (self.spec, self.count);
+        let ground = [n, 3, spec.ground_rows, spec.ground_columns];
+        Ok(Input {
+            ground: Pixels::new(self.ground, ground)?,
+            aerial: Pixels::new(self.aerial, [n, 3, spec.aerial_px, spec.aerial_px])?,
+            augment,
+            ground_left_bin: if spec.ground_left_bin() {
+                left_bins.collect()
+            } else {
+                Vec::new()
+            },
+            views: Vec::new(),
+        })
+    }
+}

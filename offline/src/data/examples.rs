@@ -1,0 +1,131 @@
+//! What a training step or a measurement reads: images with the pose that they show.
+//!
+//! [`Examples`] are drawn anew each time (a view, a turn), which is cheap, and then read, which is
+//! not. [`Labelled`] makes them of any [`Dataset`] and labels for its samples.
+
+use super::augment::{Augmentation, View};
+use super::batch::check_size;
+use super::error::DatasetError;
+use super::sample::{Dataset, Pair};
+use crate::loss::PoseTarget;
+use crate::model::{GroundView, ModelError, ModelSpec};
+use crossfix_kernels::ops::Augment;
+use rand_chacha::ChaCha8Rng;
+
+/// What an example shows, known once it was read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Example {
+    /// The label, as the loss takes it.
+    pub target: PoseTarget,
+    /// Bin of the ground image's left edge, for networks that see part of the circle.
+    pub left_bin: usize,
+    /// Metres that one heatmap cell covers.
+    pub metres_per_cell: f64,
+    /// How the ground image was taken, for networks that lay it on the ground.
+    pub view: GroundView,
+    /// The camera's heatmap (column, row), cell centres at +0.5, before any rounding of labels.
+    pub camera_cell: [f64; 2],
+    /// What is still to be done to the ground image and to the aerial one, where the network runs.
+    pub augment: [Augment; 2],
+}
+
+/// Reads a drawn example: writes the ground image `[3, rows, columns]` and the aerial image
+/// `[3, side, side]`.
+pub type ReadExample<'a> =
+    Box<dyn FnOnce(&mut [u8], &mut [u8]) -> Result<Example, DatasetError> + Send + 'a>;
+
+/// Images with labels, for training and measuring.
+pub trait Examples: Sync {
+    /// Examples.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Draws how example `index` is seen this time. Cheap: images are read by what it returns.
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a>;
+
+    /// What fixes the examples, for the fingerprint of a run: each one's name and label.
+    fn identity(&self) -> Vec<(String, [f64; 4])>;
+
+    /// Says whether the examples fit a network.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] naming what does not.
+    fn check(&self, spec: &ModelSpec) -> Result<(), ModelError>;
+}
+
+/// Samples of a dataset with labels from elsewhere, seen through random views.
+pub struct Labelled<'a> {
+    /// Where the images are.
+    pub dataset: &'a dyn Dataset,
+    /// Samples chosen, and their labels.
+    pub labels: &'a [(usize, PoseTarget)],
+    /// The views.
+    pub augmentation: &'a Augmentation,
+    /// The network.
+    pub spec: &'a ModelSpec,
+}
+
+impl Examples for Labelled<'_> {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a> {
+        let (index, target) = self.labels[index];
+        let spec = self.spec;
+        let draws = self.augmentation.draw(rng);
+        Box::new(move |ground, aerial| {
+            let pair = self.dataset.pair(index)?;
+            check_size(&pair, spec).map_err(|error| DatasetError::Pair {
+                id: pair.sample.id.clone(),
+                what: error.to_string(),
+            })?;
+            let side = pair.aerial.width;
+            let view = View::new(&draws, self.augmentation, spec, side, &target);
+            Ok(write(&pair, &target, &view, spec, ground, aerial))
+        })
+    }
+
+    fn identity(&self) -> Vec<(String, [f64; 4])> {
+        let label = |(index, target): &(usize, PoseTarget)| {
+            let PoseTarget {
+                column,
+                row,
+                residual_rad,
+                weight,
+            } = *target;
+            let id = self.dataset.sample(*index).id.clone();
+            (id, [column, row, residual_rad, weight])
+        };
+        self.labels.iter().map(label).collect()
+    }
+
+    fn check(&self, _: &ModelSpec) -> Result<(), ModelError> {
+        Ok(()) // Each pair is checked when it is read.
+    }
+}
+
+fn write(
+    pair: &Pair,
+    target: &PoseTarget,
+    view: &View,
+    spec: &ModelSpec,
+    ground: &mut [u8],
+    aerial: &mut [u8],
+) -> Example {
+    view.ground(&pair.ground, ground);
+    view.aerial(&pair.aerial, spec, aerial);
+    let target = view.pose(target, spec);
+    Example {
+        target,
+        left_bin: view.left_bin(pair.sample.left_bin, spec),
+        metres_per_cell: spec.metres_per_cell(),
+        view: spec.taught_view(pair.sample.view, target.residual_rad),
+        camera_cell: [target.column, target.row],
+        augment: view.augment(spec),
+    }
+}
