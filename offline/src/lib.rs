@@ -14,6 +14,7 @@ pub mod import;
 pub mod loss;
 pub mod metrics;
 pub mod model;
+pub mod output;
 pub mod predict;
 pub mod progress;
 pub mod recipe;

@@ -20,12 +20,9 @@ use std::time::Instant;
 /// Arguments of `crossfix adapt`.
 #[derive(Debug, Clone, Args)]
 pub struct AdaptArgs {
-    /// How, by name; `--recipe list` lists them.
+    /// How, by name; `crossfix recipes` lists them.
     #[arg(long, default_value = "paper")]
     recipe: String,
-    /// Print the recipe as it would be followed, as TOML, and stop.
-    #[arg(long)]
-    print_recipe: bool,
     /// Weights trained where true positions were known.
     #[arg(long)]
     teacher: PathBuf,
@@ -100,24 +97,20 @@ impl AdaptArgs {
 
 /// Runs it.
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
-    if args.recipe == "list" {
-        for row in RECIPES {
-            println!("{:<22} {}", row.name, row.what);
-        }
-        return Ok(());
-    }
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let (mut teacher, header) = weights::load(&args.teacher)?;
     let recipe = args.resolve(teacher.describe())?;
-    if args.print_recipe {
-        print!("{}", toml::to_string(&recipe).context("cannot write TOML")?);
-        return Ok(());
-    }
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let spec = teacher.describe().clone();
 
     let folder = RunFolder::create(&args.out)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    if folder.is_finished() && !args.resume {
+        bail!(
+            "{} holds a finished run; give another --out, or --resume to measure it again",
+            args.out.display()
+        );
+    }
     if args.published.is_published() {
         return adapt_published(
             args,
@@ -166,7 +159,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let seconds = adapted.training_seconds();
     let seen = adapted.training_steps() * recipe.fit.batch;
     let throughput = Throughput::new(device, seen, seconds);
-    println!("training: {throughput}; in all {all_seconds:.1} s");
+    crate::outln!("training: {throughput}; in all {all_seconds:.1} s");
     let details = json!({
         "kept_fraction": adapted.kept_fraction(),
         "seconds": seconds,
@@ -190,7 +183,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             |model: &mut dyn CrossViewModel| data::measure(model, test, &options, &interrupt);
         let before = measure(teacher.boxed_clone().as_mut())?;
         let after = measure(adapted.student.as_mut())?;
-        print!(
+        crate::out!(
             "teacher\n{}student\n{}",
             before.evaluation.table(),
             after.evaluation.table()
@@ -202,7 +195,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     folder
         .write_json("run.json", &record)
         .context("cannot write run.json")?;
-    println!("{}", path.display());
+    crate::outln!("{}", path.display());
     Ok(())
 }
 
@@ -266,13 +259,13 @@ fn adapt_published(
         let Some(mut model) = model else { continue };
         let summary =
             published.test(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
-        print!("{name}\n{}", summary.table());
+        crate::out!("{name}\n{}", summary.table());
         measured.insert(name.into(), json!(summary));
     }
     record["test"] = Value::Object(measured);
     folder
         .write_json("run.json", &record)
         .context("cannot write run.json")?;
-    println!("{}", path.display());
+    crate::outln!("{}", path.display());
     Ok(())
 }

@@ -35,14 +35,14 @@ impl DeviceArgs {
         let device = if self.device == "auto" {
             let (device, why_not_cuda) = Device::auto();
             match why_not_cuda {
-                None => eprintln!("device: {}", device.describe()),
-                Some(why) => eprintln!("device: {} ({why})", device.describe()),
+                None => crate::note!("device: {}", device.describe()),
+                Some(why) => crate::note!("device: {} ({why})", device.describe()),
             }
             device
         } else {
             let device = Device::parse(&self.device);
             let device = device.with_context(|| format!("--device {}", self.device))?;
-            eprintln!("device: {}", device.describe());
+            crate::note!("device: {}", device.describe());
             device
         };
         if let Device::Cuda(cuda) = &device {

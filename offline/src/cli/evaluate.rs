@@ -69,9 +69,9 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
 fn show(json: bool, measured: &impl Serialize, table: &str) -> anyhow::Result<()> {
     if json {
         let text = serde_json::to_string_pretty(measured).context("cannot write JSON")?;
-        println!("{text}");
+        crate::outln!("{text}");
     } else {
-        print!("{table}");
+        crate::out!("{table}");
     }
     Ok(())
 }
@@ -89,9 +89,9 @@ fn measure_published(args: &EvaluateArgs, onnx: bool, interrupt: &Interrupt) -> 
     if args.json {
         let settings = args.published.provenance(measured.count());
         let text = json!({ "settings": settings, "measured": measured });
-        println!("{}", serde_json::to_string_pretty(&text)?);
+        crate::outln!("{}", serde_json::to_string_pretty(&text)?);
     } else {
-        print!("{}", measured.table());
+        crate::out!("{}", measured.table());
     }
     Ok(())
 }

@@ -5,12 +5,14 @@ mod data;
 pub(crate) mod device;
 mod evaluate;
 mod published;
+mod recipes;
 mod report;
 mod settings;
 mod train;
 
 pub use adapt::AdaptArgs;
 pub use evaluate::EvaluateArgs;
+pub use recipes::RecipesArgs;
 pub use report::ReportArgs;
 pub use train::TrainArgs;
 
@@ -39,6 +41,8 @@ enum Command {
     Import(ImportArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),
+    /// List the recipes of `adapt`, or print one as TOML.
+    Recipes(RecipesArgs),
     /// Measure a network on pairs with true positions.
     Evaluate(EvaluateArgs),
     /// Write a network as one ONNX file for vehicles.
@@ -57,12 +61,13 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Command::Simulate(args) => {
             let written = simulate::run(args, &progress::bar("simulate", 0))?;
-            println!("{}", serde_json::to_string(&written)?);
+            crate::outln!("{}", serde_json::to_string(&written)?);
             Ok(())
         }
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
         Command::Adapt(args) => adapt::run(args),
+        Command::Recipes(args) => recipes::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),
         Command::Report(args) => report::run(args),

@@ -448,7 +448,7 @@ impl DatasetArgs {
 /// A list of another length is used, but not silently: figures then compare with no table.
 fn check_count(found: usize, published: usize) {
     if found != published {
-        eprintln!("the list has {found} entries; the published one has {published}");
+        crate::note!("the list has {found} entries; the published one has {published}");
     }
 }
 

@@ -38,6 +38,6 @@ pub fn run(args: &ReportArgs) -> anyhow::Result<()> {
         .with_context(|| format!("{} is no report input", path.display()))?;
     report::write(&args.out, &input)
         .with_context(|| format!("cannot write {}", args.out.display()))?;
-    println!("{}", args.out.display());
+    crate::outln!("{}", args.out.display());
     Ok(())
 }

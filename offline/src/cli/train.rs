@@ -118,7 +118,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         );
     }
     if labels.len() < dataset.len() {
-        eprintln!(
+        crate::note!(
             "{} of {} pairs are left out: no truth, or outside their aerial patch",
             dataset.len() - labels.len(),
             dataset.len()
@@ -147,7 +147,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         })
         .transpose()?;
     if let Some(measured) = &measured {
-        print!("{}", measured.evaluation.table());
+        crate::out!("{}", measured.evaluation.table());
     }
     let device = model.parameters().device().describe();
     let trained = fitted.losses.len() * config.batch;
@@ -169,7 +169,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     folder
         .write_json("run.json", &provenance)
         .context("cannot write run.json")?;
-    println!(
+    crate::outln!(
         "{} after {} steps; {throughput}",
         path.display(),
         fitted.total_steps
@@ -234,12 +234,12 @@ fn train_published(
     let path = folder.file("model.safetensors");
     weights::save(&path, model, provenance(Value::Null))?;
     let measured = published.validate(model, &args.data, args.limit, args.seed, interrupt)?;
-    print!("{}", measured.table());
+    crate::out!("{}", measured.table());
     let record = provenance(json!(measured));
     weights::save(&path, model, record.clone())?;
     folder
         .write_json("run.json", &record)
         .context("cannot write run.json")?;
-    println!("{} after {} steps", path.display(), fitted.total_steps);
+    crate::outln!("{} after {} steps", path.display(), fitted.total_steps);
     Ok(())
 }

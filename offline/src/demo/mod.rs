@@ -25,13 +25,15 @@ use clap::Args;
 use crossfix_calibration::uncertainty::fit_temperature;
 use drive::Drives;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The teacher that ships with the program; `docs/benchmarks.md` says how it was made.
 const SHIPPED_TEACHER: &[u8] = include_bytes!("../../assets/teacher-compact.safetensors");
 /// Pairs whose outputs are kept for checking the exported student with other runtimes.
 const PARITY_PAIRS: usize = 8;
+/// The file that says that a folder is the demo's.
+const MARKER: &str = ".crossfix-demo";
 
 /// Arguments of `crossfix demo`.
 #[derive(Debug, Clone, Args)]
@@ -85,9 +87,8 @@ struct Outcome {
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let clock = Instant::now();
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
-    let folder = RunFolder::create(&args.out)
-        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
-    let say = |what: &str| eprintln!("[{:5.1} s] {what}", clock.elapsed().as_secs_f64());
+    let folder = own_folder(&args.out)?;
+    let say = |what: &str| crate::note!("[{:5.1} s] {what}", clock.elapsed().as_secs_f64());
 
     let teacher_path = match &args.teacher {
         Some(path) => path.clone(),
@@ -199,8 +200,8 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         .write_json("summary.json", &outcome.summary())
         .context("cannot write summary.json")?;
     page::write(&outcome, &folder)?;
-    println!("{}", outcome.table());
-    println!(
+    crate::outln!("{}", outcome.table());
+    crate::outln!(
         "{0}/report.html shows it, {0}/student.onnx drives, {0}/summary.json has the figures",
         args.out.display()
     );
@@ -244,6 +245,30 @@ fn source_temperature(
     let samples = samples.iter().map(|(logs, cell)| (logs.as_slice(), *cell));
     let fit = fit_temperature(samples).context("no temperature fits the source area")?;
     Ok(fit.temperature)
+}
+
+/// The folder of the demo: one that is empty or not there, or that an earlier demo made. What lies in
+/// it is replaced, so nobody else's may lie there.
+fn own_folder(path: &Path) -> anyhow::Result<RunFolder> {
+    let folder = RunFolder::create(path)
+        .with_context(|| format!("cannot make the folder {}", path.display()))?;
+    let marker = folder.file(MARKER);
+    let cannot = || format!("cannot read {}", path.display());
+    let empty = std::fs::read_dir(path)
+        .with_context(cannot)?
+        .next()
+        .is_none();
+    ensure!(
+        empty || marker.is_file(),
+        "{} holds files that are not of a demo (it has no {MARKER}); give an empty folder as --out",
+        path.display()
+    );
+    std::fs::write(
+        &marker,
+        "made by `crossfix demo`, which may replace everything here\n",
+    )
+    .with_context(|| format!("cannot write {}", marker.display()))?;
+    Ok(folder)
 }
 
 /// Writes student.onnx and parity.safetensors; the largest relative difference to tract.
@@ -381,5 +406,27 @@ impl Outcome {
             self.export_error, self.seconds, self.seed
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demo_takes_no_folder_that_holds_something_else() {
+        let outer = tempfile::tempdir().unwrap();
+        let path = outer.path().join("out");
+        own_folder(&path).unwrap();
+        std::fs::write(path.join("source"), "old").unwrap();
+        own_folder(&path).unwrap();
+        let other = outer.path().join("other");
+        std::fs::create_dir_all(other.join("test")).unwrap();
+        let error = own_folder(&other).err().unwrap().to_string();
+        assert!(
+            error.contains("other") && error.contains("empty folder"),
+            "{error}"
+        );
+        assert!(other.join("test").is_dir());
     }
 }

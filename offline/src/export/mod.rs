@@ -250,7 +250,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     if args.format == Format::Pytorch {
         let wrote = crate::import::write::write_state_dict(&args.out, model.as_ref());
         wrote.with_context(|| format!("cannot write \"{}\"", args.out.display()))?;
-        println!("{}: a state dict for PyTorch", args.out.display());
+        crate::outln!("{}: a state dict for PyTorch", args.out.display());
         return Ok(());
     }
     let ccvpe = (model.as_ref() as &dyn Any).downcast_ref::<Ccvpe>();
@@ -280,7 +280,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
             ", {at_mode:.1e} (orientation at its mode) and {vectors:.1e} (its vectors anywhere)"
         )
     });
-    println!(
+    crate::outln!(
         "{}: differs from the training engine by {heatmap:.1e} (heatmap){}, relative",
         args.out.display(),
         orientation.unwrap_or_default()

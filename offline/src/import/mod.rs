@@ -201,7 +201,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
         "licence": args.licence,
     });
     weights::save(&out, model.as_ref(), provenance)?;
-    println!(
+    crate::outln!(
         "{}: {} from a {} checkpoint, {} parameters; {} tensors that it never uses left out",
         out.display(),
         args.preset,

@@ -90,12 +90,12 @@ pub(super) fn fit_how(
                     path: folder.file(&curve).display().to_string(),
                     error,
                 })?;
-            eprintln!("{name}: going on after step {step} of {total}");
+            crate::note!("{name}: going on after step {step} of {total}");
         }
         (Some(folder), path) => {
             folder.forget(&curve);
             if let (true, Some(path)) = (resume, path) {
-                eprintln!("{name}: no {}, beginning with step 1", path.display());
+                crate::note!("{name}: no {}, beginning with step 1", path.display());
             }
         }
         (None, _) => {}

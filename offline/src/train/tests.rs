@@ -115,7 +115,7 @@ fn one_batch_can_be_learned_by_heart() {
             &Interrupt::default(),
         );
         let (first, last) = (fitted.losses[0], fitted.losses[59]);
-        eprintln!(
+        crate::note!(
             "{name}: {:.1} ms a sample, loss {first} to {last}",
             fitted.seconds * 1e3 / 240.0
         );
@@ -137,7 +137,7 @@ fn a_network_that_correlates_learns_one_batch_by_heart() {
     let interrupt = Interrupt::default();
     let fitted = fit_pairs(model.as_mut(), &pairs, &config, None, false, &interrupt).unwrap();
     let (first, last) = (fitted.losses[0], fitted.losses[59]);
-    eprintln!(
+    crate::note!(
         "{:.1} ms a sample, loss {first} to {last}",
         fitted.seconds * 1e3 / 240.0
     );

@@ -189,7 +189,7 @@ fn a_training_step_on_a_device_is_the_processors() {
         for ((name, got), (_, expected)) in on_device.iter().zip(&gradients) {
             let apart: Vec<f32> = got.iter().zip(expected).map(|(g, e)| g - e).collect();
             let (apart, most) = (largest(&apart), largest(expected));
-            println!("{name:60} {most:9.2e} {apart:9.2e}");
+            crate::outln!("{name:60} {most:9.2e} {apart:9.2e}");
             assert!(
                 apart <= 1e-4 * most + floor,
                 "{name}: {apart:e} of {most:e}"
