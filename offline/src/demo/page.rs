@@ -114,7 +114,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
                 name: name.into(),
                 role,
                 loss: fitted.losses.iter().map(|loss| f64::from(*loss)).collect(),
-                validation_error_m: Vec::new(),
+                ..TrainingCurve::default()
             })
             .collect(),
         reproduce: vec![format!("cargo run --release --bin crossfix -- demo --seed {}", outcome.seed)],

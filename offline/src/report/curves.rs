@@ -135,24 +135,23 @@ pub fn training(page: &mut Page, curves: &[TrainingCurve]) {
         let (Some(&low), Some(&high)) = (all.first(), all.last()) else {
             continue;
         };
-        let count = shown
+        let place = |curve: &TrainingCurve, index: usize| -> f64 {
+            let step = curve.loss_steps.get(index).filter(|_| along == "step");
+            step.copied().unwrap_or((index + 1) as f64)
+        };
+        let last = shown
             .iter()
-            .map(|curve| values(curve).len())
-            .max()
-            .unwrap_or(1);
+            .map(|curve| place(curve, values(curve).len() - 1))
+            .fold(2.0, f64::max);
         let floor = if low >= 0.0 { 0.0 } else { low };
-        let mut plot = Plot::new(
-            (1.0, count.max(2) as f64),
-            (floor, high * 1.05),
-            (along, label),
-        );
+        let mut plot = Plot::new((1.0, last), (floor, high * 1.05), (along, label));
         let mut entries = Vec::new();
         for curve in shown {
             let class = role_class(curve.role);
             let points = values(curve).iter().enumerate();
             plot.line(
                 class,
-                points.map(|(index, value)| ((index + 1) as f64, *value)),
+                points.map(|(index, value)| (place(curve, index), *value)),
             );
             let last = values(curve).last().copied().unwrap_or(f64::NAN);
             if let [only] = values(curve) {

@@ -189,8 +189,10 @@ pub struct TrainingCurve {
     pub name: String,
     /// Colour and line style.
     pub role: Role,
-    /// Training loss of each step, from step 1.
+    /// Training loss, of each step from step 1 or at `loss_steps`.
     pub loss: Vec<f64>,
+    /// The steps that the losses are of; empty for every step.
+    pub loss_steps: Vec<f64>,
     /// Mean position error on the validation area at even distances over the training.
     pub validation_error_m: Vec<f64>,
 }

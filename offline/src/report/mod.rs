@@ -6,7 +6,7 @@
 //! numbers and no others.
 //!
 //! Files in the order data flows through them: [`input`](self::input) (what a report is made of),
-//! [`picture`](self::picture) (pixels to data URIs), `svg` (axes and lines), then one file per
+//! [`picture`](self::picture) (pixels to data URIs), `run_folder` (the input of a training or adaptation), `svg` (axes and lines), then one file per
 //! kind of section (`tables`, `curves`, `pairs`, `error_map`, `drive`), and `html` (the page).
 
 #![expect(
@@ -21,6 +21,7 @@ mod html;
 pub mod input;
 mod pairs;
 pub mod picture;
+mod run_folder;
 mod svg;
 mod tables;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use input::{
     TrackState, TrainingCurve, coverage_series, radius_95_m, select_pairs,
 };
 pub use picture::{Picture, PictureError};
+pub use run_folder::from_run;
 
 /// Renders the report as one HTML document.
 ///
