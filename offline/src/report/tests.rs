@@ -261,8 +261,8 @@ fn everything() -> ReportInput {
             dropped_errors_m: errors(6, 3.9).into_iter().take(100).collect(),
         }),
         training: vec![
-            TrainingCurve { name: "teacher".into(), role: Role::Teacher, loss: (1..20).map(|e| 6.0 / f64::from(e) + 2.0).collect(), validation_error_m: (1..20).map(|e| 5.0 / f64::from(e) + 1.1).collect() },
-            TrainingCurve { name: "student".into(), role: Role::Student, loss: (1..9).map(|e| 3.0 / f64::from(e) + 2.4).collect(), validation_error_m: (1..9).map(|e| 1.5 / f64::from(e) + 1.6).collect() },
+            TrainingCurve { name: "teacher".into(), role: Role::Teacher, loss: (1..20).map(|e| 6.0 / f64::from(e) + 2.0).collect(), loss_steps: Vec::new(), validation_error_m: (1..20).map(|e| 5.0 / f64::from(e) + 1.1).collect() },
+            TrainingCurve { name: "student".into(), role: Role::Student, loss: (1..9).map(|e| 3.0 / f64::from(e) + 2.4).collect(), loss_steps: Vec::new(), validation_error_m: (1..9).map(|e| 1.5 / f64::from(e) + 1.6).collect() },
         ],
         tables: vec![Table {
             title: "Export".into(),
