@@ -4,7 +4,7 @@ use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::{CrossViewModel, ModelSpec};
-use crate::run::{Interrupt, Throughput, sha256_file};
+use crate::run::{Interrupt, Throughput, sha256_file, sha256_json};
 use anyhow::Context;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -79,7 +79,8 @@ pub fn measure(
     })
 }
 
-/// What a run says about its dataset: where it lies, what it says of itself, hashes of its text.
+/// What a run says about its dataset: where it lies, what it says of itself, hashes of its text
+/// (`sha256` is that of both as a JSON array).
 pub fn provenance(folder: &Path, dataset: &PairsImages, used: usize) -> anyhow::Result<Value> {
     let hash =
         |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
@@ -88,6 +89,7 @@ pub fn provenance(folder: &Path, dataset: &PairsImages, used: usize) -> anyhow::
         "licence": dataset.manifest().licence,
         "provenance": dataset.manifest().provenance,
         "pairs": used,
+        "sha256": sha256_json(&[hash("dataset.toml")?, hash("pairs.jsonl")?]),
         "dataset_toml_sha256": hash("dataset.toml")?,
         "pairs_jsonl_sha256": hash("pairs.jsonl")?,
     }))

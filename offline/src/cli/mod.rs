@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand, each a thin call into the library.
 
 mod adapt;
-mod data;
+pub(crate) mod data;
 pub(crate) mod device;
 mod evaluate;
 mod published;

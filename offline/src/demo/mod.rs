@@ -6,23 +6,26 @@
 
 mod area;
 mod drive;
+mod example;
 mod page;
 
+use crate::cli::data;
 use crate::cli::device::DeviceArgs;
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::cell_from_offset;
 use crate::data::{Dataset, plain_batch};
 use crate::evaluate::{Evaluation, evaluate};
-use crate::export::{self, verify_export, write_onnx, write_parity};
+use crate::export::{self, joint_licence, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
-use crate::run::{Interrupt, RunContext, RunFolder, producer};
+use crate::run::{Interrupt, RunContext, RunFolder, producer, sha256_file};
 use anyhow::{Context, ensure};
 use area::Areas;
 use clap::Args;
 use crossfix_calibration::uncertainty::fit_temperature;
+use crossfix_onboard::card::StudentCard;
 use drive::Drives;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -164,18 +167,28 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     )?;
 
     say("exporting to ONNX and comparing tract with the training engine");
+    let teacher_licence = header.provenance["licence"].as_str();
+    let dataset_licence = areas.adapt.inner().manifest().licence.as_str();
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
         "recipe": "paper",
         "settings": recipe,
         "teacher": header.provenance,
-        "licence": "MIT OR Apache-2.0",
+        "teacher_sha256": sha256_file(&teacher_path).context("cannot read the teacher")?,
+        "dataset": data::provenance(&areas.adapt_folder, areas.adapt.inner(), areas.adapt.len())?,
+        "temperature": temperature,
+        "licence": joint_licence(teacher_licence, Some(dataset_licence)),
+        "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
+        "test": { "student": student.evaluation },
     });
     let weights_path = folder.file("student.safetensors");
     weights::save(&weights_path, adapted.student.as_ref(), provenance)?;
-    let (exported, _) = weights::load(&weights_path)?;
-    let export_error = export_student(exported.as_ref(), temperature, &folder, &areas.test)?;
+    let (exported, header) = weights::load(&weights_path)?;
+    let card = export::card_of(exported.describe(), &header.provenance, None)?;
+    let export_error = export_student(exported.as_ref(), card, &folder, &areas.test)?;
+
+    example::write(&folder, &areas.test, parity_pairs(&areas.test), &student)?;
 
     say("replaying the drives through the daemon's pipeline");
     let drives = Drives::replay(&areas, &folder.file("student.onnx"))?;
@@ -274,16 +287,14 @@ fn own_folder(path: &Path) -> anyhow::Result<RunFolder> {
 /// Writes student.onnx and parity.safetensors; the largest relative difference to tract.
 fn export_student(
     student: &dyn CrossViewModel,
-    temperature: f64,
+    card: StudentCard,
     folder: &RunFolder,
     test: &dyn Dataset,
 ) -> anyhow::Result<f64> {
     let path = folder.file("student.onnx");
-    let card = export::student_card(student.describe(), temperature, "MIT OR Apache-2.0");
+    let temperature = card.temperature;
     write_onnx(student, card, &path)?;
-    let step = (test.len() / PARITY_PAIRS).max(1);
-    let some = (0..test.len()).step_by(step).take(PARITY_PAIRS);
-    let some = some.map(|index| test.pair(index));
+    let some = parity_pairs(test).map(|index| test.pair(index));
     let some = some.collect::<Result<Vec<_>, _>>()?;
     let input = plain_batch(&some, student.describe())?;
     write_parity(
@@ -299,6 +310,12 @@ fn export_student(
         path.display()
     );
     Ok(error)
+}
+
+/// The pairs whose outputs are kept, at even distances.
+fn parity_pairs(test: &dyn Dataset) -> impl Iterator<Item = usize> + use<> {
+    let step = (test.len() / PARITY_PAIRS).max(1);
+    (0..test.len()).step_by(step).take(PARITY_PAIRS)
 }
 
 /// Error of the teacher's label of each pair; only the simulation knows it.
