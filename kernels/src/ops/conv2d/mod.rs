@@ -117,35 +117,38 @@ pub fn conv2d(
     let saved = tape
         .needs_gradient(&inputs)
         .then(|| (input.clone(), weight.clone()));
-    let with_bias = bias.is_some();
+    let bias_gradient = bias.map(Tensor::requires_gradient);
     tape.record(&mut output, &inputs, move |gradient| {
         let (input, weight) = saved.expect("saved whenever recorded");
         let mut gradients = match gradient.device() {
             Device::Cpu => backward(&geometry, &input, &weight, gradient),
             Device::Cuda(cuda) => backward_on_cuda(&cuda, &geometry, &input, &weight, gradient)?,
         };
-        if with_bias {
-            gradients.push(Some(to_bias(&geometry, gradient)?));
+        if let Some(wanted) = bias_gradient {
+            let found = wanted.then(|| to_bias(&geometry, gradient));
+            gradients.push(found.transpose()?);
         }
         Ok(gradients)
     });
     Ok(output)
 }
 
-/// The gradients of input and weight.
+/// The gradients of input and weight, of each only where one is asked for.
 fn backward(
     geometry: &Geometry,
     input: &Tensor,
     weight: &Tensor,
     gradient: &Tensor,
 ) -> Vec<Option<Tensor>> {
-    let to_weight = weight_gradient(geometry, input.data(), gradient.data());
     vec![
         input.requires_gradient().then(|| {
             let found = input_gradient(geometry, weight.data(), gradient.data());
             Tensor::from_parts(found, input.shape())
         }),
-        Some(Tensor::from_parts(to_weight, weight.shape())),
+        weight.requires_gradient().then(|| {
+            let found = weight_gradient(geometry, input.data(), gradient.data());
+            Tensor::from_parts(found, weight.shape())
+        }),
     ]
 }
 
@@ -162,11 +165,13 @@ fn backward_on_cuda(
     } else {
         None
     };
-    let to_weight = on_cuda::weight_gradient(cuda, g, input.buffer(), gradient.buffer())?;
-    Ok(vec![
-        to_input,
-        Some(Tensor::from_device(to_weight, weight.shape())),
-    ])
+    let to_weight = if weight.requires_gradient() {
+        let found = on_cuda::weight_gradient(cuda, g, input.buffer(), gradient.buffer())?;
+        Some(Tensor::from_device(found, weight.shape()))
+    } else {
+        None
+    };
+    Ok(vec![to_input, to_weight])
 }
 
 /// The gradient of the bias.
