@@ -150,7 +150,7 @@ fn on_cuda(
         }
         if weight.requires_gradient() {
             let mut of_weight = cuda.any(weight.len())?;
-            conv2d::on_cuda::Sum::new(&cuda, [channels, rows], n, pixels).of_images(
+            conv2d::cuda::Sum::new(&cuda, [channels, rows], n, pixels).of_images(
                 &cuda,
                 input.buffer(),
                 &gathered,
@@ -160,7 +160,7 @@ fn on_cuda(
         }
         if bias_gradient {
             let sums = [n, outputs, height * width];
-            let of_bias = conv2d::on_cuda::channel_sums(&cuda, gradient.buffer(), sums)?;
+            let of_bias = conv2d::cuda::channel_sums(&cuda, gradient.buffer(), sums)?;
             found[2] = Some(Tensor::from_device(of_bias, &[outputs]));
         }
         Ok(found)

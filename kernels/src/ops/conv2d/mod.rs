@@ -1,48 +1,25 @@
 //! Two-dimensional convolution with padding by zeros, wrap-around or reflection, per axis.
 //! Ground panoramas wrap around in azimuth but not in elevation.
 //!
-//! Who computes what on a processor, the first that fits (each says in its head how):
-//!
-//! | | forward, input gradient | weight gradient |
-//! |---|---|---|
-//! | depthwise 3×3, 5×5 | `fixed`, with a step of 2 `spread` for the input gradient | `taps` |
-//! | other depthwise | `depthwise` | `depthwise` |
-//! | 1×1 of large planes | `large` | `pairs` |
-//! | other 1×1 | `pointwise`, the `gemm` crate | `planar`, `weights` or `pointwise` |
-//! | few taps, long rows | `rows`; `phases` for the input gradient with a step of 2 | `row_weights` |
-//! | few weights, long rows | as below | `planar` |
-//! | the rest | `dense`: panels of im2col (`panel`, `tile`), or a scatter | `weights`, `correlate` |
-//!
-//! They share `geometry`, how the padded image comes about (`padding` whole or a band of it, `lines` and
-//! `bands` by depthwise rows, `window` the rows that one row sees) and vectors (`vector`, `shuffles`, `turn`).
+//! `plan` chooses the loop on the CPU: `depthwise`, `pointwise` (matrix products of the input as it
+//! lies in memory) or `dense` (im2col, a panel at a time, with `weight_gradient`). `geometry` and
+//! `padding` hold sizes and the padded image, `microkernel`, `panel`, `transpose` and `vector` the
+//! inner loops. The GPU half is `cuda`.
 
-mod bands;
-mod correlate;
+pub(crate) mod cuda;
 mod dense;
 mod depthwise;
-mod fixed;
 mod geometry;
-mod large;
-mod lines;
-pub(crate) mod on_cuda;
+mod microkernel;
 mod padding;
-mod pairs;
 mod panel;
-mod phases;
-mod planar;
+mod plan;
 mod pointwise;
-mod row_weights;
-mod rows;
-mod shuffles;
-mod spread;
-mod taps;
 #[cfg(test)]
 mod tests;
-mod tile;
-mod turn;
+mod transpose;
 mod vector;
-mod weights;
-mod window;
+mod weight_gradient;
 
 use crate::cuda::{Convolution, Cuda};
 use crate::device::Device;
@@ -52,6 +29,7 @@ use crate::tensor::Tensor;
 use crate::testing::Case;
 
 pub(super) use geometry::Geometry;
+use plan::{Strategy, plan};
 
 /// What lies beyond the edge of an image along one axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,10 +85,10 @@ pub fn conv2d(
             let data = forward(&geometry, input.data(), weight.data(), bias);
             Tensor::from_parts(data, &geometry.output_shape())
         }
-        Device::Cuda(cuda) => {
+        Device::Cuda(device) => {
             let bias = bias.map(Tensor::buffer);
             let (input, weight) = (input.buffer(), weight.buffer());
-            let data = on_cuda::forward(&cuda, &geometry, input, weight, bias)?;
+            let data = cuda::forward(&device, &geometry, input, weight, bias)?;
             Tensor::from_device(data, &geometry.output_shape())
         }
     };
@@ -122,7 +100,9 @@ pub fn conv2d(
         let (input, weight) = saved.expect("saved whenever recorded");
         let mut gradients = match gradient.device() {
             Device::Cpu => backward(&geometry, &input, &weight, gradient),
-            Device::Cuda(cuda) => backward_on_cuda(&cuda, &geometry, &input, &weight, gradient)?,
+            Device::Cuda(device) => {
+                backward_on_cuda(&device, &geometry, &input, &weight, gradient)?
+            }
         };
         if let Some(wanted) = bias_gradient {
             let found = wanted.then(|| to_bias(&geometry, gradient));
@@ -153,20 +133,20 @@ fn backward(
 }
 
 fn backward_on_cuda(
-    cuda: &Cuda,
+    device: &Cuda,
     g: &Geometry,
     input: &Tensor,
     weight: &Tensor,
     gradient: &Tensor,
 ) -> Result<Vec<Option<Tensor>>> {
     let to_input = if input.requires_gradient() {
-        let found = on_cuda::input_gradient(cuda, g, weight.buffer(), gradient.buffer())?;
+        let found = cuda::input_gradient(device, g, weight.buffer(), gradient.buffer())?;
         Some(Tensor::from_device(found, input.shape()))
     } else {
         None
     };
     let to_weight = if weight.requires_gradient() {
-        let found = on_cuda::weight_gradient(cuda, g, input.buffer(), gradient.buffer())?;
+        let found = cuda::weight_gradient(device, g, input.buffer(), gradient.buffer())?;
         Some(Tensor::from_device(found, weight.shape()))
     } else {
         None
@@ -181,55 +161,43 @@ fn to_bias(g: &Geometry, gradient: &Tensor) -> Result<Tensor> {
             let sums = channel_sums(gradient.data(), g.outputs, g.output_pixels());
             Tensor::from_parts(sums, &[g.outputs])
         }
-        Device::Cuda(cuda) => {
+        Device::Cuda(device) => {
             let shape = [g.batch, g.outputs, g.output_pixels()];
-            let sums = on_cuda::channel_sums(&cuda, gradient.buffer(), shape)?;
+            let sums = cuda::channel_sums(&device, gradient.buffer(), shape)?;
             Tensor::from_device(sums, &[g.outputs])
         }
     })
 }
 
-/// The convolution itself.
+/// The convolution on the CPU.
 pub(super) fn forward(
     geometry: &Geometry,
     input: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
 ) -> Vec<f32> {
-    if depthwise::fits(geometry) {
-        depthwise::forward(geometry, input, weight, bias)
-    } else if pointwise::fits(geometry) {
-        pointwise::forward(geometry, input, weight, bias)
-    } else {
-        dense::forward(geometry, input, weight, bias)
+    match plan(geometry) {
+        Strategy::Depthwise => depthwise::forward(geometry, input, weight, bias),
+        Strategy::Pointwise => pointwise::forward(geometry, input, weight, bias),
+        Strategy::Dense => dense::forward(geometry, input, weight, bias),
     }
 }
 
 /// Its transpose, which takes the gradient of the output to that of the input.
 pub(super) fn input_gradient(geometry: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
-    if depthwise::fits(geometry) {
-        depthwise::input_gradient(geometry, weight, gradient)
-    } else if pointwise::fits(geometry) {
-        pointwise::input_gradient(geometry, weight, gradient)
-    } else {
-        dense::input_gradient(geometry, weight, gradient)
+    match plan(geometry) {
+        Strategy::Depthwise => depthwise::input_gradient(geometry, weight, gradient),
+        Strategy::Pointwise => pointwise::input_gradient(geometry, weight, gradient),
+        Strategy::Dense => dense::input_gradient(geometry, weight, gradient),
     }
 }
 
 /// The gradient of the weight.
 pub(super) fn weight_gradient(geometry: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
-    if depthwise::fits(geometry) {
-        depthwise::weight_gradient(geometry, input, gradient)
-    } else if pairs::fits(geometry) {
-        pairs::weight_gradient(geometry, input, gradient)
-    } else if row_weights::fits(geometry) {
-        row_weights::weight_gradient(geometry, input, gradient)
-    } else if planar::fits(geometry) {
-        planar::weight_gradient(geometry, input, gradient)
-    } else if pointwise::fits(geometry) && !weights::fits(geometry) {
-        pointwise::weight_gradient(geometry, input, gradient)
-    } else {
-        weights::weight_gradient(geometry, input, gradient)
+    match plan(geometry) {
+        Strategy::Depthwise => depthwise::weight_gradient(geometry, input, gradient),
+        Strategy::Pointwise => pointwise::weight_gradient(geometry, input, gradient),
+        Strategy::Dense => weight_gradient::weight_gradient(geometry, input, gradient),
     }
 }
 

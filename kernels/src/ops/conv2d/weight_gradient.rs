@@ -4,12 +4,11 @@
 //! Sums over samples are added in sample order, and what a band of rows contributes in the order of
 //! rows, so the number of threads does not change a bit.
 
-use super::correlate;
 use super::dense::split;
 use super::geometry::Geometry;
+use super::microkernel::{DEPTH, PANEL, UNIT, pack, packed_rows, panel_product, piece};
 use super::panel::{Keep, Panel};
-use super::tile::{DEPTH, PANEL, UNIT, pack, packed_rows, panel_product, piece};
-use super::turn::square;
+use super::transpose::transpose_16x16;
 use crate::buffer;
 use crate::math::{LANES, add_assign};
 use crate::scratch;
@@ -24,23 +23,15 @@ const BLOCK: usize = 128 * 1024;
 /// Elements of a gradient that is met again and again by an image that goes by once, where the weights
 /// are too many to be added up band by band.
 const MOST_GRADIENT: usize = 512 * 1024;
-/// Outputs of a 1 × 1 convolution for which the library's product is as good.
-const MOST_OUTPUTS: usize = 256;
 /// Weights that are too many for that.
 const MOST_WEIGHTS: usize = 1024 * 1024;
 /// Weights beyond this many are not summed up sample by sample in memory of their own.
 const MANY_WEIGHTS: usize = 256 * 1024;
 
-/// Whether this is the better way for a 1 × 1 convolution, where only what there is less of is copied,
-/// and what there is more of turned around as it lies.
-pub(super) fn fits(g: &Geometry) -> bool {
-    g.channels > g.outputs && g.outputs < MOST_OUTPUTS && !correlate::fits(g)
-}
-
+/// `[O, C / groups, kernel height, kernel width]`.
 pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> Vec<f32> {
     let (weights, taps) = (g.outputs * g.group_taps(), g.group_taps());
     let (image_len, gradient_len) = (g.channels * g.pixels(), g.outputs * g.output_pixels());
-    let few = correlate::fits(g);
     let mut found;
     if weights > MANY_WEIGHTS || g.batch == 1 {
         found = buffer::any(weights);
@@ -51,7 +42,7 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
             found
                 .par_chunks_mut(split * taps)
                 .zip(gradient.par_chunks(split * g.output_pixels()))
-                .for_each(|(found, gradient)| one(g, few, image, gradient, sample > 0, found));
+                .for_each(|(found, gradient)| one_sample(g, image, gradient, sample > 0, found));
         }
     } else {
         found = buffer::zeros(weights);
@@ -60,7 +51,7 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
             .zip(gradient.par_chunks_exact(gradient_len))
             .map(|(image, gradient)| {
                 let mut part = buffer::any(weights);
-                one(g, few, image, gradient, false, &mut part);
+                one_sample(g, image, gradient, false, &mut part);
                 part
             })
             .collect();
@@ -69,48 +60,12 @@ pub(super) fn weight_gradient(g: &Geometry, input: &[f32], gradient: &[f32]) -> 
             buffer::recycle(part);
         }
     }
-    let kernel = g.kernel_height * g.kernel_width;
-    if !few || kernel == 1 {
-        return found;
-    }
-    let ordered = in_order(g.channels / g.groups, kernel, &found);
-    buffer::recycle(found);
-    ordered
-}
-
-/// The gradient of one sample, for as many outputs as `gradient` has, added to `found` or written
-/// there: [output, channel of the group, kernel row, kernel column], or with `few` weights
-/// [output, kernel row, kernel column, channel].
-fn one(g: &Geometry, few: bool, image: &[f32], gradient: &[f32], add: bool, found: &mut [f32]) {
-    if few {
-        if !add {
-            found.fill(0.0);
-        }
-        correlate::add_weight_gradient(g, image, gradient, found);
-    } else {
-        by_panels(g, image, gradient, add, found);
-    }
-}
-
-/// From [output, kernel row, kernel column, channel] to [output, channel, row, column].
-fn in_order(channels: usize, kernel: usize, sums: &[f32]) -> Vec<f32> {
-    let mut found = buffer::any(sums.len());
-    found
-        .par_chunks_exact_mut(channels * kernel)
-        .zip(sums.par_chunks_exact(channels * kernel))
-        .with_min_len(16)
-        .for_each(|(found, sums)| {
-            for (channel, found) in found.chunks_exact_mut(kernel).enumerate() {
-                let sums = sums[channel..].iter().step_by(channels);
-                for (value, sum) in found.iter_mut().zip(sums) {
-                    *value = *sum;
-                }
-            }
-        });
     found
 }
 
-fn by_panels(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &mut [f32]) {
+/// Adds the gradient of one sample to `found`, or writes it there, for as many outputs as `gradient`
+/// has: `[output, channel of the group, kernel row, kernel column]`.
+fn one_sample(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &mut [f32]) {
     let (channels, taps) = (g.channels / g.groups, g.group_taps());
     let outputs = found.len() / taps / g.groups;
     // The same for every number of threads.
@@ -234,7 +189,7 @@ impl WithSimd for Turn<'_> {
             for (half, places) in self.places.as_chunks::<LANES>().0.iter().enumerate() {
                 let panel = &mut panel.as_flattened_mut()[half * LANES..];
                 if together {
-                    square::<S>(&image[begin..], places, panel, PANEL);
+                    transpose_16x16::<S>(&image[begin..], places, panel, PANEL);
                     continue;
                 }
                 let mut rows = [[0.0; LANES]; LANES];
@@ -248,7 +203,7 @@ impl WithSimd for Turn<'_> {
                 for (row, place) in places.iter_mut().enumerate() {
                     *place = row * LANES;
                 }
-                square::<S>(rows.as_flattened(), &places, panel, PANEL);
+                transpose_16x16::<S>(rows.as_flattened(), &places, panel, PANEL);
             }
         }
     }
