@@ -10,7 +10,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "conv_transpose2x2";
 
@@ -196,23 +195,6 @@ fn square(
             .enqueue(cuda)?;
     }
     Ok(to)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, [n, c, h, w]: [usize; 4], outputs: usize| {
-        let shapes: [&[usize]; 3] = [&[n, c, h, w], &[c, outputs, 2, 2], &[outputs]];
-        Case::new(name, &shapes, |tape, x| {
-            conv_transpose2x2(tape, &x[0], &x[1], &x[2])
-        })
-        // Sums of up to 60 products in another order.
-        .tolerance(1e-5, 1e-5)
-    };
-    vec![
-        case("conv_transpose2x2", [3, 7, 4, 5], 6),
-        // Two neighbours at once.
-        case("conv_transpose2x2 of even rows", [2, 3, 3, 6], 5),
-    ]
 }
 
 #[cfg(test)]

@@ -1,14 +1,10 @@
 //! A small network with its optimiser, trained on one batch: on the processor, on a device, and
 //! on a device as a recorded step. What a training run does, in the small.
 
-use super::noise;
-use crate::cuda::Step;
-use crate::device::Device;
-use crate::error::{Error, Result};
-use crate::ops;
-use crate::optim::{Adam, Parameter};
-use crate::tape::Tape;
-use crate::tensor::Tensor;
+use crossfix_kernels::cuda::Step;
+use crossfix_kernels::optim::{Adam, Parameter};
+use crossfix_kernels::testing::noise;
+use crossfix_kernels::{Device, Error, Result, Tape, Tensor, ops};
 
 const LEARNING_RATE: f64 = 0.01;
 

@@ -1,34 +1,29 @@
-//! Every operation on small inputs, to be run on a device and compared with the processor: by the
-//! emulator's tests, and by the device check on a real card.
+//! One operation on small inputs, run on a GPU (or the emulator) and compared with the CPU.
 
-use super::noise;
-use crate::cuda::Convolution;
-use crate::device::Device;
-use crate::error::Result;
-use crate::ops;
-use crate::tape::Tape;
-use crate::tensor::Tensor;
+use crossfix_kernels::cuda::Convolution;
+use crossfix_kernels::testing::noise;
+use crossfix_kernels::{Device, Result, Tape, Tensor};
 
 type Run = Box<dyn Fn(&mut Tape, &[Tensor]) -> Result<Tensor> + Send + Sync>;
 
 /// An operation with inputs. Values are reproducible; what an operation takes besides tensors is
 /// fixed inside.
-pub struct Case {
+pub struct OpCase {
     /// The operation, and what is special about this case.
     pub name: String,
     /// On the host. All get gradients, except those `without_gradient`.
     pub inputs: Vec<Tensor>,
-    /// Largest difference allowed, forward and backward, as [`super::assert_close`] counts.
+    /// Largest difference allowed, forward and backward, as [`crossfix_kernels::testing::assert_close`] counts.
     pub tolerance: [f32; 2],
     /// How dense convolutions are computed in it.
     convolution: Option<Convolution>,
     /// Room for their columns, where it is not the usual.
     column_room: Option<usize>,
-    without_gradient: Vec<usize>,
+    pub(crate) without_gradient: Vec<usize>,
     run: Run,
 }
 
-/// The largest differences between a device and the processor, as [`super::assert_close`] counts;
+/// The largest differences between a device and the processor, as [`crossfix_kernels::testing::assert_close`] counts;
 /// infinite where one side is not a number or has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
@@ -38,7 +33,7 @@ pub struct Difference {
     pub backward: f32,
 }
 
-impl Case {
+impl OpCase {
     /// Inputs of these shapes, filled with [`noise`]; tolerance 2e-6 both ways, some roundings.
     pub fn new<F>(name: &str, shapes: &[&[usize]], run: F) -> Self
     where
@@ -83,7 +78,7 @@ impl Case {
         self.convolution == Some(Convolution::Implicit) && !self.name.contains("depthwise")
     }
 
-    /// Inputs that are given, not learnt: no gradient is asked for them.
+    /// Inputs that are constants: no gradient is asked for them.
     pub fn without_gradient(mut self, inputs: &[usize]) -> Self {
         self.without_gradient = inputs.to_vec();
         self
@@ -119,8 +114,12 @@ impl Case {
             .enumerate()
             .map(|(index, input)| {
                 let input = input.to(device)?;
-                let given = self.without_gradient.contains(&index);
-                Ok(if given { input } else { input.with_gradient() })
+                let constant = self.without_gradient.contains(&index);
+                Ok(if constant {
+                    input
+                } else {
+                    input.with_gradient()
+                })
             })
             .collect::<Result<Vec<_>>>()?;
         let mut tape = Tape::training();
@@ -185,99 +184,4 @@ fn worst(got: &Tensor, expected: &Tensor) -> f32 {
             worst.max(difference)
         }
     })
-}
-
-/// All cases, operation by operation.
-pub fn cases() -> Vec<Case> {
-    let of_each = [
-        ops::absolute_error::cases,
-        ops::add::cases,
-        ops::batch_norm::cases,
-        ops::collapse_rows::cases,
-        ops::column_attention::on_cuda::cases,
-        ops::concat_channels::cases,
-        ops::conv2d::cases,
-        ops::conv_transpose2x2::cases,
-        ops::correlation_distance::cases,
-        ops::crop2d::cases,
-        ops::drop_connect::cases,
-        ops::gather_channels::cases,
-        ops::gelu::cases,
-        ops::global_mean_pool::cases,
-        ops::grid_columns::cases,
-        ops::grid_sample::on_cuda::cases,
-        ops::heatmap_cross_entropy::cases,
-        ops::l2_normalise::cases,
-        ops::layer_norm::cases,
-        ops::linear::cases,
-        ops::max_channels::cases,
-        ops::max_pool2d::cases,
-        ops::normalise_images::cases,
-        ops::orientation_loss::cases,
-        ops::panorama_grid::cases,
-        ops::plane_grid::cases,
-        ops::relu::cases,
-        ops::replace_beyond::cases,
-        ops::reshape::cases,
-        ops::roll::cases,
-        ops::rolled_matching::on_cuda::cases,
-        ops::sample_normalise::cases,
-        ops::scale::cases,
-        ops::select_channels::cases,
-        ops::separable_maps::cases,
-        ops::sigmoid::cases,
-        ops::silu::cases,
-        ops::soft_margin_triplet::cases,
-        ops::softmax::cases,
-        ops::spatial_correlation::on_cuda::cases,
-        ops::squeeze_excite::cases,
-        ops::uncertainty_weighted::cases,
-        ops::upsample2x::cases,
-        ops::weighted_info_nce::cases,
-        ops::window_attention::on_cuda::cases,
-        ops::window_energy::cases,
-    ];
-    of_each.iter().flat_map(|cases| cases()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// So that none can be written without its kernels, which the emulator and the device check
-    /// hold against it.
-    #[test]
-    fn every_operation_has_a_case() {
-        let cases = cases();
-        let exports = include_str!("../ops/mod.rs")
-            .lines()
-            .filter_map(|line| line.strip_prefix("pub use ")?.split_once("::"));
-        let mut operations = 0;
-        for (operation, _) in exports.filter(|(module, _)| *module != "activation") {
-            operations += 1;
-            let mut names = cases.iter().map(|case| case.name.as_str());
-            assert!(names.any(|name| name.starts_with(operation)), "{operation}");
-        }
-        assert!(operations > 30, "{operations} operations were read");
-    }
-
-    #[test]
-    fn every_case_runs_and_has_gradients() {
-        for case in cases() {
-            let (output, gradients) = case.run(&Device::Cpu).expect(&case.name);
-            assert!(!output.is_empty(), "{}", case.name);
-            assert!(output.data().iter().all(|y| y.is_finite()), "{}", case.name);
-            for (index, gradient) in gradients.iter().enumerate() {
-                let given = case.without_gradient.contains(&index);
-                assert_eq!(gradient.is_none(), given, "{}: input {index}", case.name);
-            }
-            let difference = case.compare(&Device::Cpu).unwrap();
-            assert_eq!(
-                [difference.forward, difference.backward],
-                [0.0; 2],
-                "{}",
-                case.name
-            );
-        }
-    }
 }

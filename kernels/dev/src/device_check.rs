@@ -1,11 +1,10 @@
 //! Everything a device has to do, compared with the processor, in one table: run on a card by
 //! `tests/gpu`, and on the emulator by its dry run.
 
-use super::training::Training;
-use super::{Case, Difference, cases};
-use crate::cuda::Precision;
-use crate::device::Device;
-use crate::error::{Error, Result};
+use crate::training::Training;
+use crate::{Difference, OpCase, cases};
+use crossfix_kernels::cuda::Precision;
+use crossfix_kernels::{Device, Error, Result};
 
 /// What to run.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +96,7 @@ fn tensor_cores(device: &Device) -> Vec<String> {
     };
     let mut failures = Vec::new();
     for (precision, most) in [(Precision::Tf32, 1e-2), (Precision::Bf16, 8e-2)] {
-        for case in cases().into_iter().filter(Case::is_implicit) {
+        for case in cases().into_iter().filter(OpCase::is_implicit) {
             cuda.set_precision(precision);
             let compared = case.compare(device);
             cuda.set_precision(Precision::F32);
@@ -123,7 +122,7 @@ fn tensor_cores(device: &Device) -> Vec<String> {
 /// Ten steps have the losses they have on the processor.
 fn training(device: &Device) -> Result<()> {
     let (mut here, mut there) = (Training::new(&Device::Cpu)?, Training::new(device)?);
-    println!("{:>8} {:>12} {:>12}", "step", "processor", "device");
+    println!("{:>8} {:>12} {:>12}", "step", "CPU", "device");
     let mut worst = 0.0f32;
     for step in 1..=STEPS {
         let (expected, got) = (here.step()?, there.step()?);

@@ -2,11 +2,11 @@
 //! of a recorded step. Prints one table; exits non-zero on any failure. `tests/gpu` runs it.
 //!
 //! ```text
-//! cargo run --release -p crossfix-kernels --example device_check -- [cuda[:N]] [--operations] [--replays N]
+//! cargo run --release -p crossfix-kernels-dev --example device_check -- [cuda[:N]] [--operations] [--replays N]
 //! ```
 
 use crossfix_kernels::Device;
-use crossfix_kernels::testing::{CheckOptions, check_device};
+use crossfix_kernels_dev::{CheckOptions, check_device};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
