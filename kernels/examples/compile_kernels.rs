@@ -9,8 +9,9 @@
 //! `$XDG_CACHE_HOME`.
 
 use crossfix_kernels::Error;
+use crossfix_kernels::cuda::Source;
 use crossfix_kernels::cuda::compile::{compile, compiler_version, keep, usage};
-use crossfix_kernels::cuda::{Source, sources};
+use crossfix_kernels::kernel_sources;
 use rayon::prelude::*;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    let sources = sources();
+    let sources = kernel_sources();
     let jobs: Vec<_> = sources
         .iter()
         .flat_map(|source| architectures.iter().map(|sm| (*source, *sm)))

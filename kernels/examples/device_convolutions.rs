@@ -1,5 +1,5 @@
 //! Times the ways in which a card can compute the convolutions of the published CCVPE network,
-//! recorded and replayed, beside each other: what `kernels/src/ops/conv2d/on_cuda` chooses by.
+//! recorded and replayed, beside each other: what `kernels/src/ops/conv2d/cuda` chooses by.
 //!
 //! `cargo run --release -p crossfix-kernels --example device_convolutions -- [cuda:N] [--batch N] [--replays N]`
 //!

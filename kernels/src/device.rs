@@ -1,8 +1,7 @@
 //! Where tensors lie and operations run.
 
-use crate::cuda::Cuda;
+use crate::cuda::{Cuda, fill};
 use crate::error::{Error, Result};
-use crate::ops::elementwise;
 use crate::tensor::Tensor;
 
 /// The processor, or one CUDA device.
@@ -65,7 +64,7 @@ impl Device {
                 if value.to_bits() == 0 {
                     buffer.fill_zero()?;
                 } else {
-                    elementwise::fill(&mut buffer, value)?;
+                    fill(&mut buffer, value)?;
                 }
                 Ok(Tensor::from_device(buffer, shape))
             }

@@ -28,6 +28,7 @@ pub mod cuda;
 mod device;
 mod error;
 mod gemm;
+mod kernel_sources;
 mod math;
 pub mod ops;
 pub mod optim;
@@ -41,6 +42,8 @@ pub mod testing;
 
 pub use device::Device;
 pub use error::{Error, Result};
+#[doc(hidden)]
+pub use kernel_sources::kernel_sources;
 pub use pixels::Pixels;
 pub use tape::{Gradients, Tape};
 pub use tensor::{Tensor, TensorId};

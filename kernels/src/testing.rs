@@ -1,16 +1,9 @@
 //! What the tests of every operation share: seeded inputs, comparison with an explanation, and
 //! gradients checked against finite differences.
 
-mod cases;
-mod device_check;
-mod training;
-
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-
-pub use cases::{Case, Difference, cases};
-pub use device_check::{CheckOptions, check_device};
 
 /// Deterministic values in (-1, 1), different for each seed; never exactly equal to each other,
 /// so that maxima have one winner.

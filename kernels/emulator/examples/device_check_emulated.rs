@@ -5,7 +5,7 @@
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::Cuda;
-use crossfix_kernels::testing::{CheckOptions, check_device};
+use crossfix_kernels_dev::{CheckOptions, check_device};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

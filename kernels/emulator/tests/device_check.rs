@@ -3,7 +3,7 @@
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::Cuda;
-use crossfix_kernels::testing::{CheckOptions, check_device};
+use crossfix_kernels_dev::{CheckOptions, check_device};
 
 fn failures(options: Options) -> Vec<String> {
     let device = Device::Cuda(Cuda::with_driver(Box::new(Emulator::new(options))));

@@ -4,7 +4,7 @@
 use crossfix_kernel_emulator::{Emulator, Guard, Options, Schedule};
 use crossfix_kernels::Device;
 use crossfix_kernels::cuda::{Cuda, Precision};
-use crossfix_kernels::testing::{Case, cases};
+use crossfix_kernels_dev::{OpCase, cases};
 use std::time::Instant;
 
 /// Runs every case on an emulator with these options; with `CROSSFIX_CASE` set, those whose name
@@ -86,7 +86,7 @@ fn no_kernel_races_or_reads_what_nobody_wrote() {
 fn tensor_cores_agree_to_their_rounding() {
     for (precision, most) in [(Precision::Tf32, 1e-2), (Precision::Bf16, 8e-2)] {
         let mut tried = 0;
-        for case in cases().into_iter().filter(Case::is_implicit) {
+        for case in cases().into_iter().filter(OpCase::is_implicit) {
             let options = Options {
                 schedule: Schedule::Random(3),
                 ..Options::default()

@@ -1,11 +1,13 @@
 //! From a `.cu` file to machine code, with NVRTC. Needs the compiler's library, not a device.
 
 use super::driver::Source;
-use super::sources::COMMON;
 use crate::error::{Error, Result};
 use cudarc::nvrtc::{result, sys};
 use std::ffi::{CStr, CString};
 use std::path::Path;
+
+/// What every `.cu` file may include.
+pub const COMMON: &str = include_str!("common.cuh");
 
 /// The options besides the architecture. `-v` makes the assembler say what each kernel uses.
 const OPTIONS: [&str; 3] = ["--std=c++17", "--generate-line-info", "--ptxas-options=-v"];

@@ -8,13 +8,13 @@ mod buffer;
 mod capture;
 pub mod compile;
 mod driver;
+mod fill;
 mod launch;
 mod order;
 mod pool;
 mod product;
 mod profile;
 mod real;
-mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -27,10 +27,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use buffer::{Arriving, DeviceBuffer, Element};
 pub use capture::{Capture, Step};
+pub use compile::COMMON;
 pub use driver::{
     Address, Convolution, Download, Driver, Epilogue, Gemm, Graph, Kernel, LaunchShape, Mark,
     Memory, Operand, Precision, Source,
 };
+pub(crate) use fill::{SOURCE as FILL_SOURCE, fill};
 pub(crate) use launch::AddressWords;
 pub use launch::{Launch, Parameters, Word};
 pub(crate) use launch::{
@@ -39,7 +41,6 @@ pub(crate) use launch::{
 pub use pool::PoolUse;
 pub use product::{Matrix, Product};
 pub use profile::Timed;
-pub use sources::{COMMON, sources};
 
 /// One CUDA device; clones are the same device.
 #[derive(Clone)]

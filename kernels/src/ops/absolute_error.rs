@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "absolute_error";
 
@@ -128,20 +127,6 @@ fn backward_on_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(result, input.shape()))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: &[usize]| {
-        Case::new(name, &[shape, shape], |tape, x| {
-            absolute_error(tape, &x[0], &x[1], 0.7)
-        })
-        .without_gradient(&[1])
-    };
-    vec![
-        case("absolute_error", &[4, 3]),
-        case("absolute_error of many", &[3, 1111]),
-    ]
 }
 
 #[cfg(test)]

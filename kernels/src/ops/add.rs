@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::math::for_each_cpu;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 /// a + b, element by element.
 ///
@@ -32,19 +31,6 @@ for_each_cpu! {
             *y = a + b;
         }
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("add", &[&[2, 515], &[2, 515]], |tape, x| {
-            add(tape, &x[0], &x[1])
-        }),
-        // Two gradients of one tensor are summed on its device.
-        Case::new("add to itself", &[&[517]], |tape, x| {
-            add(tape, &x[0], &x[0])
-        }),
-    ]
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "collapse_rows";
 
@@ -175,15 +174,6 @@ fn on_cuda(
         ])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "collapse_rows",
-        &[&[2, 7, 3, 11], &[3], &[1]],
-        |tape, x| collapse_rows(tape, &x[0], &x[1], &x[2]),
-    )]
 }
 
 #[cfg(test)]

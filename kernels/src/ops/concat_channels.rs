@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 /// The channels of every input, one input after the other.
 ///
@@ -183,22 +182,6 @@ fn part_cuda(
             Ok(Tensor::from_device(part, &part_shape(*span, shape)))
         })
         .collect()
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, [h, w]: [usize; 2]| {
-        let shapes: [&[usize]; 3] = [&[2, 3, h, w], &[2, 1, h, w], &[2, 7, h, w]];
-        Case::new(name, &shapes, |tape, x| {
-            concat_channels(tape, &[&x[0], &x[1], &x[2]])
-        })
-    };
-    vec![
-        case("concat_channels", [4, 5]),
-        case("concat_channels of odd planes", [3, 5]),
-        // Some blocks are full.
-        case("concat_channels of large planes", [36, 40]),
-    ]
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "correlation_distance";
 
@@ -167,31 +166,6 @@ fn on_cuda_backward(
     }
     let found = [to_correlation, to_energy, to_confidence];
     Ok(found.map(|buffer| Tensor::from_device(buffer, gradient.shape())))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    // Some below epsilon, some below zero, the others around 1.
-    let lengths = |seed| {
-        let around = crate::testing::noise(&[2, 5, 7], seed).into_data();
-        let data = around
-            .iter()
-            .map(|x| if *x > 0.9 { -x } else { 0.3 * x + 1.0 });
-        Tensor::from_parts(data.collect(), &[2, 5, 7])
-    };
-    let case = |name, epsilon| {
-        Case::new(
-            name,
-            &[&[2, 5, 7], &[2, 5, 7], &[2, 5, 7]],
-            move |tape, x| correlation_distance(tape, &x[0], &x[1], &x[2], epsilon),
-        )
-        .input(1, lengths(2))
-        .input(2, lengths(3))
-    };
-    vec![
-        case("correlation_distance", 0.5),
-        case("correlation_distance of short ones", 5.0),
-    ]
 }
 
 #[cfg(test)]

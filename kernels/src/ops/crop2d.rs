@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "crop2d";
 
@@ -151,20 +150,6 @@ fn on_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, &written))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, corner, size| {
-        Case::new(name, &[&[2, 3, 5, 7]], move |tape, x| {
-            crop2d(tape, &x[0], corner, size)
-        })
-    };
-    vec![
-        case("crop2d", [1, 2], [3, 4]),
-        case("crop2d of one corner", [4, 6], [1, 1]),
-        case("crop2d of everything", [0, 0], [5, 7]),
-    ]
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "drop_connect";
 
@@ -129,13 +128,6 @@ fn scale_samples_cuda(cuda: &Cuda, tensor: &Tensor, factors: &DeviceBuffer) -> R
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, tensor.shape()))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("drop_connect", &[&[3, 4, 5, 6]], |tape, x| {
-        drop_connect(tape, &x[0], &[true, false, true], 0.8)
-    })]
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 struct ElementwiseParameters {
     unsigned count;
-    float factor; // of fill and scale
+    float factor; // of scale
 };
 
 // y = f(x), four elements at a time; buffers begin at 256-byte boundaries.
@@ -27,10 +27,6 @@ __device__ __forceinline__ void zip(const float* a, const float* b, float* y, un
         reinterpret_cast<float4*>(y)[i] = make_float4(f(u.x, v.x), f(u.y, v.y), f(u.z, v.z), f(u.w, v.w));
     }
     for (unsigned i = 4 * quads + first_element(); i < count; i += element_stride()) y[i] = f(a[i], b[i]);
-}
-
-extern "C" __global__ void fill_forward(float* y, ElementwiseParameters p) {
-    for (unsigned i = first_element(); i < p.count; i += element_stride()) y[i] = p.factor;
 }
 
 extern "C" __global__ void add_forward(const float* a, const float* b, float* y, ElementwiseParameters p) {

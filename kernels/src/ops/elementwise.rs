@@ -2,7 +2,7 @@
 //! processor, and one way of launching their kernels (`elementwise.cu`).
 
 use crate::buffer;
-use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
+use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::Result;
 use crate::math::add_assign;
@@ -33,7 +33,6 @@ pub(crate) const fn kernel(entry: &'static str) -> Kernel {
     }
 }
 
-static FILL: Kernel = kernel("fill_forward");
 static ADD_ASSIGN: Kernel = kernel("add_assign");
 static SCALE: Kernel = kernel("scale_forward");
 
@@ -131,16 +130,6 @@ pub(crate) fn accumulated(sum: Tensor, more: &Tensor) -> Result<Tensor> {
             Ok(Tensor::from_device(sum, &shape))
         }
     }
-}
-
-/// Fills a device buffer with one value.
-pub(crate) fn fill(buffer: &mut DeviceBuffer, value: f32) -> Result<()> {
-    let cuda = buffer.cuda().clone();
-    let parameters = parameters(buffer.len(), value)?;
-    let launch = Launch::new(&FILL).over(buffer.len());
-    // SAFETY: fill_forward(output, ElementwiseParameters): the buffer has `count` elements, and
-    // the kernel guards every index by `count`.
-    unsafe { launch.output(buffer).parameters(&parameters).enqueue(&cuda) }
 }
 
 fn parameters(elements: usize, factor: f32) -> Result<ElementwiseParameters> {

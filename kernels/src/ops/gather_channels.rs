@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "gather_channels";
 
@@ -185,18 +184,6 @@ parameters! {
         channels: u32,
         picked: u32,
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "gather_channels",
-        &[&[3, 5, 9, 11]],
-        |tape, x| {
-            let lists = [vec![4, 0, 2], vec![1, 1, 3], vec![0, 4, 4]];
-            gather_channels(tape, &x[0], &lists)
-        },
-    )]
 }
 
 #[cfg(test)]

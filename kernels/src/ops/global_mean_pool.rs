@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::math::sum;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "global_mean_pool";
 
@@ -116,19 +115,6 @@ fn backward_cuda(cuda: &Cuda, gradient: &Tensor, shape: [usize; 4]) -> Result<Te
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(result, &shape))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: [usize; 4]| {
-        Case::new(name, &[&shape], |tape, x| global_mean_pool(tape, &x[0]))
-    };
-    vec![
-        case("global_mean_pool", [2, 3, 17, 19]),
-        case("global_mean_pool by fours", [2, 3, 6, 10]),
-        // More than the threads of a block read at once.
-        case("global_mean_pool of large planes", [1, 1, 142, 130]),
-    ]
 }
 
 #[cfg(test)]

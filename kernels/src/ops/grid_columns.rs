@@ -4,7 +4,6 @@ use crate::cuda::{Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "grid_columns";
 
@@ -64,16 +63,6 @@ parameters! {
         count: u32,
         nudge: f32,
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("grid_columns", &[&[3, 9, 11, 2]], |_, x| {
-            grid_columns(&x[0], 0.25)
-        })
-        .without_gradient(&[0]),
-    ]
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::{Case, noise};
 use rayon::prelude::*;
 
 const OP: &str = "heatmap_cross_entropy";
@@ -162,20 +161,6 @@ fn on_cuda(
         Ok(vec![Some(Tensor::from_device(result, logits.shape()))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let shape = [3, 1, 50, 60];
-    let target = noise(&shape, 7).into_data();
-    let target = target.iter().map(|x| x.max(0.0).powi(6)).collect();
-    vec![
-        Case::new("heatmap_cross_entropy", &[&shape, &shape], |tape, x| {
-            heatmap_cross_entropy(tape, &x[0], &x[1])
-        })
-        .input(1, Tensor::from_parts(target, &shape))
-        .without_gradient(&[1]),
-    ]
 }
 
 #[cfg(test)]

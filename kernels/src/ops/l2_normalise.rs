@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 use rayon::prelude::*;
 
 const OP: &str = "l2_normalise";
@@ -176,34 +175,6 @@ fn on_cuda(tape: &mut Tape, cuda: &Cuda, input: &Tensor, epsilon: f32) -> Result
         Ok(vec![Some(Tensor::from_device(result, output.shape()))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let mut short = crate::testing::noise(&[1, 3, 2, 2], 1).into_data();
-    for channel in 0..3 {
-        short[channel * 4] = 0.0;
-    }
-    vec![
-        Case::new("l2_normalise", &[&[2, 37, 5, 7]], |tape, x| {
-            l2_normalise(tape, &x[0], 1e-12)
-        }),
-        // Blocks that are full, and more channels than a thread has in flight.
-        Case::new(
-            "l2_normalise of many channels",
-            &[&[1, 300, 4, 6]],
-            |tape, x| l2_normalise(tape, &x[0], 1e-12),
-        ),
-        Case::new(
-            "l2_normalise of many pixels",
-            &[&[1, 3, 182, 181]],
-            |tape, x| l2_normalise(tape, &x[0], 1e-12),
-        ),
-        Case::new("l2_normalise of a zero", &[&[1, 3, 2, 2]], |tape, x| {
-            l2_normalise(tape, &x[0], 0.1)
-        })
-        .input(0, Tensor::from_parts(short, &[1, 3, 2, 2])),
-    ]
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "layer_norm";
 
@@ -345,23 +344,6 @@ pub(crate) mod cuda {
         }
         Ok([to_gamma, to_beta].map(|buffer| Tensor::from_device(buffer, &[c])))
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: [usize; 4]| {
-        let c = shape[1];
-        Case::new(name, &[&shape, &[c], &[c]], |tape, x| {
-            layer_norm(tape, &x[0], &x[1], &x[2], 1e-5)
-        })
-        // Sums over channels and pixels in another order.
-        .tolerance(5e-6, 2e-5)
-    };
-    vec![
-        case("layer_norm", [3, 13, 5, 7]),
-        case("layer_norm of few channels", [1, 2, 3, 3]),
-        case("layer_norm of several blocks", [2, 8, 37, 31]),
-    ]
 }
 
 #[cfg(test)]

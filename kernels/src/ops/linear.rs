@@ -6,7 +6,6 @@ use crate::error::Result;
 use crate::gemm::{Strides, gemm};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "linear";
 
@@ -150,17 +149,6 @@ fn column_sums(cuda: &Cuda, matrix: &DeviceBuffer, [n, o]: [usize; 2]) -> Result
             .enqueue(cuda)?;
     }
     Ok(sums)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("linear", &[&[3, 37], &[19, 37], &[19]], |tape, x| {
-            linear(tape, &x[0], &x[1], &x[2])
-        })
-        // Sums of 37 products in another order.
-        .tolerance(1e-5, 1e-5),
-    ]
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 use rayon::prelude::*;
 
 const OP: &str = "max_channels";
@@ -156,20 +155,6 @@ fn backward_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(result, &shape))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let ties = Tensor::from_parts([3.0, 1.0, 3.0, 2.0, 2.0, 0.0].to_vec(), &[1, 3, 1, 2]);
-    vec![
-        Case::new("max_channels", &[&[2, 20, 5, 7]], |tape, x| {
-            max_channels(tape, &x[0])
-        }),
-        Case::new("max_channels of equals", &[&[1, 3, 1, 2]], |tape, x| {
-            max_channels(tape, &x[0])
-        })
-        .input(0, ties),
-    ]
 }
 
 #[cfg(test)]

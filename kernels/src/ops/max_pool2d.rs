@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "max_pool2d";
 
@@ -161,20 +160,6 @@ fn backward_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(result, &shape))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let ties = Tensor::full(&[1, 1, 4, 4], 1.0);
-    vec![
-        Case::new("max_pool2d with a rest", &[&[2, 3, 7, 9]], |tape, x| {
-            max_pool2d(tape, &x[0], 2)
-        }),
-        Case::new("max_pool2d of equals", &[&[1, 1, 4, 4]], |tape, x| {
-            max_pool2d(tape, &x[0], 4)
-        })
-        .input(0, ties),
-    ]
 }
 
 #[cfg(test)]

@@ -1,103 +1,98 @@
-//! The operations, one file each: definition, gradient, tests.
+//! The operations, one file or folder each: definition, gradient, tests, and the GPU kernels in the
+//! `.cu` file beside it.
+//!
+//! [`for_each_operation!`](crate::for_each_operation) is the only list of them: the modules and what
+//! they export, the kernels' sources ([`crate::kernel_sources`]) and the device test cases
+//! (`kernels/dev`) come from it.
 #![expect(
     clippy::missing_panics_doc,
     reason = "the only panics are the broken invariant that a recorded closure has what it saved"
 )]
 
-pub(crate) mod absolute_error;
-mod activation;
-pub(crate) mod add;
-pub(crate) mod batch_norm;
-pub(crate) mod collapse_rows;
-pub(crate) mod column_attention;
-pub(crate) mod concat_channels;
-pub(crate) mod conv2d;
-pub(crate) mod conv_transpose2x2;
-pub(crate) mod correlation_distance;
-pub(crate) mod crop2d;
-pub(crate) mod drop_connect;
-pub(crate) mod elementwise;
-pub(crate) mod gather_channels;
-pub(crate) mod gelu;
-pub(crate) mod global_mean_pool;
-pub(crate) mod grid_columns;
-pub(crate) mod grid_sample;
-pub(crate) mod heatmap_cross_entropy;
-pub(crate) mod l2_normalise;
-pub(crate) mod layer_norm;
-pub(crate) mod linear;
-pub(crate) mod max_channels;
-pub(crate) mod max_pool2d;
-pub(crate) mod normalise_images;
-pub(crate) mod orientation_loss;
-pub(crate) mod panorama_grid;
-pub(crate) mod plane_grid;
-pub(crate) mod relu;
-pub(crate) mod replace_beyond;
-pub(crate) mod reshape;
-pub(crate) mod roll;
-pub(crate) mod rolled_matching;
-pub(crate) mod sample_normalise;
-pub(crate) mod scale;
-pub(crate) mod select_channels;
-pub(crate) mod separable_maps;
-pub(crate) mod sigmoid;
-pub(crate) mod silu;
-pub(crate) mod soft_margin_triplet;
-pub(crate) mod softmax;
-pub(crate) mod spatial_correlation;
-pub(crate) mod squeeze_excite;
-pub(crate) mod total;
-pub(crate) mod uncertainty_weighted;
-pub(crate) mod upsample2x;
-pub(crate) mod weighted_info_nce;
-pub(crate) mod window_attention;
-pub(crate) mod window_energy;
+use crate::cuda::Source;
 
-pub use absolute_error::absolute_error;
-pub use activation::Activation;
-pub use add::add;
-pub use batch_norm::{BatchNormMode, RunningStatistics, batch_norm};
-pub use collapse_rows::collapse_rows;
-pub use column_attention::column_attention;
-pub use concat_channels::concat_channels;
-pub use conv_transpose2x2::conv_transpose2x2;
-pub use conv2d::{Conv2d, Pad, conv2d};
-pub use correlation_distance::correlation_distance;
-pub use crop2d::crop2d;
-pub use drop_connect::{drop_connect, drop_connect_by, drop_connect_factors};
-pub use gather_channels::{channel_lists, gather_channels, gather_channels_by};
-pub use gelu::gelu;
-pub use global_mean_pool::global_mean_pool;
-pub use grid_columns::grid_columns;
-pub use grid_sample::{Outside, grid_sample};
-pub use heatmap_cross_entropy::heatmap_cross_entropy;
-pub use l2_normalise::l2_normalise;
-pub use layer_norm::layer_norm;
-pub use linear::linear;
-pub use max_channels::max_channels;
-pub use max_pool2d::max_pool2d;
-pub use normalise_images::{Augment, Augmented, Normalisation, normalise_images};
-pub use orientation_loss::orientation_loss;
-pub use panorama_grid::{Panorama, panorama_grid};
-pub use plane_grid::{NEAREST_M, Plane, plane_grid, plane_in_front};
-pub use relu::relu;
-pub use replace_beyond::replace_beyond;
-pub use reshape::reshape;
-pub use roll::roll;
-pub use rolled_matching::rolled_matching;
-pub use sample_normalise::sample_normalise;
-pub use scale::scale;
-pub use select_channels::select_channels;
-pub use separable_maps::separable_maps;
-pub use sigmoid::sigmoid;
-pub use silu::silu;
-pub use soft_margin_triplet::{place_numbers, soft_margin_triplet, soft_margin_triplet_at};
-pub use softmax::softmax;
-pub use spatial_correlation::{Correlation, spatial_correlation};
-pub use squeeze_excite::squeeze_excite;
-pub use uncertainty_weighted::uncertainty_weighted;
-pub use upsample2x::upsample2x;
-pub use weighted_info_nce::weighted_info_nce;
-pub use window_attention::window_attention;
-pub use window_energy::window_energy;
+/// Calls `$callback!` with the list of operations: for each its module, what the module exports, and
+/// its CUDA sources. Under `shared` are modules that only other operations use.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! for_each_operation {
+    ($callback:ident) => {
+        $callback! {
+            operations {
+                absolute_error { absolute_error } [SOURCE]
+                activation { Activation, gelu, relu, sigmoid, silu } []
+                add { add } []
+                batch_norm { BatchNormMode, RunningStatistics, batch_norm } [SOURCE]
+                collapse_rows { collapse_rows } [SOURCE]
+                column_attention { column_attention } [on_cuda::SOURCE]
+                concat_channels { concat_channels } [SOURCE]
+                conv2d { Conv2d, Pad, conv2d } [cuda::SOURCE, cuda::WINDOW_SOURCE]
+                conv_transpose2x2 { conv_transpose2x2 } [SOURCE]
+                correlation_distance { correlation_distance } [SOURCE]
+                crop2d { crop2d } [SOURCE]
+                drop_connect { drop_connect, drop_connect_by, drop_connect_factors } [SOURCE]
+                gather_channels { channel_lists, gather_channels, gather_channels_by } [SOURCE]
+                global_mean_pool { global_mean_pool } [SOURCE]
+                grid_columns { grid_columns } [SOURCE]
+                grid_sample { Outside, grid_sample } [on_cuda::SOURCE]
+                heatmap_cross_entropy { heatmap_cross_entropy } [SOURCE]
+                l2_normalise { l2_normalise } [SOURCE]
+                layer_norm { layer_norm } [cuda::SOURCE]
+                linear { linear } [SOURCE]
+                max_channels { max_channels } [SOURCE]
+                max_pool2d { max_pool2d } [SOURCE]
+                normalise_images { Augment, Augmented, Normalisation, normalise_images } [SOURCE]
+                orientation_loss { orientation_loss } [SOURCE]
+                panorama_grid { Panorama, panorama_grid } [SOURCE]
+                plane_grid { NEAREST_M, Plane, plane_grid, plane_in_front } [SOURCE]
+                replace_beyond { replace_beyond } [SOURCE]
+                reshape { reshape } []
+                roll { roll } [SOURCE]
+                rolled_matching { rolled_matching } [on_cuda::SOURCE]
+                sample_normalise { sample_normalise } [cuda::SOURCE]
+                scale { scale } []
+                select_channels { select_channels } [SOURCE]
+                separable_maps { separable_maps } [SOURCE]
+                soft_margin_triplet {
+                    place_numbers, soft_margin_triplet, soft_margin_triplet_at
+                } [SOURCE]
+                softmax { softmax } [cuda::SOURCE]
+                spatial_correlation {
+                    Correlation, spatial_correlation
+                } [on_cuda::SOURCE, spectra_on_cuda::SOURCE]
+                squeeze_excite { squeeze_excite } [SOURCE]
+                uncertainty_weighted { uncertainty_weighted } [SOURCE]
+                upsample2x { upsample2x } [SOURCE]
+                weighted_info_nce { weighted_info_nce } [SOURCE]
+                window_attention { window_attention } [on_cuda::SOURCE]
+                window_energy { window_energy } [cuda::SOURCE]
+            }
+            shared {
+                elementwise [SOURCE]
+                total [SOURCE]
+            }
+        }
+    };
+}
+
+macro_rules! declare {
+    (
+        operations { $($operation:ident { $($export:ident),* } [$($($source:ident)::+),*])* }
+        shared { $($shared:ident [$($($shared_source:ident)::+),*])* }
+    ) => {
+        $(
+            pub(crate) mod $operation;
+            pub use $operation::{$($export),*};
+        )*
+        $(pub(crate) mod $shared;)*
+
+        /// The `.cu` files of all operations.
+        pub(crate) fn sources() -> Vec<&'static Source> {
+            vec![
+                $($(&$operation::$($source)::+,)*)*
+                $($(&$shared::$($shared_source)::+,)*)*
+            ]
+        }
+    };
+}
+for_each_operation!(declare);

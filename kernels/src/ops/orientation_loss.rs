@@ -7,7 +7,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "orientation_loss";
 
@@ -146,18 +145,6 @@ fn on_cuda(
         Ok(vec![Some(Tensor::from_device(result, field.shape()))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new(
-            "orientation_loss",
-            &[&[3, 2, 9, 11], &[3, 1, 9, 11], &[3, 2]],
-            |tape, x| orientation_loss(tape, &x[0], &x[1], &x[2]),
-        )
-        .without_gradient(&[1, 2]),
-    ]
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::{Case, noise};
 
 const OP: &str = "replace_beyond";
 
@@ -92,20 +91,6 @@ parameters! {
     struct ReplaceParameters {
         count: u32,
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let shape: [usize; 2] = [7, 3];
-    let mut limits = noise(&shape, 2).into_data();
-    limits[..3].copy_from_slice(&[0.0, f32::INFINITY, 0.5]);
-    vec![
-        Case::new("replace_beyond", &[&shape, &shape, &shape], |tape, x| {
-            replace_beyond(tape, &x[0], &x[1], &x[2])
-        })
-        .input(1, Tensor::from_parts(limits, &shape))
-        .without_gradient(&[1, 2]),
-    ]
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 /// The elements of `input`, in their order, as `shape`. Nothing is copied.
 ///
@@ -24,13 +23,6 @@ pub fn reshape(tape: &mut Tape, input: &Tensor, shape: &[usize]) -> Result<Tenso
         Ok(vec![Some(gradient.with_shape(&before))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("reshape", &[&[2, 6]], |tape, x| {
-        reshape(tape, &x[0], &[3, 4])
-    })]
 }
 
 #[cfg(test)]

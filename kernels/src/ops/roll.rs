@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 /// Moves every element `shift` places up along `axis`; what falls off one end comes in at the
 /// other. Negative shifts move down; any shift is taken modulo the axis length.
@@ -113,18 +112,6 @@ fn on_device(cuda: &Cuda, input: &Tensor, spans: Spans, shift: isize) -> Result<
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, input.shape()))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("roll", &[&[2, 3, 5, 7]], |tape, x| roll(tape, &x[0], 2, 3)),
-        Case::new(
-            "roll of the first axis, down",
-            &[&[4, 3, 100]],
-            |tape, x| roll(tape, &x[0], 0, -9),
-        ),
-    ]
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "sample_normalise";
 
@@ -257,20 +256,6 @@ pub(crate) mod cuda {
         }
         Ok(Tensor::from_device(result, output.shape()))
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: &[usize], epsilon| {
-        Case::new(name, &[shape], move |tape, x| {
-            sample_normalise(tape, &x[0], epsilon)
-        })
-    };
-    vec![
-        case("sample_normalise", &[3, 5, 7, 3], 1e-12),
-        case("sample_normalise of several blocks", &[2, 3, 43, 71], 1e-6),
-        case("sample_normalise of a short sample", &[2, 5], 10.0),
-    ]
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use super::elementwise;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 /// factor · x for each element; any shape.
 ///
@@ -16,13 +15,6 @@ pub fn scale(tape: &mut Tape, input: &Tensor, factor: f32) -> Result<Tensor> {
         Ok(vec![Some(elementwise::scaled(gradient, factor)?)])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("scale", &[&[2, 515]], |tape, x| {
-        scale(tape, &x[0], -1.7)
-    })]
 }
 
 #[cfg(test)]

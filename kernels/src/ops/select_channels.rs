@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "select_channels";
 
@@ -132,15 +131,6 @@ fn on_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, &shape))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "select_channels, one twice",
-        &[&[2, 5, 3, 7]],
-        |tape, x| select_channels(tape, &x[0], &[4, 0, 4]),
-    )]
 }
 
 #[cfg(test)]

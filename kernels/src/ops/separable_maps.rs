@@ -5,7 +5,6 @@ use crate::cuda::{Kernel, Launch, Source, count, parameters};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "separable_maps";
 
@@ -90,17 +89,6 @@ parameters! {
         width: u32,
         least: f32,
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let shapes: [&[usize]; 3] = [&[3, 11], &[3, 7], &[3, 5]];
-    vec![
-        Case::new("separable_maps", &shapes, |_, x| {
-            separable_maps(&x[0], &x[1], &x[2], 0.1)
-        })
-        .without_gradient(&[0, 1, 2]),
-    ]
 }
 
 #[cfg(test)]

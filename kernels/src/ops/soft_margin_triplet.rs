@@ -6,7 +6,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "soft_margin_triplet";
 
@@ -223,24 +222,6 @@ fn on_cuda(
         Ok(vec![Some(Tensor::from_device(result, distances.shape()))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: [usize; 3], places: &'static [[usize; 2]], slope| {
-        Case::new(name, &[&shape], move |tape, x| {
-            soft_margin_triplet(tape, &x[0], places, slope)
-        })
-    };
-    vec![
-        case("soft_margin_triplet", [2, 5, 7], &[[0, 2], [4, 6]], 3.0),
-        case(
-            "soft_margin_triplet of large ones",
-            [1, 19, 31],
-            &[[7, 7]],
-            100.0,
-        ),
-    ]
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 use rayon::prelude::*;
 
 const OP: &str = "softmax";
@@ -256,16 +255,6 @@ pub(crate) mod cuda {
         }
         Ok(Tensor::from_device(result, output.shape()))
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![
-        Case::new("softmax", &[&[3, 4, 37]], |tape, x| softmax(tape, &x[0])),
-        Case::new("softmax of several blocks", &[&[2, 5000]], |tape, x| {
-            softmax(tape, &x[0])
-        }),
-    ]
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "uncertainty_weighted";
 
@@ -106,15 +105,6 @@ parameters! {
     struct UncertaintyParameters {
         count: u32,
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new(
-        "uncertainty_weighted",
-        &[&[], &[1]],
-        |tape, x| uncertainty_weighted(tape, &x[0], &x[1]),
-    )]
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "upsample2x";
 
@@ -118,13 +117,6 @@ fn on_cuda(
             .enqueue(cuda)?;
     }
     Ok(Tensor::from_device(output, &to))
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    vec![Case::new("upsample2x", &[&[2, 3, 5, 7]], |tape, x| {
-        upsample2x(tape, &x[0])
-    })]
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::{Case, noise};
 use rayon::prelude::*;
 
 const OP: &str = "weighted_info_nce";
@@ -199,25 +198,6 @@ fn on_cuda(
         Ok(vec![Some(Tensor::from_device(result, scores.shape()))])
     });
     Ok(output)
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let shape = [3, 5, 20, 30];
-    let mut target = noise(&shape, 7).into_data();
-    for value in &mut target {
-        *value = value.max(0.0).powi(6);
-    }
-    // The last sample has no cell above the threshold.
-    target[2 * 3000..].fill(0.005);
-    let target = Tensor::from_parts(target, &shape);
-    vec![
-        Case::new("weighted_info_nce", &[&shape, &shape], |tape, x| {
-            weighted_info_nce(tape, &x[0], &x[1], 0.1, 0.01)
-        })
-        .input(1, target)
-        .without_gradient(&[1]),
-    ]
 }
 
 #[cfg(test)]

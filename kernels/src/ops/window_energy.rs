@@ -5,7 +5,6 @@ use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 const OP: &str = "window_energy";
 
@@ -273,20 +272,6 @@ pub(crate) mod cuda {
         }
         Ok(output)
     }
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, shape: [usize; 4], window| {
-        Case::new(name, &[&shape], move |tape, x| {
-            window_energy(tape, &x[0], window)
-        })
-    };
-    vec![
-        case("window_energy", [2, 3, 7, 9], [3, 4]),
-        case("window_energy of single pixels", [1, 2, 5, 3], [1, 1]),
-        case("window_energy of everything", [2, 2, 5, 3], [5, 3]),
-    ]
 }
 
 #[cfg(test)]

@@ -300,7 +300,7 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
     }
 }
 
-pub(crate) use on_cuda::{SOURCE, cases};
+pub(crate) use on_cuda::SOURCE;
 
 #[cfg(test)]
 mod tests {

@@ -85,18 +85,18 @@ macro_rules! fused {
 fused!(
     forward_plain,
     backward_plain,
-    activation::plain,
-    activation::plain_slope
+    activation::identity,
+    activation::identity_slope
 );
 fused!(
     forward_silu,
     backward_silu,
-    activation::silu,
+    activation::silu_of,
     activation::silu_slope
 );
 fused!(
     forward_relu,
     backward_relu,
-    activation::relu,
+    activation::relu_of,
     activation::relu_slope
 );

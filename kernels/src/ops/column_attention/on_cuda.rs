@@ -6,7 +6,6 @@ use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters}
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
-use crate::testing::Case;
 
 pub(crate) static SOURCE: Source = Source {
     name: "ops/column_attention.cu",
@@ -180,37 +179,4 @@ fn backward(
         Some(Tensor::from_device(to_key, image_shape)),
         Some(Tensor::from_device(to_value, image_shape)),
     ])
-}
-
-/// What is run on every device.
-pub(crate) fn cases() -> Vec<Case> {
-    let case = |name, map: [usize; 4], image: [usize; 2], heads| {
-        let [n, c, p, q] = map;
-        // Over the image and beyond both of its edges; one is no number.
-        let width = image[1] as f32;
-        let mut columns: Vec<f32> = crate::testing::noise(&[n, p, q], 4).into_data();
-        for column in &mut columns {
-            *column = width * (0.5 + 0.7 * *column);
-        }
-        columns[1] = f32::NAN;
-        columns[2] = 1e12;
-        let columns = Tensor::from_parts(columns, &[n, p, q]);
-        let image = [n, c, image[0], image[1]];
-        Case::new(name, &[&map, &image, &image], move |tape, x| {
-            let columns = columns.to(&x[0].device())?;
-            super::column_attention(tape, [&x[0], &x[1], &x[2]], &columns, heads)
-        })
-        // Sums over pixels in another order, and another exponential.
-        .tolerance(3e-6, 1e-5)
-    };
-    vec![
-        case("column_attention", [2, 6, 5, 7], [3, 9], 2),
-        case("column_attention of many pixels", [1, 4, 17, 19], [4, 5], 1),
-        case(
-            "column_attention of tall columns",
-            [1, 37, 2, 3],
-            [19, 3],
-            1,
-        ),
-    ]
 }

@@ -6,10 +6,10 @@
 //! bit.
 
 use super::geometry::Geometry;
+use super::microkernel::{
+    DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece,
+};
 use super::panel::{Finish, InPlace, Keep, Panel, Places, Runs};
-use super::phases;
-use super::rows;
-use super::tile::{DEPTH, PANEL, ROWS, Rows, Sink, UNIT, pack, packed_rows, panel_product, piece};
 use crate::buffer;
 use crate::scratch;
 use rayon::prelude::*;
@@ -23,8 +23,6 @@ const BLOCK: usize = 128 * 1024;
 const IN_PLACE: usize = 8;
 /// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
 const MOST_ROWS: usize = 336;
-/// Elements of an output that a cache may hold until it is read.
-const MOST_CACHED: usize = 4 * 1024 * 1024;
 
 pub(super) fn forward(
     g: &Geometry,
@@ -44,9 +42,6 @@ pub(super) fn forward(
 
 /// The gradient of the input: the transpose of [`forward`].
 pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> Vec<f32> {
-    if let Some(pairs) = phases::pairs(g) {
-        return phases::input_gradient(g, &pairs, weight, gradient);
-    }
     let (outputs, taps) = (g.outputs / g.groups, g.group_taps());
     let kernel = g.kernel_height * g.kernel_width;
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
@@ -121,10 +116,6 @@ fn convolve_all(
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
-    if rows::fits(g) {
-        let copy = |output: usize, terms: &mut [f32]| copy(0, output, 0, terms);
-        return rows::convolve_all(g, input, &copy, |place| order.tap(g, place), bias, output);
-    }
     let pixels = g.output_pixels();
     let split = split(g, g.batch, g.outputs);
     // What meets each weight once packs them piece by piece, into the cache.
@@ -251,13 +242,7 @@ fn convolve(
     let padded_rows = rows.next_multiple_of(UNIT);
     let width = Blocks::new(g, rows).width;
     let step = width + 16; // an odd one spreads rows over the cache
-    // An output larger than the caches is best written in rows as long as possible.
-    let copied = pieces == 1 && output.len() > MOST_CACHED;
-    let block_len = if pieces > 1 || copied {
-        padded_rows * step
-    } else {
-        0
-    };
+    let block_len = if pieces > 1 { padded_rows * step } else { 0 };
     // Of the padded image, the rows that one block sees.
     let block_rows = ((width - 1) / g.output_width + 2).min(g.output_height);
     let plane_step = ((block_rows - 1) * g.stride + g.kernel_height) * g.row_step();
@@ -315,7 +300,7 @@ fn convolve(
                             own
                         }
                     };
-                    let finish = index + 1 == pieces && !copied;
+                    let finish = index + 1 == pieces;
                     for first_pixel in (first..last).step_by(together * PANEL) {
                         let last = last.min(first_pixel + together * PANEL);
                         let from = first_pixel - first;
@@ -357,31 +342,9 @@ fn convolve(
                         }
                     }
                 }
-                if copied {
-                    copy_rows(block, step, bias, first, last - first, output, pixels);
-                }
             }
         }
     });
-}
-
-/// Copies finished sums, `step` apart, to the rows of the output, whose pixels begin at `first`.
-fn copy_rows(
-    block: &[f32],
-    step: usize,
-    bias: Option<&[f32]>,
-    first: usize,
-    columns: usize,
-    output: &mut [f32],
-    pixels: usize,
-) {
-    for (row, output) in output.chunks_exact_mut(pixels).enumerate() {
-        let output = &mut output[first..first + columns];
-        output.copy_from_slice(&block[row * step..][..columns]);
-        if let Some(bias) = bias {
-            output.iter_mut().for_each(|value| *value += bias[row]);
-        }
-    }
 }
 
 /// Hands `sink` the sums over some taps for some pixels.

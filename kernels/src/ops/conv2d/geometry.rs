@@ -25,7 +25,6 @@ pub(in crate::ops) struct Geometry {
     columns: Vec<Option<usize>>,
     /// The padded columns to the left and right of the image, and what they show.
     fringe: Vec<(usize, Option<usize>)>,
-    top: usize,
     left: usize,
     padding: [usize; 4],
     /// Of rows and of columns.
@@ -111,7 +110,6 @@ impl Geometry {
             fringe: fringe(&columns, left, width),
             rows,
             columns,
-            top,
             left,
             padding: options.padding,
             pads: [options.rows, options.columns],
@@ -137,10 +135,6 @@ impl Geometry {
         self.height * self.width
     }
 
-    pub fn padded_height(&self) -> usize {
-        self.rows.len()
-    }
-
     pub fn padded_width(&self) -> usize {
         self.columns.len()
     }
@@ -163,16 +157,6 @@ impl Geometry {
     /// Where the image begins in a padded row.
     pub fn left(&self) -> usize {
         self.left
-    }
-
-    /// Where the image begins among the padded rows.
-    pub fn top(&self) -> usize {
-        self.top
-    }
-
-    /// What lies beyond the edge of rows and of columns.
-    pub fn pads(&self) -> [Pad; 2] {
-        self.pads
     }
 
     /// Whether the padded image differs from the image.
@@ -240,7 +224,7 @@ impl Geometry {
     /// transpose is itself a convolution: with stride 1, unless padding reflects, or wraps to
     /// another length.
     pub fn transposed(&self) -> Option<Self> {
-        let turn = |pad: Pad, [before, after]: [usize; 2], kernel: usize, length: usize| {
+        let transpose = |pad: Pad, [before, after]: [usize; 2], kernel: usize, length: usize| {
             let before = (kernel - 1).checked_sub(before)?;
             let after = (kernel - 1).checked_sub(after)?;
             let fits = match pad {
@@ -256,13 +240,13 @@ impl Geometry {
             return None;
         }
         let [top, bottom, left, right] = self.padding;
-        let (rows, top) = turn(
+        let (rows, _) = transpose(
             self.pads[0],
             [top, bottom],
             self.kernel_height,
             self.output_height,
         )?;
-        let (columns, left) = turn(
+        let (columns, left) = transpose(
             self.pads[1],
             [left, right],
             self.kernel_width,
@@ -278,7 +262,6 @@ impl Geometry {
             fringe: fringe(&columns, left, self.output_width),
             rows,
             columns,
-            top,
             left,
             ..*self
         })

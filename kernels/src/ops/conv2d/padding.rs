@@ -5,13 +5,9 @@ use crate::simd;
 use pulp::{Simd, WithSimd};
 
 impl Geometry {
-    /// Writes every channel of `image` with its padding around it. Within a row, the columns that
-    /// share a remainder modulo the stride lie together, so that taps read neighbours.
-    pub fn pad(&self, image: &[f32], padded: &mut [f32]) {
-        self.pad_rows(image, 0, self.plane_step(), padded);
-    }
-
-    /// The same for some rows from `first_row`: `plane_step` elements of each channel.
+    /// Writes every channel of `image` with its padding around it, of each channel the rows from
+    /// `first_row`, `plane_step` elements. Within a row, the columns that share a remainder modulo the
+    /// stride lie together (polyphase order), so that the pixels a tap reads are neighbours.
     pub fn pad_rows(&self, image: &[f32], first_row: usize, plane_step: usize, padded: &mut [f32]) {
         let mut line = match self.stride {
             1 | 2 => Vec::new(),
@@ -82,7 +78,7 @@ impl Geometry {
         }
     }
 
-    /// The transpose of [`Geometry::pad`]: adds every padded pixel to the pixel it showed.
+    /// The transpose of [`Geometry::pad_rows`]: adds every padded pixel to the pixel it showed.
     pub fn fold(&self, padded: &[f32], image: &mut [f32]) {
         let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact_mut(self.pixels());
@@ -126,47 +122,6 @@ impl Geometry {
                     let line = line[phase..].iter_mut().step_by(stride);
                     for (value, from) in line.zip(values) {
                         *value = *from;
-                    }
-                }
-            }
-        }
-    }
-
-    /// As [`Geometry::pad`], but with the channels of a pixel side by side, for as many channels
-    /// as `image` has, and as many rows from `first_row` as `padded` holds: [row, column, channel].
-    pub fn pad_interleaved(&self, image: &[f32], first_row: usize, padded: &mut [f32]) {
-        let channels = image.len() / self.pixels();
-        let padded_rows = padded.chunks_exact_mut(self.padded_width() * channels);
-        for (padded_row, source) in padded_rows.zip(&self.rows()[first_row..]) {
-            let Some(source) = source else {
-                padded_row.fill(0.0);
-                continue;
-            };
-            let middle = &mut padded_row[self.left() * channels..][..self.width * channels];
-            let row = |channel: usize| {
-                &image[channel * self.pixels() + source * self.width..][..self.width]
-            };
-            let together = channels - channels % 4;
-            for channel in (0..together).step_by(4) {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|next| row(channel + next));
-                let values = a.iter().zip(b).zip(c).zip(d);
-                for (pixel, (((a, b), c), d)) in middle.chunks_exact_mut(channels).zip(values) {
-                    pixel[channel..channel + 4].copy_from_slice(&[*a, *b, *c, *d]);
-                }
-            }
-            for channel in together..channels {
-                let column = middle[channel..].iter_mut().step_by(channels);
-                for (value, from) in column.zip(row(channel)) {
-                    *value = *from;
-                }
-            }
-            for (column, source) in self.fringe() {
-                let pixel = column * channels..(column + 1) * channels;
-                match source {
-                    None => padded_row[pixel].fill(0.0),
-                    Some(source) => {
-                        let from = (self.left() + source) * channels;
-                        padded_row.copy_within(from..from + channels, pixel.start);
                     }
                 }
             }

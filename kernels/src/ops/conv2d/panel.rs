@@ -7,7 +7,7 @@
 )]
 
 use super::geometry::Geometry;
-use super::tile::{PANEL, RUN, Sink, Values};
+use super::microkernel::{PANEL, RUN, Sink, Values};
 use super::vector::{Tail, load, store, unrolled};
 use crate::simd;
 use pulp::{Simd, WithSimd};

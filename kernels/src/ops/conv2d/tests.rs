@@ -289,6 +289,43 @@ fn place_in_memory_does_not_change_a_bit() {
     }
 }
 
+/// A frozen weight or bias, and an input that is an image, get no gradient.
+#[test]
+fn gradients_that_nobody_asks_for_are_not_computed() {
+    let same = options(1, [1; 4], Pad::Zero, Pad::Zero, 1);
+    for wanted in 0..8 {
+        let leaf = |index: u64, shape: &[usize]| {
+            let values = noise(shape, index);
+            if wanted >> index & 1 == 1 {
+                values.with_gradient()
+            } else {
+                values
+            }
+        };
+        let inputs = [
+            leaf(0, &[1, 2, 5, 6]),
+            leaf(1, &[3, 2, 3, 3]),
+            leaf(2, &[3]),
+        ];
+        let [x, w, b] = &inputs;
+        let mut tape = Tape::training();
+        let y = conv2d(&mut tape, x, w, Some(b), &same).unwrap();
+        let gradients = tape.backward_from(&y, noise(y.shape(), 4)).unwrap();
+        for (index, input) in inputs.iter().enumerate() {
+            let is_wanted = wanted >> index & 1 == 1;
+            assert_eq!(
+                gradients.get(input).is_some(),
+                is_wanted,
+                "{wanted} {index}"
+            );
+        }
+        let g = Geometry::new(x, w, Some(b), &same).unwrap();
+        let found = backward(&g, x, w, &y);
+        let found = found.iter().map(Option::is_some).collect::<Vec<_>>();
+        assert_eq!(found, [wanted & 1 == 1, wanted >> 1 & 1 == 1]);
+    }
+}
+
 #[test]
 fn nan_stays_visible() {
     let mut data = noise(&[1, 1, 4, 4], 1).into_data();

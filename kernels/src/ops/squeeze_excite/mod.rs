@@ -94,7 +94,7 @@ fn scaled_planes(image: &Tensor, factors: &Tensor, pixels: usize) -> Tensor {
     Tensor::from_parts(data, image.shape())
 }
 
-pub(crate) use on_cuda::{SOURCE, cases};
+pub(crate) use on_cuda::SOURCE;
 
 #[cfg(test)]
 mod tests {

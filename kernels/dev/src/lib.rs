@@ -1,0 +1,12 @@
+//! What only tests and developers need of the kernels: every operation on small inputs
+//! ([`cases`]), and the comparison of a GPU with the CPU ([`check_device`]). No program that we ship
+//! depends on it.
+
+mod cases;
+mod device_check;
+mod op_case;
+mod training;
+
+pub use cases::cases;
+pub use device_check::{CheckOptions, check_device};
+pub use op_case::{Difference, OpCase};
