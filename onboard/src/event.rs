@@ -1,4 +1,4 @@
-//! The whole vocabulary of the daemon: what sources say, what the core answers.
+//! What sources deliver and what the core answers, as types.
 //!
 //! Directions inside are [`Yaw`]; degrees clockwise from north appear only where a receiver's own
 //! figure is kept (`track_deg`). Times are UTC nanoseconds of the moment
@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Geodetic, Heading, Heatmap, Yaw};
+use crossfix_calibration::{Geodetic, Heading, Heatmap, PatchGeoreference, RgbImage, Yaw};
 use serde::{Deserialize, Serialize};
 
-/// Something a source saw.
+/// What a source delivers.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A position from a GNSS receiver.
@@ -151,6 +151,19 @@ pub struct CrossViewFix {
     pub yaw: Option<Yaw>,
     /// 1-sigma error of `yaw`, radians.
     pub yaw_sigma_rad: f64,
+}
+
+/// A frame that was matched: the network's answer with the patch it looked at.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// The heatmap over the patch, with its time and yaw.
+    pub fix: CrossViewFix,
+    /// Where the patch lies.
+    pub georeference: PatchGeoreference,
+    /// The aerial patch, north up.
+    pub patch: Arc<RgbImage>,
+    /// Name of the camera.
+    pub camera: String,
 }
 
 /// How much to trust the output.
