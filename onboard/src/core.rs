@@ -137,7 +137,7 @@ impl Core {
             tracing::info!(source = source.as_str(), up, "source changed");
             return Vec::new();
         }
-        if !self.believes(event.time_ns()) {
+        if !self.accepts_time(event.time_ns()) {
             return Vec::new();
         }
         let due = match event {
@@ -216,9 +216,9 @@ impl Core {
         now_ns >= self.last_output_ns.saturating_add(OUTPUT_SPACING_NS)
     }
 
-    /// Whether an event's time fits the others. One wrong stamp is passed over; several in a row mean
+    /// Whether an event's time fits the others. One wrong stamp is skipped; several in a row mean
     /// that the clock was set or a log started over, and then so does everything here.
-    fn believes(&mut self, time_ns: i64) -> bool {
+    fn accepts_time(&mut self, time_ns: i64) -> bool {
         let Some(now_ns) = self.fusion.now_ns() else {
             return true;
         };

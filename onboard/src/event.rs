@@ -46,7 +46,7 @@ impl Event {
 pub struct GnssFix {
     /// Measurement epoch, nanoseconds UTC.
     pub time_ns: i64,
-    /// Where the receiver believes it is; the height is above the ellipsoid.
+    /// The receiver's position; the height is above the ellipsoid.
     pub position: Geodetic,
     /// Horizontal 1-sigma covariance in east and north, m².
     pub covariance_m2: [[f64; 2]; 2],
@@ -219,7 +219,7 @@ pub struct Estimate {
     pub yaw_sigma_rad: f64,
     /// Forward speed, m/s.
     pub speed_mps: f64,
-    /// Separate places the posterior still believes in.
+    /// Separate modes of the posterior.
     pub mode_count: usize,
     /// Radius that leaves at most the configured risk outside, metres.
     pub protection_radius_m: f64,

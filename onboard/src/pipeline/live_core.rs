@@ -54,7 +54,7 @@ impl LiveCore {
     /// Takes in an event that arrived just now.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Estimate> {
         if !matches!(event, Event::SourceState { .. }) {
-            self.clock.saw(event.time_ns(), now);
+            self.clock.note(event.time_ns(), now);
         }
         let estimates = self.core.handle(event);
         if !estimates.is_empty() {

@@ -166,7 +166,7 @@ impl Daemon {
             if controls.reload_model.swap(false, Ordering::Relaxed) {
                 spawn_reload(&self.load_model, &shared, &matcher_sender)?;
             }
-            supervisor.look(controls.stop.load(Ordering::Relaxed));
+            supervisor.poll(controls.stop.load(Ordering::Relaxed));
         }
         // The writers end when the last sender to them is gone.
         drop(supervisor);

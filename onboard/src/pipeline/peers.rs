@@ -67,7 +67,7 @@ impl PeerThread {
 
     fn run(mut self) {
         let mut wait_s = self.daemon.retry_s;
-        let mut last_words = String::new();
+        let mut last_message = String::new();
         while !self.is_stopped() {
             let mut worked = false;
             let failure = match self.peer.open(&self.playback) {
@@ -80,20 +80,20 @@ impl PeerThread {
             };
             if worked {
                 wait_s = self.daemon.retry_s;
-                last_words.clear();
+                last_message.clear();
             }
-            let words = failure.to_string();
-            self.set_down(Some(words.clone()));
+            let message = failure.to_string();
+            self.set_down(Some(message.clone()));
             // The same failure again and again is logged once.
-            if words != last_words {
+            if message != last_message {
                 let peer = self.peer.name();
                 warn!(
                     peer,
-                    error = words,
+                    error = message,
                     retry_s = wait_s,
                     "failed, trying again"
                 );
-                last_words = words;
+                last_message = message;
             }
             if !self.rest(Duration::from_secs_f64(wait_s)) {
                 return;
@@ -152,12 +152,12 @@ impl PeerThread {
         self.route.as_ref().is_some_and(Route::is_stopped)
     }
 
-    fn set_down(&self, words: Option<String>) {
+    fn set_down(&self, message: Option<String>) {
         if let Some(route) = &self.route {
-            route.state.set_down(words.clone());
+            route.state.set_down(message.clone());
         }
         if let Some(inbox) = &self.inbox {
-            inbox.state.set_down(words);
+            inbox.state.set_down(message);
         }
     }
 

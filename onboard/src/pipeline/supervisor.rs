@@ -1,4 +1,5 @@
-//! What systemd and `crossfixd status` hear: READY, STATUS, and WATCHDOG while the core makes progress.
+//! Tells systemd READY, STATUS and WATCHDOG (while the core makes progress), answers `crossfixd
+//! status`, and reports health to the sinks that want it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +17,7 @@ use crate::peer::jsonl::estimate_json;
 use crate::port::Outbound;
 use crate::status::StatusSocket;
 
-/// Speaks for the pipeline; without a service manager it says nothing.
+/// Watches the pipeline; without a service manager it notifies nobody.
 pub struct Supervisor {
     started: Instant,
     start_timeout: Duration,
@@ -59,13 +60,13 @@ impl Supervisor {
         }
     }
 
-    /// Looks at the pipeline; to be called a few times a second.
-    pub fn look(&mut self, stopping: bool) {
-        let heard = self.shared.events.load(Ordering::Relaxed) > 0;
-        if !self.ready && (heard || self.started.elapsed() >= self.start_timeout) {
+    /// Does what is due; to be called a few times a second.
+    pub fn poll(&mut self, stopping: bool) {
+        let has_input = self.shared.events.load(Ordering::Relaxed) > 0;
+        if !self.ready && (has_input || self.started.elapsed() >= self.start_timeout) {
             self.ready = true;
             info!(
-                input = heard,
+                input = has_input,
                 after_s = self.started.elapsed().as_secs_f64(),
                 "ready"
             );
@@ -131,6 +132,6 @@ impl Supervisor {
 
 fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        error!(%error, "the service manager cannot be told");
+        error!(%error, "cannot notify the service manager");
     }
 }

@@ -30,7 +30,7 @@ pub struct GpsdReader {
     lines: LineBuffer,
     reports: GpsdReports,
     started: Instant,
-    heard: Duration,
+    last_input: Duration,
     watch: Watch,
     broken_lines: u64,
 }
@@ -53,7 +53,7 @@ impl GpsdReader {
             lines: LineBuffer::new(LINE_LIMIT_BYTES),
             reports: GpsdReports::new(config),
             started: Instant::now(),
-            heard: Duration::ZERO,
+            last_input: Duration::ZERO,
             watch: Watch::Asked(1, Duration::ZERO),
             broken_lines: 0,
         };
@@ -163,11 +163,11 @@ impl Reader for GpsdReader {
                     self.config.address
                 )));
             }
-            Some(_) => self.heard = self.started.elapsed(),
+            Some(_) => self.last_input = self.started.elapsed(),
             None if self
                 .started
                 .elapsed()
-                .saturating_sub(self.heard)
+                .saturating_sub(self.last_input)
                 .as_secs_f64()
                 > self.config.silence_s =>
             {

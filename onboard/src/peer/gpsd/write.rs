@@ -13,7 +13,7 @@ const REQUEST_LIMIT_BYTES: usize = 512;
 /// Serves the latest estimates to whoever watches.
 pub struct GpsdServer {
     server: Server<Conversation>,
-    knowledge: json::Server,
+    state: json::Server,
 }
 
 /// What we remember of a client.
@@ -33,7 +33,7 @@ impl GpsdServer {
                 config.client_queue,
                 config.max_clients,
             )?,
-            knowledge: json::Server {
+            state: json::Server {
                 kind: config.estimate,
                 activated_ns: None,
                 latest: None,
@@ -45,10 +45,10 @@ impl GpsdServer {
 impl Writer for GpsdServer {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
         if let Outbound::Estimate(estimate) = outbound
-            && estimate.kind == self.knowledge.kind
+            && estimate.kind == self.state.kind
         {
-            self.knowledge.activated_ns.get_or_insert(estimate.time_ns);
-            self.knowledge.latest = Some(Estimate::clone(estimate));
+            self.state.activated_ns.get_or_insert(estimate.time_ns);
+            self.state.latest = Some(Estimate::clone(estimate));
             let reports = json::reports(estimate).concat();
             let nmea = sentences(estimate).concat();
             for client in self.server.clients() {
@@ -65,13 +65,13 @@ impl Writer for GpsdServer {
     }
 
     fn poll(&mut self) -> Result<(), PeerError> {
-        let knowledge = &self.knowledge;
+        let state = &self.state;
         self.server.poll(
             |client: &mut Client<Conversation>| client.send(line(&json::Server::version())),
             |client, bytes| {
                 for request in client.state.requests.split(bytes) {
                     let answers = match request {
-                        Ok(request) => knowledge.answer(&request, &mut client.state.watch),
+                        Ok(request) => state.answer(&request, &mut client.state.watch),
                         Err(reason) => vec![error(reason)],
                     };
                     client.send(answers.iter().map(line).collect::<String>());

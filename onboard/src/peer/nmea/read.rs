@@ -62,7 +62,7 @@ pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, Peer
             input,
             sentences: SentenceReader::new(config),
             started: Instant::now(),
-            heard: Duration::ZERO,
+            last_input: Duration::ZERO,
         })),
         writer,
     })
@@ -114,7 +114,7 @@ struct NmeaStream {
     input: Box<dyn Read + Send>,
     sentences: SentenceReader,
     started: Instant,
-    heard: Duration,
+    last_input: Duration,
 }
 
 impl Reader for NmeaStream {
@@ -130,8 +130,8 @@ impl Reader for NmeaStream {
             .map_err(PeerError::io(format!("reading {}", self.what)))?
         {
             Some(0) => return Err(PeerError::Protocol(format!("{} closed", self.what))),
-            Some(_) => self.heard = self.started.elapsed(),
-            None if now.saturating_sub(self.heard) > SILENCE => {
+            Some(_) => self.last_input = self.started.elapsed(),
+            None if now.saturating_sub(self.last_input) > SILENCE => {
                 return Err(PeerError::Protocol(format!(
                     "{} has been silent for {} s; check the cable and the speed",
                     self.what,
