@@ -101,14 +101,14 @@ fn main() -> ExitCode {
         ) => replay(&log, config.as_deref(), out.as_deref(), json),
         (None, None, None) => {
             let help = Arguments::command().render_help();
-            eprintln!("{help}");
+            note(&format!("{help}\n"));
             return ExitCode::from(2);
         }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("crossfixd: {error}");
+            note(&format!("crossfixd: {error}\n"));
             ExitCode::FAILURE
         }
     }
@@ -137,12 +137,28 @@ fn log_to_stderr() {
     }
 }
 
+/// Writes to standard output; a reader who left is no error.
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    let written = output.write_all(text.as_bytes());
+    match written.and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow!("writing to standard output: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes to standard error, which may be closed.
+fn note(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 fn check(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
     refuse(path, &config.check_run())?;
     pipeline::core_from(&config)?;
-    println!("{}: no problems", path.display());
-    Ok(())
+    say(&format!("{}: no problems\n", path.display()))
 }
 
 fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
@@ -162,8 +178,7 @@ fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
 
 fn print_config(path: Option<&Path>) -> anyhow::Result<()> {
     let config = path.map(Config::load).transpose()?.unwrap_or_default();
-    print!("{}", config.to_toml());
-    Ok(())
+    say(&config.to_toml())
 }
 
 fn print_status(path: &Path) -> anyhow::Result<()> {
@@ -172,8 +187,7 @@ fn print_status(path: &Path) -> anyhow::Result<()> {
     };
     let answer = status::ask(&socket)
         .map_err(|error| anyhow!("no answer on {}: {error}", socket.display()))?;
-    print!("{answer}");
-    Ok(())
+    say(&answer)
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {
@@ -236,10 +250,10 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     if let Some(failure) = failure {
         return Err(failure);
     }
-    eprintln!(
-        "crossfixd: {} events, {} estimates, {} bad messages; {:?}",
+    note(&format!(
+        "crossfixd: {} events, {} estimates, {} bad messages; {:?}\n",
         summary.events, summary.estimates, summary.bad_messages, summary.counters
-    );
+    ));
     match summary.damage {
         Some(damage) => Err(damage.into()),
         None => Ok(()),
