@@ -23,7 +23,7 @@ static BROKEN: Source = Source {
     hot: &[],
 };
 
-/// Turing, Ampere (A100, then consumer cards), Ada, Hopper, Blackwell.
+/// Turing, Ampere (A100, then consumer GPUs), Ada, Hopper, Blackwell.
 const ARCHITECTURES: [u32; 6] = [75, 80, 86, 89, 90, 100];
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Times the ways in which a card can compute the convolutions of the published CCVPE network,
+//! Times the ways in which a GPU can compute the convolutions of the published CCVPE network,
 //! recorded and replayed, beside each other: what `kernels/src/ops/conv2d/cuda` chooses by.
 //!
 //! `cargo run --release -p crossfix-kernels --example device_convolutions -- [cuda:N] [--batch N] [--replays N]`
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     }
     let cuda = match Device::parse(&name) {
         Ok(Device::Cuda(cuda)) => cuda,
-        Ok(Device::Cpu) => return refuse("the processor has one way; use cuda[:N]"),
+        Ok(Device::Cpu) => return refuse("the CPU has no choice of ways; use cuda[:N]"),
         Err(error) => return refuse(&error.to_string()),
     };
     match measure(&cuda, batch, replays) {

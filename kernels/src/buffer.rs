@@ -1,4 +1,4 @@
-//! Memory of dropped tensors, kept for the next of the same length.
+//! The CPU's memory pool: memory of dropped tensors, kept for the next tensor of that length.
 //!
 //! A training step makes and drops the same few hundred arrays every time. Handing them back to
 //! the system in between costs a fifth of the step in page faults.
@@ -14,8 +14,8 @@ const SHORTEST: usize = 1024;
 #[derive(Default)]
 struct Shelf {
     free: Vec<Vec<f32>>,
-    /// Taken from here and not yet back. What comes back beyond that was made elsewhere and is
-    /// freed, so a shelf never outgrows what was in use at once.
+    /// Arrays handed out and not yet returned. An array returned beyond that count was allocated
+    /// elsewhere and is freed, so the pool never holds more than was in use at once.
     lent: usize,
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn recycle(data: Vec<f32>) {
     }
 }
 
-/// Elements of any value, for an operation that overwrites them all.
+/// Elements with unspecified values, for an operation that overwrites them all.
 pub(crate) fn any(length: usize) -> Vec<f32> {
     let free = if length < SHORTEST {
         None

@@ -4,10 +4,10 @@ use crate::cuda::{Cuda, fill};
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// The processor, or one CUDA device.
+/// The CPU, or one CUDA device.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The processor and its memory.
+    /// The CPU and its memory.
     #[default]
     Cpu,
     /// A CUDA device; see [`Cuda`].
@@ -36,7 +36,7 @@ impl Device {
         }
     }
 
-    /// The first CUDA device, or else the processor and why there is no such device.
+    /// The first CUDA device, or else the CPU and why there is no such device.
     pub fn auto() -> (Self, Option<Error>) {
         match Cuda::open(0) {
             Ok(cuda) => (Self::Cuda(cuda), None),
@@ -44,7 +44,7 @@ impl Device {
         }
     }
 
-    /// What was taken, for people: `cpu (16 threads)`, `NVIDIA H200 (sm_90)`.
+    /// A description for people: `cpu (16 threads)`, `NVIDIA H200 (sm_90)`.
     pub fn describe(&self) -> String {
         match self {
             Self::Cpu => format!("cpu ({} threads)", rayon::current_num_threads()),
@@ -71,7 +71,7 @@ impl Device {
         }
     }
 
-    /// Waits until everything enqueued has run.
+    /// Waits until all enqueued work has run.
     ///
     /// # Errors
     /// [`Error::Cuda`] when something enqueued has failed.
@@ -112,7 +112,7 @@ mod tests {
         }
     }
 
-    /// On a machine without a card; with one, there is nothing to be refused.
+    /// For a machine without a GPU; with one, nothing is refused.
     #[test]
     fn without_a_card_cuda_is_refused_with_a_way_out_and_auto_takes_the_processor() {
         let asked = Device::parse("cuda:7");

@@ -1,6 +1,6 @@
-//! Every way an operation can refuse its input.
+//! The errors of this crate.
 
-/// What went wrong in an operation, with the values that show it.
+/// An error of an operation or a device, with the values that explain it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Two shapes that an operation needs to agree do not.
@@ -12,10 +12,10 @@ pub enum Error {
         what: &'static str,
         /// The shape that would fit, or a description of it.
         expected: String,
-        /// The shape that came.
+        /// The shape that was passed.
         got: String,
     },
-    /// An option has a value with which the operation has no meaning.
+    /// An argument has a value that makes no sense.
     #[error("{op}: {what}")]
     Argument {
         /// The operation, by its function name.
@@ -41,13 +41,13 @@ pub enum Error {
         /// Where another one lies.
         second: String,
     },
-    /// Something that only the processor does was given values on a device.
+    /// A tensor on a GPU was passed to something that only the CPU does.
     #[error(
-        "{op} runs on the processor only, and a tensor {shape} lies on {device}; move it with \
+        "{op} runs on the CPU only, and a tensor {shape} lies on {device}; move it with \
          Tensor::to, or use --device cpu"
     )]
-    ProcessorOnly {
-        /// The operation, by its function name, or who else reads the values.
+    CpuOnly {
+        /// The operation, by its function name, or another reader of the values.
         op: &'static str,
         /// The tensor's shape.
         shape: String,
@@ -64,21 +64,21 @@ pub enum Error {
         /// What to do.
         way_out: String,
     },
-    /// The card's driver is too old.
+    /// The GPU's driver is too old.
     #[error("{found}; update it to {needed}, or use --device cpu")]
     OldDriver {
-        /// What there is.
+        /// The version found.
         found: String,
-        /// What there should be.
+        /// The version needed.
         needed: &'static str,
     },
-    /// The card is older than the kernels support.
+    /// The GPU is older than the kernels support.
     #[error(
         "{name} has compute capability {major}.{minor}, but the kernels need 7.5 (Turing, 2018) \
          or newer; use --device cpu or another card"
     )]
     Architecture {
-        /// The card.
+        /// The GPU.
         name: String,
         /// Its compute capability, before the point.
         major: u32,
@@ -95,7 +95,7 @@ pub enum Error {
         source_name: &'static str,
         /// The architecture, 90 for `sm_90`.
         architecture: u32,
-        /// What the compiler said.
+        /// The compiler's message.
         log: String,
     },
     /// The device has no memory left for what was asked.
@@ -116,13 +116,13 @@ pub enum Error {
         /// Bytes the device has.
         total: usize,
     },
-    /// The device refused or failed at something that should have worked. What was computed
-    /// since the last value that was read is lost.
+    /// A call of the driver or a library failed. What was computed since the last value was read is
+    /// lost.
     #[error("{call} failed: {cause}")]
     Cuda {
         /// What was being done.
         call: String,
-        /// What the driver or library said.
+        /// The driver's or library's message.
         cause: String,
     },
 }
@@ -146,7 +146,7 @@ impl Error {
         }
     }
 
-    /// A meaningless option.
+    /// An invalid argument.
     pub fn argument(op: &'static str, what: impl Into<String>) -> Self {
         Self::Argument {
             op,

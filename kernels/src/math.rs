@@ -63,10 +63,10 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// Width of the running sums below: one AVX-512 register, two AVX ones.
+/// Number of partial sums below: one AVX-512 register, two AVX registers.
 pub(crate) const LANES: usize = 16;
 
-/// Adds the lanes pairwise, always in the same order.
+/// Sum of the lanes, pairwise, always in the same order.
 #[inline(always)]
 pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES / 2;

@@ -40,7 +40,7 @@ impl Pixels {
         Ok(Self { shape, storage })
     }
 
-    /// Wraps what lies on a device.
+    /// Wraps a buffer on a device.
     ///
     /// # Panics
     /// When the number of bytes does not match `shape`: a bug in the caller.
@@ -84,11 +84,11 @@ impl Pixels {
     /// The bytes, row-major, of pixels that have to lie on the host. `op` is who reads them.
     ///
     /// # Errors
-    /// [`Error::ProcessorOnly`] when they lie on a device.
+    /// [`Error::CpuOnly`] when they lie on a device.
     pub fn host(&self, op: &'static str) -> Result<&[u8]> {
         match &self.storage {
             Storage::Host(data) => Ok(data),
-            Storage::Cuda(_) => Err(Error::ProcessorOnly {
+            Storage::Cuda(_) => Err(Error::CpuOnly {
                 op,
                 shape: format!("{:?}", self.shape),
                 device: self.device().describe(),
@@ -134,7 +134,7 @@ mod tests {
         assert!(Pixels::new(vec![0; 12], [1, 3, 2, 2]).is_ok());
         assert!(Pixels::new(vec![0; 11], [1, 3, 2, 2]).is_err());
         assert!(Pixels::new(vec![0; 16], [1, 4, 2, 2]).is_err());
-        // Sides whose product is 0 in as many bits as there are.
+        // The product of the sides overflows to 0.
         let half = 1 << (usize::BITS / 2);
         assert!(Pixels::new(Vec::new(), [1, 3, half, half]).is_err());
     }

@@ -1,5 +1,5 @@
-//! Working memory that each thread keeps between calls: fresh pages cost more than the
-//! arithmetic that small images need.
+//! Scratch memory that each thread keeps between calls: page faults of fresh memory would cost more
+//! than the arithmetic of small images.
 
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ thread_local! {
     static KEPT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with slices of the given lengths, whose content is whatever the last call left.
+/// Calls `work` with slices of the given lengths, whose content is unspecified.
 /// A call within `work` gets memory of its own.
 pub(crate) fn with<const N: usize, R>(
     lengths: [usize; N],

@@ -1,21 +1,20 @@
-//! Which vectors the convolutions use: the widest that the processor has, found at run time
-//! (AVX-512, AVX2 or NEON; one number at a time where there are none).
+//! Which vector instructions the convolutions use: the widest that the CPU has, found at run time
+//! (AVX-512, AVX2 or NEON; scalar code where there are none).
 
 use pulp::{Arch, WithSimd};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Lanes of 32 bits at most; 0 is for as many as there are.
+/// The most 32-bit lanes to use; 0 for as many as the CPU has.
 static LANES: AtomicU8 = AtomicU8::new(0);
 
-/// Keeps to AVX2 where there is AVX-512, to see what a smaller machine does: results must not
-/// change by a bit, times will. For tests and benchmarks; affects all threads, but not products of
-/// matrices (1 × 1 convolutions of small planes, attention), whose library chooses by itself.
+/// Uses AVX2 where the CPU has AVX-512, to test and time the narrower code: results must not change
+/// by a bit. Affects all threads, but not matrix products (1 × 1 convolutions, attention), whose
+/// library chooses its instruction set by itself.
 pub fn narrow(narrow: bool) {
     LANES.store(if narrow { 8 } else { 0 }, Ordering::Relaxed);
 }
 
-/// Computes in vectors of four lanes, as NEON does, or in single numbers, slowly; as
-/// [`narrow`] otherwise.
+/// Emulates vectors of four lanes, as NEON has, or of one; for 8 and 0 as [`narrow`].
 #[cfg(test)]
 pub(crate) fn narrow_to(lanes: u8) {
     LANES.store(lanes, Ordering::Relaxed);

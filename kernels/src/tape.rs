@@ -64,7 +64,7 @@ impl Tape {
         self.recording && inputs.iter().any(|tensor| tensor.requires_gradient())
     }
 
-    /// Notes that `output` was made from `inputs`; `backward` maps the output's gradient to one
+    /// Records that `output` was computed from `inputs`; `backward` maps the output's gradient to one
     /// gradient (or `None`) for each input. Does nothing when no input needs a gradient.
     pub fn record<F>(&mut self, output: &mut Tensor, inputs: &[&Tensor], backward: F)
     where
@@ -85,8 +85,7 @@ impl Tape {
         });
     }
 
-    /// Gradients of the scalar `loss` for every tensor it depends on that kept one at the end:
-    /// the leaves made by [`Tensor::with_gradient`].
+    /// Gradients of the scalar `loss` for every leaf it depends on (made by [`Tensor::with_gradient`]).
     ///
     /// # Errors
     /// [`Error::Shape`] when `loss` is not one number, or a backward closure's own error.
@@ -107,7 +106,7 @@ impl Tape {
         Device::common("backward", &[output, &gradient])?;
         let mut gradients = HashMap::from([(output.id(), gradient)]);
         for entry in self.entries.into_iter().rev() {
-            // Nothing above used this output: its closure, and all it saved, is dropped here.
+            // The loss does not depend on this output: its closure, and all it saved, is dropped here.
             let Some(gradient) = gradients.remove(&entry.output) else {
                 continue;
             };

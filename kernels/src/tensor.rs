@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Names one tensor value on a tape; clones of a tensor share it.
+/// Identifies a tensor on a tape; clones of a tensor share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TensorId(u64);
 
@@ -113,7 +113,7 @@ impl Tensor {
         self
     }
 
-    /// The same values, cut from whatever made them: no gradient flows through.
+    /// The same values, detached from the tape: no gradient flows through.
     pub fn detach(&self) -> Self {
         Self {
             id: TensorId::next(),
@@ -132,7 +132,7 @@ impl Tensor {
         self.requires_gradient
     }
 
-    /// The name of this value on the tape.
+    /// The identifier of this value on the tape.
     pub fn id(&self) -> TensorId {
         self.id
     }
@@ -163,7 +163,7 @@ impl Tensor {
         }
     }
 
-    /// The same values on another device, cut from whatever made them: no gradient flows through.
+    /// The same values on another device, detached from the tape: no gradient flows through.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`]; [`Error::Cuda`], also for anything enqueued before that failed.
@@ -182,11 +182,11 @@ impl Tensor {
     /// processor only. `op` is who reads them.
     ///
     /// # Errors
-    /// [`Error::ProcessorOnly`] when the tensor lies on a device.
+    /// [`Error::CpuOnly`] when the tensor lies on a device.
     pub fn host(&self, op: &'static str) -> Result<&[f32]> {
         match &self.storage {
             Storage::Host(data) => Ok(data),
-            Storage::Cuda(_) => Err(Error::ProcessorOnly {
+            Storage::Cuda(_) => Err(Error::CpuOnly {
                 op,
                 shape: format!("{:?}", self.shape),
                 device: self.device().describe(),
@@ -284,7 +284,7 @@ impl Tensor {
                     copy.copy_from(buffer)?;
                     *buffer = Arc::new(copy);
                 }
-                Ok(Arc::get_mut(buffer).expect("nobody else shares it now"))
+                Ok(Arc::get_mut(buffer).expect("no other owner"))
             }
             Storage::Host(_) => panic!("a tensor on the host is used as if it were on a device"),
         }

@@ -33,7 +33,7 @@ pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
     let mut worst = (0, 0.0f32);
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         let difference = (got - expected).abs() / (1.0 + expected.abs());
-        // NaN is worse than any number, and stays the worst.
+        // NaN counts as the largest difference.
         if difference > worst.1 || (difference.is_nan() && !worst.1.is_nan()) {
             worst = (index, difference);
         }
@@ -49,7 +49,7 @@ pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 /// Checks the gradient of `op` with respect to each of `inputs` against central differences.
-/// The output is bent through a weighted sine before summing, so that the incoming gradient
+/// The loss is a weighted sum of the sine of the output, so that the incoming gradient
 /// differs from element to element. Up to 64 elements of each input are tried.
 ///
 /// # Panics

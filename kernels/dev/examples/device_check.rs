@@ -1,4 +1,4 @@
-//! Compares a CUDA device with the processor: every operation, ten training steps, and replays
+//! Compares a CUDA device with the CPU: every operation, ten training steps, and replays
 //! of a recorded step. Prints one table; exits non-zero on any failure. `tests/gpu` runs it.
 //!
 //! ```text

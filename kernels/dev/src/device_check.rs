@@ -1,5 +1,5 @@
-//! Everything a device has to do, compared with the processor, in one table: run on a card by
-//! `tests/gpu`, and on the emulator by its dry run.
+//! The device check: operations, training, memory and replays of a device compared with the CPU, in
+//! one table. `tests/gpu` runs it on a GPU, and `tests/gpu --emulated` on the emulator.
 
 use crate::training::Training;
 use crate::{Difference, OpCase, cases};
@@ -29,7 +29,7 @@ impl Default for CheckOptions {
 
 const STEPS: usize = 10;
 
-/// Runs every operation against its definition, ten training steps against the processor's, and
+/// Runs every operation against its definition, ten training steps against the CPU's, and
 /// a soak of replays of a recorded step. Prints one line for each and returns what failed.
 pub fn check_device(device: &Device, options: &CheckOptions) -> Vec<String> {
     println!("device: {}", device.describe());
@@ -119,7 +119,7 @@ fn tensor_cores(device: &Device) -> Vec<String> {
     failures
 }
 
-/// Ten steps have the losses they have on the processor.
+/// Ten steps have the losses they have on the CPU.
 fn training(device: &Device) -> Result<()> {
     let (mut here, mut there) = (Training::new(&Device::Cpu)?, Training::new(device)?);
     println!("{:>8} {:>12} {:>12}", "step", "CPU", "device");
@@ -159,7 +159,7 @@ fn memory(device: &Device) -> Result<()> {
 }
 
 /// A recorded step computes, to the bit, what the same step computes launch by launch, and its
-/// memory is its own: others train on the device in between.
+/// memory is not shared: another training runs on the device in between.
 fn replay(device: &Device, replays: usize) -> Result<()> {
     let mut launched = Training::new(device)?;
     let mut recorded = Training::new(device)?;
@@ -185,14 +185,14 @@ fn replay(device: &Device, replays: usize) -> Result<()> {
         }
     }
     let now = (cuda.memory(), cuda.device_memory()?);
-    let (pool, card) = held.unwrap_or(now);
+    let (pool, memory) = held.unwrap_or(now);
     require(now.0 == pool, || {
         format!("the pool grew in the soak: {pool:?}, then {:?}", now.0)
     })?;
-    // The card may be shared with others: a whole megabyte for each hundred replays is a leak.
-    let lost = card.free.saturating_sub(now.1.free);
+    // The GPU may be shared with others: a whole megabyte for each hundred replays is a leak.
+    let lost = memory.free.saturating_sub(now.1.free);
     require(lost <= replays / 100 << 20, || {
-        format!("the card lost {lost} bytes in the soak")
+        format!("the GPU lost {lost} bytes in the soak")
     })?;
     let same = launched.values()? == recorded.values()?;
     require(same, || "parameters differ after the replays".into())?;

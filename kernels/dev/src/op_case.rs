@@ -17,13 +17,13 @@ pub struct OpCase {
     pub tolerance: [f32; 2],
     /// How dense convolutions are computed in it.
     convolution: Option<Convolution>,
-    /// Room for their columns, where it is not the usual.
+    /// The most elements of im2col columns, if not the default.
     column_room: Option<usize>,
     pub(crate) without_gradient: Vec<usize>,
     run: Run,
 }
 
-/// The largest differences between a device and the processor, as [`crossfix_kernels::testing::assert_close`] counts;
+/// The largest differences between a device and the CPU, as [`crossfix_kernels::testing::assert_close`] counts;
 /// infinite where one side is not a number or has no gradient.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
@@ -55,7 +55,7 @@ impl OpCase {
         }
     }
 
-    /// Another input in the place of a noisy one.
+    /// Replaces a random input.
     pub fn input(mut self, index: usize, value: Tensor) -> Self {
         self.inputs[index] = value;
         self
@@ -67,13 +67,13 @@ impl OpCase {
         self
     }
 
-    /// With this many numbers of columns at a time.
+    /// With at most this many elements of im2col columns at a time.
     pub fn column_room(mut self, numbers: usize) -> Self {
         self.column_room = Some(numbers);
         self
     }
 
-    /// Whether it asks for our own tensor-core kernels where the precision has them.
+    /// Whether it runs our own tensor-core kernels at a precision that has them.
     pub fn is_implicit(&self) -> bool {
         self.convolution == Some(Convolution::Implicit) && !self.name.contains("depthwise")
     }
@@ -131,7 +131,7 @@ impl OpCase {
         Ok((output.to(&Device::Cpu)?, gradients))
     }
 
-    /// How far `device` is from the processor.
+    /// How far `device` is from the CPU.
     ///
     /// # Errors
     /// The operation's own.

@@ -1,5 +1,5 @@
-//! A small network with its optimiser, trained on one batch: on the processor, on a device, and
-//! on a device as a recorded step. What a training run does, in the small.
+//! A small network with its optimiser, trained on one batch: on the CPU, on a device, and
+//! on a device as a recorded step. A training run in miniature.
 
 use crossfix_kernels::cuda::Step;
 use crossfix_kernels::optim::{Adam, Parameter};

@@ -88,7 +88,7 @@ struct alignas(4) __nv_bfloat162 {
 CROSSFIX_INLINE float __bfloat162float(__nv_bfloat16 h) { return __uint_as_float(uint32_t(h.bits) << 16); }
 CROSSFIX_INLINE __nv_bfloat16 __float2bfloat16(float f) {
     uint32_t bits = __float_as_uint(f);
-    if ((bits & 0x7fffffff) > 0x7f800000) return {0x7fff};  // what the card gives for any NaN
+    if ((bits & 0x7fffffff) > 0x7f800000) return {0x7fff};  // what the GPU gives for any NaN
     return {uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
 }
 CROSSFIX_INLINE __nv_bfloat16 __float2bfloat16_rn(float f) { return __float2bfloat16(f); }

@@ -11,7 +11,7 @@ struct Stack {
     void* pointer = nullptr;
 };
 // Makes the next switch to `stack` begin `entry` near the end of `memory`, `colour` bytes lower:
-// stacks at equal offsets would share one set of the first-level cache.
+// stacks at equal offsets would share one set of the L1 cache.
 inline void prepare(Stack& stack, char* memory, size_t bytes, size_t colour, void (*entry)()) {
     void** top = reinterpret_cast<void**>(memory + bytes - colour) - 2;
     top[-1] = nullptr;

@@ -19,7 +19,7 @@ float half_as_float(uint16_t bits) {
     return sign ? -magnitude : magnitude;
 }
 
-// Element `i` of a fragment: a register each for tf32, of which the card ignores the low 13 bits,
+// Element `i` of a fragment: a register each for tf32, of which the GPU ignores the low 13 bits,
 // or two to a register, the first in the low half.
 float element(MatrixKind kind, const uint32_t* registers, unsigned i) {
     if (kind == MatrixKind::Tf32_16x8x8) return as_float(registers[i] & ~0x1fffu);

@@ -1,4 +1,4 @@
-//! The emulator as a device.
+//! The emulator as a [`Driver`].
 
 use crate::native::{Arena, Run, argument_bytes};
 use crate::{gemm, source_lines};
@@ -8,14 +8,14 @@ use std::ffi::c_void;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// In which order the threads of a block, and the blocks, run between two meetings.
+/// The order in which the threads of a block, and the blocks, run between two barriers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schedule {
     /// By number.
     Forward,
     /// From the last to the first.
     Reverse,
-    /// By chance; the same seed gives the same order.
+    /// At random; the same seed gives the same order.
     Random(u64),
 }
 
@@ -44,9 +44,9 @@ pub struct Options {
     pub memory_bytes: usize,
     /// After how much CPU time a launch counts as hanging.
     pub limit_s: u32,
-    /// A kernel that does not compile, to see what becomes of that.
+    /// A kernel that is reported not to compile, to test the error.
     pub broken_kernel: Option<&'static str>,
-    /// Whether recorded pieces may run in any order at all, to see whether tests notice.
+    /// Ignores the dependencies of recorded nodes, to check that tests notice.
     pub forgets_order: bool,
 }
 
@@ -64,7 +64,7 @@ impl Default for Options {
     }
 }
 
-/// A CUDA device made of C++ and patience.
+/// A CUDA device emulated on the CPU.
 pub struct Emulator(Arc<Machine>);
 
 struct Machine {
@@ -72,11 +72,11 @@ struct Machine {
     arena: Arena,
     launches: AtomicU64,
     capture: Mutex<Option<Vec<Piece>>>,
-    /// Uploads beside the queue. They arrive as late as they may: when the queue waits for them.
+    /// Uploads on the second queue. They arrive as late as allowed: when the queue waits for them.
     under_way: Mutex<Vec<(Address, Vec<u8>)>>,
 }
 
-/// Recorded commands that run one after the other, after those of other pieces.
+/// A node of a recorded graph: commands that run one after the other.
 #[derive(Default)]
 struct Piece {
     after: Vec<usize>,
@@ -367,7 +367,7 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()> {
+    unsafe fn upload_concurrently(&self, to: Address, bytes: &[u8]) -> Result<()> {
         self.0.refuse_in_capture("upload")?;
         self.0.holds("upload", to, bytes.len())?;
         // Whoever reads it before the fence finds neither the old values nor the new ones.
@@ -469,7 +469,7 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+    fn begin_node(&self, after: &[usize]) -> Result<()> {
         if let Some(pieces) = &mut *self.0.capture() {
             let after = if self.0.options.forgets_order {
                 &[]

@@ -1,10 +1,10 @@
-//! The matrix products that a card leaves to its library, as plain loops.
+//! The matrix products of cuBLASLt, as plain loops.
 
 use crate::native::Arena;
 use crossfix_kernels::cuda::{Address, Epilogue, Gemm, Operand, Precision};
 
 /// # Safety
-/// Nobody writes the operands meanwhile.
+/// No other thread writes the operands meanwhile.
 ///
 /// # Errors
 /// What is wrong when an element lies outside all buffers.

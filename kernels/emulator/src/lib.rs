@@ -1,8 +1,8 @@
-//! Runs our CUDA kernels on the CPU, to find their faults without a card.
+//! Runs our CUDA kernels on the CPU, to find their faults without a GPU.
 //!
 //! The same `.cu` files, compiled as C++: every CUDA thread is a fiber, which leaves the CPU only
 //! where CUDA threads wait for each other. [`Emulator`] is a [`Driver`], so operations, memory
-//! pool, launches and recorded steps are the very code that runs on a card.
+//! pool, launches and recorded steps are the very code that runs on a GPU.
 //!
 //! What it finds, always: reads and writes outside a buffer (guard pages on both sides) or of a
 //! freed one, barriers that not all threads reach, threads that wait for each other for ever,

@@ -61,7 +61,7 @@ pub struct Arena(*mut c_void);
 
 // SAFETY: the C++ side guards its tables with a mutex.
 unsafe impl Send for Arena {}
-// SAFETY: as above; the bytes themselves are ordered by whoever enqueues work, as on a card.
+// SAFETY: as above; the bytes themselves are ordered by whoever enqueues work, as on a GPU.
 unsafe impl Sync for Arena {}
 
 impl Arena {

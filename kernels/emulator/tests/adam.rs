@@ -1,4 +1,4 @@
-//! Adam on a device moves parameters as it does on the processor.
+//! Adam on a device moves parameters as it does on the CPU.
 
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::cuda::Cuda;

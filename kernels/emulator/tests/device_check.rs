@@ -1,4 +1,4 @@
-//! The check that a card has to pass is one that the emulator passes.
+//! The check that a GPU has to pass is one that the emulator passes.
 
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;

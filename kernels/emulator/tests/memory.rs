@@ -1,4 +1,4 @@
-//! Memory and recorded steps behave on the emulator as on a card: the pool hands memory on, a
+//! Memory and recorded steps behave on the emulator as on a GPU: the pool hands memory on, a
 //! recording repeats its work on new inputs, and too much is refused with the way out.
 
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};

@@ -1,4 +1,4 @@
-//! Every operation's kernels agree with their definition on the processor, forward and backward,
+//! Every operation's kernels agree with their definition on the CPU, forward and backward,
 //! in several orders of threads; and no kernel reads what it should not or races.
 
 use crossfix_kernel_emulator::{Emulator, Guard, Options, Schedule};

@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A number that means the same on host and device.
+/// An element type with the same layout on host and device.
 ///
 /// # Safety
-/// Any bytes are a value, there is no padding, and the layout is the device's.
+/// Any bytes are a valid value, there is no padding, and the layout is that of the device.
 pub unsafe trait Element: Copy + Send + Sync + 'static {}
 
 // SAFETY: plain numbers, the same on all machines CUDA runs on.
@@ -35,7 +35,7 @@ pub struct DeviceBuffer<T: Element = f32> {
     cuda: Cuda,
     address: Address,
     length: usize,
-    /// Bytes as the pool counts them; `None` for memory that the pool does not get back.
+    /// Bytes as the pool counts them; `None` for memory that does not return to the pool.
     class: Option<usize>,
     /// The buffer that this is a part of, which lives as long as its parts.
     _whole: Option<Arc<DeviceBuffer<u8>>>,
@@ -119,12 +119,12 @@ impl<T: Element> DeviceBuffer<T> {
         self.length == 0
     }
 
-    /// Where it lies.
+    /// Its address.
     pub(super) fn address(&self) -> Address {
         self.address
     }
 
-    /// Where it lies, for a kernel that finds its buffers in its parameters, low half first. Work
+    /// Its address, low half first, for a kernel whose parameters hold addresses of buffers. Work
     /// that uses it is about to be enqueued.
     pub(crate) fn address_words(&self) -> AddressWords {
         self.cuda.used(self.address);
@@ -143,7 +143,7 @@ impl<T: Element> DeviceBuffer<T> {
         self.overwrite(data)
     }
 
-    /// As [`DeviceBuffer::upload`], for a buffer whose sharers know that it changes.
+    /// As [`DeviceBuffer::upload`], for a buffer whose other owners expect the change.
     pub(super) fn overwrite(&self, data: &[T]) -> Result<()> {
         assert_eq!(data.len(), self.length, "upload of another length");
         self.cuda.refuse_in_capture("upload")?;
@@ -156,8 +156,8 @@ impl<T: Element> DeviceBuffer<T> {
         unsafe { self.cuda.0.driver.upload(self.address, bytes) }
     }
 
-    /// Enqueues a copy to the host, which [`Arriving::wait`] gives; what is enqueued later does
-    /// not show in it.
+    /// Enqueues a copy to the host, returned by [`Arriving::wait`]; work enqueued later does not affect
+    /// it.
     ///
     /// # Errors
     /// [`Error::Cuda`].
@@ -219,7 +219,7 @@ impl<T: Element> DeviceBuffer<T> {
         self.overwrite_from(other)
     }
 
-    /// As [`DeviceBuffer::copy_from`], for a buffer whose sharers know that it changes.
+    /// As [`DeviceBuffer::copy_from`], for a buffer whose other owners expect the change.
     pub(super) fn overwrite_from(&self, other: &Self) -> Result<()> {
         assert_eq!(self.length, other.length, "copy of another length");
         assert_eq!(self.cuda, other.cuda, "copy between devices");
@@ -238,12 +238,12 @@ impl<T: Element> DeviceBuffer<T> {
 }
 
 impl DeviceBuffer<u8> {
-    /// As [`DeviceBuffer::overwrite`] for the bytes from `offset` on, beside the queue.
+    /// As [`DeviceBuffer::overwrite`] for the bytes from `offset` on, on the second queue.
     ///
     /// # Safety
-    /// What is queued and uses them is ordered by the driver's fences; see
-    /// [`super::Driver::upload_beside`].
-    pub(super) unsafe fn overwrite_beside<T: Element>(
+    /// Work that uses these bytes is ordered by the driver's fences; see
+    /// [`super::Driver::upload_concurrently`].
+    pub(super) unsafe fn overwrite_concurrently<T: Element>(
         &self,
         offset: usize,
         data: &[T],
@@ -258,11 +258,11 @@ impl DeviceBuffer<u8> {
         let bytes = unsafe { std::slice::from_raw_parts(data.as_ptr().cast::<u8>(), length) };
         let to = self.address + offset as u64;
         // SAFETY: the bytes are there, checked above; their order is the caller's promise.
-        unsafe { self.cuda.0.driver.upload_beside(to, bytes) }
+        unsafe { self.cuda.0.driver.upload_concurrently(to, bytes) }
     }
 }
 
-/// Elements on their way to the host.
+/// A download of elements under way.
 pub struct Arriving<T: Element> {
     download: Box<dyn Download>,
     length: usize,

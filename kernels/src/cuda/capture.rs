@@ -1,4 +1,5 @@
-//! Work recorded once and replayed: a step of fixed shape without the cost of its launches.
+//! Recorded steps (CUDA graphs): a step of fixed shape is recorded once and replayed without the cost
+//! of its launches.
 
 use super::driver::{Address, Graph};
 use super::{Cuda, DeviceBuffer};
@@ -9,7 +10,7 @@ use crate::tensor::Tensor;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Recorded work. The memory it uses serves nobody else until it is dropped.
+/// A recorded graph. The pool does not hand out the memory it uses until it is dropped.
 pub struct Capture {
     cuda: Cuda,
     graph: Option<Box<dyn Graph>>,
@@ -43,7 +44,7 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
-        // First the graph, then the claim on its memory.
+        // Destroy the graph before its memory is released.
         self.graph = None;
         self.cuda.0.pool.forget(&self.used);
     }
@@ -70,15 +71,15 @@ impl Recording<'_> {
 
 impl Drop for Recording<'_> {
     fn drop(&mut self) {
-        // What was recorded so far is of no use.
+        // The unfinished recording is discarded.
         let _ = Recording(self.0).end();
     }
 }
 
 impl Cuda {
     /// Records what `work` enqueues, without running it. What `work` computes on the host is done
-    /// once, now; what it allocates is the recording's. Everything must have run once before, so
-    /// that kernels are compiled and tables uploaded. Nobody else may use the device meanwhile.
+    /// once, now; what it allocates belongs to the recording. Everything must have run once before, so
+    /// that kernels are compiled and tables uploaded. No other thread may use the device meanwhile.
     ///
     /// # Errors
     /// What `work` returns; [`Error::Cuda`] when it reads or uploads values, or a recording is
@@ -87,7 +88,7 @@ impl Cuda {
         self.capture_with(work)
     }
 
-    /// As [`Cuda::capture`], for work whose errors are wider.
+    /// As [`Cuda::capture`], for work with another error type.
     fn capture_with<T, E: From<Error>>(
         &self,
         work: impl FnOnce() -> Result<T, E>,
@@ -117,8 +118,8 @@ const ALIGNMENT: usize = 256;
 /// an input: tensors, and images as bytes. What the step keeps, such as parameters and moments, it
 /// updates in place.
 ///
-/// Inputs from the host travel beside the queue into one of two places, so that those of the next
-/// step arrive while this one runs; the step begins with a copy from there.
+/// Inputs from the host are uploaded on a second queue into one of two staging buffers, so that those
+/// of the next step arrive while this step runs; the step begins with a copy from there.
 pub struct Step {
     capture: Capture,
     cuda: Cuda,
@@ -128,9 +129,9 @@ pub struct Step {
     offsets: Vec<usize>,
     /// All inputs, as the recorded work reads them.
     arena: Arc<DeviceBuffer<u8>>,
-    /// Where the next inputs arrive, by turns.
+    /// The two staging buffers, used alternately.
     places: [DeviceBuffer<u8>; 2],
-    turn: usize,
+    staging: usize,
     outputs: Vec<Tensor>,
 }
 
@@ -148,7 +149,7 @@ impl Step {
         Self::record_with(cuda, inputs, &[], |inputs, _| work(inputs))
     }
 
-    /// As [`Step::record`], on images too, and for work whose errors are wider.
+    /// As [`Step::record`], with images as inputs and for work with another error type.
     ///
     /// # Errors
     /// As [`Step::record`].
@@ -168,7 +169,7 @@ impl Step {
         }
         let arena = Arc::new(cuda.zeros(bytes)?);
         let places = [cuda.zeros(bytes)?, cuda.zeros(bytes)?];
-        // Nothing arrives before the zeros are there.
+        // Uploads must not arrive before the buffers are zeroed.
         for slot in 0..places.len() {
             cuda.0.driver.release_to_uploads(slot)?;
         }
@@ -193,7 +194,7 @@ impl Step {
             offsets,
             arena,
             places,
-            turn: 0,
+            staging: 0,
             outputs,
         })
     }
@@ -215,27 +216,27 @@ impl Step {
     pub fn run_with(&mut self, inputs: &[Tensor], images: &[Pixels]) -> Result<&[Tensor]> {
         self.check(inputs, images)?;
         let driver = &self.cuda.0.driver;
-        let place = &self.places[self.turn];
-        // The step before the last has copied from this place: it is free when that has run.
-        driver.await_release(self.turn)?;
+        let place = &self.places[self.staging];
+        // This staging buffer was read by the step before the last: it is free when that has run.
+        driver.await_release(self.staging)?;
         let (of_inputs, of_images) = self.offsets.split_at(inputs.len());
         for (input, offset) in inputs.iter().zip(of_inputs) {
             if input.device() == Device::Cpu {
                 // SAFETY: what read this place last is behind the fence above; the copy below
                 // comes after the fence that it waits for.
-                unsafe { place.overwrite_beside(*offset, input.data())? };
+                unsafe { place.overwrite_concurrently(*offset, input.data())? };
             }
         }
         for (image, offset) in images.iter().zip(of_images) {
             if image.device() == Device::Cpu {
                 // SAFETY: as above.
-                unsafe { place.overwrite_beside(*offset, image.host("step")?)? };
+                unsafe { place.overwrite_concurrently(*offset, image.host("step")?)? };
             }
         }
         driver.await_uploads()?;
         self.arena.overwrite_from(place)?;
-        driver.release_to_uploads(self.turn)?;
-        self.turn = 1 - self.turn;
+        driver.release_to_uploads(self.staging)?;
+        self.staging = 1 - self.staging;
         for (input, mine) in inputs.iter().zip(&self.inputs) {
             if input.device() != Device::Cpu {
                 mine.buffer().overwrite_from(input.buffer())?;
@@ -259,7 +260,7 @@ impl Step {
         self.capture.replay_ms(replays)
     }
 
-    /// What the latest enqueued step made, or will have made.
+    /// The outputs of the latest enqueued step; reading them waits for it.
     pub fn outputs(&self) -> &[Tensor] {
         &self.outputs
     }

@@ -1,5 +1,5 @@
-// What every kernel may use. No kernel includes anything else, so that NVRTC needs no header of a
-// toolkit: sums over warps and blocks, constants, activations.
+// Shared by all kernels: sums over warps and blocks, constants, activations. Kernels include nothing
+// else, so NVRTC needs no toolkit headers.
 #pragma once
 
 // The emulator defines its own.
@@ -34,7 +34,7 @@ __device__ __forceinline__ unsigned threads_of_block() {
 __device__ __forceinline__ unsigned first_element() { return blockIdx.x * blockDim.x + threadIdx.x; }
 __device__ __forceinline__ unsigned element_stride() { return gridDim.x * blockDim.x; }
 
-// Division by a number that a launch knows: a multiplication, for numerators below 2^31 (Granlund,
+// Division by a launch constant, as a multiplication, for numerators below 2^31 (Granlund,
 // Montgomery 1994, "Division by Invariant Integers using Multiplication", figure 4.1). The host
 // makes it.
 struct Divider {
@@ -47,8 +47,8 @@ __device__ __forceinline__ unsigned quotient(unsigned n, const Divider& d) {
     return (__umulhi(n, d.multiplier) + n) >> d.shift;
 }
 
-// What a thread moves at once: mostly four neighbours where planes are multiples of four long, so
-// that none lie across two of them, else one. Buffers begin at 256-byte boundaries.
+// A pack: the neighbours that a thread loads or stores at once. Four where the length of planes is a
+// multiple of four, so that no pack crosses two planes, else one. Buffers begin at 256-byte boundaries.
 template <unsigned W>
 struct Pack {
     float at[W];

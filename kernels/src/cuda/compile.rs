@@ -19,11 +19,11 @@ pub(super) const OLDEST: u32 = 75;
 pub struct Compiled {
     /// For `cuModuleLoadData`.
     pub cubin: Vec<u8>,
-    /// What the compiler said, warnings and the use of registers.
+    /// The compiler's log: warnings and register use.
     pub log: String,
 }
 
-/// What a kernel takes of a multiprocessor, as the assembler reported it.
+/// The resources of a kernel, as the assembler reported them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Usage {
     /// The kernel.
@@ -34,7 +34,7 @@ pub struct Usage {
     pub shared_bytes: u32,
     /// Local memory of each thread, bytes.
     pub stack_bytes: u32,
-    /// Bytes written to and read back from local memory for want of registers.
+    /// Register spills: bytes stored to and loaded from local memory.
     pub spill_bytes: u32,
 }
 
@@ -55,7 +55,7 @@ pub fn compiler_version() -> Result<(i32, i32)> {
 /// Compiles `source` for `architecture`, 90 for `sm_90`.
 ///
 /// # Errors
-/// [`Error::Compile`] with the compiler's words; [`Error::Cuda`] when there is no compiler.
+/// [`Error::Compile`] with the compiler's message; [`Error::Cuda`] when there is no compiler.
 pub fn compile(source: &'static Source, architecture: u32) -> Result<Compiled> {
     require_library()?;
     let program = Program::new(source)?;
@@ -83,7 +83,7 @@ pub fn compile(source: &'static Source, architecture: u32) -> Result<Compiled> {
     Ok(Compiled { cubin, log })
 }
 
-/// A name under which to keep what [`compile`] makes: it differs whenever the result could.
+/// The cache key of a compilation: it differs whenever the result could differ.
 pub(super) fn key(source: &Source, architecture: u32, (major, minor): (i32, i32)) -> String {
     // FNV-1a with 128 bits (Fowler, Noll, Vo); no adversary writes our sources.
     let mut hash = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
@@ -99,7 +99,7 @@ pub(super) fn key(source: &Source, architecture: u32, (major, minor): (i32, i32)
 }
 
 /// Puts machine code made by [`compile`] into `folder` under the name by which a device looks for
-/// it in its cache, `crossfix/kernels` in `$XDG_CACHE_HOME`: a card's machine then compiles nothing.
+/// it in its cache, `crossfix/kernels` in `$XDG_CACHE_HOME`: a machine with a GPU then compiles nothing.
 ///
 /// # Errors
 /// [`Error::Cuda`] when there is no compiler to ask for its version, or nothing can be written.
@@ -146,7 +146,7 @@ pub fn usage(log: &str) -> Vec<Usage> {
     kernels
 }
 
-/// The number that stands before `word` in `line`; 0 without such.
+/// The number before `word` in `line`; 0 if there is none.
 fn number_before(line: &str, word: &str) -> u32 {
     let Some((before, _)) = line.split_once(word) else {
         return 0;
@@ -155,7 +155,7 @@ fn number_before(line: &str, word: &str) -> u32 {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
-/// Asks before the first call, because the bindings panic when the library or a symbol is absent.
+/// Checks that the library is there before the first call: the bindings panic without it.
 fn require_library() -> Result<()> {
     const WAY_OUT: &str = "install CUDA 13.0's runtime compiler (libnvrtc.so.13, in the CUDA \
                            toolkit or the wheel nvidia-cuda-nvrtc), put its folder on \

@@ -1,6 +1,6 @@
-//! What a device has to do for us. A real card ([`super::real`]) and the kernel emulator of the
-//! tests both implement it, so everything above, shape checks, parameter structs, launch shapes
-//! and argument order, is the same code on both.
+//! The interface to a GPU. NVIDIA's driver ([`super::nvidia`]) and the kernel emulator of the tests
+//! implement it, so everything above it (shape checks, parameter structs, launch shapes, argument
+//! order) is the same code on both.
 
 use crate::error::Result;
 use std::any::Any;
@@ -26,7 +26,7 @@ pub struct Source {
 pub struct Kernel {
     /// The file it is in.
     pub source: &'static Source,
-    /// Its name, unlike that of any other kernel in any file.
+    /// Its name, unique among the kernels of all files.
     pub entry: &'static str,
 }
 
@@ -58,11 +58,11 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Convolution {
-    /// A product of matrices that reads the image as it goes.
+    /// A matrix product that reads the image in place (implicit im2col).
     Implicit,
-    /// A matrix product of columns in memory.
+    /// A matrix product of columns written to memory (explicit im2col).
     Columns,
-    /// Windows that slide, for kernels of 3 × 3, in f32.
+    /// A sliding window in registers, for 3 × 3 kernels, in f32.
     Window,
 }
 
@@ -115,14 +115,14 @@ pub struct Gemm {
     pub output: Operand,
     /// `[columns]`, added to each row.
     pub bias: Option<Address>,
-    /// What follows.
+    /// What is applied to the result.
     pub epilogue: Epilogue,
     /// How exact the factors are.
     pub precision: Precision,
 }
 
 impl Gemm {
-    /// Products that may run side by side.
+    /// Workspaces: the most products that may run concurrently.
     pub const WORKSPACES: usize = 4;
 }
 
@@ -135,9 +135,9 @@ pub trait Graph: Send + Sync {
     fn replay(&self) -> Result<()>;
 }
 
-/// Bytes on their way from a device.
+/// A download under way.
 pub trait Download: Send {
-    /// Waits for what was queued before it and for the copy, not for what came after.
+    /// Waits for the copy and for what was queued before it, not for what was queued after it.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`], also for anything queued before that failed.
@@ -159,7 +159,7 @@ pub trait Mark: Send {
     fn as_any(&self) -> &dyn Any;
 }
 
-/// What a device without a clock of its own gives: the host's, once the device had nothing to do.
+/// The host's clock, read when the queue is empty: for a driver that cannot time its queue.
 struct Moment(Instant);
 
 impl Mark for Moment {
@@ -212,15 +212,15 @@ pub trait Driver: Send + Sync {
     /// [`crate::Error::Cuda`].
     fn memory(&self) -> Result<Memory>;
 
-    /// How much to allocate for `bytes`: rounding lets buffers of similar sizes stand in for each
-    /// other. The emulator allocates exactly, to see what lies one past the end.
+    /// How much to allocate for `bytes`: rounding up lets the pool reuse memory for buffers of similar
+    /// sizes. The emulator allocates exactly, to see what lies one past the end.
     fn size_class(&self, bytes: usize) -> usize {
         let bytes = bytes.max(512);
         // Eight classes for each doubling: at most an eighth is wasted.
         bytes.next_multiple_of((bytes.next_power_of_two() / 16).max(512))
     }
 
-    /// Called when memory that was in use before is about to serve again; the emulator poisons it.
+    /// Called before the pool hands out memory again; the emulator poisons it.
     fn reused(&self, address: Address, bytes: usize) {
         let _ = (address, bytes);
     }
@@ -243,8 +243,8 @@ pub trait Driver: Send + Sync {
     /// [`crate::Error::Cuda`], also for anything queued before that failed.
     unsafe fn download(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
-    /// As [`Driver::upload`], beside the queue: it does not wait for what is queued, so that the
-    /// next step's inputs travel while this one runs. Ordered by the two fences below.
+    /// As [`Driver::upload`], on a second queue for uploads: it does not wait for what is queued, so
+    /// the next step's inputs are copied while this step runs. Ordered by the two fences below.
     ///
     /// # Safety
     /// `to` has room for `bytes`; what is queued and uses it was queued before the fence that the
@@ -252,22 +252,22 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// [`crate::Error::Cuda`].
-    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()>;
+    unsafe fn upload_concurrently(&self, to: Address, bytes: &[u8]) -> Result<()>;
 
-    /// What is queued from here waits for the uploads beside the queue so far.
+    /// What is queued after this call waits for the uploads that the second queue holds now.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`].
     fn await_uploads(&self) -> Result<()>;
 
-    /// A fence for [`Driver::await_release`]: passed when all that is queued so far has run.
-    /// There are as many as `slot` has values, 0 or 1; setting one again forgets the older.
+    /// Sets fence `slot` (0 or 1) for [`Driver::await_release`]: it is passed when all that is queued so
+    /// far has run. Setting a fence again replaces it.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`].
     fn release_to_uploads(&self, slot: usize) -> Result<()>;
 
-    /// Uploads beside the queue from here wait for that fence; at once where it was never set.
+    /// Later uploads on the second queue wait for fence `slot`; not at all where it was never set.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`].
@@ -282,8 +282,8 @@ pub trait Driver: Send + Sync {
     /// [`crate::Error::Cuda`].
     unsafe fn begin_download(&self, from: Address, bytes: usize) -> Result<Box<dyn Download>>;
 
-    /// A mark in the queue, to measure times with. Unless a driver knows better it waits for what
-    /// is queued and reads the host's clock.
+    /// A mark in the queue, to measure times with. The default waits until the queue is empty and reads
+    /// the host's clock.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`] when something queued has failed.
@@ -348,13 +348,13 @@ pub trait Driver: Send + Sync {
     /// [`crate::Error::Cuda`].
     fn begin_capture(&self) -> Result<()>;
 
-    /// While work is recorded: what is enqueued next is a piece of its own, numbered from 0, and comes
-    /// after those pieces and what they come after. A driver may keep the order of the recording
-    /// instead, as one does that is not told.
+    /// While work is recorded: what is enqueued next is a new node of the graph, numbered from 0, that
+    /// depends on the nodes `after`. A driver may ignore this and keep the order of the recording, as
+    /// the default does.
     ///
     /// # Errors
     /// [`crate::Error::Cuda`].
-    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+    fn begin_node(&self, after: &[usize]) -> Result<()> {
         let _ = after;
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::driver::{Kernel, LaunchShape};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 
-/// Threads of a block where an operation has no wish.
+/// Default block size, in threads.
 pub(crate) const THREADS: u32 = 256;
 
 /// Most blocks of a one-dimensional launch; the kernel's loop covers the rest.
@@ -21,7 +21,7 @@ const MOST_ARGUMENTS: usize = 16;
 /// # Safety
 /// `repr(C)` without padding, and the kernel's struct has the same fields in the same order.
 pub unsafe trait Parameters: Copy {
-    /// Whether the kernel finds buffers in it that it is not given otherwise.
+    /// Whether it holds addresses of buffers that are not arguments of the kernel.
     const HOLDS_ADDRESSES: bool;
 }
 
@@ -30,7 +30,7 @@ pub unsafe trait Parameters: Copy {
 /// # Safety
 /// Four bytes, or an array of such.
 pub unsafe trait Word: Copy {
-    /// Whether it is where a buffer lies.
+    /// Whether it is the address of a buffer.
     const IS_ADDRESS: bool = false;
 }
 // SAFETY: four bytes.
@@ -44,7 +44,7 @@ unsafe impl<T: Word, const N: usize> Word for [T; N] {
     const IS_ADDRESS: bool = T::IS_ADDRESS;
 }
 
-/// Where a buffer lies, low half first.
+/// The address of a buffer, low half first.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(transparent)]
 pub(crate) struct AddressWords(pub(super) [u32; 2]);
@@ -80,7 +80,7 @@ pub struct Launch<'a> {
     shape: LaunchShape,
     arguments: [Argument<'a>; MOST_ARGUMENTS],
     count: usize,
-    /// Of all buffers given.
+    /// Bytes of all buffers among the arguments.
     bytes: u64,
     operations: u64,
     /// Whether it uses buffers that are not among the arguments.
@@ -125,7 +125,7 @@ impl<'a> Launch<'a> {
         self
     }
 
-    /// Bytes beyond the buffers given, for kernels that find theirs in their parameters.
+    /// Adds bytes of buffers whose addresses are in the parameters, for profiles.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes += bytes as u64;
         self
@@ -294,21 +294,22 @@ pub(crate) fn divider(divisor: usize) -> [u32; 3] {
     [divisor as u32, multiplier as u32, shift]
 }
 
-/// How many neighbours a kernel's thread moves at once where planes are `pixels` long.
+/// Elements of a pack, the neighbours that a thread loads or stores at once, where planes are
+/// `pixels` long.
 pub(crate) fn pack(pixels: usize) -> usize {
     if pixels.is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// Threads of a block that sums a plane of so many packs, as `plane_sum` in `common.cuh` does: at
-/// least four packs each where the plane is large.
+/// Block size for the sum of a plane of this many packs (`plane_sum` in `common.cuh`): at least four
+/// packs for each thread where the plane is large.
 pub(crate) fn plane_block(packs: usize) -> [u32; 3] {
     let threads = packs.div_ceil(4).next_multiple_of(32).clamp(32, 1024);
     [threads as u32, 1, 1]
 }
 
-/// Threads of a block whose threads along x are neighbouring pixels and along y share their
-/// `channels`, for `sum_along_y` in `common.cuh`: as few pixels as still fill a sector of memory where
-/// there are few in all `maps`.
+/// Block size where threads along x are neighbouring pixels and threads along y share the `channels` of
+/// a pixel, for `sum_along_y` in `common.cuh`. Where all `maps` have few pixels, a block takes only as
+/// many pixels as fill a sector of memory.
 pub(crate) fn pixel_block(maps: usize, channels: usize, pixels: usize) -> [u32; 3] {
     let across = if maps * pixels < 32 * 1024 { 8 } else { 32 };
     let deep = channels.div_ceil(4).next_power_of_two().min(256 / across);

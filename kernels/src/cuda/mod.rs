@@ -1,8 +1,8 @@
 //! CUDA devices: memory, launches, matrix products and recorded steps.
 //!
-//! Operations see [`Cuda`], [`DeviceBuffer`], [`Launch`] and [`Product`]; what a card and the
-//! emulator do differently is behind [`Driver`]. All work of a device runs in one queue, in
-//! order; only reading a value waits.
+//! Operations use [`Cuda`], [`DeviceBuffer`], [`Launch`] and [`Product`]; what differs between a GPU
+//! and the emulator is behind [`Driver`]. All work of a device runs in one queue, in order; only
+//! reading a value waits.
 
 mod buffer;
 mod capture;
@@ -10,11 +10,11 @@ pub mod compile;
 mod driver;
 mod fill;
 mod launch;
+mod nvidia;
 mod order;
 mod pool;
 mod product;
 mod profile;
-mod real;
 #[cfg(test)]
 mod tests;
 
@@ -69,10 +69,10 @@ impl Cuda {
     /// The device with this number, counted from 0.
     ///
     /// # Errors
-    /// [`Error::NoDevice`] saying whether the driver, the card or the right to use it is missing,
-    /// [`Error::OldDriver`], [`Error::Architecture`] for a card before Turing.
+    /// [`Error::NoDevice`] saying whether the driver, the GPU or the right to use it is missing,
+    /// [`Error::OldDriver`], [`Error::Architecture`] for a GPU before Turing.
     pub fn open(ordinal: usize) -> Result<Self> {
-        real::open(ordinal).map(Self::with_driver)
+        nvidia::open(ordinal).map(Self::with_driver)
     }
 
     /// A device behind a driver of the caller's, such as the emulator.
@@ -115,7 +115,7 @@ impl Cuda {
         self.0.precision.store(precision as u8, Ordering::Relaxed);
     }
 
-    /// How dense convolutions are computed; `None` until changed: the way expected to be fastest.
+    /// How dense convolutions are computed; `None`, the default, chooses the way expected to be fastest.
     pub fn convolution(&self) -> Option<Convolution> {
         match self.0.convolution.load(Ordering::Relaxed) {
             1 => Some(Convolution::Implicit),
@@ -125,15 +125,15 @@ impl Cuda {
         }
     }
 
-    /// Changes how dense convolutions are computed, where they can be in this way. `Implicit` also
-    /// takes depthwise ones to the kernels that can all of them.
+    /// Changes how dense convolutions are computed, where this way supports their shape. `Implicit` also
+    /// sends depthwise convolutions to the kernels that support every shape.
     pub fn set_convolution(&self, convolution: Option<Convolution>) {
         let number = convolution.map_or(0, |convolution| convolution as u8 + 1);
         self.0.convolution.store(number, Ordering::Relaxed);
     }
 
-    /// Most numbers of the columns that a convolution makes at a time, and of the partial sums of a
-    /// weight's gradient; 128 MiB until changed, some times a large card's cache.
+    /// The most elements of im2col columns that a convolution writes at a time, and of the partial sums
+    /// of a weight's gradient. Default 128 MiB, a few times the L2 cache of a large GPU.
     pub fn column_room(&self) -> usize {
         self.0.column_room.load(Ordering::Relaxed)
     }
@@ -143,14 +143,13 @@ impl Cuda {
         self.0.column_room.store(numbers, Ordering::Relaxed);
     }
 
-    /// Whether what is recorded from here runs piece by piece in its order. Otherwise, as until
-    /// changed, pieces that do not need each other may run side by side; their results are the same
-    /// bits.
+    /// Whether what is recorded from now on runs in the order of recording. Otherwise, which is the
+    /// default, independent nodes of the graph may run concurrently; results are the same bits.
     pub fn set_keeps_order(&self, keeps: bool) {
         self.0.keeps_order.store(keeps, Ordering::Relaxed);
     }
 
-    /// Room for elements of any value, for an operation that overwrites them all.
+    /// An uninitialised buffer, for an operation that overwrites all of it.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`], [`Error::Cuda`].
@@ -236,7 +235,7 @@ impl Cuda {
         self.0.pool.trim(&*self.0.driver)
     }
 
-    /// Notes that work using `address` is being enqueued.
+    /// Records that work which uses `address` is being enqueued.
     fn used(&self, address: Address) {
         self.0.pool.used(address);
     }
@@ -281,7 +280,7 @@ impl Drop for Inner {
         for (_, (address, class)) in constants.drain() {
             self.pool.give(address, class);
         }
-        // Nobody is left who could be told of a failure; the driver then frees all with itself.
+        // An error cannot be returned from here; the driver frees everything when it closes.
         let _ = self.pool.trim(&*self.driver);
     }
 }

@@ -1,4 +1,4 @@
-//! Memory of dropped device buffers, kept for the next of the same size.
+//! The memory pool: memory of dropped device buffers, kept for the next buffer of that size.
 //!
 //! All work of a device runs in one queue, so memory may be handed on while work that uses it is
 //! still queued: what the next owner enqueues runs later. Memory that a recorded graph uses goes
@@ -20,32 +20,32 @@ struct State {
     graphs: HashMap<Address, usize>,
     /// Dropped buffers that only a graph uses, with their size.
     kept: HashMap<Address, usize>,
-    /// What has been used since a recording began.
+    /// Addresses used since a recording began.
     recording: Option<HashSet<Address>>,
     in_use: usize,
-    /// Allocations asked of the driver so far.
+    /// Allocations made by the driver so far.
     allocations: u64,
 }
 
-/// Memory that a [`Pool`] gave.
+/// An allocation from a [`Pool`].
 pub(super) struct Taken {
     pub address: Address,
     /// Its size, as [`Pool::give`] wants it.
     pub class: usize,
-    /// Whether others used it before.
+    /// Whether it was used by an earlier buffer.
     pub is_reused: bool,
 }
 
-/// What a [`Pool`] holds.
+/// How many bytes a [`Pool`] holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolUse {
     /// Bytes in live buffers.
     pub in_use: usize,
-    /// Bytes in dropped buffers, waiting to serve again.
+    /// Bytes in dropped buffers, ready for reuse.
     pub free: usize,
     /// Bytes in dropped buffers that a recorded step uses.
     pub kept_for_graphs: usize,
-    /// How often the driver was asked for memory.
+    /// Allocations made by the driver.
     pub allocations: u64,
 }
 
@@ -96,7 +96,7 @@ impl Pool {
         }
     }
 
-    /// Notes that work using `address` is being enqueued.
+    /// Records that work which uses `address` is being enqueued.
     pub fn used(&self, address: Address) {
         if let Some(used) = &mut self.lock().recording {
             used.insert(address);
@@ -108,7 +108,7 @@ impl Pool {
         self.lock().recording.is_some()
     }
 
-    /// Begins noting what is used; false when that has begun already.
+    /// Begins to record which addresses are used; false when a recording has begun already.
     pub fn begin_recording(&self) -> bool {
         let mut state = self.lock();
         let begins = state.recording.is_none();
@@ -116,7 +116,7 @@ impl Pool {
         begins
     }
 
-    /// Ends the noting. The memory used since is the graph's until [`Pool::forget`].
+    /// Ends the recording. The addresses used since belong to the graph until [`Pool::forget`].
     pub fn end_recording(&self) -> HashSet<Address> {
         let mut state = self.lock();
         let used = state.recording.take().unwrap_or_default();
@@ -175,7 +175,7 @@ impl State {
         if let Some(address) = driver.allocate(class)? {
             return Ok(address);
         }
-        // What other sizes left behind may make room. Waiting is impossible within a recording.
+        // Free memory of other sizes may make room. Within a recording, waiting is impossible.
         if self.recording.is_none() {
             self.trim(driver)?;
             if let Some(address) = driver.allocate(class)? {

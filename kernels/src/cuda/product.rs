@@ -1,4 +1,4 @@
-//! Matrix products on a device: extents are checked here, so callers stay safe.
+//! Matrix products on a GPU. Extents are checked here, so that callers need no unsafe code.
 
 use super::buffer::DeviceBuffer;
 use super::driver::{Address, Epilogue, Gemm, Operand};
@@ -77,7 +77,7 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `output = a · b` on a device, with what can be fused into it.
+/// `output = a · b` on a GPU, with optional bias, factor and activation.
 #[derive(Debug, Clone, Copy)]
 pub struct Product<'a> {
     batch: usize,
@@ -111,7 +111,7 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// As many products, with the factors' batch strides; outputs follow each other.
+    /// A batch of products, with the batch strides of the factors; outputs are contiguous.
     pub fn batch(self, batch: usize) -> Self {
         Self { batch, ..self }
     }
@@ -196,7 +196,7 @@ impl<'a> Product<'a> {
             assert_eq!(*bias.cuda(), cuda, "bias on another device");
             cuda.used(bias.address());
         }
-        // Products that may run side by side work in places of their own.
+        // Products that may run concurrently get a workspace each.
         let product = cuda.0.products.fetch_add(1, Ordering::Relaxed);
         let workspace = product % Gemm::WORKSPACES;
         let reads = [Some(self.a.buffer), Some(self.b.buffer), self.bias];

@@ -1,4 +1,4 @@
-//! How long each launch takes on the device, and what it has to move and compute at least.
+//! The time of each launch on the device, with the bytes it moves and the operations it does.
 
 use super::Cuda;
 use super::driver::Mark;
@@ -25,16 +25,16 @@ pub(super) struct Profile {
 /// How long a launch took, and what it had to do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Timed {
-    /// What [`Cuda::begin_part`] said last.
+    /// The name set by the last [`Cuda::begin_part`].
     pub part: &'static str,
     /// The kernel and how it was launched, or the product and its size.
     pub name: String,
-    /// Bytes of all buffers it is given, each counted once: what it moves at least, where it uses
-    /// them whole.
+    /// Bytes of all its buffers, each counted once: a lower bound of the traffic where it uses them
+    /// whole.
     pub bytes: u64,
     /// Multiplications and additions, where the launch states them; 0 elsewhere.
     pub operations: u64,
-    /// Milliseconds between the marks around it. Below some microseconds this is the marks' own.
+    /// Milliseconds between the marks around it. Below a few microseconds this is the cost of the marks.
     pub milliseconds: f64,
 }
 
@@ -72,7 +72,7 @@ impl Cuda {
         Ok((made, timed))
     }
 
-    /// Names what is enqueued from here, in a profile.
+    /// Names the part of the work that is enqueued from now on, for a profile.
     pub fn begin_part(&self, part: &'static str) {
         if let Some(profile) = &mut *self.profile_lock() {
             profile.part = part;

@@ -1,4 +1,4 @@
-//! Memory and recordings, on a driver that only keeps books.
+//! Memory and recordings, on a mock driver that only counts.
 
 use super::driver::{Address, Download, Driver, Gemm, Graph, Kernel, LaunchShape, Memory};
 use super::{Cuda, DeviceBuffer, Step};
@@ -72,7 +72,7 @@ impl Driver for Bookkeeper {
         Ok(())
     }
 
-    unsafe fn upload_beside(&self, _: Address, _: &[u8]) -> Result<()> {
+    unsafe fn upload_concurrently(&self, _: Address, _: &[u8]) -> Result<()> {
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::tensor::Tensor;
 const OP: &str = "absolute_error";
 
 /// `scale` times the sum of `|input - target|`. No gradient flows to `target`, nor to elements that
-/// are what they should be.
+/// equal their target.
 ///
 /// # Shapes
 /// The same, any that is not empty; returns a scalar.

@@ -1,7 +1,7 @@
 // Every pixel of a map attends to all rows of two neighbouring columns of an image.
 //
-// Keys and values are turned first, so that the channels of a token and the tokens of a column lie
-// side by side: [samples · heads, columns, rows, depth].
+// Keys and values are transposed first, so that the channels of a token and the tokens of a column are
+// contiguous: [samples · heads, columns, rows, depth].
 #include "common.cuh"
 
 struct ColumnAttentionParameters {
@@ -14,10 +14,10 @@ struct ColumnAttentionParameters {
     float scale;
 };
 
-extern "C" __global__ void column_attention_turn(const float* __restrict__ image, float* __restrict__ turned, ColumnAttentionParameters p) {
+extern "C" __global__ void column_attention_transpose(const float* __restrict__ image, float* __restrict__ transposed, ColumnAttentionParameters p) {
     for (unsigned i = first_element(); i < p.count; i += element_stride()) {
         const unsigned d = i % p.depth, row = i / p.depth % p.rows, column = i / p.depth / p.rows % p.columns;
-        turned[i] = image[((i / p.depth / p.rows / p.columns * p.depth + d) * p.rows + row) * p.columns + column];
+        transposed[i] = image[((i / p.depth / p.rows / p.columns * p.depth + d) * p.rows + row) * p.columns + column];
     }
 }
 
@@ -27,7 +27,7 @@ __device__ __forceinline__ unsigned neighbour(float place, unsigned side, unsign
     return at > 0.0f ? at < columns - 1u ? unsigned(at) : columns - 1u : 0u;
 }
 
-// First element of a pixel's token in a turned image.
+// First element of a pixel's token in a transposed image.
 __device__ __forceinline__ unsigned token_of(unsigned token, float place, const ColumnAttentionParameters& p) {
     const unsigned side = token < p.rows ? 0u : 1u;
     return ((blockIdx.y * p.columns + neighbour(place, side, p.columns)) * p.rows + token - side * p.rows) * p.depth;

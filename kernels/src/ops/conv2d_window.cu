@@ -1,12 +1,11 @@
-// Convolutions by windows that slide down the image: depthwise ones, dense ones of 3 x 3 with few
+// Sliding-window convolutions: depthwise ones, dense ones of 3 x 3 with few
 // channels, and the gradients of both. A thread takes a strip of STRIP outputs below each other, so
 // that it reads each row of the image once for all of them; neighbouring threads take neighbouring
 // columns.
 //
 // Padding is in two tables: `row_at[j]` is the image row that row j of the padded image shows, or -1
 // for zero; columns likewise. Output row i sees rows S i to S i + K - 1 of the padded image. The
-// gradient of the input is such a convolution of the output's gradient with the kernel turned by half
-// a turn.
+// gradient of the input is such a convolution of the output's gradient with the flipped kernel.
 #include "common.cuh"
 
 #define STRIP 4
@@ -22,7 +21,7 @@ struct WindowParameters {
     unsigned outputs;       // channels of the image that is written
     unsigned output_step;   // elements of the weight from output channel to output channel
     unsigned channel_step;  // and from input channel to input channel
-    unsigned turned;        // whether the kernel is turned by half a turn
+    unsigned flipped;        // whether the kernel is flipped
     unsigned parts;         // of the sum over strips, for the gradients of weights
 };
 
@@ -67,7 +66,7 @@ __device__ __forceinline__ void depthwise(const float* image, const float* weigh
     const float* plane = image + window.sample * p.input_plane;
     float w[K * K], sums[STRIP];
 #pragma unroll
-    for (int tap = 0; tap < K * K; ++tap) w[tap] = weight[channel * (K * K) + (p.turned ? K * K - 1 - tap : tap)];
+    for (int tap = 0; tap < K * K; ++tap) w[tap] = weight[channel * (K * K) + (p.flipped ? K * K - 1 - tap : tap)];
 #pragma unroll
     for (int i = 0; i < STRIP; ++i) sums[i] = bias != nullptr ? bias[channel] : 0.0f;
 #pragma unroll
@@ -184,7 +183,7 @@ __device__ __forceinline__ void dense(const float* image, const float* weight, c
             const unsigned tap = e % TAPS, channel = e / TAPS % CHANNELS, output = e / (TAPS * CHANNELS);
             const bool there = first + channel < p.channels && first_output + output < p.outputs;
             const unsigned at = (first_output + output) * p.output_step + (first + channel) * p.channel_step;
-            weights[channel][p.turned ? TAPS - 1 - tap : tap][output] = there ? weight[at + tap] : 0.0f;
+            weights[channel][p.flipped ? TAPS - 1 - tap : tap][output] = there ? weight[at + tap] : 0.0f;
         }
         __syncthreads();
         const unsigned count = p.channels - first < CHANNELS ? p.channels - first : CHANNELS;

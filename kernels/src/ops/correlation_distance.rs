@@ -17,7 +17,7 @@ const OP: &str = "correlation_distance";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ, [`Error::Argument`] when `epsilon` is not positive,
-/// [`Error::Device`] when the three lie apart.
+/// [`Error::Device`] when the three lie on different devices.
 pub fn correlation_distance(
     tape: &mut Tape,
     correlation: &Tensor,

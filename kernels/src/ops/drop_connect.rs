@@ -9,7 +9,7 @@ use crate::tensor::Tensor;
 const OP: &str = "drop_connect";
 
 /// Zero for the samples not in `keep`, and `input / keep_probability` for the others, so that the
-/// expected value stays. The caller draws `keep`, which keeps this operation free of chance.
+/// expected value stays. The caller draws `keep`, so this operation is deterministic.
 ///
 /// # Shapes
 /// `input` `[N, ...]`, `keep` of length N; returns the shape of `input`.

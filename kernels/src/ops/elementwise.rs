@@ -43,7 +43,7 @@ parameters! {
     }
 }
 
-/// A tensor shaped like `input`: on the processor, `function(input, output)` fills in its pieces;
+/// A tensor shaped like `input`: on the CPU, `function(input, output)` fills in its pieces;
 /// on a device, `kernel(input, output, parameters)`.
 pub(crate) fn map(
     input: &Tensor,
@@ -77,7 +77,7 @@ pub(crate) fn zip(
             assert_eq!(a.len(), b.len(), "{}: lengths differ", kernel.entry);
             let mut output = cuda.any(a.len())?;
             let launch = Launch::new(kernel).over(a.len().div_ceil(4));
-            // SAFETY: kernels given here take (a, b, output, ElementwiseParameters), three
+            // SAFETY: these kernels take (a, b, output, ElementwiseParameters), three
             // buffers of `count` elements each, and guard every index by `count`.
             unsafe {
                 launch
@@ -104,7 +104,7 @@ pub(crate) fn scaled(input: &Tensor, factor: f32) -> Result<Tensor> {
     }
 }
 
-/// sum + more, in place unless somebody else holds `sum`; both have one shape.
+/// sum + more, in place unless `sum` is shared; both have the same shape.
 pub(crate) fn accumulated(sum: Tensor, more: &Tensor) -> Result<Tensor> {
     let shape = sum.shape().to_vec();
     match Device::common("backward", &[&sum, more])? {
@@ -152,7 +152,7 @@ fn cuda_map(cuda: &Cuda, input: &Tensor, kernel: &'static Kernel, factor: f32) -
     let mut output = cuda.any(input.len())?;
     let parameters = parameters(input.len(), factor)?;
     let launch = Launch::new(kernel).over(input.len().div_ceil(4));
-    // SAFETY: kernels given here take (input, output, ElementwiseParameters), two buffers of
+    // SAFETY: these kernels take (input, output, ElementwiseParameters), two buffers of
     // `count` elements each, and guard every index by `count`.
     unsafe {
         launch

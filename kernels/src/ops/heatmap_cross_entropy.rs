@@ -22,8 +22,8 @@ const OP: &str = "heatmap_cross_entropy";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or a sample is empty, [`Error::Argument`] when a
-/// sample's target does not sum to a positive number; on a device, where nobody waits for the
-/// sums, the loss is then not finite.
+/// sample's target does not sum to a positive number; on a GPU, where the
+/// sums are not checked, the loss is then not finite.
 ///
 /// # Source
 /// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the localisation loss.

@@ -1,4 +1,4 @@
-//! The best score over orientations: CCVPE's matching map.
+//! Maximum over channels: CCVPE's matching map is the best score over orientations.
 
 use crate::buffer;
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};

@@ -94,7 +94,7 @@ pub struct Augmented<'a> {
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes do not fit, [`Error::Argument`] when a sigma is not positive,
-/// [`Error::Device`] when `images` and `augment` lie apart.
+/// [`Error::Device`] when `images` and `augment` lie on different devices.
 pub fn normalise_images(
     images: &Pixels,
     how: &Normalisation,

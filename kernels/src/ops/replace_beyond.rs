@@ -41,8 +41,7 @@ pub fn replace_beyond(
     Ok(output)
 }
 
-/// On the processor picks from whether it is too far, the first tensor and the third: replacements
-/// forward, the gradient backward.
+/// On the CPU selects, where a value is beyond its limit, from the third tensor, else from the first.
 fn chosen(
     device: &Device,
     kernel: &'static Kernel,

@@ -84,14 +84,14 @@ fn on_cpu(tape: &mut Tape, aerial: &Tensor, ground: &Tensor, plan: Plan) -> Resu
             .zip(inverse_norms.par_chunks((plan.windows.len() * pixels).max(1)))
             .for_each(
                 |((((((to_aerial, to_ground), aerial), ground), scores), gradient), norms)| {
-                    let given = Given {
+                    let saved = SavedSample {
                         aerial,
                         ground,
                         scores,
                         gradient,
                         inverse_norms: norms,
                     };
-                    plan.backward(to_aerial, to_ground, &given);
+                    plan.backward(to_aerial, to_ground, &saved);
                 },
             );
         Ok(vec![
@@ -119,7 +119,7 @@ struct Plan {
 }
 
 /// What the backward pass of one sample reads.
-struct Given<'a> {
+struct SavedSample<'a> {
     aerial: &'a [f32],
     ground: &'a [f32],
     scores: &'a [f32],
@@ -213,19 +213,19 @@ impl Plan {
 
     /// With u the incoming gradient, s the score, a the window and g the descriptor:
     /// `ds/da = g / (|g| |a|) - s a / |a|^2` and the same with a and g exchanged.
-    fn backward(&self, to_aerial: &mut [f32], to_ground: &mut [f32], given: &Given) {
+    fn backward(&self, to_aerial: &mut [f32], to_ground: &mut [f32], saved: &SavedSample) {
         let (pixels, channels) = (self.pixels, self.channels);
         let orientations = self.starts.len();
-        let inverse_ground = inverse_norm(given.ground);
+        let inverse_ground = inverse_norm(saved.ground);
         let mut scaled = Buffer::new(buffer::any(orientations * pixels)); // u / (|g| |a|)
         let mut pull = Buffer::new(buffer::zeros(self.windows.len() * pixels)); // sum of u s / |a|^2
         let mut score_sum = 0.0f64; // sum of u s, for the ground norm
         for (r, scaled) in scaled.chunks_exact_mut(pixels).enumerate() {
             let window = self.window_of[r] * pixels..(self.window_of[r] + 1) * pixels;
-            let inverse = &given.inverse_norms[window.clone()];
+            let inverse = &saved.inverse_norms[window.clone()];
             let pull = &mut pull[window];
-            let u = &given.gradient[r * pixels..][..pixels];
-            let s = &given.scores[r * pixels..][..pixels];
+            let u = &saved.gradient[r * pixels..][..pixels];
+            let s = &saved.scores[r * pixels..][..pixels];
             for p in 0..pixels {
                 let us = u[p] * s[p];
                 score_sum += f64::from(us);
@@ -234,7 +234,7 @@ impl Plan {
             }
         }
 
-        let rolled = self.rolled(given.ground);
+        let rolled = self.rolled(saved.ground);
         gemm(
             [channels, pixels, orientations],
             to_aerial,
@@ -254,7 +254,7 @@ impl Plan {
             );
         }
         let rows = to_aerial.chunks_exact_mut(pixels);
-        for (channel, (to_aerial, x)) in rows.zip(given.aerial.chunks_exact(pixels)).enumerate() {
+        for (channel, (to_aerial, x)) in rows.zip(saved.aerial.chunks_exact(pixels)).enumerate() {
             let pull = if self.is_whole() {
                 &pull[..]
             } else {
@@ -271,10 +271,10 @@ impl Plan {
             &mut products,
             false,
             (&scaled, Strides::row_major(pixels)),
-            (given.aerial, Strides::transposed(pixels)),
+            (saved.aerial, Strides::transposed(pixels)),
         );
         let pull = score_sum * f64::from(inverse_ground).powi(2);
-        for (j, (to_ground, g)) in to_ground.iter_mut().zip(given.ground).enumerate() {
+        for (j, (to_ground, g)) in to_ground.iter_mut().zip(saved.ground).enumerate() {
             let rows = products.chunks_exact(channels).zip(&self.starts);
             let sum: f64 = rows
                 .map(|(row, start)| f64::from(row[(start + j) % channels]))

@@ -8,7 +8,7 @@ use crate::tensor::Tensor;
 /// factor · x for each element; any shape.
 ///
 /// # Errors
-/// On the processor none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
+/// On the CPU none; on a device [`crate::Error::OutOfMemory`] and [`crate::Error::Cuda`].
 pub fn scale(tape: &mut Tape, input: &Tensor, factor: f32) -> Result<Tensor> {
     let mut output = elementwise::scaled(input, factor)?;
     tape.record(&mut output, &[input], move |gradient| {

@@ -1,4 +1,4 @@
-//! Pulls the distance at the true place below the distance everywhere else.
+//! Soft-margin triplet loss: the distance at the true position against the distances everywhere else.
 
 use super::total::total;
 use crate::cuda::{Cuda, Kernel, Launch, Source, count, parameters};

@@ -96,7 +96,7 @@ pub(super) fn log_sum_exp(logits: &[f32], temperature: f32) -> f64 {
 }
 
 pub(crate) mod cuda {
-    //! The device half, and what the losses over a softmax share with it: for each sample the log
+    //! The GPU side, and what the losses over a softmax share with it: for each sample the log
     //! of the softmax's denominator, the weight of its target, and the weighted sum of its logits.
 
     use super::OP;

@@ -1,6 +1,6 @@
-// How well a template fits at each place of a map: the sum as it is written, from tiles in shared
+// How well a template fits at each place of a map: the sum as defined, from tiles in shared
 // memory. Both gradients are correlations too: that of the template lays the gradient on the map,
-// that of the map lays the turned template on the gradient, with zeros around it.
+// that of the map is the flipped template on the zero-padded gradient.
 #include "common.cuh"
 
 struct CorrelateParameters {
@@ -17,7 +17,7 @@ struct CorrelateParameters {
     unsigned parts;       // outputs of a sample
     unsigned one_template; // whether the channels of a sample share a template
     unsigned one_map;      // or a map
-    unsigned turned;       // whether the template is read from its end
+    unsigned flipped;       // whether the template is read from its end
 };
 
 #define TILE_ROWS 32
@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(256) correlate_tiles(const float* _
                     const int row = i + thread / CHUNK_COLUMNS, column = j + thread % CHUNK_COLUMNS;
                     const int at = row * p.template_columns + column, last = p.template_rows * p.template_columns - 1;
                     const bool inside = row < p.template_rows && column < p.template_columns;
-                    factors[thread / CHUNK_COLUMNS][thread % CHUNK_COLUMNS] = inside ? factor[p.turned ? last - at : at] : 0.0f;
+                    factors[thread / CHUNK_COLUMNS][thread % CHUNK_COLUMNS] = inside ? factor[p.flipped ? last - at : at] : 0.0f;
                 }
                 for (int e = thread; e < (TILE_ROWS + CHUNK_ROWS - 1) * MAP_COLUMNS; e += 256) {
                     const int row = above + e / MAP_COLUMNS, column = before + e % MAP_COLUMNS;
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(256) correlate_tiles(const float* _
                         for (int k = 0; k < 8; ++k) window[k] = window[8 + k];
                     }
                 }
-                // Sums of a few hundred terms are added up apart, so that a million keep their digits.
+                // Partial sums of a few hundred terms, so that a million terms keep their precision.
 #pragma unroll
                 for (int x = 0; x < 8; ++x) total[x] += part[x];
             }

@@ -43,8 +43,9 @@ struct LinesParameters {
     float direction;  // -1 forth, 1 back
 };
 
-// Grid: shares of an image's lines, images. Decimation in time: lines are read in the order of
-// reversed bits, then butterflies twice as long in each stage. twiddles: e^(iφ) for half a turn.
+// Grid: parts of the lines of an image, images. Radix-2 FFT, decimation in time: lines are read in
+// bit-reversed order, then each stage doubles the length of the butterflies. twiddles: e^(iφ) for φ
+// up to π.
 extern "C" __global__ void __launch_bounds__(256) spectra_lines(float2* images, const float2* __restrict__ twiddles, LinesParameters p) {
     EXTERN_SHARED(float2, line);
     images += blockIdx.y * p.lines * p.length + blockIdx.x * p.shared * p.beside;

@@ -14,7 +14,7 @@ const OP: &str = "uncertainty_weighted";
 /// One number each; returns a scalar.
 ///
 /// # Errors
-/// [`Error::Shape`] when one is not a single number, [`Error::Device`] when they lie apart,
+/// [`Error::Shape`] when one is not a single number, [`Error::Device`] when they lie on different devices,
 /// [`Error::OutOfMemory`], [`Error::Cuda`].
 ///
 /// # Source

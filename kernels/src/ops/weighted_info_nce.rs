@@ -1,4 +1,4 @@
-//! `InfoNCE` weighted by a Gaussian target: the loss that pulls the right place and orientation up.
+//! `InfoNCE` weighted by a Gaussian target: a contrastive loss that raises the score of the true position and orientation.
 
 use super::softmax::cuda::{SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
@@ -24,8 +24,8 @@ const OP: &str = "weighted_info_nce";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or a sample is empty, [`Error::Argument`] when
-/// `temperature` is not positive or no target in the batch is above `threshold`; on a device,
-/// where nobody waits for the sum, the loss is then not finite.
+/// `temperature` is not positive or no target in the batch is above `threshold`; on a GPU,
+/// where the sum is not checked, the loss is then not finite.
 ///
 /// # Source
 /// Convolutional Cross-View Pose Estimation (Xia et al. 2023), the matching loss; temperature 0.1

@@ -134,8 +134,8 @@ mod cpu {
 }
 
 pub(crate) mod cuda {
-    //! Without the table of sums: a card adds a hundred neighbours in no time, and without the
-    //! differences of large sums that the table needs.
+    //! Without a summed-area table: on a GPU adding a hundred neighbours is fast, and it avoids the
+    //! cancellation of large sums.
 
     use super::OP;
     use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};

@@ -39,7 +39,7 @@ __device__ __forceinline__ Chunk chunk_of_block(const AdamTensors& p) {
 }
 
 // partial[block] = sum of the squares of the gradient's elements that the block sees, in double as
-// on the processor; ranges[slot] = the tensor's first of them and their number.
+// on the CPU; ranges[slot] = the tensor's first of them and their number.
 extern "C" __global__ void __launch_bounds__(256) adam_squares(double* partial, uint2* ranges, AdamTensors p) {
     const Chunk chunk = chunk_of_block(p);
     const float* gradient = buffer_at(p.gradient[chunk.tensor]);

@@ -1,4 +1,4 @@
-//! Adam: steps as long as the gradient is steady, parameter by parameter.
+//! The Adam optimiser.
 
 use super::clip::{clip_factor, global_norm};
 use crate::device::Device;
@@ -7,7 +7,7 @@ use crate::tape::Gradients;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
 
-/// A named leaf that training moves.
+/// A named leaf that the optimiser updates.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// The name in state dictionaries and messages.
@@ -45,10 +45,10 @@ pub struct AdamState {
     pub moments: Vec<Option<Moments>>,
 }
 
-/// What a step found.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
-    /// Length of all gradients together, before clipping.
+    /// Norm of all gradients together, before clipping.
     pub gradient_norm: f64,
 }
 

@@ -157,7 +157,7 @@ impl Adam {
         let mut inputs: Vec<&Tensor> = vec![coefficients];
         inputs.extend(parameters.iter().map(|parameter| &parameter.value));
         let Device::Cuda(cuda) = Device::common("adam", &inputs)? else {
-            return Err(Error::argument("adam", "on the processor, use Adam::step"));
+            return Err(Error::argument("adam", "on the CPU, use Adam::step"));
         };
         let empty = AdamTensors::from(self.settings(1.0));
         let mut launches: Vec<OfLaunch> = Vec::new();

@@ -1,4 +1,4 @@
-//! The length of all gradients together, and the factor that bounds it.
+//! Gradient clipping: the global norm of all gradients, and the factor that bounds it.
 
 use super::adam::Parameter;
 use crate::error::{Error, Result};
@@ -11,7 +11,7 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// [`Error::Shape`] when a gradient does not fit its parameter, [`Error::NotFinite`], naming the
-/// parameter, when a gradient holds NaN or infinity, [`Error::ProcessorOnly`] when one lies on a
+/// parameter, when a gradient holds NaN or infinity, [`Error::CpuOnly`] when one lies on a
 /// device: there [`super::Adam`] finds the length.
 pub fn global_norm(parameters: &[Parameter], gradients: &Gradients) -> Result<f64> {
     let squares: Vec<f64> = parameters

@@ -1,5 +1,5 @@
-//! Watches over training on a device without waiting for it: a step whose loss or gradient is not
-//! finite changes nothing, nor does any after it, and the host learns of it when it next asks.
+//! Stops training on a GPU without synchronising: a step whose loss or gradient is not finite changes
+//! nothing, nor does any later step, and the host finds out when it next reads the report.
 
 use crate::cuda::{
     AddressWords, Arriving, Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters,
@@ -58,14 +58,14 @@ pub struct Guard {
     shape: GuardParameters,
 }
 
-/// What [`Guard::begin_report`] asked for, on its way.
+/// A report requested by [`Guard::begin_report`], being downloaded.
 pub struct PendingReport {
     state: Arriving<u32>,
     log: Arriving<f32>,
     shape: GuardParameters,
 }
 
-/// How a training went on its device.
+/// The progress of a training on its device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// A loss or a gradient was not finite: nothing has changed since.
@@ -120,14 +120,14 @@ impl Guard {
                 lengths: count(OP, 1 + parameters)?,
             },
         };
-        // Judges nothing once, so that a recording finds the kernel compiled.
+        // Launched once without effect, so that the kernel is compiled before a recording.
         let nothing = Tensor::zeros(&[columns]).to(&Device::Cuda(cuda.clone()))?;
         guard.judge(&nothing, &mut cuda.zeros(1 + parameters)?)?;
         guard.state.fill_zero()?;
         Ok(guard)
     }
 
-    /// Enqueues the judgement of one step, between the lengths of its gradients and the update.
+    /// Enqueues the check of one step, between the norms of its gradients and the update.
     pub(super) fn judge(&mut self, values: &Tensor, lengths: &mut DeviceBuffer) -> Result<()> {
         let GuardParameters {
             columns,

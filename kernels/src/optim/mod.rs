@@ -1,4 +1,5 @@
-//! What moves parameters: Adam, how long its steps are, and how gradients are bounded.
+//! Optimisation: Adam, learning-rate schedules, gradient clipping, and the guard against non-finite
+//! steps.
 
 mod adam;
 mod adam_on_cuda;

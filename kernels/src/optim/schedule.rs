@@ -1,4 +1,4 @@
-//! How long steps are over a training run.
+//! Learning-rate schedules.
 
 /// A learning rate that may rise linearly at first and fall afterwards.
 #[derive(Debug, Clone, Copy, PartialEq)]

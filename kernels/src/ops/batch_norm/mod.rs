@@ -1,6 +1,6 @@
 //! Batch normalisation with the activation that follows it, in one pass over the image.
 //!
-//! Only the input is kept for the backward pass; what lies between is computed again.
+//! Only the input is kept for the backward pass; intermediate values are recomputed.
 
 mod on_cuda;
 mod planes;
@@ -48,7 +48,7 @@ impl RunningStatistics {
     }
 }
 
-/// Whose statistics normalise.
+/// Which statistics are used to normalise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum BatchNormMode {
     /// The batch's own, which also update the running ones.

@@ -1,4 +1,4 @@
-//! The device half of batch normalisation. As on the processor, only the input is kept for the
+//! The GPU side of batch normalisation. As on the CPU, only the input is kept for the
 //! backward pass.
 
 use super::{BatchNormMode, OP, RunningStatistics};
@@ -41,7 +41,7 @@ static BACKWARD_TOTALS: Kernel = kernel("batch_norm_backward_totals");
 static TO_INPUT: Kernel = kernel("batch_norm_to_input");
 
 /// The most elements of a channel that its blocks sum each, the most blocks of a channel (their
-/// sums are added by a thread each), and blocks enough for a card: with fewer channels, more blocks
+/// sums are added by a thread each), and blocks enough for a GPU: with fewer channels, more blocks
 /// share one.
 const SHARE: usize = 8192;
 const MOST_PARTS: usize = 256;
@@ -168,8 +168,8 @@ pub(super) fn batch_norm(
     Ok(output)
 }
 
-/// With the batch's statistics: what each channel was normalised with, and the output. Moves the
-/// running statistics in place, where nobody else holds them.
+/// With the batch's statistics: the values that normalise each channel, and the output. Moves the
+/// running statistics in place, unless they are shared.
 fn by_own_statistics(
     cuda: &Cuda,
     input: &Tensor,
@@ -255,7 +255,7 @@ fn moments(cuda: &Cuda, input: &Tensor, p: &BatchNormParameters) -> Result<Devic
     Ok(partial)
 }
 
-/// The output, where it is known what each channel is normalised with.
+/// The output, from the statistics of each channel.
 fn normalised(
     cuda: &Cuda,
     input: &Tensor,

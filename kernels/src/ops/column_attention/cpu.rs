@@ -1,4 +1,5 @@
-//! The definition, pixel by pixel; the image is turned so that a token's channels lie together.
+//! The definition, pixel by pixel; the image is transposed so that the channels of a token are
+//! contiguous.
 
 use super::Plan;
 use crate::buffer;
@@ -115,24 +116,24 @@ fn tokens(plan: &Plan, sides: [usize; 2]) -> impl Iterator<Item = usize> {
 
 /// From [depth, rows, columns] to [columns, rows, depth].
 fn by_column(plan: &Plan, image: &[f32]) -> Vec<f32> {
-    let mut turned = Vec::with_capacity(image.len());
+    let mut transposed = Vec::with_capacity(image.len());
     for column in 0..plan.columns {
         for row in 0..plan.rows {
             let at = row * plan.columns + column;
             let channels = image[at..].iter().step_by(plan.rows * plan.columns);
-            turned.extend(channels.take(plan.depth));
+            transposed.extend(channels.take(plan.depth));
         }
     }
-    turned
+    transposed
 }
 
-/// The way back.
-fn by_channel(plan: &Plan, turned: &[f32], image: &mut [f32]) {
+/// The inverse.
+fn by_channel(plan: &Plan, transposed: &[f32], image: &mut [f32]) {
     let planes = image.chunks_exact_mut(plan.rows * plan.columns);
     for (channel, plane) in planes.enumerate() {
         for (row, line) in plane.chunks_exact_mut(plan.columns).enumerate() {
             for (column, value) in line.iter_mut().enumerate() {
-                *value = turned[(column * plan.rows + row) * plan.depth + channel];
+                *value = transposed[(column * plan.rows + row) * plan.depth + channel];
             }
         }
     }

@@ -21,7 +21,7 @@ const OP: &str = "column_attention";
 ///
 /// # Errors
 /// [`Error::Shape`] when the shapes do not fit, [`Error::Argument`] when the heads do not divide the
-/// channels, [`Error::Device`] when the inputs lie apart.
+/// channels, [`Error::Device`] when the inputs lie on different devices.
 ///
 /// # Source
 /// Boosting 3-DoF Ground-to-Satellite Camera Localization Accuracy via Geometry-Guided

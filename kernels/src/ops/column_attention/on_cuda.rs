@@ -1,4 +1,4 @@
-//! The device half: a warp for each pixel and head; gradients of the image are gathered column by
+//! The GPU side: a warp for each pixel and head; gradients of the image are gathered column by
 //! column, so that no two threads add to one number.
 
 use super::{OP, Plan};
@@ -11,7 +11,7 @@ pub(crate) static SOURCE: Source = Source {
     name: "ops/column_attention.cu",
     text: include_str!("../column_attention.cu"),
     hot: &[
-        "column_attention_turn",
+        "column_attention_transpose",
         "column_attention_forward",
         "column_attention_to_query",
         "column_attention_to_image",
@@ -23,7 +23,7 @@ const fn kernel(entry: &'static str) -> Kernel {
         entry,
     }
 }
-static TURN: Kernel = kernel("column_attention_turn");
+static TURN: Kernel = kernel("column_attention_transpose");
 static FORWARD: Kernel = kernel("column_attention_forward");
 static TO_QUERY: Kernel = kernel("column_attention_to_query");
 static TO_IMAGE: Kernel = kernel("column_attention_to_image");
@@ -49,7 +49,7 @@ struct Saved {
     cuda: Cuda,
     query: Tensor,
     columns: Tensor,
-    /// Turned, `[N, heads, columns, rows, depth]`.
+    /// Transposed, `[N, heads, columns, rows, depth]`.
     key: DeviceBuffer,
     value: DeviceBuffer,
     /// The softmax of every pixel and head, `[N, heads, pixels, 2 rows]`.
@@ -78,20 +78,20 @@ pub(super) fn column_attention(
         pixels: plan.pixels as u32,
         scale: 1.0 / (plan.depth as f32).sqrt(),
     };
-    let turned_key = turned(cuda, key, &parameters)?;
-    let turned_value = turned(cuda, value, &parameters)?;
+    let transposed_key = transposed(cuda, key, &parameters)?;
+    let transposed_value = transposed(cuda, value, &parameters)?;
     let mut shares = cuda.any(shares)?;
     let mut output = cuda.any(query.len())?;
     // SAFETY: column_attention_forward(query, key, value, columns, shares, output,
     // ColumnAttentionParameters): a warp for each pixel, guarded by `pixels`, of each sample and
-    // head; columns are moved inside the image; lengths as the shapes say, key and value turned,
+    // head; columns are moved inside the image; lengths as the shapes say, key and value transposed,
     // 2 · rows shares for each warp.
     unsafe {
         Launch::new(&FORWARD)
             .grid([plan.pixels.div_ceil(WARPS), heads, 1])
             .input(query.buffer())
-            .input(&turned_key)
-            .input(&turned_value)
+            .input(&transposed_key)
+            .input(&transposed_value)
             .input(columns.buffer())
             .output(&mut shares)
             .output(&mut output)
@@ -103,8 +103,8 @@ pub(super) fn column_attention(
         cuda: cuda.clone(),
         query: query.clone(),
         columns: columns.clone(),
-        key: turned_key,
-        value: turned_value,
+        key: transposed_key,
+        value: transposed_value,
         shares,
     });
     let image_shape = key.shape().to_vec();
@@ -116,19 +116,19 @@ pub(super) fn column_attention(
 }
 
 /// From [.., depth, rows, columns] to [.., columns, rows, depth].
-fn turned(cuda: &Cuda, image: &Tensor, p: &ColumnAttentionParameters) -> Result<DeviceBuffer> {
-    let mut turned = cuda.any(image.len())?;
+fn transposed(cuda: &Cuda, image: &Tensor, p: &ColumnAttentionParameters) -> Result<DeviceBuffer> {
+    let mut transposed = cuda.any(image.len())?;
     let launch = Launch::new(&TURN).over(image.len());
-    // SAFETY: column_attention_turn(image, turned, ColumnAttentionParameters): both have `count`
+    // SAFETY: column_attention_transpose(image, transposed, ColumnAttentionParameters): both have `count`
     // elements, by which the kernel guards its index.
     unsafe {
         launch
             .input(image.buffer())
-            .output(&mut turned)
+            .output(&mut transposed)
             .parameters(p)
             .enqueue(cuda)?;
     }
-    Ok(turned)
+    Ok(transposed)
 }
 
 fn backward(

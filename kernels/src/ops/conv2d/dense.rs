@@ -1,8 +1,9 @@
-//! Convolution as a product of matrices: weights times im2col, of which only a panel of 32 pixels
-//! and 192 taps exists at a time, in the cache; where few outputs share a panel, not even that.
+//! Dense convolution on the CPU as a matrix product: weights times im2col, of which only a panel of 32
+//! pixels and 192 taps is packed at a time, in the L1 cache. Where few output channels would share a
+//! panel, the taps are read in place.
 //!
-//! Threads take one sample each or, when there are fewer samples than threads, some of its
-//! rows. Sums over samples are added in sample order, so the number of threads does not change a
+//! Each thread takes one sample or, when there are fewer samples than threads, some of its output
+//! channels. Sums over samples are added in sample order, so the number of threads does not change a
 //! bit.
 
 use super::geometry::Geometry;
@@ -15,13 +16,13 @@ use crate::scratch;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Outputs that share a panel without repaying its gathering.
+/// Up to this many output channels, packing a panel costs more than it saves.
 const FEW_OUTPUTS: usize = 64;
-/// Sums that stay in the second-level cache while the taps go by.
+/// Partial sums of a block of pixels: they stay in the L2 cache while the depth is traversed.
 const BLOCK: usize = 128 * 1024;
-/// Panels that are read in place together, at most.
+/// The most panels that are read in place together.
 const IN_PLACE: usize = 8;
-/// Rows whose factors, [`DEPTH`] of each, stay in the second-level cache beside those sums.
+/// Rows of packed weights, [`DEPTH`] of each, that stay in the L2 cache beside those sums.
 const MOST_ROWS: usize = 336;
 
 pub(super) fn forward(
@@ -36,7 +37,7 @@ pub(super) fn forward(
         terms.copy_from_slice(&row[first..][..terms.len()]);
     };
     let mut output = buffer::any(g.batch * g.outputs * g.output_pixels());
-    convolve_all(g, input, &copy, Taps::AsTheyLie, bias, &mut output);
+    convolve_all(g, input, &copy, TapOrder::Forward, bias, &mut output);
     output
 }
 
@@ -46,13 +47,13 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     let kernel = g.kernel_height * g.kernel_width;
     let mut found = buffer::any(g.batch * g.channels * g.pixels());
     if let Some(transposed) = g.transposed() {
-        // A convolution of the gradient with the kernel turned around: its taps are met from the
-        // last to the first, so that weights are copied as they lie.
+        // A convolution of the gradient with the flipped kernel: its taps are visited from the last
+        // to the first, so that weights can be copied in memory order.
         let copy = |group: usize, channel: usize, first: usize, terms: &mut [f32]| {
             let weight = &weight[group * outputs * taps + channel * kernel..];
             copy_kernels(weight, taps, kernel, first, terms);
         };
-        convolve_all(&transposed, gradient, &copy, Taps::Turned, None, &mut found);
+        convolve_all(&transposed, gradient, &copy, TapOrder::Reversed, None, &mut found);
         return found;
     }
     let packed = packed(
@@ -77,7 +78,7 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
     found
 }
 
-/// Rows of each sample that one task takes: all that stay in the cache, if there are as many
+/// Rows of each sample that one task takes: as many as stay in the cache, if there are as many
 /// samples as threads.
 pub(super) fn split(g: &Geometry, samples: usize, rows: usize) -> usize {
     if g.groups > 1 {
@@ -88,8 +89,8 @@ pub(super) fn split(g: &Geometry, samples: usize, rows: usize) -> usize {
     rows.div_ceil(tasks).next_multiple_of(ROWS)
 }
 
-/// For each group, a packed matrix of `rows` × `depth`; `copy(group, row, first, terms)` fills in
-/// the terms from `first`.
+/// For each group, the packed left matrix of `rows` × `depth`; `copy(group, row, first, terms)` writes
+/// the terms of a row from `first`.
 fn packed(
     groups: usize,
     rows: usize,
@@ -107,18 +108,18 @@ fn packed(
     packed
 }
 
-/// Writes the convolution of every image with the weights that `copy` fills in, as in [`packed`].
+/// Writes the convolution of every sample with the weights that `copy` writes, as in [`packed`].
 fn convolve_all(
     g: &Geometry,
     input: &[f32],
     copy: &(impl Fn(usize, usize, usize, &mut [f32]) + Sync),
-    order: Taps,
+    order: TapOrder,
     bias: Option<&[f32]>,
     output: &mut [f32],
 ) {
     let pixels = g.output_pixels();
     let split = split(g, g.batch, g.outputs);
-    // What meets each weight once packs them piece by piece, into the cache.
+    // Weights that are used for one block only are packed slice by slice, right before their use.
     let blocks = Blocks::new(g, split.min(g.outputs / g.groups));
     let shared = (g.batch > 1 || blocks.count > 1)
         .then(|| packed(g.groups, g.outputs / g.groups, g.group_taps(), copy));
@@ -146,7 +147,7 @@ fn convolve_all(
     }
 }
 
-/// Pixels whose sums stay in the cache together: as few blocks as possible, about equally wide.
+/// Blocks of pixels whose partial sums stay in the cache: as few as possible, about equally wide.
 struct Blocks {
     count: usize,
     width: usize,
@@ -162,43 +163,43 @@ impl Blocks {
     }
 }
 
-/// The weights of the outputs from `first`.
+/// The weights of the output channels from `first`.
 struct Factors<'a, C> {
-    /// All of them, packed before.
+    /// All of them, if they were packed before.
     all: Option<&'a Rows>,
     copy: &'a C,
-    order: Taps,
+    order: TapOrder,
     first: usize,
 }
 
-/// In which order the taps of a kernel follow each other in the rows of factors.
+/// The order of the taps of a kernel in the rows of packed weights.
 #[derive(Clone, Copy)]
-enum Taps {
-    AsTheyLie,
-    /// From the last to the first.
-    Turned,
+enum TapOrder {
+    Forward,
+    /// From the last tap to the first: the flipped kernel of the transpose.
+    Reversed,
 }
 
-impl Taps {
-    /// Where the taps from `first` lie, where of each channel `plane_step` elements are there.
+impl TapOrder {
+    /// Offsets of the taps from `first` in a padded image with `plane_step` elements of each channel.
     fn offsets(self, g: &Geometry, first: usize, plane_step: usize, offsets: &mut [usize]) {
         for (place, offset) in (first..).zip(offsets) {
             *offset = g.tap_offset(self.tap(g, place), plane_step);
         }
     }
 
-    /// The tap that comes in this place.
+    /// The tap at this position.
     fn tap(self, g: &Geometry, place: usize) -> usize {
         let last = g.kernel_height * g.kernel_width - 1;
         match self {
-            Self::AsTheyLie => place,
-            Self::Turned => place - place % (last + 1) + (last - place % (last + 1)),
+            Self::Forward => place,
+            Self::Reversed => place - place % (last + 1) + (last - place % (last + 1)),
         }
     }
 }
 
-/// Copies a row of the transposed matrix, from `first`: of each output, `step` weights apart, the
-/// same `kernel` weights.
+/// Copies terms of a row of the transposed weight matrix, from term `first`: the `kernel` weights of each
+/// output channel, which lie `step` apart.
 fn copy_kernels(weight: &[f32], step: usize, kernel: usize, first: usize, terms: &mut [f32]) {
     let (output, from) = (first / kernel, first % kernel);
     let mut weights = weight[output * step..].chunks(step);
@@ -241,9 +242,9 @@ fn convolve(
     let rows = group_outputs.min(output.len() / pixels);
     let padded_rows = rows.next_multiple_of(UNIT);
     let width = Blocks::new(g, rows).width;
-    let step = width + 16; // an odd one spreads rows over the cache
+    let step = width + 16; // not a power of two: rows use different cache sets
     let block_len = if pieces > 1 { padded_rows * step } else { 0 };
-    // Of the padded image, the rows that one block sees.
+    // The rows of the padded image that one block reads.
     let block_rows = ((width - 1) / g.output_width + 2).min(g.output_height);
     let plane_step = ((block_rows - 1) * g.stride + g.kernel_height) * g.row_step();
     let (plane_step, padded_len) = if g.is_padded() {
@@ -255,7 +256,7 @@ fn convolve(
         Some(_) => 0,
         None => padded_rows * DEPTH,
     };
-    // Short pieces leave room for several panels.
+    // Short slices leave room for several panels.
     let together = DEPTH / piece;
     let lengths = [padded_len, DEPTH * PANEL, block_len, own_len];
     scratch::with(lengths, |[padded, panel, block, own]| {
@@ -347,8 +348,8 @@ fn convolve(
     });
 }
 
-/// Hands `sink` the sums over some taps for some pixels.
-#[expect(clippy::too_many_arguments, reason = "the innermost part of one loop")]
+/// Passes the sums over some taps, for some pixels, to `sink`.
+#[expect(clippy::too_many_arguments, reason = "the body of one loop")]
 fn convolve_panels(
     g: &Geometry,
     image: &[f32],
@@ -390,7 +391,8 @@ fn convolve_panels(
     panel_product(packed, &panels[..count], sink);
 }
 
-/// Adds the gradient of one image, tap by tap, through the padded image.
+/// Writes the input gradient of one sample: adds the contribution of every tap to a padded image (col2im),
+/// and folds its padding.
 fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
     let (group_outputs, pixels) = (g.outputs / g.groups, g.output_pixels());
     let taps = g.tap_offsets();
@@ -429,7 +431,7 @@ fn scatter(g: &Geometry, gradient: &[f32], packed: &Rows, image: &mut [f32]) {
                     }
                     panel_product(packed, &[Panel(panel)], sink);
                 }
-                // Tap after tap, so that the order does not depend on the width of a tile.
+                // One tap after the other, so that the order of the sums does not depend on the tile.
                 runs.scatter(block.as_chunks().0, &taps, image);
             }
         }

@@ -1,4 +1,4 @@
-//! Sizes of one convolution, checked once.
+//! Sizes and padding of one convolution, checked once.
 
 use super::{Conv2d, Pad};
 use crate::error::{Error, Result};
@@ -6,7 +6,7 @@ use crate::tensor::Tensor;
 
 const OP: &str = "conv2d";
 
-/// Everything about a convolution except the numbers.
+/// Everything about a convolution except the values.
 pub(in crate::ops) struct Geometry {
     pub batch: usize,
     pub channels: usize,
@@ -19,11 +19,11 @@ pub(in crate::ops) struct Geometry {
     pub output_width: usize,
     pub stride: usize,
     pub groups: usize,
-    /// For each row of the padded image, the image row it shows; `None` is zero.
+    /// For each row of the padded image, the row of the image it copies; `None` is zero.
     rows: Vec<Option<usize>>,
     /// The same for columns.
     columns: Vec<Option<usize>>,
-    /// The padded columns to the left and right of the image, and what they show.
+    /// The padded columns to the left and right of the image, and the columns they copy.
     fringe: Vec<(usize, Option<usize>)>,
     left: usize,
     padding: [usize; 4],
@@ -36,7 +36,7 @@ pub(in crate::ops) struct Sources {
     /// `[outputs, taps]`.
     pub table: Vec<i32>,
     pub taps: usize,
-    /// Taps that share one of the kernel's.
+    /// Entries for each tap of the kernel.
     pub repeat: usize,
 }
 
@@ -144,12 +144,12 @@ impl Geometry {
         self.channels / self.groups * self.kernel_height * self.kernel_width
     }
 
-    /// For each row of the padded image, the image row it shows; `None` is zero.
+    /// For each row of the padded image, the row of the image it copies; `None` is zero.
     pub fn rows(&self) -> &[Option<usize>] {
         &self.rows
     }
 
-    /// The padded columns to the left and right of the image, and what they show.
+    /// The padded columns to the left and right of the image, and the columns they copy.
     pub fn fringe(&self) -> &[(usize, Option<usize>)] {
         &self.fringe
     }
@@ -169,7 +169,7 @@ impl Geometry {
         self.kernel_height * self.kernel_width == 1 && !self.is_padded()
     }
 
-    /// Columns of the padded image that share a remainder modulo the stride.
+    /// Columns of the padded image with the same remainder modulo the stride (one phase).
     pub fn phase_width(&self) -> usize {
         self.columns.len().div_ceil(self.stride)
     }
@@ -189,7 +189,7 @@ impl Geometry {
         self.channels * self.plane_step()
     }
 
-    /// Where the first output pixel finds each tap in the padded image of its group, in the
+    /// For each tap its offset from the first output pixel in the padded image of its group, in the
     /// order of the weight: [channel, kernel row, kernel column].
     pub fn tap_offsets(&self) -> Vec<usize> {
         let mut offsets = vec![0; self.group_taps()];
@@ -197,8 +197,8 @@ impl Geometry {
         offsets
     }
 
-    /// The same for some taps from `first`, where of each channel only some rows are there,
-    /// `plane_step` elements.
+    /// The same for the taps from `first`, in a padded image that holds only `plane_step` elements (some
+    /// rows) of each channel.
     pub fn tap_offsets_from(&self, first: usize, plane_step: usize, offsets: &mut [usize]) {
         for (tap, offset) in (first..).zip(offsets) {
             *offset = self.tap_offset(tap, plane_step);
@@ -214,15 +214,14 @@ impl Geometry {
         channel * plane_step + ky * self.row_step() + column
     }
 
-    /// How much further than the first output pixel this one looks.
+    /// Offset of an output pixel from the first one in the padded image.
     pub fn pixel_offset(&self, pixel: usize) -> usize {
         let (row, column) = (pixel / self.output_width, pixel % self.output_width);
         row * self.stride * self.row_step() + column
     }
 
-    /// The convolution that takes this one's output gradient to its input gradient, where the
-    /// transpose is itself a convolution: with stride 1, unless padding reflects, or wraps to
-    /// another length.
+    /// The convolution that maps the gradient of the output to that of the input, where the transpose is
+    /// itself a convolution: for stride 1, unless padding reflects, or wraps to another length.
     pub fn transposed(&self) -> Option<Self> {
         let transpose = |pad: Pad, [before, after]: [usize; 2], kernel: usize, length: usize| {
             let before = (kernel - 1).checked_sub(before)?;
@@ -267,7 +266,7 @@ impl Geometry {
         })
     }
 
-    /// Where the rows and columns of the output come from.
+    /// The input rows and columns that the rows and columns of the output read.
     pub fn sources(&self) -> [Sources; 2] {
         let of = |padded: &[Option<usize>], outputs: usize, taps: usize| {
             let sources = (0..outputs).flat_map(|i| &padded[i * self.stride..][..taps]);
@@ -284,8 +283,8 @@ impl Geometry {
         ]
     }
 
-    /// Which rows and columns of the output each of the image's went to: for each tap as many
-    /// entries as the most often padded one has.
+    /// The transpose of [`Geometry::sources`]: for each row and column of the image and each tap, the output
+    /// rows and columns that read it; as many entries as the most often copied one has.
     pub fn transposed_sources(&self) -> [Sources; 2] {
         let of = |padded: &[Option<usize>], length: usize, outputs: usize, taps: usize| {
             let mut uses = vec![Vec::new(); length * taps];
@@ -328,7 +327,7 @@ fn fringe(columns: &[Option<usize>], left: usize, width: usize) -> Vec<(usize, O
     outside.map(|column| (column, columns[column])).collect()
 }
 
-/// For each padded position along one axis, the position it shows.
+/// For each padded position along one axis, the position it copies.
 fn padded_axis(
     axis: &str,
     length: usize,

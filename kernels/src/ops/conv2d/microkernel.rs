@@ -1,40 +1,40 @@
-//! The inner loop of every dense convolution: twelve rows times a panel of 32 columns, in vector
-//! registers.
+//! The microkernel of every dense convolution: register tiles of up to twelve rows times a panel of 32
+//! columns.
 //!
-//! Every sum runs over its terms in order with one fused multiply-add each, so the result does
-//! not depend on the width of the vectors, nor on how rows are grouped.
+//! Every sum runs over its terms in order with one fused multiply-add each, so the result depends
+//! neither on the vector width nor on the grouping of rows.
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a narrower instruction set"
 )]
 
 use super::vector::unrolled;
 use crate::simd;
 use pulp::{Simd, WithSimd};
 
-/// Rows of a tile, at most: output channels, or taps of the kernel.
+/// The most rows of a register tile: output channels, or taps of the kernel.
 pub(super) const ROWS: usize = 12;
-/// Rows of the smallest tile; row counts are rounded up to it.
+/// Rows of the smallest register tile; row counts are rounded up to it.
 pub(super) const UNIT: usize = 4;
 /// Columns of a panel: output pixels, or taps of the kernel.
 pub(super) const PANEL: usize = 32;
-/// Columns that lie side by side in an image whose rows are a multiple of it.
+/// Columns that are contiguous in an image whose width is a multiple of it.
 pub(super) const RUN: usize = 16;
-/// Terms of a sum that are in the cache together, at most: a panel takes 24 KiB then.
+/// The most terms of a sum in one panel: a panel takes 24 KiB of the L1 cache then.
 pub(super) const DEPTH: usize = 192;
 
-/// The left factors, one row of [`DEPTH`] terms each; a multiple of [`UNIT`] rows.
+/// The packed left matrix, rows of [`DEPTH`] terms; a multiple of [`UNIT`] rows.
 pub(super) type Rows = [[f32; DEPTH]];
 
-/// The right factors.
+/// The right matrix.
 pub(super) trait Values {
     /// For each term of the sum, the `N` vectors of columns that begin at `from`.
     fn terms<S: Simd, const N: usize>(&self, from: usize) -> impl Iterator<Item = [S::f32s; N]>;
 }
 
-/// What becomes of finished sums. A trait, not a closure, so that it can be inlined into the loop
-/// and adopt its instruction set.
+/// Stores finished sums. A trait, not a closure, so that it is inlined into the loop and compiled for
+/// its instruction set.
 pub(super) trait Sink {
     /// Sums of the rows from `row` and the columns from `from`.
     fn take<S: Simd, const R: usize, const N: usize>(
@@ -46,18 +46,18 @@ pub(super) trait Sink {
     );
 }
 
-/// Hands `sink` the sums Σₖ rows[r][k] · values[k][p] of all rows and columns; the columns of
-/// several panels follow each other. Rows meet one panel after the other, so that few terms give
-/// a sink long runs of columns.
+/// Passes the sums Σₖ rows[r][k] · values[k][p] of all rows and columns to `sink`; the columns of several
+/// panels are consecutive. A tile of rows visits all panels in turn, so that the sink writes long runs
+/// of columns.
 pub(super) fn panel_product<V: Values>(rows: &Rows, panels: &[V], sink: impl Sink) {
     simd::dispatch(PanelProduct { rows, panels, sink });
 }
 
-/// Rows of the next tile, of so many that are left.
+/// Rows of the next tile, of `left` rows.
 #[inline(always)]
 pub(super) fn height(lanes: usize, left: usize) -> usize {
     match (lanes, left) {
-        // Two middling tiles keep the units busier than a large and a small one.
+        // Two tiles of 8 use the execution units better than one of 12 and one of 4.
         (16, 16) => 8,
         (16, ROWS..) => ROWS,
         (16, 8..) => 8,
@@ -106,8 +106,8 @@ impl<V: Values, K: Sink> PanelProduct<'_, V, K> {
                         }
                     }
                 }
-                // Element by element, so that the sums stay in registers whatever becomes of the
-                // copy; spelled out, for a closure might be compiled for a smaller machine.
+                // Copied element by element, so that the sums stay in registers whatever the sink
+                // does with the copy; a closure might be compiled for a narrower instruction set.
                 let mut found = [[simd.splat_f32s(0.0); N]; R];
                 unrolled!(r in R => {
                     for n in 0..N {
@@ -121,8 +121,8 @@ impl<V: Values, K: Sink> PanelProduct<'_, V, K> {
     }
 }
 
-/// Copies a matrix of `rows` × `depth`, cut into pieces of `piece` terms, to where
-/// [`panel_product`] wants it: for each piece all rows, those beyond the last zero.
+/// Packs a matrix of `rows` × `depth` for [`panel_product`], in slices of `piece` terms: for each slice
+/// all rows, zeros beyond the last.
 pub(super) fn pack(
     rows: usize,
     depth: usize,
@@ -144,12 +144,12 @@ pub(super) fn pack(
     }
 }
 
-/// Rows of packed factors for a matrix of `rows` × `depth` in pieces of `piece`.
+/// Packed rows of a matrix of `rows` × `depth` in slices of `piece` terms.
 pub(super) fn packed_rows(rows: usize, depth: usize, piece: usize) -> usize {
     rows.next_multiple_of(UNIT) * depth.div_ceil(piece)
 }
 
-/// Cuts `depth` terms into as few pieces as possible, about equally long.
+/// Terms of a slice, where `depth` terms are cut into as few slices as possible, about equally long.
 pub(super) fn piece(depth: usize) -> usize {
     depth.div_ceil(depth.div_ceil(DEPTH))
 }

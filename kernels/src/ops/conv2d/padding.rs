@@ -1,4 +1,4 @@
-//! The copy of an image into its padded image, and back.
+//! Copies an image into its padded image, and adds a padded image back.
 
 use super::geometry::Geometry;
 use crate::simd;
@@ -51,7 +51,7 @@ impl Geometry {
         }
     }
 
-    /// Even columns of the padded row, then odd ones.
+    /// The even columns of the padded row, then the odd ones.
     fn pad_halves(&self, row: &[f32], padded_row: &mut [f32]) {
         let (even, odd) = padded_row.split_at_mut(self.phase_width());
         let halves = if self.left().is_multiple_of(2) {
@@ -72,13 +72,13 @@ impl Geometry {
             };
             half[column / 2] = source.map_or(0.0, |source| row[source]);
         }
-        // An odd last column has no partner, only one that is never read.
+        // With an odd width the last odd column does not exist; it is never read.
         if !self.padded_width().is_multiple_of(2) {
             odd[self.padded_width() / 2] = 0.0;
         }
     }
 
-    /// The transpose of [`Geometry::pad_rows`]: adds every padded pixel to the pixel it showed.
+    /// The transpose of [`Geometry::pad_rows`]: adds every padded pixel to the pixel it copies.
     pub fn fold(&self, padded: &[f32], image: &mut [f32]) {
         let mut line = vec![0.0; self.row_step()];
         let planes = image.chunks_exact_mut(self.pixels());
@@ -104,7 +104,7 @@ impl Geometry {
         }
     }
 
-    /// The columns of one padded row in their order.
+    /// The columns of one padded row in image order (the inverse of the polyphase order).
     #[inline(always)]
     fn join_phases(&self, padded_row: &[f32], line: &mut [f32]) {
         match self.stride {

@@ -1,9 +1,9 @@
-//! Panels of 32 output pixels: gathered from a padded image, or read where they are; and where
-//! the sums over a panel go.
+//! Panels of 32 output pixels, the right matrix of the microkernel: packed from a padded image or read
+//! in place; and the sinks that store the sums.
 
 #![allow(
     clippy::needless_range_loop,
-    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a smaller machine"
+    reason = "iterators over arrays of vectors are not always inlined, and then compiled for a narrower instruction set"
 )]
 
 use super::geometry::Geometry;
@@ -12,7 +12,7 @@ use super::vector::{Tail, load, store, unrolled};
 use crate::simd;
 use pulp::{Simd, WithSimd};
 
-/// A panel that was gathered, one row for each term.
+/// A packed panel, one row for each term of the sums.
 #[derive(Clone, Copy)]
 pub(super) struct Panel<'a>(pub &'a [[f32; PANEL]]);
 
@@ -27,7 +27,7 @@ impl Values for Panel<'_> {
     }
 }
 
-/// Where the taps of some terms lie, and how far the farthest.
+/// Offsets of the taps of some terms, and the largest of them.
 #[derive(Clone, Copy)]
 pub(super) struct Places<'a> {
     taps: &'a [usize],
@@ -45,7 +45,7 @@ impl<'a> Places<'a> {
     }
 }
 
-/// A panel read from the padded image, in runs of 16 pixels.
+/// A panel read in place from the padded image, in runs of 16 pixels.
 #[derive(Clone, Copy)]
 pub(super) struct InPlace<'a> {
     image: &'a [f32],
@@ -86,14 +86,14 @@ impl Values for InPlace<'_> {
     }
 }
 
-/// Keeps sums in a compact block, where later terms find them in the cache: written one by one to
-/// an output whose rows are far apart, they would hold up the loop.
+/// Stores partial sums in a compact block, which stays in the cache until later terms are added: the
+/// rows of the output itself are far apart and would cause cache misses in the loop.
 pub(super) struct Keep<'a> {
-    /// From the first column of the panel in the first row.
+    /// The block, from the first column of the panel in the first row.
     pub block: &'a mut [f32],
-    /// From one row to the next.
+    /// Elements from one row to the next.
     pub step: usize,
-    /// Whether to add to what earlier terms left.
+    /// Whether to add to the partial sums of earlier terms.
     pub add: bool,
 }
 
@@ -120,8 +120,8 @@ impl Sink for Keep<'_> {
     }
 }
 
-/// Writes finished sums to the output: the last terms, what [`Keep`] kept of the earlier ones,
-/// and the bias.
+/// Writes finished sums to the output: the sums of the last terms, the partial sums that [`Keep`]
+/// stored, and the bias.
 pub(super) struct Finish<'a> {
     /// The kept sums, from the first column, and their step; `None` when there were no earlier
     /// terms.
@@ -151,7 +151,7 @@ impl Sink for Finish<'_> {
         let rows = self.output.len() / self.pixels;
         let columns = N * S::F32_LANES;
         if self.kept.is_none() && row + R <= rows && pixel + columns <= self.last {
-            // Spelled out, so that the sums stay in registers.
+            // Unrolled, so that the sums stay in registers.
             let output = &mut self.output[row * self.pixels + pixel..];
             assert!((R - 1) * self.pixels + columns <= output.len(), "R rows");
             unrolled!(r in R => {
@@ -171,14 +171,14 @@ impl Sink for Finish<'_> {
             });
             return;
         }
-        // A copy that only this rare way needs, or all sums would go through memory.
+        // A copy for this rare case only: without it, the compiler would keep all sums in memory.
         let mut copy = [[simd.splat_f32s(0.0); N]; R];
         unrolled!(r in R => {
             for n in 0..N {
                 copy[r][n] = sums[r][n];
             }
         });
-        // Rows beyond the last were only there to fill the tile.
+        // Rows beyond the last only fill the tile.
         for (r, sums) in copy.iter().enumerate().take(rows.saturating_sub(row)) {
             let mut sums = *sums;
             if let Some((kept, step)) = self.kept {
@@ -214,16 +214,16 @@ impl Sink for Finish<'_> {
     }
 }
 
-/// Where the pixels of one panel lie in the padded image, in runs of neighbours.
+/// Offsets of the pixels of one panel in the padded image, in runs of contiguous pixels.
 pub(super) struct Runs {
     length: usize,
     starts: [usize; PANEL],
-    /// Pixels of the panel that exist; the last panel of an image may reach beyond it.
+    /// Valid pixels of the panel; the last panel of an image may reach beyond it.
     pub valid: usize,
 }
 
 impl Runs {
-    /// `origin` is where the rows that are there begin in the padded image.
+    /// `origin` is the offset in the padded image at which the present rows begin.
     pub fn new(g: &Geometry, first_pixel: usize, origin: usize) -> Self {
         let valid = PANEL.min(g.output_pixels() - first_pixel);
         // The longest power of two that never crosses the end of a row.
@@ -232,7 +232,7 @@ impl Runs {
         } else {
             PANEL.min(1 << g.output_width.trailing_zeros())
         };
-        // Beyond the image, any place will do.
+        // Beyond the image, any valid offset will do.
         let mut starts = [0; PANEL];
         for (start, pixel) in starts.iter_mut().zip((first_pixel..).step_by(length)) {
             if pixel < first_pixel + valid {
@@ -246,7 +246,7 @@ impl Runs {
         }
     }
 
-    /// Where each 16 pixels begin, if they lie side by side.
+    /// Offsets of each 16 pixels, if those are contiguous.
     pub fn long(&self) -> Option<[usize; PANEL / RUN]> {
         match self.length {
             PANEL => Some([self.starts[0], self.starts[0] + RUN]),
@@ -304,7 +304,7 @@ impl Runs {
     }
 }
 
-/// [`Runs::gather`]: not a closure, which might be compiled for a smaller machine.
+/// [`Runs::gather`]; not a closure, which might be compiled for a narrower instruction set.
 struct Gather<'a> {
     runs: &'a Runs,
     image: &'a [f32],

@@ -1,12 +1,12 @@
-//! Vectors in memory, for the loops that keep their sums in registers.
+//! Vector loads and stores for the loops that keep their sums in registers.
 //!
-//! Everything here is inlined into them: arrays of vectors must never pass through a function
-//! that was compiled for a smaller machine, closures of the standard library's arrays included.
+//! Everything here is inlined: arrays of vectors must never pass through a function that was compiled
+//! for a narrower instruction set, closures of the standard library's arrays included.
 
 use pulp::{MemMask, Simd};
 
-/// Runs `$body` with `$i` a constant from 0 to `$n`, at most 20: the loop that has to vanish for
-/// the sums to be registers, and is too long for the compiler to unroll by itself.
+/// Unrolls a loop: runs `$body` with `$i` a constant from 0 to `$n`, at most 20. The sums stay in
+/// registers only if the loop is unrolled, and the compiler does not unroll long ones by itself.
 macro_rules! unrolled {
     ($i:ident in $n:expr => $body:block) => {
         unrolled!(@ $i $n, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19)

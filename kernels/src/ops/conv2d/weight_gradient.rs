@@ -1,7 +1,8 @@
-//! The gradient of the weight as a product of matrices: gradients as they lie times im2col turned
-//! around, of which only a panel of 32 taps and 192 pixels exists at a time, in the cache.
+//! The weight gradient of a dense convolution on the CPU as a matrix product: output gradients times the
+//! transpose of im2col, of which only a panel of 32 taps and 192 pixels is packed at a time, in the L1
+//! cache.
 //!
-//! Sums over samples are added in sample order, and what a band of rows contributes in the order of
+//! Sums over samples are added in sample order, and the contributions of bands of rows in the order of
 //! rows, so the number of threads does not change a bit.
 
 use super::dense::split;
@@ -16,16 +17,16 @@ use crate::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-/// Elements of image and gradient that meet while they are in the second-level cache.
+/// Elements of a band of image and gradient, which stay in the L2 cache.
 const BAND: usize = 320 * 1024;
-/// Sums that stay in that cache until they are written in long rows.
+/// Partial sums that stay in the L2 cache until they are written in long rows.
 const BLOCK: usize = 128 * 1024;
-/// Elements of a gradient that is met again and again by an image that goes by once, where the weights
-/// are too many to be added up band by band.
+/// Elements of the gradient in a band, where there are more than [`MOST_WEIGHTS`] weights: few bands,
+/// because each band reads and writes all weights.
 const MOST_GRADIENT: usize = 512 * 1024;
-/// Weights that are too many for that.
+/// Beyond this many weights, adding them up band by band costs more than cache misses.
 const MOST_WEIGHTS: usize = 1024 * 1024;
-/// Weights beyond this many are not summed up sample by sample in memory of their own.
+/// Beyond this many weights, samples are added in place, without partial sums for each sample.
 const MANY_WEIGHTS: usize = 256 * 1024;
 
 /// `[O, C / groups, kernel height, kernel width]`.
@@ -82,12 +83,12 @@ fn one_sample(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &
     } else {
         (0, g.plane_step())
     };
-    // Runs of 16 pixels that begin with a row lie side by side in rows of a multiple of 16.
+    // A multiple of 16, so that the runs of 16 pixels of a row are contiguous.
     let piece = piece(band * g.output_width).next_multiple_of(LANES);
     let padded_outputs = outputs.next_multiple_of(UNIT);
     let panels = (BLOCK / (padded_outputs * PANEL)).clamp(1, taps.div_ceil(PANEL));
     let together = panels * PANEL;
-    let step = together + 16; // an odd one spreads rows over the cache
+    let step = together + 16; // not a power of two: rows use different cache sets
     let lengths = [
         padded_len,
         DEPTH * PANEL,
@@ -125,7 +126,7 @@ fn one_sample(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &
                         let packed = packed.chunks_exact(padded_outputs);
                         for (first, packed) in (0..pixels).step_by(piece).zip(packed) {
                             let panel = &mut panel[..piece.min(pixels - first)];
-                            simd::dispatch(Turn {
+                            simd::dispatch(PackTransposed {
                                 g,
                                 image: there,
                                 places: &places,
@@ -155,8 +156,8 @@ fn one_sample(g: &Geometry, image: &[f32], gradient: &[f32], add: bool, found: &
     });
 }
 
-/// Writes one row of the panel for each pixel from `first`: what it sees at each place.
-struct Turn<'a> {
+/// Packs the transposed panel: for each pixel from `first`, the values at each tap offset.
+struct PackTransposed<'a> {
     g: &'a Geometry,
     image: &'a [f32],
     places: &'a [usize; PANEL],
@@ -164,14 +165,14 @@ struct Turn<'a> {
     panel: &'a mut [[f32; PANEL]],
 }
 
-impl WithSimd for Turn<'_> {
+impl WithSimd for PackTransposed<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let Self { g, image, .. } = self;
         let width = g.output_width;
-        // Pixels that lie side by side wherever they begin at a multiple of it.
+        // Pixels that are contiguous if they begin at a multiple of it.
         let run = LANES.min(1 << width.trailing_zeros());
         for (index, panel) in self.panel.chunks_mut(LANES).enumerate() {
             let first = self.first + index * LANES;
@@ -210,7 +211,7 @@ impl WithSimd for Turn<'_> {
 }
 
 impl Geometry {
-    /// For each place, what the 16 pixels from `first` see there; runs of N lie side by side.
+    /// For each tap offset, the values at the 16 pixels from `first`, in contiguous runs of N.
     #[inline(always)]
     fn gather_runs<const N: usize>(
         &self,

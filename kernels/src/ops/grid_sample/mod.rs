@@ -36,7 +36,7 @@ pub enum Outside {
 /// top-left pixel; returns `[N, C, P, Q]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie apart.
+/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie on different devices.
 ///
 /// # Source
 /// Spatial Transformer Networks (Jaderberg et al. 2015), equation 5.

@@ -1,4 +1,4 @@
-//! The device half: a thread for each point and a slice of channels.
+//! The GPU side: a thread for each point and a slice of channels.
 
 use super::{OP, Outside, Size};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};

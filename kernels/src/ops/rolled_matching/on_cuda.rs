@@ -1,4 +1,4 @@
-//! The device half of the matching: the scores of all orientations are one matrix product for each
+//! The GPU side of the matching: the scores of all orientations are one matrix product for each
 //! sample, as are both gradients; the norms and what they multiply are kernels.
 
 use super::{OP, Plan};

@@ -1,7 +1,7 @@
-//! The sum as it is written, a row at a time.
+//! The sum as defined, a row at a time.
 //!
 //! One row of the template against one row of the map is summed in f32; rows are added up in f64,
-//! so that the million terms of a large template do not eat the digits.
+//! so that a million terms do not lose precision.
 
 use super::Plan;
 use crate::buffer;

@@ -1,12 +1,12 @@
-//! The product of spectra.
+//! Correlation by FFT.
 //!
 //! Two channels travel as real and imaginary part of one complex image. With t = t₁ + i t₂ and
 //! s = s₁ + i s₂, the real part of the correlation conj(t) ⋆ s is t₁ ⋆ s₁ + t₂ ⋆ s₂, just the sum we
-//! want, so the spectra are never taken apart. In the backward pass one spectrum belongs to the
-//! real gradient and the two channels come back as they went.
+//! want, so the spectra of the two channels are never separated. In the backward pass one factor is the
+//! spectrum of the real gradient, and the two channels are again real and imaginary part.
 //!
-//! Spectra are kept transposed: rows are transformed, the image is turned, columns are
-//! transformed; a product does not care which way its factors lie.
+//! Spectra are kept transposed: FFT of rows, transpose, FFT of columns. An element-wise product does
+//! not depend on the orientation.
 
 use super::Plan;
 use crate::buffer;
@@ -131,7 +131,7 @@ struct Transform {
 }
 
 impl Transform {
-    /// Large enough for the map: what wraps around lands beyond the places that are read.
+    /// At least as large as the map, so that circular wrap-around only reaches outputs that are not read.
     fn new(plan: &Plan, direction: FftDirection) -> Self {
         let [rows, columns] = plan.search.map(fast_length);
         let mut planner = FftPlanner::new();
@@ -165,25 +165,25 @@ impl Transform {
         }
         // Rows of zeros have a spectrum of zeros.
         self.along_rows.process(&mut image[..rows * self.columns]);
-        let mut turned = vec![Complex32::ZERO; self.len()];
-        turn(&image, &mut turned, self.columns, self.rows);
-        self.along_columns.process(&mut turned);
-        turned
+        let mut transposed = vec![Complex32::ZERO; self.len()];
+        transpose(&image, &mut transposed, self.columns, self.rows);
+        self.along_columns.process(&mut transposed);
+        transposed
     }
 
-    /// From a spectrum `[columns, rows]` to the first `rows` rows of its image, and the factor that
-    /// the transform leaves out.
+    /// Inverse FFT of a spectrum `[columns, rows]`, cropped to the first `rows` rows, and the
+    /// normalisation factor that is left to the caller.
     fn image(&self, mut spectrum: Vec<Complex32>, rows: usize) -> (Vec<Complex32>, f32) {
         self.along_columns.process(&mut spectrum);
         let mut image = vec![Complex32::ZERO; self.len()];
-        turn(&spectrum, &mut image, self.rows, self.columns);
+        transpose(&spectrum, &mut image, self.rows, self.columns);
         self.along_rows.process(&mut image[..rows * self.columns]);
         (image, 1.0 / self.len() as f32)
     }
 }
 
-/// Transposes rows of `width` elements, `height` of them, in squares that fit the cache.
-fn turn(from: &[Complex32], to: &mut [Complex32], width: usize, height: usize) {
+/// Transposes rows of `width` elements, `height` of them, in blocks that fit the cache.
+fn transpose(from: &[Complex32], to: &mut [Complex32], width: usize, height: usize) {
     const SQUARE: usize = 16;
     for top in (0..height).step_by(SQUARE) {
         for left in (0..width).step_by(SQUARE) {

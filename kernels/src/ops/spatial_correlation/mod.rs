@@ -1,4 +1,5 @@
-//! How well a template fits at each place of a map: GGCVT lays the ground view on the aerial one.
+//! Cross-correlation of a template with a map at each offset: GGCVT compares the ground view with the
+//! aerial map.
 
 mod direct;
 mod fourier;
@@ -19,9 +20,9 @@ const OP: &str = "spatial_correlation";
 pub enum Correlation {
     /// Whichever is estimated to be faster for the sizes at hand.
     Fastest,
-    /// The sum as it is written.
+    /// The sum as defined.
     Direct,
-    /// The product of spectra; on a device for maps of up to 1024 by 1024, the sum beyond.
+    /// By FFT; on a GPU for maps of up to 1024 × 1024, and directly for larger ones.
     Fourier,
 }
 
@@ -33,7 +34,7 @@ pub enum Correlation {
 /// `[N, H - h + 1, W - w + 1]`.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie apart.
+/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie on different devices.
 pub fn spatial_correlation(
     tape: &mut Tape,
     template: &Tensor,

@@ -1,6 +1,6 @@
-//! The device half: the sum as it is written, from tiles in shared memory.
+//! The GPU side: the sum as defined, from tiles in shared memory.
 //!
-//! What is fast is an estimate, as no card was at hand. For the published 102 × 102 × 64 template on
+//! What is fast is an estimate, as no GPU was at hand. For the published 102 × 102 × 64 template on
 //! a 256 × 256 map the sum has 16 · 10⁹ multiplications for each sample, of which the kernel issues
 //! 64 for 10 reads of shared memory, so arithmetic binds; each gradient costs as much again or more.
 //! Spectra need a fiftieth of that and are bound by memory, so the two finer published levels take
@@ -30,7 +30,7 @@ static SUM: Kernel = Kernel {
 
 /// Outputs of a block, as in the kernel.
 const TILE: [usize; 2] = [32, 64];
-/// Blocks that keep a large card busy: where there are fewer, they share the channels.
+/// Blocks that keep a large GPU busy: where there are fewer, they share the channels.
 const BLOCKS: usize = 512;
 
 parameters! {
@@ -48,7 +48,7 @@ parameters! {
         parts: u32,
         one_template: u32,
         one_map: u32,
-        turned: u32,
+        flipped: u32,
     }
 }
 
@@ -111,10 +111,10 @@ pub(super) fn correlation(
             ..each_channel(&plan, places, plan.search, plan.template)
         };
         let to_template = correlate(&cuda, samples, g, search.buffer(), &p)?;
-        // The turned template laid on the gradient, which has zeros around it.
+        // The flipped template on the gradient, which is zero-padded.
         let p = CorrelateParameters {
             one_map: 1,
-            turned: 1,
+            flipped: 1,
             pad_rows: plan.template[0] as i32 - 1,
             pad_columns: plan.template[1] as i32 - 1,
             ..each_channel(&plan, plan.template, places, plan.search)
@@ -154,7 +154,7 @@ fn each_channel(
         parts: plan.channels as u32,
         one_template: 0,
         one_map: 0,
-        turned: 0,
+        flipped: 0,
     }
 }
 

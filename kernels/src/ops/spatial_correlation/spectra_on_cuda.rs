@@ -1,8 +1,8 @@
-//! The device half through spectra, for large templates.
+//! The GPU side through spectra, for large templates.
 //!
-//! As on the processor, two channels are the real and imaginary part of one image, large enough for
-//! the map; sides are powers of two here, so that one kernel of butterflies in shared memory
-//! transforms rows and columns.
+//! As on the CPU, two channels are the real and imaginary part of one image, large enough for
+//! the map; sides are powers of two here, so that one kernel (radix-2 FFT in shared memory) transforms
+//! rows and columns.
 
 use super::{OP, Plan};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Source, count, parameters};
@@ -36,7 +36,7 @@ static PRODUCT: Kernel = kernel("spectra_product");
 
 /// The longest side that is transformed.
 const LONGEST: usize = 1024;
-/// Elements that a block has in shared memory, 16 KiB, if a line is not longer.
+/// Elements that a block keeps in shared memory, 16 KiB, unless one line is longer.
 const SHARED: usize = 2048;
 
 parameters! {
@@ -66,13 +66,13 @@ parameters! {
     }
 }
 
-/// Images of two channels each, as numbers or as spectra: real and imaginary parts side by side.
+/// Complex images of two channels each, or their spectra: interleaved real and imaginary parts.
 struct Spectra {
     values: DeviceBuffer,
     images: usize,
 }
 
-/// The sides of the transform and what belongs to a sample.
+/// Sizes of the transform, and images of a sample.
 #[derive(Clone, Copy)]
 struct Transform {
     rows: usize,
@@ -94,7 +94,7 @@ pub(super) fn fits(plan: &Plan) -> bool {
 
 /// Whether spectra are estimated to be faster; nobody has measured it yet. For each channel the
 /// sum's multiplications are compared with the elements that the transforms move some twenty
-/// times, each at what a large card does in the same time.
+/// times, each at what a large GPU does in the same time.
 pub(super) fn is_faster(plan: &Plan) -> bool {
     /// Multiplications in the time in which the passes over an element are made.
     const UNIT: f64 = 500.0;
@@ -111,7 +111,7 @@ pub(super) fn correlation(
 ) -> Result<Tensor> {
     let [template, search] = inputs;
     let t = Transform {
-        // A line of one place has no butterfly.
+        // A line of one element has no butterfly.
         rows: plan.search[0].next_power_of_two().max(2),
         columns: plan.search[1].next_power_of_two().max(2),
         channels: plan.channels,
@@ -192,7 +192,7 @@ impl Transform {
         }
     }
 
-    /// Of planes of numbers, zeros beyond them.
+    /// Copies planes into complex images, with zero padding.
     fn spectra(&self, cuda: &Cuda, planes: &DeviceBuffer, size: [usize; 2]) -> Result<Spectra> {
         let elements = self.images() * self.area();
         let mut values = cuda.any(2 * elements)?;
@@ -216,7 +216,7 @@ impl Transform {
         Ok(spectra)
     }
 
-    /// The numbers whose spectra these are, as far as a plane of `size` goes.
+    /// Inverse FFT, cropped to `size`.
     fn numbers(&self, cuda: &Cuda, mut spectra: Spectra, size: [usize; 2]) -> Result<DeviceBuffer> {
         self.lines(cuda, &mut spectra, Direction::Back)?;
         let elements = self.samples * self.channels * size[0] * size[1];
@@ -266,9 +266,9 @@ impl Transform {
         })
     }
 
-    /// Transforms rows, then columns, in place and without a factor.
+    /// Unnormalised FFT of rows, then columns, in place.
     fn lines(&self, cuda: &Cuda, spectra: &mut Spectra, direction: Direction) -> Result<()> {
-        // e^(iφ) for half a turn of the longest line; shorter ones take every second and so on.
+        // Twiddle factors e^(iφ) of half the longest line; shorter lines read every second one, and so on.
         let twiddles: Vec<f32> = (0..LONGEST / 2)
             .flat_map(|k| {
                 let (sin, cos) = (2.0 * PI * k as f64 / LONGEST as f64).sin_cos();

@@ -1,4 +1,4 @@
-//! Squeeze and excitation: each channel is weighted by what the whole image shows.
+//! Squeeze and excitation: each channel is scaled by a gate computed from the means of all channels.
 
 mod on_cuda;
 

@@ -1,4 +1,4 @@
-//! The device half of squeeze and excitation: three launches forward, four backward.
+//! The GPU side of squeeze and excitation: three launches forward, four backward.
 
 use super::OP;
 use crate::cuda::{

@@ -28,7 +28,7 @@ const MASKED: f32 = -100.0;
 /// returns `[N, heads · d, H, W]`. `side` (s) divides H and W.
 ///
 /// # Errors
-/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie apart.
+/// [`Error::Shape`] when the shapes do not fit, [`Error::Device`] when the inputs lie on different devices.
 ///
 /// # Source
 /// Swin Transformer (Liu et al. 2021), equation 4, without shifting.

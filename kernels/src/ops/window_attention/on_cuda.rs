@@ -1,4 +1,4 @@
-//! The device half: a block for each window and head, a warp for each query.
+//! The GPU side: a block for each window and head, a warp for each query.
 //!
 //! The products are too small for the matrix library, 64 by 64 by 16 for the published network, and
 //! all of a window's rows stay in the first cache.

@@ -1,5 +1,5 @@
-//! Dense convolutions as matrix products of columns in memory (explicit im2col), a piece of the
-//! image at a time: the pieces stay small, and the products are the vendor's.
+//! Dense convolutions by explicit im2col: columns are written to memory, a slice of the pixels at a
+//! time to bound the memory, and multiplied by cuBLASLt.
 
 use super::{ENOUGH_BLOCKS, Pass, add_bias, kernel, reduce};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, Matrix, Precision, Product, parameters};
@@ -152,7 +152,7 @@ pub(super) fn run(
     output: &mut DeviceBuffer,
 ) -> Result<()> {
     let (depth, pixels) = (pass.depth(), pass.pixels());
-    let made = pass.turned.then(|| arranged(cuda, pass, weight));
+    let made = pass.flipped.then(|| arranged(cuda, pass, weight));
     let made = made.transpose()?;
     let weight = Matrix::row_major(made.as_ref().unwrap_or(weight), depth);
     for piece in pieces(pass, cuda.column_room()) {

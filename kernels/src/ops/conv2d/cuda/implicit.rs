@@ -1,5 +1,5 @@
-//! Dense convolutions as products of matrices that read the image as they go (implicit im2col):
-//! one launch, no memory.
+//! Dense convolutions by implicit im2col: a matrix product that reads the image in place, in one launch
+//! without working memory.
 
 use super::{ENOUGH_BLOCKS, OP, Pass, kernel, of_precision, reduce};
 use crate::cuda::{Cuda, DeviceBuffer, Kernel, Launch, count, parameters};

@@ -1,7 +1,7 @@
-//! The device half of the convolutions. Products of 1 × 1 kernels go to the device's matrix
-//! products. Dense kernels have three ways: windows that slide ([`window`]), columns in memory for
-//! a matrix product ([`columns`]), and a product that reads the image as it goes ([`implicit`]).
-//! Depthwise ones slide ([`window`]) or read tables ([`depthwise`]).
+//! The GPU side of the convolutions. 1 × 1 convolutions are matrix products. Dense ones are computed in
+//! one of three ways: sliding windows ([`window`]), a matrix product of im2col columns in memory
+//! ([`columns`]), or one that reads the image in place ([`implicit`], implicit im2col). Depthwise ones
+//! use sliding windows ([`window`]) or tables of rows and columns ([`depthwise`]).
 
 mod columns;
 mod depthwise;
@@ -15,7 +15,7 @@ use crate::cuda::{Source, count, parameters};
 use crate::error::Result;
 
 const OP: &str = "conv2d";
-/// Blocks that keep a large card busy: parts of a sum are made until there are as many.
+/// Blocks that occupy a large GPU: sums are split into parts until there are that many.
 const ENOUGH_BLOCKS: usize = 528;
 
 pub(crate) static SOURCE: Source = Source {
@@ -79,8 +79,8 @@ struct Pass {
     columns_from: Sources,
     /// Of the outputs beside and below each other in the padded image.
     stride: usize,
-    /// Whether tables list the kernel's taps from last to first.
-    turned: bool,
+    /// Whether the tables list the kernel's taps from last to first.
+    flipped: bool,
     kernel: [usize; 2],
     /// Elements of the weight from output channel to output channel, and from input channel to
     /// input channel.
@@ -104,7 +104,7 @@ impl Pass {
             rows_from,
             columns_from,
             stride: g.stride,
-            turned: false,
+            flipped: false,
             kernel: [g.kernel_height, g.kernel_width],
             weight_steps: [g.group_taps(), kernel],
             weights: [
@@ -124,7 +124,7 @@ impl Pass {
             rows_from,
             columns_from,
             stride: 1,
-            turned: true,
+            flipped: true,
             weight_steps: [kernel, g.group_taps()],
             input: [g.outputs, g.output_pixels(), g.output_width],
             outputs: g.channels,
@@ -179,8 +179,8 @@ impl Pass {
     }
 }
 
-/// How long a way would take on a card such as an H200, milliseconds; only their order matters.
-/// Rates are measured ones (docs/gpu.md).
+/// Chooses by the expected time of each way on a GPU such as an H200, in milliseconds, of which only the
+/// order matters. The rates were measured (docs/gpu.md).
 fn choose(cuda: &Cuda, pass: &Pass, window_fits: bool, window_ms: f64) -> Convolution {
     let implicit_or = |way, can: bool| if can { way } else { Convolution::Implicit };
     match cuda.convolution() {

@@ -69,7 +69,7 @@ parameters! {
         outputs: u32,
         output_step: u32,
         channel_step: u32,
-        turned: u32,
+        flipped: u32,
         parts: u32,
     }
 }
@@ -88,7 +88,7 @@ pub(super) struct Windows<'a> {
 fn padded(
     sources: &Sources,
     kernel: usize,
-    [stride, turned]: [usize; 2],
+    [stride, flipped]: [usize; 2],
     outputs: usize,
 ) -> Option<Vec<i32>> {
     const UNKNOWN: i32 = i32::MIN;
@@ -97,7 +97,7 @@ fn padded(
         for (tap, entries) in taps.chunks(sources.repeat).enumerate() {
             let mut used = entries.iter().filter(|source| **source >= 0);
             let source = used.next().copied().unwrap_or(-1);
-            let place = output * stride + if turned == 1 { kernel - 1 - tap } else { tap };
+            let place = output * stride + if flipped == 1 { kernel - 1 - tap } else { tap };
             if used.next().is_some() || (at[place] != UNKNOWN && at[place] != source) {
                 return None;
             }
@@ -110,7 +110,7 @@ fn padded(
 impl<'a> Windows<'a> {
     pub fn of(pass: &'a Pass) -> Option<Self> {
         let [height, width] = pass.kernel;
-        let how = [pass.stride, usize::from(pass.turned)];
+        let how = [pass.stride, usize::from(pass.flipped)];
         let square = height == width && [3, 5].contains(&height) && pass.stride <= 2;
         if !square {
             return None;
@@ -158,7 +158,7 @@ impl<'a> Windows<'a> {
             outputs: pass.outputs as u32,
             output_step: pass.weight_steps[0] as u32,
             channel_step: pass.weight_steps[1] as u32,
-            turned: u32::from(pass.turned),
+            flipped: u32::from(pass.flipped),
             parts: parts as u32,
         })
     }

@@ -5,10 +5,10 @@ use super::options;
 use crate::testing::noise;
 
 /// Input, weight and options.
-type Case = ([usize; 4], [usize; 4], Conv2d);
+type Shape = ([usize; 4], [usize; 4], Conv2d);
 
 /// (input, weight, options) that between them take every path.
-pub(super) fn cases() -> Vec<Case> {
+pub(super) fn cases() -> Vec<Shape> {
     use Pad::{Circular, Reflect, Zero};
     vec![
         // More taps or outputs than one panel is deep, rows that do not fill one.
@@ -104,7 +104,7 @@ pub(super) fn cases() -> Vec<Case> {
             [3, 1, 5, 5],
             options(2, [2, 2, 2, 2], Circular, Reflect, 3),
         ),
-        // Depthwise with a step of 2: pairs of rows and columns that begin before the image, that
+        // Depthwise with stride 2: pairs of rows and columns that begin before the image, that
         // end beyond it, that wrap around; a plane smaller than its kernel; padding for which there
         // is no loop.
         (
@@ -221,7 +221,7 @@ pub(super) fn cases() -> Vec<Case> {
             [5, 3, 3, 3],
             options(2, [1, 1, 1, 1], Zero, Zero, 1),
         ),
-        // Panels turned around: rows of 8 times an odd number, every second pixel.
+        // Transposed panels: rows of 8 times an odd number, stride 2.
         (
             [2, 90, 3, 24],
             [85, 90, 3, 3],
@@ -247,7 +247,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// Images too large for finite differences: what is left of rounding is.
-pub(super) fn large_cases() -> Vec<Case> {
+pub(super) fn large_cases() -> Vec<Shape> {
     use Pad::{Circular, Reflect, Zero};
     vec![
         // Row by row: rows that are near and that are not, a ragged end of them and of the outputs.
@@ -299,7 +299,7 @@ pub(super) fn large_cases() -> Vec<Case> {
             [21, 2, 3, 3],
             options(2, [1, 1, 1, 1], Zero, Zero, 1),
         ),
-        // Two bands of panels turned around.
+        // Two bands of transposed panels.
         (
             [1, 10, 300, 60],
             [17, 10, 3, 3],
@@ -325,7 +325,7 @@ pub(super) fn large_cases() -> Vec<Case> {
 }
 
 /// Of so many shapes of any kind, most of them odd ones, those that fit together and take no long time.
-pub(super) fn random_cases(count: usize) -> Vec<Case> {
+pub(super) fn random_cases(count: usize) -> Vec<Shape> {
     let draws = noise(&[count, 20], 11);
     let cases = draws.data().chunks_exact(20).map(|draws| {
         // Uniform in -1..1.
@@ -365,7 +365,7 @@ pub(super) fn random_cases(count: usize) -> Vec<Case> {
             options(stride, padding, rows, columns, groups),
         )
     });
-    let small = |(input, weight, options): &Case| {
+    let small = |(input, weight, options): &Shape| {
         Geometry::of_shapes(*input, *weight, options).is_ok_and(|g| {
             let products = g.batch * g.outputs * g.output_pixels() * g.group_taps();
             products <= 2_000_000

@@ -1,7 +1,7 @@
-//! Uploads through pinned memory, so that the caller goes on while the card copies.
+//! Uploads through pinned memory, so that the caller goes on while the GPU copies.
 //!
 //! One ring of pinned memory: the next upload is copied in behind the last one, and waits only
-//! when the ring is full of uploads the card has not fetched yet.
+//! when the ring is full of uploads the GPU has not fetched yet.
 
 use super::{Context, failed};
 use crate::cuda::driver::Address;
@@ -23,15 +23,15 @@ const ALIGNMENT: usize = 256;
 
 pub struct Staging {
     context: Arc<Context>,
-    /// Where the copies are enqueued.
+    /// The stream of the copies.
     stream: sys::CUstream,
     /// Pinned, `RING_BYTES` long; null before the first upload.
     memory: *mut u8,
     /// Where the next upload goes.
     next: usize,
-    /// What the card may still be reading, oldest first.
+    /// Uploads that the GPU may still be reading, oldest first.
     pending: VecDeque<(Range<usize>, sys::CUevent)>,
-    /// Events that wait for their next use.
+    /// Events for reuse.
     idle: Vec<sys::CUevent>,
 }
 
@@ -66,7 +66,7 @@ impl Staging {
         for (index, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
             let to = to + (index * PIECE_BYTES) as u64;
             let place = self.reserve(piece.len())?;
-            // SAFETY: `place` lies in the ring, and the card has fetched what was there; it is
+            // SAFETY: `place` lies in the ring, and the GPU has fetched what was there; it is
             // not touched again before the event recorded here. `to` has room: the caller.
             unsafe {
                 let staged =
@@ -88,7 +88,7 @@ impl Staging {
         Ok(())
     }
 
-    /// The next free place in the ring, waiting until the card has fetched what is there.
+    /// The next free place in the ring, waiting until the GPU has fetched what is there.
     fn reserve(&mut self, bytes: usize) -> Result<Range<usize>> {
         let place = next_place(self.next, bytes);
         while let Some(index) = last_overlap(&self.pending, &place) {
@@ -130,7 +130,7 @@ impl Drop for Staging {
             let _ = unsafe { result::event::destroy(event) };
         }
         if !self.memory.is_null() {
-            // SAFETY: allocated here, freed once, and the card has fetched everything.
+            // SAFETY: allocated here, freed once, and the GPU has fetched everything.
             let _ = unsafe { result::free_host(self.memory.cast()) };
         }
     }

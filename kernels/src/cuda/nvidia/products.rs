@@ -1,7 +1,7 @@
 //! Matrix products by cuBLASLt.
 //!
-//! cuBLASLt thinks in columns, we in rows: our row-major output is its transpose, so it is asked
-//! for outputᵀ = bᵀ · aᵀ, with the factors exchanged and nothing moved.
+//! cuBLASLt is column-major, we are row-major: our output is the transpose of its output, so it
+//! computes outputᵀ = bᵀ · aᵀ with the factors exchanged and no copy.
 
 use super::{Context, failed};
 use crate::cuda::driver::{Address, Epilogue, Gemm, Operand, Precision};
@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// What NVIDIA recommends as working memory, on Hopper and before.
+/// The workspace that NVIDIA recommends, on Hopper and before.
 const WORKSPACE_BYTES: [usize; 2] = [32 << 20, 4 << 20];
 
 pub struct Products {
@@ -30,7 +30,7 @@ struct Library {
 // struct, behind a lock, uses them.
 unsafe impl Send for Products {}
 
-/// All that the choice of an algorithm depends on.
+/// The key of a cached plan: all that the choice of an algorithm depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
     batch: usize,
@@ -360,7 +360,7 @@ impl Drop for Matrix {
     }
 }
 
-/// What the choice of an algorithm has to respect.
+/// Constraints on the choice of an algorithm.
 struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Preference {
@@ -372,7 +372,7 @@ impl Preference {
             Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
             &workspace_bytes,
         )?;
-        // Without being told, it takes all addresses for multiples of 256.
+        // By default it assumes that all addresses are multiples of 256.
         let alignments = [
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.b),
             (Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, key.a),

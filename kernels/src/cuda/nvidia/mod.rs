@@ -1,37 +1,37 @@
-//! A real card, through NVIDIA's driver, found at run time.
+//! A GPU through NVIDIA's driver, found at run time.
 //!
 //! One queue (stream), one compiled module for each `.cu` file, one cuBLASLt handle. The bindings
 //! panic where a library is absent, so [`open`] asks before every first call.
 
-mod beside;
+mod graph_nodes;
 mod modules;
 mod open;
-mod pieces;
 mod products;
 mod staging;
+mod transfers;
 
 use super::driver::{Address, Download, Driver, Gemm, Graph, Kernel, LaunchShape, Mark, Memory};
 use crate::error::{Error, Result};
-use beside::{Arrivals, Beside, CardMark};
 use cudarc::driver::{result, sys};
+use graph_nodes::GraphNodes;
 use modules::Modules;
-use pieces::Pieces;
 use products::Products;
 use staging::Staging;
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use transfers::{Arrivals, GpuMark, Uploads};
 
 pub(super) use open::open;
 
-/// An open card. Dropped fields first, then the context.
-struct Card {
+/// An open GPU. Dropped fields first, then the context.
+struct Gpu {
     modules: Mutex<Modules>,
     products: Mutex<Products>,
     staging: Mutex<Staging>,
-    beside: Mutex<Beside>,
+    uploads: Mutex<Uploads>,
     arrivals: Arrivals,
     /// Of the recording under way.
-    pieces: Mutex<Pieces>,
+    graph_nodes: Mutex<GraphNodes>,
     context: Arc<Context>,
 }
 
@@ -40,7 +40,7 @@ struct Context {
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
-    /// Where the next step's inputs travel while `stream` computes.
+    /// Copies the next step's inputs while `stream` computes.
     copies: sys::CUstream,
     /// Where memory is allocated, so that this works while `stream` is being recorded.
     allocations: sys::CUstream,
@@ -56,7 +56,7 @@ unsafe impl Send for Context {}
 // SAFETY: as above; the driver locks what it shares.
 unsafe impl Sync for Context {}
 
-/// Says which call failed.
+/// Maps an error of the call `what`.
 fn failed(call: &'static str) -> impl FnOnce(result::DriverError) -> Error {
     move |error| Error::cuda(call, describe(error))
 }
@@ -126,7 +126,7 @@ impl Drop for Context {
     }
 }
 
-impl Driver for Card {
+impl Driver for Gpu {
     fn name(&self) -> String {
         self.context.name.clone()
     }
@@ -167,21 +167,21 @@ impl Driver for Card {
         self.context.synchronise()
     }
 
-    unsafe fn upload_beside(&self, to: Address, bytes: &[u8]) -> Result<()> {
+    unsafe fn upload_concurrently(&self, to: Address, bytes: &[u8]) -> Result<()> {
         // SAFETY: passed on.
-        unsafe { lock(&self.beside).upload(to, bytes) }
+        unsafe { lock(&self.uploads).upload(to, bytes) }
     }
 
     fn await_uploads(&self) -> Result<()> {
-        lock(&self.beside).await_uploads()
+        lock(&self.uploads).await_uploads()
     }
 
     fn release_to_uploads(&self, slot: usize) -> Result<()> {
-        lock(&self.beside).release(slot)
+        lock(&self.uploads).release(slot)
     }
 
     fn await_release(&self, slot: usize) -> Result<()> {
-        lock(&self.beside).await_release(slot)
+        lock(&self.uploads).await_release(slot)
     }
 
     unsafe fn begin_download(&self, from: Address, bytes: usize) -> Result<Box<dyn Download>> {
@@ -191,7 +191,7 @@ impl Driver for Card {
     }
 
     fn mark(&self) -> Result<Box<dyn Mark>> {
-        Ok(Box::new(CardMark::now(&self.context)?))
+        Ok(Box::new(GpuMark::now(&self.context)?))
     }
 
     unsafe fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
@@ -241,7 +241,7 @@ impl Driver for Card {
 
     fn begin_capture(&self) -> Result<()> {
         self.context.enter()?;
-        lock(&self.pieces).reset();
+        lock(&self.graph_nodes).reset();
         // Relaxed, because a buffer that is needed for the first time is allocated meanwhile, on
         // another stream. What must not be recorded is refused above.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
@@ -250,15 +250,15 @@ impl Driver for Card {
             .map_err(failed("cuStreamBeginCapture"))
     }
 
-    fn begin_piece(&self, after: &[usize]) -> Result<()> {
+    fn begin_node(&self, after: &[usize]) -> Result<()> {
         self.context.enter()?;
-        lock(&self.pieces).begin(&self.context, after)
+        lock(&self.graph_nodes).begin(&self.context, after)
     }
 
     fn end_capture(&self) -> Result<Box<dyn Graph>> {
         self.context.enter()?;
-        // A recording that failed may be past this; ending it says so.
-        let _ = lock(&self.pieces).finish(&self.context);
+        // A failed recording may refuse this; ending it reports the error.
+        let _ = lock(&self.graph_nodes).finish(&self.context);
         // SAFETY: the stream is alive and being captured; the graph is destroyed once, below.
         let graph = unsafe { result::stream::end_capture(self.context.stream) }
             .map_err(failed("cuStreamEndCapture"))?;

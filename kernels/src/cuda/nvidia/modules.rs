@@ -1,4 +1,4 @@
-//! Kernels compiled once for the card, and kept on disk for the next run.
+//! Kernels compiled once for the GPU, and kept on disk for the next run.
 
 use super::{Context, describe};
 use crate::cuda::compile::{compile, compiler_version, key, write_whole};
@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Dynamic shared memory that a kernel gets without asking.
+/// Dynamic shared memory that a kernel may use by default.
 const SHARED_BYTES_UNASKED: u32 = 48 * 1024;
 
 pub struct Modules {
@@ -26,7 +26,7 @@ unsafe impl Send for Modules {}
 
 struct Function {
     handle: sys::CUfunction,
-    /// Dynamic shared memory it has been allowed.
+    /// Dynamic shared memory set for it.
     shared_bytes: u32,
 }
 
@@ -101,7 +101,7 @@ impl Modules {
         let compiled = compile(source, architecture)?;
         let module = self.load_module(source, &compiled.cubin)?;
         if let Some(path) = path {
-            // Without a place to keep it the next run compiles again; that is no failure.
+            // If it cannot be written, the next run compiles again; that is no error.
             let _ = write_whole(&path, &compiled.cubin);
         }
         Ok(module)
@@ -148,7 +148,7 @@ fn check_compiler((major, minor): (i32, i32), driver_version: i32) -> Result<()>
     })
 }
 
-/// Where this platform keeps what can be made again.
+/// This platform's cache folder.
 fn cache_folder() -> Option<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     let base = if cfg!(windows) {

@@ -1,22 +1,22 @@
-//! Recorded work whose pieces come after those that they need, and after no others.
+//! Nodes of a recorded graph with their dependencies.
 
 use super::{Context, failed};
 use crate::error::Result;
 use cudarc::driver::sys;
 
-/// The pieces recorded so far.
+/// The nodes recorded so far.
 #[derive(Default)]
-pub struct Pieces {
-    /// The last nodes of each piece.
+pub struct GraphNodes {
+    /// The last CUDA graph nodes of each of our nodes.
     nodes: Vec<Vec<sys::CUgraphNode>>,
     /// Whether one is under way.
     is_begun: bool,
 }
 
 // SAFETY: nodes are handles into the graph being recorded; the driver locks it.
-unsafe impl Send for Pieces {}
+unsafe impl Send for GraphNodes {}
 
-/// Drivers before CUDA 12.3 keep the order of the recording.
+/// Whether the driver supports it; before CUDA 12.3 the order of the recording is kept.
 fn can_order() -> bool {
     let symbols: [&[u8]; 2] = [
         b"cuStreamGetCaptureInfo_v3\0",
@@ -27,27 +27,27 @@ fn can_order() -> bool {
     symbols.into_iter().all(has)
 }
 
-impl Pieces {
-    /// For a recording that begins.
+impl GraphNodes {
+    /// At the begin of a recording.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
 
-    /// What is recorded next comes after these pieces. The context is current.
+    /// What is recorded next depends on these nodes. The context is current.
     pub fn begin(&mut self, context: &Context, after: &[usize]) -> Result<()> {
         if !can_order() {
             return Ok(());
         }
         self.end(context)?;
         self.is_begun = true;
-        let of_pieces = after.iter().flat_map(|piece| &self.nodes[*piece]);
-        let mut nodes: Vec<_> = of_pieces.copied().collect();
+        let of_dependencies = after.iter().flat_map(|node| &self.nodes[*node]);
+        let mut nodes: Vec<_> = of_dependencies.copied().collect();
         nodes.sort_unstable();
         nodes.dedup();
         come_after(context, &mut nodes)
     }
 
-    /// The recording ends with all pieces.
+    /// Makes the end of the recording depend on all nodes.
     pub fn finish(&mut self, context: &Context) -> Result<()> {
         if !self.is_begun {
             return Ok(());
@@ -59,7 +59,7 @@ impl Pieces {
         come_after(context, &mut nodes)
     }
 
-    /// Notes the nodes of the piece under way.
+    /// Stores the CUDA graph nodes of the current node.
     fn end(&mut self, context: &Context) -> Result<()> {
         if self.is_begun {
             self.nodes.push(last_nodes(context)?);
@@ -69,7 +69,7 @@ impl Pieces {
     }
 }
 
-/// The nodes that what is recorded next would come after.
+/// The CUDA graph nodes on which the next recorded work would depend.
 fn last_nodes(context: &Context) -> Result<Vec<sys::CUgraphNode>> {
     let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
     let (mut nodes, mut edges, mut count) = (std::ptr::null(), std::ptr::null(), 0);

@@ -1,10 +1,10 @@
-//! Finding a card without falling over when there is none.
+//! Finding a GPU, with a clear error when there is none.
 
-use super::beside::{Arrivals, Beside};
 use super::modules::Modules;
 use super::products::Products;
 use super::staging::Staging;
-use super::{Card, Context, describe, failed};
+use super::transfers::{Arrivals, Uploads};
+use super::{Context, Gpu, describe, failed};
 use crate::cuda::compile::OLDEST;
 use crate::cuda::driver::Driver;
 use crate::error::{Error, Result};
@@ -60,21 +60,21 @@ const SYMBOLS: [&[u8]; 42] = [
     b"cuGraphExecDestroy\0",
 ];
 
-/// What is asked of NVIDIA's library before a card is opened. The tests answer otherwise.
+/// What is checked in NVIDIA's library before a GPU is opened; a trait, so that tests can mock it.
 trait Library {
     /// Whether the library is there.
     fn is_present(&self) -> bool;
-    /// Whether it has what we call by this name.
+    /// Whether it has this symbol.
     fn has(&self, symbol: &[u8]) -> bool;
-    /// Starts it, or says why it does not.
+    /// Initialises it.
     fn start(&self) -> std::result::Result<(), String>;
     /// The version of CUDA it is made for: 13000 is 13.0.
     fn version(&self) -> Result<i32>;
-    /// How many cards it shows.
-    fn cards(&self) -> Result<i32>;
+    /// The number of GPUs.
+    fn gpu_count(&self) -> Result<i32>;
 }
 
-/// The one that is installed.
+/// The installed library.
 struct Installed;
 
 impl Library for Installed {
@@ -101,7 +101,7 @@ impl Library for Installed {
         Ok(version)
     }
 
-    fn cards(&self) -> Result<i32> {
+    fn gpu_count(&self) -> Result<i32> {
         result::device::get_count().map_err(failed("cuDeviceGetCount"))
     }
 }
@@ -114,7 +114,7 @@ fn no_device(ordinal: usize, cause: String, way_out: &str) -> Error {
     }
 }
 
-/// The driver's version, once nothing stands in the way of opening that card.
+/// Checks everything that opening this GPU needs; returns the driver's version.
 fn probe(library: &dyn Library, ordinal: usize) -> Result<i32> {
     let none = |cause: String, way_out: &str| no_device(ordinal, cause, way_out);
     if !library.is_present() {
@@ -144,34 +144,34 @@ fn probe(library: &dyn Library, ordinal: usize) -> Result<i32> {
             needed: "580 (CUDA 13.0)",
         });
     }
-    let count = usize::try_from(library.cards()?).unwrap_or(0);
+    let count = usize::try_from(library.gpu_count()?).unwrap_or(0);
     match count {
         0 => Err(none(
-            "NVIDIA's driver is there but shows no card".into(),
+            "NVIDIA's driver is there but finds no GPU".into(),
             "check CUDA_VISIBLE_DEVICES, or use --device cpu",
         )),
         _ if ordinal >= count => Err(none(
-            format!("the cards are cuda:0 to cuda:{}", count - 1),
+            format!("the GPUs are cuda:0 to cuda:{}", count - 1),
             "use one of them, or use --device cpu",
         )),
         _ => Ok(version),
     }
 }
 
-/// Opens the card with this number.
+/// Opens the GPU with this number.
 ///
 /// # Errors
 /// [`Error::NoDevice`], [`Error::OldDriver`], [`Error::Architecture`], or [`Error::Cuda`] when the
-/// card is there and refuses.
+/// GPU is there and refuses.
 pub fn open(ordinal: usize) -> Result<Box<dyn Driver>> {
     let version = probe(&Installed, ordinal)?;
     let context = Arc::new(retain(ordinal)?);
-    Ok(Box::new(Card {
+    Ok(Box::new(Gpu {
         modules: Mutex::new(Modules::new(context.clone(), version)),
         products: Mutex::new(Products::new(context.clone())),
         staging: Mutex::new(Staging::new(context.clone(), context.stream)),
-        beside: Mutex::new(Beside::new(&context)?),
-        pieces: Mutex::default(),
+        uploads: Mutex::new(Uploads::new(&context)?),
+        graph_nodes: Mutex::default(),
         arrivals: Arrivals::default(),
         context,
     }))
@@ -182,7 +182,7 @@ pub(super) fn dotted(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
-/// Refuses a card that the kernels do not support.
+/// Refuses a GPU that the kernels do not support.
 fn check_capability(name: &str, major: u32, minor: u32) -> Result<u32> {
     let architecture = major * 10 + minor;
     if architecture >= OLDEST {
@@ -211,7 +211,7 @@ fn retain(ordinal: usize) -> Result<Context> {
             sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => no_device(
                 ordinal,
                 format!("{name} has no memory left to begin with"),
-                "end other programs on the card (nvidia-smi lists them), or use --device cpu",
+                "end other programs on the GPU (nvidia-smi lists them), or use --device cpu",
             ),
             _ => failed("cuDevicePrimaryCtxRetain")(error),
         })?;
@@ -247,25 +247,25 @@ fn retain(ordinal: usize) -> Result<Context> {
 mod tests {
     use super::*;
 
-    /// A library with one thing wrong, or none.
+    /// A mock of the library.
     #[derive(Clone, Copy)]
-    struct Told {
+    struct MockLibrary {
         is_present: bool,
         lacks: &'static [u8],
         starts: bool,
         version: i32,
-        cards: i32,
+        gpus: i32,
     }
 
-    const WHOLE: Told = Told {
+    const WHOLE: MockLibrary = MockLibrary {
         is_present: true,
         lacks: b"",
         starts: true,
         version: 13_000,
-        cards: 2,
+        gpus: 2,
     };
 
-    impl Library for Told {
+    impl Library for MockLibrary {
         fn is_present(&self) -> bool {
             self.is_present
         }
@@ -284,8 +284,8 @@ mod tests {
             Ok(self.version)
         }
 
-        fn cards(&self) -> Result<i32> {
-            Ok(self.cards)
+        fn gpu_count(&self) -> Result<i32> {
+            Ok(self.gpus)
         }
     }
 
@@ -295,29 +295,29 @@ mod tests {
         let lacks = b"cuGraphLaunch\0";
         let wrong = [
             (
-                Told {
+                MockLibrary {
                     is_present: false,
                     ..WHOLE
                 },
                 "libcuda.so.1",
             ),
-            (Told { lacks, ..WHOLE }, "lacks cuGraphLaunch"),
+            (MockLibrary { lacks, ..WHOLE }, "lacks cuGraphLaunch"),
             (
-                Told {
+                MockLibrary {
                     starts: false,
                     ..WHOLE
                 },
                 "CUDA_ERROR_UNKNOWN",
             ),
             (
-                Told {
+                MockLibrary {
                     version: 11_080,
                     ..WHOLE
                 },
                 "made for CUDA 11.8",
             ),
-            (Told { cards: 0, ..WHOLE }, "shows no card"),
-            (Told { cards: 1, ..WHOLE }, "cuda:0 to cuda:0"),
+            (MockLibrary { gpus: 0, ..WHOLE }, "finds no GPU"),
+            (MockLibrary { gpus: 1, ..WHOLE }, "cuda:0 to cuda:0"),
         ];
         for (library, says) in wrong {
             let error = probe(&library, 1).unwrap_err();

@@ -1,5 +1,5 @@
-//! What happens beside the queue: uploads on a stream of their own, downloads that are waited for
-//! later, and the events that order them and measure times.
+//! Asynchronous copies: uploads on a second stream, downloads that are waited for later, and the events
+//! that order them and measure times.
 
 use super::staging::Staging;
 use super::{Context, failed, lock};
@@ -32,14 +32,14 @@ impl Event {
         })
     }
 
-    /// Passed when what `stream` holds so far has run.
+    /// Records the event on `stream`: passed when all that is queued there has run.
     fn record(&self, stream: sys::CUstream) -> Result<()> {
         self.context.enter()?;
         // SAFETY: event and stream are alive.
         unsafe { result::event::record(self.event, stream) }.map_err(failed("cuEventRecord"))
     }
 
-    /// What `stream` is given from here waits for the event.
+    /// Work queued on `stream` from now on waits for the event.
     fn hold(&self, stream: sys::CUstream) -> Result<()> {
         self.context.enter()?;
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
@@ -65,15 +65,15 @@ impl Drop for Event {
 }
 
 /// The second stream.
-pub struct Beside {
+pub struct Uploads {
     staging: Staging,
     uploaded: Event,
-    /// Set by [`Beside::release`].
+    /// Set by [`Uploads::release`].
     released: [Option<Event>; 2],
     context: Arc<Context>,
 }
 
-impl Beside {
+impl Uploads {
     pub fn new(context: &Arc<Context>) -> Result<Self> {
         Ok(Self {
             staging: Staging::new(context.clone(), context.copies),
@@ -84,7 +84,7 @@ impl Beside {
     }
 
     /// # Safety
-    /// There is room at `to`, and nothing uses it, as `Driver::upload_beside` says.
+    /// There is room at `to`, and nothing uses it, as `Driver::upload_concurrently` says.
     pub unsafe fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<()> {
         // SAFETY: passed on.
         unsafe { self.staging.upload(to, bytes) }
@@ -113,7 +113,7 @@ impl Beside {
     }
 }
 
-/// Pinned memory that downloads arrive in, kept for the next.
+/// Pinned memory for a download, reused by the next.
 #[derive(Clone, Default)]
 pub struct Arrivals(Arc<Mutex<Vec<Pinned>>>);
 
@@ -208,7 +208,7 @@ impl Drop for Arriving {
         if let Some(pinned) = self.pinned.take() {
             match self.arrived.synchronise() {
                 Ok(()) => drop(pinned),
-                // The copy may be under way on a device that fails: better lost than overwritten.
+                // The device failed and the copy may be under way: leak the memory instead of reusing it.
                 Err(_) => std::mem::forget(pinned),
             }
         }
@@ -216,9 +216,9 @@ impl Drop for Arriving {
 }
 
 /// A timed event in the queue.
-pub struct CardMark(Event);
+pub struct GpuMark(Event);
 
-impl CardMark {
+impl GpuMark {
     pub fn now(context: &Arc<Context>) -> Result<Self> {
         let event = Event::new(context, true)?;
         event.record(context.stream)?;
@@ -226,9 +226,9 @@ impl CardMark {
     }
 }
 
-impl Mark for CardMark {
+impl Mark for GpuMark {
     fn milliseconds_to(&self, later: &dyn Mark) -> Result<f64> {
-        let later: &Self = later.as_any().downcast_ref().expect("a mark of this card");
+        let later: &Self = later.as_any().downcast_ref().expect("a mark of this GPU");
         later.0.synchronise()?;
         let mut milliseconds = 0.0f32;
         // SAFETY: the type is the function's of every CUDA since 2.0; both events are timed,
