@@ -84,8 +84,8 @@ pub trait Reader: Send {
     fn next(&mut self) -> Result<Option<Event>, PeerError>;
 }
 
-/// Turns what the daemon says into foreign bytes, on a thread of its own. A writer that does not know
-/// the position says so and gives none.
+/// Turns [`Outbound`] into foreign bytes, on a thread of its own. Without a position a writer reports
+/// that there is none, and never an old one.
 pub trait Writer: Send {
     /// Passes one thing on; of the kinds in the peer's [`Interests`] only.
     ///
@@ -169,10 +169,10 @@ pub enum PeerError {
     Io {
         /// What was tried, on what.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It speaks, but not what we expect.
+    /// What it sends is not what we expect.
     #[error("{0}")]
     Protocol(String),
     /// A log cannot be read or written.

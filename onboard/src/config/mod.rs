@@ -50,7 +50,7 @@ pub struct DaemonConfig {
     pub sink_queue: usize,
     /// Time between health reports to sinks that want them when nothing changes, seconds. Default 1.
     pub health_s: f64,
-    /// Says READY to systemd after this time even without any input, seconds. Default 10.
+    /// Reports READY to systemd after this time even without any input, seconds. Default 10.
     pub start_timeout_s: f64,
     /// First wait before a failed source or sink is tried again, seconds; doubles up to
     /// `retry_max_s`. Default 0.5.
@@ -85,7 +85,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not the TOML we expect.
@@ -232,7 +232,7 @@ impl Config {
     /// Reads config text, with paths as they stand.
     ///
     /// # Errors
-    /// What the TOML parser said, with line and column where it knows them.
+    /// The TOML parser's message, with line and column where it has them.
     pub fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }

@@ -117,7 +117,7 @@ struct Started {
 }
 
 impl Fusion {
-    /// Knows nothing yet. `georef_sigma_m` is the error of the aerial imagery itself.
+    /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
             config,
@@ -138,7 +138,7 @@ impl Fusion {
         &self.config
     }
 
-    /// Latest time heard of, nanoseconds UTC.
+    /// Time of the state, nanoseconds UTC.
     pub fn now_ns(&self) -> Option<i64> {
         (self.now_ns != i64::MIN).then_some(self.now_ns)
     }

@@ -13,7 +13,7 @@ use crate::event::{Estimate, EstimateKind};
 
 impl Fusion {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
-    /// the first fix there is nothing. `missing` says what the caller knows to be missing.
+    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
     pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! How much to trust the output, in one word and a sentence.
+//! How reliable the output is: a state, and a reason as one sentence.
 
 use super::config::FusionConfig;
 use crate::event::{EstimateKind, State};
@@ -10,7 +10,7 @@ pub(crate) struct Health {
     pub(crate) odometry: bool,
     pub(crate) heading: bool,
     pub(crate) visual: bool,
-    /// Something that the caller knows to be missing, in its words.
+    /// What is missing according to the caller, as a sentence.
     pub(crate) missing: Option<String>,
 }
 
