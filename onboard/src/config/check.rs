@@ -21,7 +21,7 @@ pub enum Part {
     Sink,
 }
 
-/// What kind of thing [`Config::check`] found wrong.
+/// The kind of a [`Problem`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProblemKind {
     /// A value that cannot be right, wherever the daemon runs.
@@ -30,7 +30,7 @@ pub enum ProblemKind {
     Missing,
 }
 
-/// One thing [`Config::check`] found wrong.
+/// One thing that is wrong with a config file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where in the file.
@@ -110,7 +110,10 @@ impl Checker {
     /// Wants something to be there.
     pub fn exists(&mut self, field: &str, path: &Path) {
         if !path.exists() {
-            let message = format!("{path:?} does not exist; create it or correct the path");
+            let message = format!(
+                "\"{}\" does not exist; create it or correct the path",
+                path.display()
+            );
             self.add(ProblemKind::Missing, field, message);
         }
     }

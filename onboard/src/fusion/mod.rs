@@ -2,9 +2,9 @@
 //!
 //! Two filters that share nothing but the odometry, and their product:
 //!
-//! - [`navigator`]: a Kalman filter over GNSS and odometry. The slow part of the receiver's error is a
+//! - `navigator`: a Kalman filter over GNSS and odometry. The slow part of the receiver's error is a
 //!   state, so fixes that repeat each other are not counted again.
-//! - [`visual`]: a grid belief over heatmaps and odometry, which GNSS never touches. It is the
+//! - `visual`: a grid belief over heatmaps and odometry, which GNSS never touches. It is the
 //!   `visual_only` output.
 //! - The `fused` output is the visual belief times the navigator's position, made anew each time, so
 //!   neither is ever fed back into the other. Without heatmaps it is the navigator alone, to full

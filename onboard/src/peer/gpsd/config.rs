@@ -125,7 +125,7 @@ impl Default for GpsdServerConfig {
 }
 
 impl Peer for GpsdServerConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "gpsd_server"
     }
 

@@ -123,7 +123,7 @@ impl Default for NmeaTcpConfig {
 }
 
 impl Peer for NmeaTcpConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "nmea_tcp"
     }
 
