@@ -1,4 +1,4 @@
-//! What an exported student says about itself: the card inside `student.onnx`.
+//! The card of an exported student: its description inside `student.onnx`.
 //!
 //! The exporter writes it as JSON into the ONNX `metadata_props` under [`CARD_KEY`]; the daemon
 //! refuses a student without one, because sizes, metres per pixel and the meaning of the yaw output
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 /// Key of the card in the ONNX `metadata_props`.
 pub const CARD_KEY: &str = "crossfix.card";
 
-/// ONNX input of students that see part of the turn: the bin on which the strip's left edge lies,
+/// ONNX input of students that see part of the circle: the bin on which the strip's left edge lies,
 /// counted clockwise from the one that begins at south; see [`GroundInput::left_bin`].
 pub const LEFT_BIN_INPUT: &str = "ground_left_bin";
 
@@ -22,12 +22,12 @@ pub const CARD_FORMAT_VERSION: u32 = 1;
 
 /// Longest side of any picture or map that a card may announce, in pixels.
 const LARGEST_SIDE_PX: usize = 4096;
-/// Most orientation bins of a turn that a card may announce.
+/// Most orientation bins that a card may have.
 const MOST_BINS: usize = 360;
 /// How far from a bin a strip may begin, as a part of the bin's width.
 const BIN_TOLERANCE: f64 = 1e-3;
 
-/// Everything that driving must know about an exported student.
+/// Everything about an exported student that is needed to run it.
 ///
 /// # Shapes and units
 /// ONNX inputs `ground` `[1, 3, ground.rows, ground.columns]` and `aerial`
@@ -44,11 +44,11 @@ pub struct StudentCard {
     pub kind: String,
     /// Size preset, for example `compact` or `compact-front`.
     pub preset: String,
-    /// The strip of camera picture that the network eats.
+    /// The strip of the camera picture that is the network's input.
     pub ground: GroundInput,
-    /// The aerial patch that the network eats.
+    /// The aerial patch that is the network's input.
     pub aerial: AerialInput,
-    /// The map that the network answers with.
+    /// The heatmap that is the network's output.
     pub heatmap: HeatmapOutput,
     /// What the orientation output means.
     pub orientation: OrientationConvention,
@@ -82,9 +82,9 @@ pub struct GroundInput {
     pub fov_deg: f64,
     /// Elevation of the top edge in degrees above the horizon.
     pub top_elevation_deg: f64,
-    /// For students that see part of the turn: the bins that divide the whole turn. The strip's left
-    /// edge lies on one of them, and the graph is told which. Absent where the strip is the whole
-    /// turn, north in its centre.
+    /// For students that see part of the circle: the number of orientation bins of the whole circle.
+    /// The strip's left edge lies on one of them, and its number is an input of the graph. Absent
+    /// where the strip is the whole circle, north in its centre.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orientation_bins: Option<usize>,
     /// For students that see a pinhole picture instead of a strip, and a patch whose right edge is
@@ -207,7 +207,7 @@ impl StudentCard {
     /// Reads and checks a card.
     ///
     /// # Errors
-    /// [`CardError`] when it is not a card, or says something impossible.
+    /// [`CardError`] when it is not a card, or a value is impossible.
     pub fn from_json(json: &str) -> Result<Self, CardError> {
         // The version is looked at first, so that a newer card is called newer and not malformed.
         #[derive(Deserialize)]
@@ -228,7 +228,7 @@ impl StudentCard {
     /// The JSON that belongs into the ONNX `metadata_props`.
     ///
     /// # Errors
-    /// [`CardError`] when the card says something impossible, so that no such file is ever written.
+    /// [`CardError`] when a value of the card is impossible, so that no such file is ever written.
     pub fn to_json(&self) -> Result<String, CardError> {
         self.check()?;
         Ok(serde_json::to_string(self)?)

@@ -17,7 +17,7 @@ use crate::tiles::TileStore;
 const LARGEST_FRAME_PX: usize = 8192;
 /// Estimates between measurements come at most this often, nanoseconds (10 Hz, give or take jitter).
 const OUTPUT_SPACING_NS: i64 = 95_000_000;
-/// No estimate is made up this long before a fix is due, nanoseconds: it is about to be known better.
+/// No estimate is dead-reckoned this long before a fix is due, nanoseconds: a better one follows.
 const BEFORE_FIX_NS: i64 = 25_000_000;
 /// Nor this long after it was due, nanoseconds: receivers take their time, and so do busy machines.
 const AFTER_FIX_NS: i64 = 95_000_000;
@@ -57,7 +57,7 @@ pub struct Core {
     camera: Option<Camera>,
     tiles: Option<TileStore>,
     matcher: Option<Box<dyn Matcher>>,
-    /// What keeps the camera from contributing, in words.
+    /// What keeps the camera from contributing, as a sentence.
     missing: Option<String>,
     last_output_ns: i64,
     /// Time of the last fix, and since the one before.
@@ -330,7 +330,7 @@ impl Core {
         })
     }
 
-    /// Which part of the camera's path was never given.
+    /// Which part of the camera's path is not set up.
     fn absent(&self) -> Option<String> {
         let absent = if self.matcher.is_none() {
             "no student"

@@ -1,4 +1,4 @@
-//! What sources deliver and what the core answers, as types.
+//! What sources deliver and what the core makes of it, as types.
 //!
 //! Directions inside are [`Yaw`]; degrees clockwise from north appear only where a receiver's own
 //! figure is kept (`track_deg`). Times are UTC nanoseconds of the moment
@@ -138,7 +138,7 @@ impl YawMeasurement {
     }
 }
 
-/// What one frame and one aerial patch say together.
+/// The position that a frame matched with an aerial patch gives.
 #[derive(Debug, Clone)]
 pub struct CrossViewFix {
     /// Time of the frame, nanoseconds UTC.
@@ -153,7 +153,7 @@ pub struct CrossViewFix {
     pub yaw_sigma_rad: f64,
 }
 
-/// A frame that was matched: the network's answer with the patch it looked at.
+/// A frame that was matched: the network's output and the patch it is over.
 #[derive(Debug, Clone)]
 pub struct Match {
     /// The heatmap over the patch, with its time and yaw.
@@ -166,7 +166,7 @@ pub struct Match {
     pub camera: String,
 }
 
-/// How much to trust the output.
+/// How reliable the output is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -181,7 +181,7 @@ pub enum State {
 }
 
 impl State {
-    /// The word used in every output.
+    /// The name used in every output.
     pub fn as_str(self) -> &'static str {
         match self {
             State::Ok => "ok",
@@ -223,13 +223,13 @@ pub struct Estimate {
     pub mode_count: usize,
     /// Radius that leaves at most the configured risk outside, metres.
     pub protection_radius_m: f64,
-    /// How much to trust this.
+    /// How reliable this is.
     pub state: State,
     /// Grows at every discontinuity of the output.
     pub reset_count: u32,
     /// Which evidence it rests on.
     pub kind: EstimateKind,
-    /// Why the state is what it is, in words.
+    /// Why the state is what it is, as a sentence.
     pub reason: String,
 }
 

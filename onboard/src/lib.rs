@@ -3,8 +3,8 @@
 //! The modules in the order data flows through them:
 //!
 //! - `transport`: how bytes move: serial ports, TCP, lines.
-//! - [`peer`]: one folder for each protocol. A reader turns bytes into events, a writer turns what the
-//!   daemon says into bytes.
+//! - [`peer`]: one folder for each protocol. A reader turns bytes into events, a writer turns
+//!   estimates and other output into bytes.
 //! - [`port`]: what peers implement, and the kinds of things they get.
 //! - [`event`]: the types of inputs and outputs.
 //! - [`core`]: aligns, matches and fuses events into estimates. It knows neither clock nor socket, so a

@@ -30,48 +30,48 @@ pub enum Outbound {
     Health(Arc<Health>),
 }
 
-/// Which kinds of [`Outbound`] a peer wants; by default none.
+/// Which kinds of [`Outbound`] a peer wants, joined with `|`; by default none.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Interests {
-    /// Wants [`Outbound::Event`].
-    pub events: bool,
-    /// Wants [`Outbound::Match`].
-    pub matches: bool,
-    /// Wants [`Outbound::Estimate`].
-    pub estimates: bool,
-    /// Wants [`Outbound::Health`].
-    pub health: bool,
-}
+pub struct Interests(u8);
 
 impl Interests {
-    /// Estimates only.
-    pub const ESTIMATES: Self = Self {
-        events: false,
-        matches: false,
-        estimates: true,
-        health: false,
-    };
-    /// Everything.
-    pub const ALL: Self = Self {
-        events: true,
-        matches: true,
-        estimates: true,
-        health: true,
-    };
+    /// [`Outbound::Event`].
+    pub const EVENTS: Self = Self(1);
+    /// [`Outbound::Match`].
+    pub const MATCHES: Self = Self(2);
+    /// [`Outbound::Estimate`].
+    pub const ESTIMATES: Self = Self(4);
+    /// [`Outbound::Health`].
+    pub const HEALTH: Self = Self(8);
+    /// Every kind.
+    pub const ALL: Self = Self(15);
 
-    /// Whether it wants nothing.
+    /// Whether there is none.
     pub fn is_empty(self) -> bool {
-        self == Self::default()
+        self.0 == 0
     }
 
-    /// Whether it wants this.
-    pub fn include(self, outbound: &Outbound) -> bool {
+    /// Whether both have a kind in common.
+    pub fn overlap(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// The kind of this one.
+    pub fn of(outbound: &Outbound) -> Self {
         match outbound {
-            Outbound::Event(_) => self.events,
-            Outbound::Match(_) => self.matches,
-            Outbound::Estimate(_) => self.estimates,
-            Outbound::Health(_) => self.health,
+            Outbound::Event(_) => Self::EVENTS,
+            Outbound::Match(_) => Self::MATCHES,
+            Outbound::Estimate(_) => Self::ESTIMATES,
+            Outbound::Health(_) => Self::HEALTH,
         }
+    }
+}
+
+impl std::ops::BitOr for Interests {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 }
 
@@ -84,8 +84,8 @@ pub trait Reader: Send {
     fn next(&mut self) -> Result<Option<Event>, PeerError>;
 }
 
-/// Turns what the daemon says into foreign bytes, on a thread of its own. A writer that does not know
-/// the position says so and gives none.
+/// Turns [`Outbound`] into foreign bytes, on a thread of its own. Without a position a writer reports
+/// that there is none, and never an old one.
 pub trait Writer: Send {
     /// Passes one thing on; of the kinds in the peer's [`Interests`] only.
     ///
@@ -169,10 +169,10 @@ pub enum PeerError {
     Io {
         /// What was tried, on what.
         what: String,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// It speaks, but not what we expect.
+    /// What it sends is not what we expect.
     #[error("{0}")]
     Protocol(String),
     /// A log cannot be read or written.

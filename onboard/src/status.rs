@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// An answer longer than this is not ours.
+/// A longer response is not from crossfixd.
 const ANSWER_LIMIT_BYTES: u64 = 64 << 10;
 
 /// Listens on a path, and removes it in the end.
@@ -22,7 +22,7 @@ impl StatusSocket {
     /// Listens; a socket that a dead daemon left behind is replaced, anything else is not.
     ///
     /// # Errors
-    /// What the system said, or that another daemon listens there.
+    /// The system's error, or that another daemon listens there.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         if let Ok(found) = std::fs::symlink_metadata(path) {
             if !found.file_type().is_socket() || UnixStream::connect(path).is_ok() {
@@ -40,7 +40,7 @@ impl StatusSocket {
         })
     }
 
-    /// Answers everybody who waits; who does not take the answer at once gets none.
+    /// Sends the status to every waiting client; one that cannot take it at once gets none.
     pub fn answer(&self, status: impl Fn() -> Value) {
         while let Ok((mut stream, _)) = self.listener.accept() {
             let line = format!("{}\n", status());
@@ -57,10 +57,10 @@ impl Drop for StatusSocket {
     }
 }
 
-/// Asks a running daemon.
+/// Reads the status of a running daemon.
 ///
 /// # Errors
-/// What the system said, when nobody listens or answers within two seconds.
+/// The system's error, when nobody listens or answers within two seconds.
 pub fn ask(path: &Path) -> std::io::Result<String> {
     let stream = UnixStream::connect(path)?;
     stream.set_read_timeout(Some(Duration::from_secs(2)))?;

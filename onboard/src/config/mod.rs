@@ -4,14 +4,15 @@
 //! [`Config::load`] reads it, [`Config::check`] reports every problem at once. Relative paths are
 //! relative to the config file.
 
+mod check;
 mod core;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crossfix_calibration::Camera;
 use serde::{Deserialize, Serialize};
 
+pub use self::check::{Checker, Part, Problem, ProblemKind};
 pub use self::core::{ModelConfig, TilesConfig};
 use crate::peer::{SinkConfig, SourceConfig};
 
@@ -50,7 +51,7 @@ pub struct DaemonConfig {
     pub sink_queue: usize,
     /// Time between health reports to sinks that want them when nothing changes, seconds. Default 1.
     pub health_s: f64,
-    /// Says READY to systemd after this time even without any input, seconds. Default 10.
+    /// Reports READY to systemd after this time even without any input, seconds. Default 10.
     pub start_timeout_s: f64,
     /// First wait before a failed source or sink is tried again, seconds; doubles up to
     /// `retry_max_s`. Default 0.5.
@@ -85,7 +86,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not the TOML we expect.
@@ -96,119 +97,6 @@ pub enum ConfigError {
         /// Line, column and reason.
         message: String,
     },
-}
-
-/// A part of the config file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Part {
-    /// `[daemon]`.
-    #[default]
-    Daemon,
-    /// `[fusion]`.
-    Fusion,
-    /// `[tiles]`.
-    Tiles,
-    /// `[model]`.
-    Model,
-    /// A `[[source]]`.
-    Source,
-    /// A `[[sink]]`.
-    Sink,
-}
-
-/// What kind of thing [`Config::check`] found wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProblemKind {
-    /// A value that cannot be right, wherever the daemon runs.
-    Invalid,
-    /// A file or folder that is not there now.
-    Missing,
-}
-
-/// One thing [`Config::check`] found wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where in the file.
-    pub part: Part,
-    /// What kind of thing is wrong.
-    pub kind: ProblemKind,
-    /// Path of the field, such as `source[0].address`.
-    pub field: String,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.message)
-    }
-}
-
-/// Collects problems while walking the config.
-#[derive(Debug, Default)]
-pub struct Checker {
-    part: Part,
-    prefix: String,
-    problems: Vec<Problem>,
-}
-
-impl Checker {
-    fn within(&mut self, part: Part, prefix: impl Into<String>) -> &mut Self {
-        self.part = part;
-        self.prefix = prefix.into();
-        self
-    }
-
-    /// Adds a problem with `field` under the current prefix.
-    pub fn problem(&mut self, field: &str, message: impl Into<String>) {
-        self.add(ProblemKind::Invalid, field, message.into());
-    }
-
-    fn add(&mut self, kind: ProblemKind, field: &str, message: String) {
-        let field = match (self.prefix.as_str(), field) {
-            ("", field) => field.to_owned(),
-            (prefix, "") => prefix.to_owned(),
-            (prefix, field) => format!("{prefix}.{field}"),
-        };
-        self.problems.push(Problem {
-            part: self.part,
-            kind,
-            field,
-            message,
-        });
-    }
-
-    /// Wants a finite number in a closed range.
-    pub fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
-        if !(value.is_finite() && (low..=high).contains(&value)) {
-            self.problem(
-                field,
-                format!("is {value}; set it between {low} and {high}"),
-            );
-        }
-    }
-
-    /// Wants something to be there.
-    pub fn exists(&mut self, field: &str, path: &Path) {
-        if !path.exists() {
-            let message = format!("{path:?} does not exist");
-            self.add(ProblemKind::Missing, field, message);
-        }
-    }
-
-    /// Wants `host:port`.
-    pub fn address(&mut self, field: &str, address: &str) {
-        let port = address
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty())
-            .and_then(|(_, port)| port.parse::<u16>().ok());
-        if port.is_none() {
-            self.problem(
-                field,
-                format!("{address:?} is not host:port, such as \"127.0.0.1:2947\""),
-            );
-        }
-    }
 }
 
 impl Config {
@@ -232,7 +120,7 @@ impl Config {
     /// Reads config text, with paths as they stand.
     ///
     /// # Errors
-    /// What the TOML parser said, with line and column where it knows them.
+    /// The TOML parser's message, with line and column where it has them.
     pub fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
     }
@@ -294,15 +182,12 @@ impl Config {
             let check = checker.within(Part::Sink, format!("sink[{index}]"));
             sink.peer().check(check);
         }
-        checker.problems
+        checker.into_problems()
     }
 
     /// Problems that only matter to `crossfixd run`, which needs something to listen to.
     pub fn check_run(&self) -> Vec<Problem> {
-        let mut checker = Checker {
-            problems: self.check(),
-            ..Checker::default()
-        };
+        let mut checker = Checker::with(self.check());
         if self.source.is_empty() {
             checker.within(Part::Source, "").problem(
                 "source",
@@ -315,7 +200,7 @@ impl Config {
                 "there is none; add a [[sink]] table, such as kind = \"gpsd_server\"",
             );
         }
-        checker.problems
+        checker.into_problems()
     }
 
     fn resolve_paths(&mut self, base: &Path) {

@@ -2,9 +2,9 @@
 //!
 //! Two filters that share nothing but the odometry, and their product:
 //!
-//! - [`navigator`]: a Kalman filter over GNSS and odometry. The slow part of the receiver's error is a
+//! - `navigator`: a Kalman filter over GNSS and odometry. The slow part of the receiver's error is a
 //!   state, so fixes that repeat each other are not counted again.
-//! - [`visual`]: a grid belief over heatmaps and odometry, which GNSS never touches. It is the
+//! - `visual`: a grid belief over heatmaps and odometry, which GNSS never touches. It is the
 //!   `visual_only` output.
 //! - The `fused` output is the visual belief times the navigator's position, made anew each time, so
 //!   neither is ever fed back into the other. Without heatmaps it is the navigator alone, to full
@@ -117,7 +117,7 @@ struct Started {
 }
 
 impl Fusion {
-    /// Knows nothing yet. `georef_sigma_m` is the error of the aerial imagery itself.
+    /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
             config,
@@ -138,7 +138,7 @@ impl Fusion {
         &self.config
     }
 
-    /// Latest time heard of, nanoseconds UTC.
+    /// Time of the state, nanoseconds UTC.
     pub fn now_ns(&self) -> Option<i64> {
         (self.now_ns != i64::MIN).then_some(self.now_ns)
     }

@@ -1,4 +1,4 @@
-//! How the vehicle moves between measurements: odometry's word, else the receiver's, else anything.
+//! How the vehicle moves between measurements: by odometry, else by the receiver, else unknown.
 
 use super::navigator::Motion;
 use super::{Fusion, SLOWEST_COURSE_MPS, Unused, seconds};
@@ -6,11 +6,11 @@ use crossfix_calibration::Heading;
 
 use crate::event::{GnssFix, OdometrySample};
 
-/// 1-sigma of a speed that a receiver tells, m/s.
+/// 1-sigma of a speed that a receiver reports, m/s.
 const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
-/// 1-sigma of the speed of a vehicle whose receiver tells none, m/s.
+/// 1-sigma of the speed of a vehicle whose receiver reports none, m/s.
 const UNREPORTED_SPEED_SIGMA_MPS: f64 = 15.0;
-/// Speed that a vehicle may have when nothing tells, 1-sigma, m/s.
+/// 1-sigma of the speed when nothing reports it, m/s.
 const BLIND_SPEED_MPS: f64 = 10.0;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
 const HEADING_SPACING_S: f64 = 1.0;
@@ -89,8 +89,8 @@ impl Fusion {
         Ok(())
     }
 
-    /// Speed and turn rate from the receiver, for when there is no odometry. Gives the motion since
-    /// the fix before, where both told it.
+    /// Speed and yaw rate from the receiver, for when there is no odometry. Returns the motion since
+    /// the fix before, where both fixes reported it.
     pub(super) fn note_gnss_motion(&mut self, fix: &GnssFix) -> Option<Motion> {
         let before = self.gnss_motion;
         if before.is_some_and(|(time_ns, ..)| fix.time_ns <= time_ns) {

@@ -8,16 +8,16 @@
 //! # Why sixty fixes don't count as sixty
 //! The correlated share of a receiver's variance is the state `bias`, a first-order Gauss–Markov
 //! process with the correlation time of the config. Fixes within that time agree about the same wrong
-//! place, and the filter knows: standing still, its variance never falls much below that share.
+//! place, and the filter accounts for it: standing still, its variance never falls much below that share.
 //!
-//! # A receiver better than it says
+//! # A receiver better than its stated error
 //! Many receivers state metres and vary by centimetres. Weighing such fixes by the stated error would
 //! let odometry pull the output away from them, so the filter learns from its own residuals which
 //! share of the stated variance shows, works with that, and adds the rest back when asked for its
 //! covariance: what does not vary may still be wrong.
 //!
-//! # A receiver that is the only one to speak
-//! When the motion is the receiver's word too, it has already weighed fixes against motion, better
+//! # A receiver without other sensors
+//! When the motion comes from the receiver too, it has already weighed fixes against motion, better
 //! than can be done here. Then the filter follows the fixes, and doubts one only if it lies outside of
 //! what the receiver itself states.
 
@@ -45,15 +45,15 @@ type Covariance = SMatrix<f64, STATES, STATES>;
 const SCALE_WALK: f64 = 3e-4;
 /// Random walk of the gyro bias, rad/s per √s.
 const GYRO_BIAS_WALK: f64 = 2e-5;
-/// Squared Mahalanobis distance from which a measurement is doubted.
+/// Squared Mahalanobis distance from which a measurement's noise is inflated.
 const GATE: f64 = 6.0;
-/// How fast the visible_share share of the stated variance is learned, per fix.
+/// How fast [`Navigator::visible_share`] is learned, per fix.
 const LEARNING: f64 = 0.05;
-/// Least share of the stated variance that is ever worked with.
+/// Least share of the stated variance that fixes are weighed with.
 const LEAST_VISIBLE_SHARE: f64 = 0.02;
-/// Share worked with while the motion itself is the receiver's word.
+/// That share while the motion comes from the receiver too.
 const VISIBLE_SHARE_ALONE: f64 = 1e-4;
-/// 1-sigma by which a vehicle's speed strays in a second from one that the receiver told, m/s.
+/// 1-sigma change of a vehicle's speed in one second, for a speed reported by the receiver, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
 const CONTRADICTION: f64 = 18.4;
@@ -83,9 +83,10 @@ pub(crate) struct Navigator {
     yaw_known: bool,
     bias_variance_m2: [f64; 2],
     stated_covariance_m2: Matrix2<f64>,
-    /// Share of the stated variance that the fixes show against an independent motion.
+    /// Share of the stated variance that is visible in the residuals of fixes against an independent
+    /// motion.
     visible_share: f64,
-    /// Share of the stated variance that the last fix was not weighed with.
+    /// The rest of it, which the last fix was not weighed with.
     hidden_share: f64,
     /// Whether the receiver's slow error is estimated apart from the position.
     bias_known: bool,
@@ -306,7 +307,7 @@ impl Navigator {
             self.visible_share =
                 (self.visible_share * (LEARNING * excess).exp()).clamp(LEAST_VISIBLE_SHARE, 1.0);
         }
-        // Student-t: a residual this far out speaks of an error this much larger.
+        // Like a Student-t: a residual far outside is taken for a larger error.
         let inflation = (distance / GATE).max(1.0);
         self.correct(observation, residual, noise + expected * (inflation - 1.0));
         distance > CONTRADICTION
@@ -342,7 +343,7 @@ impl Navigator {
         self.bias_known = known;
     }
 
-    /// A direction of travel or a heading, given as its difference from the yaw at its time.
+    /// A direction of travel or a heading, with the yaw of the track at the same time.
     pub(crate) fn update_yaw(&mut self, measured: Yaw, yaw_then: Yaw, sigma_rad: f64) {
         let residual = measured.difference_rad(yaw_then);
         if !self.yaw_known {

@@ -4,7 +4,7 @@ use crossfix_calibration::belief::BeliefEstimate;
 use nalgebra::{Matrix2, Vector2};
 
 use super::jump::{JumpGuard, Place, Verdict};
-use super::state::Health;
+use super::state::Inputs;
 use super::{
     Fusion, Published, Started, gaussian_radius, geodetic_from_plane, largest_sigma, seconds,
     visual_is_fresh,
@@ -13,12 +13,12 @@ use crate::event::{Estimate, EstimateKind};
 
 impl Fusion {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
-    /// the first fix there is nothing. `missing` says what the caller knows to be missing.
+    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
     pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
-        let health = self.health(started, missing);
+        let inputs = self.inputs(started, missing);
         let mut estimates = Vec::new();
         let outputs = [
             (EstimateKind::Fused, Some(started.fused)),
@@ -26,7 +26,7 @@ impl Fusion {
         ];
         for (kind, published) in outputs {
             let Some(published) = published else { continue };
-            estimates.extend(self.estimate(started, kind, published, &health));
+            estimates.extend(self.estimate(started, kind, published, &inputs));
         }
         estimates
     }
@@ -36,7 +36,7 @@ impl Fusion {
         started: &Started,
         kind: EstimateKind,
         published: Published,
-        health: &Health,
+        inputs: &Inputs,
     ) -> Option<Estimate> {
         let (config, navigator) = (&self.config, &started.navigator);
         let offset_m = published.place.offset_m;
@@ -57,7 +57,7 @@ impl Fusion {
         let radius_m = (published.radius_m.powi(2)
             - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0)
             .sqrt();
-        let (state, reason) = health.judge(
+        let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),
             published.mode_count,
@@ -83,11 +83,11 @@ impl Fusion {
         })
     }
 
-    fn health(&self, started: &Started, missing: Option<&str>) -> Health {
+    fn inputs(&self, started: &Started, missing: Option<&str>) -> Inputs {
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
-        Health {
+        Inputs {
             gnss: fresh(started.gnss_ns, self.config.gnss_timeout_s),
             odometry: self
                 .odometry

@@ -1,20 +1,20 @@
-//! How much to trust the output, in one word and a sentence.
+//! How reliable the output is: a state, and a reason as one sentence.
 
 use super::config::FusionConfig;
 use crate::event::{EstimateKind, State};
 
 /// What contributes at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Health {
+pub(crate) struct Inputs {
     pub(crate) gnss: bool,
     pub(crate) odometry: bool,
     pub(crate) heading: bool,
     pub(crate) visual: bool,
-    /// Something that the caller knows to be missing, in its words.
+    /// What is missing according to the caller, as a sentence.
     pub(crate) missing: Option<String>,
 }
 
-impl Health {
+impl Inputs {
     /// The state and the reason for one output.
     pub(crate) fn judge(
         &self,
@@ -63,8 +63,8 @@ impl Health {
 mod tests {
     use super::*;
 
-    fn well() -> Health {
-        Health {
+    fn well() -> Inputs {
+        Inputs {
             gnss: true,
             odometry: true,
             heading: true,
@@ -73,8 +73,8 @@ mod tests {
         }
     }
 
-    fn judge(health: &Health, kind: EstimateKind, sigma_m: f64, modes: usize) -> (State, String) {
-        health.judge(kind, sigma_m, modes, &FusionConfig::default())
+    fn judge(inputs: &Inputs, kind: EstimateKind, sigma_m: f64, modes: usize) -> (State, String) {
+        inputs.judge(kind, sigma_m, modes, &FusionConfig::default())
     }
 
     #[test]
@@ -83,7 +83,7 @@ mod tests {
         let cases = [
             (well(), Fused, 1.0, 1, State::Ok, ""),
             (
-                Health {
+                Inputs {
                     visual: false,
                     ..well()
                 },
@@ -94,7 +94,7 @@ mod tests {
                 "no recent aerial",
             ),
             (
-                Health {
+                Inputs {
                     gnss: false,
                     ..well()
                 },
@@ -105,7 +105,7 @@ mod tests {
                 "no recent GNSS",
             ),
             (
-                Health {
+                Inputs {
                     gnss: false,
                     ..well()
                 },
@@ -116,7 +116,7 @@ mod tests {
                 "",
             ),
             (
-                Health {
+                Inputs {
                     odometry: false,
                     ..well()
                 },
@@ -128,7 +128,7 @@ mod tests {
             ),
             (well(), Fused, 1.0, 2, State::Degraded, "2 places"),
             (
-                Health {
+                Inputs {
                     gnss: false,
                     visual: false,
                     ..well()
@@ -140,7 +140,7 @@ mod tests {
                 "GNSS",
             ),
             (
-                Health {
+                Inputs {
                     visual: false,
                     ..well()
                 },
@@ -153,9 +153,9 @@ mod tests {
             (well(), Fused, 80.0, 1, State::Lost, "80 m"),
             (well(), Fused, f64::NAN, 1, State::Lost, "NaN"),
         ];
-        for (health, kind, sigma_m, modes, state, reason) in cases {
-            let (got, why) = judge(&health, kind, sigma_m, modes);
-            assert_eq!(got, state, "{health:?}");
+        for (inputs, kind, sigma_m, modes, state, reason) in cases {
+            let (got, why) = judge(&inputs, kind, sigma_m, modes);
+            assert_eq!(got, state, "{inputs:?}");
             assert!(why.contains(reason), "{why}");
         }
     }

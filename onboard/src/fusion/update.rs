@@ -104,7 +104,7 @@ impl Fusion {
         Ok(())
     }
 
-    /// Takes in what a frame and an aerial patch said together.
+    /// Updates with the match of a frame and an aerial patch.
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
@@ -146,7 +146,7 @@ impl Fusion {
     /// Whether a frame of this time would be used.
     ///
     /// # Errors
-    /// [`Unused`] saying why not.
+    /// [`Unused`] with the reason.
     pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
         let started = self.started.as_ref().ok_or(Unused::NotStarted)?;
         if !started.navigator.yaw_known() {

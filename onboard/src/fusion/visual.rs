@@ -1,7 +1,7 @@
-//! What the camera and the aerial pictures say: a grid belief over the offset between the
+//! The evidence of camera and aerial images: a grid belief over the offset between the
 //! dead-reckoned track and the ground.
 //!
-//! The belief starts knowing nothing, so it holds heatmaps and odometry only; GNSS decides where its
+//! The belief starts uniform, so it holds heatmaps and odometry only; GNSS decides where its
 //! window lies and nothing else. Driving on merely blurs it, and a late heatmap needs no more than
 //! the track at its own time.
 
@@ -25,7 +25,7 @@ pub(crate) struct VisualBelief {
 }
 
 impl VisualBelief {
-    /// Knows nothing within a window around `offset_m`.
+    /// Uniform within a window around `offset_m`.
     pub(crate) fn new(
         offset_m: [f64; 2],
         track_variance_m2: f64,

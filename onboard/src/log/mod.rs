@@ -18,7 +18,7 @@ use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
 /// Topics of a drive log.
 pub mod topic {
-    /// `foxglove.LocationFix`: what the receiver said.
+    /// `foxglove.LocationFix`: the receiver's fixes.
     pub const GNSS: &str = "/gnss/fix";
     /// `foxglove.CompressedImage`: what the camera saw.
     pub const IMAGE: &str = "/camera/image";
@@ -30,7 +30,7 @@ pub mod topic {
     pub const FUSED: &str = "/crossfix/fused";
     /// `foxglove.LocationFix`: the same without GNSS.
     pub const VISUAL_ONLY: &str = "/crossfix/visual_only";
-    /// `crossfix.State`: how much to trust it, and why.
+    /// `crossfix.State`: how reliable it is, and why.
     pub const STATE: &str = "/crossfix/state";
 }
 
@@ -78,7 +78,7 @@ pub enum LogError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file stops making sense; what came before has been delivered.

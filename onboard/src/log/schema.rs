@@ -58,7 +58,7 @@ pub const ODOMETRY: Schema = Schema {
     ),
 };
 
-/// How much to trust an estimate, and why.
+/// How reliable an estimate is, and why.
 pub const STATE: Schema = Schema {
     name: "crossfix.State",
     text: concat!(

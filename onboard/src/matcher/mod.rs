@@ -19,7 +19,7 @@ pub use tract::TractMatcher;
 
 /// Something that compares a ground strip with an aerial patch.
 pub trait Matcher: Send {
-    /// What it eats and what its answers mean.
+    /// Its inputs, and what its outputs mean.
     fn card(&self) -> &StudentCard;
 
     /// Where in `patch` the strip was taken.
@@ -39,7 +39,7 @@ pub trait Matcher: Send {
     ) -> Result<MatchResult, MatchError>;
 }
 
-/// A ground picture and how it lies on the turn.
+/// A ground strip and its azimuth.
 #[derive(Debug, Clone, Copy)]
 pub struct GroundStrip<'a> {
     /// The picture, as [`GroundInput::strip_spec`](crate::card::GroundInput::strip_spec) describes it.
@@ -48,7 +48,7 @@ pub struct GroundStrip<'a> {
     pub left_azimuth_rad: f64,
 }
 
-/// What the network says about one strip and one patch.
+/// The network's output for one strip and one patch.
 #[derive(Debug, Clone)]
 pub struct MatchResult {
     /// Probability over the patch, north up.

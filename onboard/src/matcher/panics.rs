@@ -1,4 +1,4 @@
-//! tract answers some malformed models with a panic, which becomes an error here.
+//! tract panics on some malformed models; here that becomes an error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ pub fn panic_is_caught() -> bool {
     CAUGHT.get()
 }
 
-/// Runs `work`, turning a panic into its words.
+/// Runs `work`, turning a panic into its message.
 pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(work));

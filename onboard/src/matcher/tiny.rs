@@ -48,7 +48,7 @@ pub(crate) fn key(number: usize) -> PatchKey {
 }
 
 impl Tiny {
-    /// A student that sees half of the turn and has four bins:
+    /// A student that sees half of the circle and has four bins:
     /// `heatmap = softmax(red(aerial) · mean(red(ground)) · left_bin² / 100 000)`.
     pub(crate) fn front() -> Self {
         let mut tiny = Self::default();

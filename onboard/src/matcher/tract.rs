@@ -47,7 +47,7 @@ impl TractMatcher {
     /// Loads `student.onnx`, checks it against its own card, and cuts it at the aerial features.
     ///
     /// # Errors
-    /// [`MatchError`] saying what is wrong with the file.
+    /// [`MatchError`] with what is wrong with the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, MatchError> {
         let path = path.as_ref();
         let fail = |source| MatchError::Read {
@@ -67,7 +67,7 @@ impl TractMatcher {
     /// The same from bytes in memory; `name` is for messages.
     ///
     /// # Errors
-    /// [`MatchError`] saying what is wrong with the bytes.
+    /// [`MatchError`] with what is wrong with the bytes.
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, MatchError> {
         let student = Student::parse(bytes, name)?;
         let fail = |problem: String| MatchError::Model {
@@ -374,7 +374,7 @@ mod tests {
         assert!(matches!(found, Err(MatchError::Input { .. })));
     }
 
-    /// The tiny student as one that sees half of the turn: its logits grow with the square of the
+    /// The tiny student as one that sees half of the circle: its logits grow with the square of the
     /// left bin.
     fn front(spoil: impl Fn(&mut Tiny)) -> Result<TractMatcher, MatchError> {
         let mut tiny = Tiny::front();

@@ -12,7 +12,7 @@ const JUMP_EVENTS: u32 = 5;
 /// Part of an event's lag by which the clock gives way, so that one stamp too early does not stay.
 const SLEW: i64 = 20;
 
-/// Tells the time of the events between events.
+/// Gives the time between events, on the events' own time scale.
 #[derive(Debug, Default)]
 pub struct EventClock {
     anchor: Option<(i64, Instant)>,

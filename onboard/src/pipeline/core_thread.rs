@@ -12,7 +12,7 @@ use super::outputs::Outputs;
 use super::shared::Shared;
 use crate::event::{Estimate, Event};
 use crate::matcher::Matcher;
-use crate::port::Outbound;
+use crate::port::{Interests, Outbound};
 
 /// The core and who gets what it gives.
 pub struct CoreThread {
@@ -40,9 +40,10 @@ impl CoreThread {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
             let patience = self.core.patience(Instant::now());
             // Fixes and odometry are cheap and place the frames, so they go first.
-            let input = match events.try_recv() {
-                Ok(event) => Input::Event(event),
-                Err(_) => select! {
+            let input = if let Ok(event) = events.try_recv() {
+                Input::Event(event)
+            } else {
+                select! {
                     recv(events) -> event => event.map_or_else(|_| {
                         events_open = false;
                         events = never();
@@ -55,7 +56,7 @@ impl CoreThread {
                     }, Input::Event),
                     recv(matchers) -> matcher => matcher.map_or(Input::Nothing, Input::Matcher),
                     default(patience) => Input::Nothing,
-                },
+                }
             };
             match input {
                 Input::Event(event) => self.take(event),
@@ -71,7 +72,7 @@ impl CoreThread {
 
     fn take(&mut self, event: Event) {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
-        if self.outputs.any(|interests| interests.events) {
+        if self.outputs.want(Interests::EVENTS) {
             self.outputs.send(&Outbound::Event(Arc::new(event.clone())));
         }
         let estimates = self.core.handle(event, Instant::now());

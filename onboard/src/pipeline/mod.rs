@@ -62,7 +62,7 @@ pub struct RunSummary {
     pub outbound_dropped: u64,
 }
 
-/// What can be asked of a running daemon.
+/// The controls of a running daemon.
 #[derive(Debug, Clone, Default)]
 pub struct Controls {
     /// Set it to finish the files and return.
@@ -74,7 +74,7 @@ pub struct Controls {
     pub config_path: Option<PathBuf>,
 }
 
-/// Runs until told to stop or every recorded source is over; then files are finished.
+/// Runs until it is stopped or every recorded source is over; then files are finished.
 ///
 /// # Errors
 /// [`RunError`] when the threads cannot be started. What fails later is retried, and logged.

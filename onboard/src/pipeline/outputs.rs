@@ -28,17 +28,17 @@ impl Outputs {
         ends
     }
 
-    /// Whether any writer wants what `interest` picks out.
-    pub fn any(&self, interest: impl Fn(Interests) -> bool) -> bool {
+    /// Whether any writer wants one of these kinds.
+    pub fn want(&self, kinds: Interests) -> bool {
         self.outputs
             .iter()
-            .any(|(interests, _)| interest(*interests))
+            .any(|(interests, _)| interests.overlap(kinds))
     }
 
     /// Hands it to every writer that wants it; never waits.
     pub fn send(&self, outbound: &Outbound) {
         for (interests, queue) in &self.outputs {
-            if interests.include(outbound) {
+            if interests.overlap(Interests::of(outbound)) {
                 queue.send(outbound.clone());
             }
         }

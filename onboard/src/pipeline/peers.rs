@@ -45,7 +45,7 @@ pub struct PeerThread {
 
 /// How serving a connection came to its end.
 enum End {
-    /// Told to stop, the recording is over, or the core is gone.
+    /// It was stopped, the recording is over, or the core is gone.
     Finished,
     /// The other half failed.
     OtherHalf,
@@ -53,7 +53,7 @@ enum End {
 }
 
 impl PeerThread {
-    /// Starts the thread. It ends when told to stop or its recording is over, and when the core is
+    /// Starts the thread. It ends when it is stopped, when its recording is over, and when the core is
     /// gone, with its files finished.
     pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
         let role = if self.route.is_some() {

@@ -49,7 +49,7 @@ pub struct ReplaySummary {
 /// camera's calibration is the config's, or else the log's.
 ///
 /// # Errors
-/// [`ReplayError`] before anything is replayed; damage to the log is told in the summary.
+/// [`ReplayError`] before anything is replayed; damage to the log is in the summary.
 pub fn replay(
     log: &Path,
     config: &Config,

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use crate::config::DaemonConfig;
 use crate::health::Health;
 use crate::peer::jsonl::estimate_json;
-use crate::port::Outbound;
+use crate::port::{Interests, Outbound};
 use crate::status::StatusSocket;
 
 /// Watches the pipeline; without a service manager it notifies nobody.
@@ -99,7 +99,7 @@ impl Supervisor {
 
     /// Reports health to whoever wants it: when something changed, and at regular times.
     fn report_health(&mut self) {
-        if !self.outputs.any(|interests| interests.health) {
+        if !self.outputs.want(Interests::HEALTH) {
             return;
         }
         let health = self.shared.health();

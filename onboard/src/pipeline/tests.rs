@@ -34,7 +34,7 @@ struct StagedSink {
 struct Handle(Arc<StagedSink>);
 
 impl Peer for StagedSource {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "staged"
     }
 
@@ -68,7 +68,7 @@ impl Reader for StagedSource {
 }
 
 impl Peer for Handle {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "kept"
     }
 
@@ -108,7 +108,9 @@ impl StagedSink {
 
     fn count(&self, interest: Interests) -> usize {
         let kept = self.kept.lock().unwrap();
-        kept.iter().filter(|one| interest.include(one)).count()
+        kept.iter()
+            .filter(|one| interest.overlap(Interests::of(one)))
+            .count()
     }
 
     fn healths(&self) -> Vec<Arc<Health>> {
@@ -175,17 +177,15 @@ fn a_sink_gets_each_kind_it_wants_and_no_other() {
     let delivered = events.len();
     let (daemon, _folder) = daemon(vec![source(events, EVERY)], &[&everything, &estimates]);
     let summary = daemon.run(&Controls::default()).unwrap();
-    let count = |pick: fn(&mut Interests)| {
-        let mut interests = Interests::default();
-        pick(&mut interests);
-        everything.count(interests)
-    };
     // The states of the source are events too.
-    assert_eq!(summary.events, count(|i| i.events = true) as u64);
+    assert_eq!(summary.events, everything.count(Interests::EVENTS) as u64);
     assert!(summary.events >= delivered as u64 - summary.frames_dropped);
-    assert!(count(|i| i.matches = true) > 3);
-    assert!(count(|i| i.health = true) > 0);
-    assert_eq!(summary.estimates, count(|i| i.estimates = true) as u64);
+    assert!(everything.count(Interests::MATCHES) > 3);
+    assert!(everything.count(Interests::HEALTH) > 0);
+    assert_eq!(
+        summary.estimates,
+        everything.count(Interests::ESTIMATES) as u64
+    );
     assert_eq!(
         estimates.kept.lock().unwrap().len() as u64,
         summary.estimates
@@ -208,10 +208,7 @@ fn a_slow_sink_loses_the_oldest_and_never_holds_up_the_core() {
         each_takes: Duration::from_millis(100),
         ..StagedSink::default()
     });
-    let quick = StagedSink::wanting(Interests {
-        health: true,
-        ..Interests::ESTIMATES
-    });
+    let quick = StagedSink::wanting(Interests::ESTIMATES | Interests::HEALTH);
     let (mut daemon, _folder) = daemon(vec![source(drive(200, false), EVERY)], &[&slow, &quick]);
     daemon.config.sink_queue = 4;
     daemon.config.health_s = 0.1;

@@ -1,4 +1,4 @@
-//! `tiles.toml`: what must be known about a tile set before metres may be read from it.
+//! `tiles.toml`: the description of a tile set, without which no metres can be computed from it.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use super::TileError;
 /// Largest manifest that is read, in bytes.
 const LARGEST_MANIFEST: u64 = 64 * 1024;
 
-/// What a tile set says about itself.
+/// The description of a tile set.
 ///
 /// Every field is required except `source`: imagery without a resolution, an error, an age and a
 /// licence cannot be used honestly.
@@ -27,7 +27,7 @@ pub struct TileManifest {
     pub georef_sigma_m: f64,
     /// Day of the flight, `YYYY-MM-DD` (or `YYYY-MM` or `YYYY`).
     pub capture_date: String,
-    /// Words that must accompany the imagery.
+    /// Attribution that must accompany the imagery.
     pub attribution: String,
     /// Licence of the imagery, as an SPDX expression or its name.
     pub licence: String,

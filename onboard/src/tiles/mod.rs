@@ -142,7 +142,7 @@ impl TileStore {
         })
     }
 
-    /// What the tile set says about itself.
+    /// The description of the tile set.
     pub fn manifest(&self) -> &TileManifest {
         &self.manifest
     }

@@ -76,12 +76,12 @@ impl<T: Default> Server<T> {
         self.clients.iter_mut()
     }
 
-    /// Accepts who waits, reads what came and sends what is queued. `greet` sees new clients, `hear`
-    /// the bytes they send.
+    /// Accepts who waits, reads what came and sends what is queued. `greet` is called with new
+    /// clients, `receive` with the bytes that clients send.
     pub fn poll(
         &mut self,
         greet: impl Fn(&mut Client<T>),
-        mut hear: impl FnMut(&mut Client<T>, &[u8]),
+        mut receive: impl FnMut(&mut Client<T>, &[u8]),
     ) {
         loop {
             match self.listener.accept() {
@@ -118,7 +118,7 @@ impl<T: Default> Server<T> {
             let mut bytes = [0; READ_BYTES];
             match client.stream.read(&mut bytes) {
                 Ok(0) => client.open = false,
-                Ok(count) => hear(client, &bytes[..count]),
+                Ok(count) => receive(client, &bytes[..count]),
                 Err(error) if is_timeout(&error) => {}
                 Err(_) => client.open = false,
             }

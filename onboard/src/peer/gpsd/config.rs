@@ -19,7 +19,7 @@ pub struct GpsdConfig {
     /// Where gpsd listens, host:port. Default "127.0.0.1:2947".
     pub address: String,
     /// Only take reports of this device (gpsd's path of it). Needed when crossfixd's NMEA could reach
-    /// the same gpsd, or it would eat its own output. Default: any.
+    /// the same gpsd, or it would read its own output. Default: any.
     pub device: Option<String>,
     /// How long to wait after a TPV for the GST of the same epoch, seconds. Default 0.03.
     pub settle_s: f64,
@@ -29,7 +29,7 @@ pub struct GpsdConfig {
     pub epx_confidence: EpxConfidence,
     /// 1-sigma per axis when nothing is reported, metres. Default 10.
     pub default_sigma_m: f64,
-    /// No axis is believed better than this, metres. Default 0.3.
+    /// Smallest 1-sigma per axis that is used, metres. Default 0.3.
     pub floor_sigma_m: f64,
     /// Time without a line after which the connection is made anew, seconds. Default 10.
     pub silence_s: f64,
@@ -125,7 +125,7 @@ impl Default for GpsdServerConfig {
 }
 
 impl Peer for GpsdServerConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "gpsd_server"
     }
 

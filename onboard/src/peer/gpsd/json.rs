@@ -1,4 +1,4 @@
-//! Estimates and answers in gpsd's JSON: pure, so that its texts are tested.
+//! Estimates and responses in gpsd's JSON: pure functions, so that their texts are tested.
 //!
 //! TPV `epx`, `epy` and `eph` are at 95 %, which is what gpsd computes and most clients assume; GST is
 //! 1 sigma. Clients pass over fields they do not know, so ours begin with `crossfix_`.
@@ -163,7 +163,7 @@ pub struct Watch {
     pub nmea: bool,
 }
 
-/// What the server knows when it answers.
+/// State of the server that its responses need.
 #[derive(Debug)]
 pub struct Server {
     /// Which estimates it serves.
@@ -175,7 +175,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// The server's first words.
+    /// The greeting of the server.
     pub fn version() -> Value {
         let release = concat!("crossfix-", env!("CARGO_PKG_VERSION"));
         json!({"class": "VERSION", "release": release, "rev": release, "proto_major": 3, "proto_minor": 14})

@@ -20,7 +20,7 @@ const WATCH: &[u8] = b"?WATCH={\"enable\":true,\"json\":true};\n";
 /// Without an echo the request is sent again after this time, this many times.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(2);
 const WATCH_TRIES: u32 = 5;
-/// The protocol we know.
+/// Major version of the protocol implemented here.
 const PROTOCOL_MAJOR: u64 = 3;
 
 /// A connection to gpsd.

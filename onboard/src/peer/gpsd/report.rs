@@ -28,7 +28,7 @@ const UNKNOWN_HEIGHT_SIGMA_M: f64 = 1000.0;
 pub enum Line {
     /// A report, understood or of no use to us.
     Report,
-    /// gpsd's first words, with its release and protocol version.
+    /// gpsd's greeting, with its release and protocol version.
     Version {
         /// Release of the server.
         release: String,

@@ -13,9 +13,9 @@ use crate::port::{PeerError, Reader};
 
 /// A picture larger than this is not one a camera made.
 const IMAGE_LIMIT_BYTES: u64 = 64 << 20;
-/// How often a watched folder is looked at.
+/// How often a watched folder is listed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-/// Looks at a picture that is still being written, before it is given up.
+/// Reads of a picture that is still being written, before it is given up.
 const UNFINISHED_TRIES: u32 = 20;
 
 /// The time in the name of a picture, `1700000000123456789.jpg`; `None` for other files.

@@ -12,7 +12,7 @@ use crate::port::{Connection, Interests, Peer, PeerError};
 pub struct JsonlSinkConfig {}
 
 impl Peer for JsonlSinkConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "jsonl"
     }
 

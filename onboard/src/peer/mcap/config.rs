@@ -76,7 +76,7 @@ impl Default for McapSinkConfig {
 }
 
 impl Peer for McapSinkConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "mcap"
     }
 

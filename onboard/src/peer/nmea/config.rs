@@ -32,7 +32,7 @@ pub struct NmeaConfig {
     pub range_sigma_m: f64,
     /// 1-sigma per axis when not even the dilution is reported, metres. Default 10.
     pub default_sigma_m: f64,
-    /// No axis is believed better than this, metres. Default 0.3.
+    /// Smallest 1-sigma per axis that is used, metres. Default 0.3.
     pub floor_sigma_m: f64,
 }
 
@@ -123,7 +123,7 @@ impl Default for NmeaTcpConfig {
 }
 
 impl Peer for NmeaTcpConfig {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "nmea_tcp"
     }
 

@@ -95,7 +95,7 @@ impl SentenceReader {
         }
     }
 
-    /// Says so when sentences are bad, at ever greater intervals.
+    /// Logs bad sentences, each time twice as many were found.
     fn report(&mut self, what: &str) {
         let bad = self.sentences.bad_sentences();
         if bad >= 2 * self.reported_bad.max(1) {

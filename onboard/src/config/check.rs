@@ -1,0 +1,134 @@
+//! What [`Config::check`](super::Config::check) collects: each problem with its place and kind.
+
+use std::fmt;
+use std::path::Path;
+
+/// A part of the config file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// `[daemon]`.
+    #[default]
+    Daemon,
+    /// `[fusion]`.
+    Fusion,
+    /// `[tiles]`.
+    Tiles,
+    /// `[model]`.
+    Model,
+    /// A `[[source]]`.
+    Source,
+    /// A `[[sink]]`.
+    Sink,
+}
+
+/// The kind of a [`Problem`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A value that cannot be right, wherever the daemon runs.
+    Invalid,
+    /// A file or folder that is not there now.
+    Missing,
+}
+
+/// One thing that is wrong with a config file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where in the file.
+    pub part: Part,
+    /// What kind of thing is wrong.
+    pub kind: ProblemKind,
+    /// Path of the field, such as `source[0].address`.
+    pub field: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.message)
+    }
+}
+
+/// Collects problems while walking the config.
+#[derive(Debug, Default)]
+pub struct Checker {
+    part: Part,
+    prefix: String,
+    problems: Vec<Problem>,
+}
+
+impl Checker {
+    /// Goes on after these problems.
+    pub(super) fn with(problems: Vec<Problem>) -> Self {
+        Self {
+            problems,
+            ..Self::default()
+        }
+    }
+
+    /// What was found.
+    pub(super) fn into_problems(self) -> Vec<Problem> {
+        self.problems
+    }
+
+    /// Where in the file the next problems are.
+    pub(super) fn within(&mut self, part: Part, prefix: impl Into<String>) -> &mut Self {
+        self.part = part;
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// Adds a problem with `field` under the current prefix.
+    pub fn problem(&mut self, field: &str, message: impl Into<String>) {
+        self.add(ProblemKind::Invalid, field, message.into());
+    }
+
+    fn add(&mut self, kind: ProblemKind, field: &str, message: String) {
+        let field = match (self.prefix.as_str(), field) {
+            ("", field) => field.to_owned(),
+            (prefix, "") => prefix.to_owned(),
+            (prefix, field) => format!("{prefix}.{field}"),
+        };
+        self.problems.push(Problem {
+            part: self.part,
+            kind,
+            field,
+            message,
+        });
+    }
+
+    /// Wants a finite number in a closed range.
+    pub fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
+        if !(value.is_finite() && (low..=high).contains(&value)) {
+            self.problem(
+                field,
+                format!("is {value}; set it between {low} and {high}"),
+            );
+        }
+    }
+
+    /// Wants something to be there.
+    pub fn exists(&mut self, field: &str, path: &Path) {
+        if !path.exists() {
+            let message = format!(
+                "\"{}\" does not exist; create it or correct the path",
+                path.display()
+            );
+            self.add(ProblemKind::Missing, field, message);
+        }
+    }
+
+    /// Wants `host:port`.
+    pub fn address(&mut self, field: &str, address: &str) {
+        let port = address
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none() {
+            self.problem(
+                field,
+                format!("{address:?} is not host:port, such as \"127.0.0.1:2947\""),
+            );
+        }
+    }
+}
