@@ -87,7 +87,7 @@ pub struct FitConfig {
     pub batch_norm_momentum: f32,
     /// Stochastic depth, in networks that have it.
     pub drop_connect: bool,
-    /// The views drawn.
+    /// The transforms drawn.
     pub augmentation: Augmentation,
     /// The loss.
     pub loss: LossConfig,
