@@ -3,7 +3,8 @@
 
 mod ggcvt;
 
-use super::fit::{Order, fit_how};
+use super::fit::fit_how;
+use super::order::Order;
 use super::*;
 use crate::data::{Example, Examples, ReadExample};
 use crate::loss::{LossConfig, PoseTarget};

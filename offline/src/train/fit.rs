@@ -1,5 +1,6 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
+use super::order::{Order, generator};
 use super::recorded::{Finished, Recorded, StepLosses, device_of};
 use super::{Checkpoint, FitConfig, Schedule, TrainError};
 use crate::data::batch::{Batch, BatchError, batches_ahead};
@@ -11,8 +12,6 @@ use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
 use crossfix_kernels::{Error as KernelError, Tape};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -300,43 +299,6 @@ fn fingerprint(
     sha256_json(&(name, model.table(), config, seed, labels))
 }
 
-/// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
-pub(super) struct Order {
-    seed: u64,
-    epoch: Option<u64>,
-    shuffled: Vec<usize>,
-}
-
-impl Order {
-    pub fn new(seed: u64, examples: usize) -> Self {
-        Self {
-            seed,
-            epoch: None,
-            shuffled: (0..examples).collect(),
-        }
-    }
-
-    pub fn at(&mut self, place: u64) -> usize {
-        let n = self.shuffled.len() as u64;
-        let epoch = place / n;
-        if self.epoch != Some(epoch) {
-            self.shuffled = (0..n as usize).collect();
-            self.shuffled
-                .shuffle(&mut generator(self.seed, 0x0e90c, epoch));
-            self.epoch = Some(epoch);
-        }
-        self.shuffled[(place % n) as usize]
-    }
-}
-
-/// A generator for one purpose at one time, so that nothing depends on what was drawn before.
-fn generator(seed: u64, purpose: u64, time: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(purpose);
-    rng.set_word_pos(u128::from(time) << 16);
-    rng
-}
-
 /// One step, launch by launch where there is a device; waits for its loss.
 pub(super) fn one_step(
     model: &mut dyn CrossViewModel,
@@ -397,35 +359,5 @@ pub(super) fn one_step(
             not_finite: Some(what),
         }),
         Err(error) => Err(error),
-    }
-}
-
-/// Draws one number for each of several purposes: kept apart by construction.
-#[cfg(test)]
-fn first_draw(seed: u64, purpose: u64, time: u64) -> u64 {
-    rand::Rng::random(&mut generator(seed, purpose, time))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_epoch_visits_every_example_once() {
-        let mut order = Order::new(3, 5);
-        for epoch in 0..3u64 {
-            let mut seen: Vec<usize> = (0..5).map(|place| order.at(epoch * 5 + place)).collect();
-            seen.sort_unstable();
-            assert_eq!(seen, [0, 1, 2, 3, 4]);
-        }
-    }
-
-    #[test]
-    fn generators_differ_by_purpose_time_and_seed() {
-        let draws =
-            [(0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)].map(|(s, p, t)| first_draw(s, p, t));
-        for (i, a) in draws.iter().enumerate() {
-            assert!(draws[i + 1..].iter().all(|b| a != b));
-        }
     }
 }

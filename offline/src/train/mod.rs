@@ -5,6 +5,7 @@ mod checkpoint;
 mod device_tests;
 mod fit;
 pub mod measure;
+mod order;
 mod recorded;
 #[cfg(test)]
 pub(crate) mod tests;

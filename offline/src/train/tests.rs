@@ -457,7 +457,7 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
     let broken = Broken {
         pairs: pairs.iter().map(|(pair, _)| pair.clone()).collect(),
         // The last of the first epoch: two steps come before it.
-        index: super::fit::Order::new(5, 6).at(5),
+        index: super::order::Order::new(5, 6).at(5),
     };
     let examples = Labelled {
         dataset: &broken,
