@@ -2,12 +2,12 @@
 //! the daemon's core with its clock, without threads and without waiting.
 
 use anyhow::{Context, Result, ensure};
-use crossfix_onboard::config::NmeaConfig;
+
 use crossfix_onboard::core::Core;
 use crossfix_onboard::event::{Estimate, EstimateKind, Event, GnssFix};
 use crossfix_onboard::fusion::FusionConfig;
+use crossfix_onboard::peer::nmea::{NmeaConfig, NmeaSentences};
 use crossfix_onboard::pipeline::LiveCore;
-use crossfix_onboard::source::NmeaSentences;
 use crossfix_tests::{data, horizontal_m, mean, place_at, read_gga};
 use std::time::{Duration, Instant};
 

@@ -102,7 +102,9 @@ fn main() {
             .clone()
             .update_gaussian([0.3, 0.1], [[4.0, 0.5], [0.5, 4.0]], 0.02)
     });
-    time("belief 192x192 spread", || belief.clone().spread(0.002));
+    time("belief 192x192 mix_uniform", || {
+        belief.clone().mix_uniform(0.002)
+    });
     time("belief 192x192 estimate", || belief.estimate());
     let flat = GridBelief::new([0.0, 0.0], 192, 0.5).expect("a grid");
     time("belief 192x192 estimate of no idea", || flat.estimate());

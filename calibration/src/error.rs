@@ -1,4 +1,4 @@
-//! Every way this crate refuses its input.
+//! The errors of this crate: input that cannot be used.
 
 use crate::geodesy::TileId;
 

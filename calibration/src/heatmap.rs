@@ -1,4 +1,4 @@
-//! A network's answer: probability over the cells of a patch, and what it means in metres.
+//! A network's output: probability over the cells of a patch, and what it means in metres.
 //!
 //! Cells lie over the patch like its pixels do: row-major, row 0 in the north, `[0, 0]` the top-left
 //! corner. Offsets are `[east, north]` metres from the patch centre.
@@ -25,7 +25,7 @@ pub struct Mode {
 }
 
 impl Heatmap {
-    /// A heatmap from a network's softmax. A sum within 1 % of 1 is taken as rounding and mended.
+    /// A heatmap from a network's softmax. A sum within 1 % of 1 is taken as rounding error and normalised.
     ///
     /// # Errors
     /// [`Error::Heatmap`] unless there are `side²` finite, non-negative numbers that sum to about 1.
@@ -183,7 +183,7 @@ impl Heatmap {
         m
     }
 
-    /// Entropy in nats: 0 for one sure cell, `ln(side²)` for no idea.
+    /// Entropy in nats: 0 when one cell has all the mass, `ln(side²)` when all are equal.
     pub fn entropy(&self) -> f64 {
         self.probabilities
             .iter()
@@ -212,7 +212,7 @@ impl Heatmap {
         out.renormalised()
     }
 
-    /// The heatmap raised to a power and normalised: below 1 it trusts the network less.
+    /// The heatmap raised to a power and normalised: an exponent below 1 makes it flatter.
     ///
     /// # Errors
     /// [`Error::Heatmap`] unless the exponent is positive and finite.

@@ -9,11 +9,11 @@
 //!
 //! - [`angle`]: yaw inside, heading at the edges.
 //! - [`geodesy`]: WGS 84, ECEF, local ENU frames and Web Mercator, each a type of its own.
-//! - [`georeference`]: map tiles to the north-up aerial patch a network eats, and its pixels to metres.
+//! - [`georeference`]: map tiles to the north-up aerial patch for the network, and its pixels to metres.
 //! - [`camera`]: equirectangular and pinhole cameras, and the remap to the network's ground strip.
-//! - [`heatmap`]: what a network answers, as a mode, a mean and a covariance in metres.
+//! - [`heatmap`]: a network's output, as a mode, a mean and a covariance in metres.
 //! - [`belief`]: where the vehicle may be, as a grid of probabilities.
-//! - [`uncertainty`]: is the stated confidence true? Temperature, coverage, NEES.
+//! - [`uncertainty`]: whether stated uncertainty is true: temperature, coverage, NEES.
 //!
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with
 //! `[0, 0]` the top-left corner of the image and pixel centres at `+0.5`, row 0 in the north.

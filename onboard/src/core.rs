@@ -5,8 +5,9 @@
 //! used is counted, and the estimates say what is missing.
 
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
+use serde::Serialize;
 
-use crate::event::{CameraFrame, CrossViewFix, Estimate, Event};
+use crate::event::{CameraFrame, CrossViewFix, Estimate, Event, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::{GroundStrip, MatchTimings, Matcher};
@@ -28,7 +29,7 @@ const TIME_JUMP_NS: i64 = 10_000_000_000;
 const TIME_JUMP_EVENTS: usize = 5;
 
 /// What became of the events.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CoreCounters {
     /// Fixes used.
     pub fixes: u64,
@@ -64,7 +65,7 @@ pub struct Core {
     doubted_in_a_row: usize,
     counters: CoreCounters,
     timings: MatchTimings,
-    last_match: Option<CrossViewFix>,
+    new_match: Option<Match>,
 }
 
 impl std::fmt::Debug for Core {
@@ -76,7 +77,7 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// A core that has heard nothing yet. Without camera, tiles or matcher it goes on with the rest.
+    /// A core without any event yet. Without camera, tiles or matcher it goes on with the rest.
     pub fn new(
         config: FusionConfig,
         camera: Option<Camera>,
@@ -97,7 +98,7 @@ impl Core {
             doubted_in_a_row: 0,
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
-            last_match: None,
+            new_match: None,
         };
         core.missing = core.absent();
         core
@@ -125,9 +126,9 @@ impl Core {
         self.timings
     }
 
-    /// The last heatmap, for pages and logs.
-    pub fn last_match(&self) -> Option<&CrossViewFix> {
-        self.last_match.as_ref()
+    /// The match of the latest event, if it was a frame that was used; each is handed out once.
+    pub fn take_match(&mut self) -> Option<Match> {
+        self.new_match.take()
     }
 
     /// Takes in one event. After a fix or a heatmap, and at 10 Hz with odometry, there are estimates.
@@ -136,7 +137,7 @@ impl Core {
             tracing::info!(source = source.as_str(), up, "source changed");
             return Vec::new();
         }
-        if !self.believes(event.time_ns()) {
+        if !self.accepts_time(event.time_ns()) {
             return Vec::new();
         }
         let due = match event {
@@ -215,9 +216,9 @@ impl Core {
         now_ns >= self.last_output_ns.saturating_add(OUTPUT_SPACING_NS)
     }
 
-    /// Whether an event's time fits the others. One wrong stamp is passed over; several in a row mean
+    /// Whether an event's time fits the others. One wrong stamp is skipped; several in a row mean
     /// that the clock was set or a log started over, and then so does everything here.
-    fn believes(&mut self, time_ns: i64) -> bool {
+    fn accepts_time(&mut self, time_ns: i64) -> bool {
         let Some(now_ns) = self.fusion.now_ns() else {
             return true;
         };
@@ -249,17 +250,17 @@ impl Core {
                 self.matched(frame, pose)
                     .map_err(|problem| (false, problem))
             })
-            .and_then(|fix| {
+            .and_then(|found| {
                 self.fusion
-                    .on_visual(&fix)
+                    .on_visual(&found.fix)
                     .map_err(|unused| (false, unused.to_string()))?;
-                Ok(fix)
+                Ok(found)
             });
         match result {
-            Ok(fix) => {
+            Ok(found) => {
                 self.counters.frames += 1;
                 self.missing = None;
-                self.last_match = Some(fix);
+                self.new_match = Some(found);
                 true
             }
             Err((true, _)) => {
@@ -276,7 +277,7 @@ impl Core {
     }
 
     /// Align, patch, match.
-    fn matched(&mut self, frame: &CameraFrame, pose: Pose) -> Result<CrossViewFix, String> {
+    fn matched(&mut self, frame: &CameraFrame, pose: Pose) -> Result<Match, String> {
         if let Some(absent) = self.absent() {
             return Err(absent);
         }
@@ -311,7 +312,7 @@ impl Core {
             .map_err(|e| e.to_string())?;
         self.timings = result.timings;
         let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
-        Ok(CrossViewFix {
+        let fix = CrossViewFix {
             time_ns: frame.time_ns,
             centre: georeference.centre(),
             heatmap: result.heatmap,
@@ -320,6 +321,12 @@ impl Core {
                 .filter(|_| sigma_rad > 0.0)
                 .map(|residual| pose.yaw.turned(residual)),
             yaw_sigma_rad: sigma_rad,
+        };
+        Ok(Match {
+            fix,
+            georeference,
+            patch,
+            camera: frame.camera.clone(),
         })
     }
 
@@ -344,4 +351,4 @@ fn count(used: Result<(), Unused>, good: &mut u64, bad: &mut u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,4 +1,4 @@
-//! The whole vocabulary of the daemon: what sources say, what the core answers.
+//! What sources deliver and what the core answers, as types.
 //!
 //! Directions inside are [`Yaw`]; degrees clockwise from north appear only where a receiver's own
 //! figure is kept (`track_deg`). Times are UTC nanoseconds of the moment
@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Geodetic, Heading, Heatmap, Yaw};
+use crossfix_calibration::{Geodetic, Heading, Heatmap, PatchGeoreference, RgbImage, Yaw};
 use serde::{Deserialize, Serialize};
 
-/// Something a source saw.
+/// What a source delivers.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A position from a GNSS receiver.
@@ -46,7 +46,7 @@ impl Event {
 pub struct GnssFix {
     /// Measurement epoch, nanoseconds UTC.
     pub time_ns: i64,
-    /// Where the receiver believes it is; the height is above the ellipsoid.
+    /// The receiver's position; the height is above the ellipsoid.
     pub position: Geodetic,
     /// Horizontal 1-sigma covariance in east and north, m².
     pub covariance_m2: [[f64; 2]; 2],
@@ -153,6 +153,19 @@ pub struct CrossViewFix {
     pub yaw_sigma_rad: f64,
 }
 
+/// A frame that was matched: the network's answer with the patch it looked at.
+#[derive(Debug, Clone)]
+pub struct Match {
+    /// The heatmap over the patch, with its time and yaw.
+    pub fix: CrossViewFix,
+    /// Where the patch lies.
+    pub georeference: PatchGeoreference,
+    /// The aerial patch, north up.
+    pub patch: Arc<RgbImage>,
+    /// Name of the camera.
+    pub camera: String,
+}
+
 /// How much to trust the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -206,7 +219,7 @@ pub struct Estimate {
     pub yaw_sigma_rad: f64,
     /// Forward speed, m/s.
     pub speed_mps: f64,
-    /// Separate places the posterior still believes in.
+    /// Separate modes of the posterior.
     pub mode_count: usize,
     /// Radius that leaves at most the configured risk outside, metres.
     pub protection_radius_m: f64,

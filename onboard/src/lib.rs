@@ -1,9 +1,17 @@
 //! `crossfixd`: coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
 //!
-//! A source turns bytes into [`event::Event`]s on its own thread. One core thread aligns, matches and
-//! fuses them into [`event::Estimate`]s, knowing neither clock nor socket, so a recorded drive replays
-//! to the same bytes at any speed. A sink turns estimates back into bytes on a thread of its own.
-//! [`pipeline`] owns the threads, the bounded channels and the clock.
+//! The modules in the order data flows through them:
+//!
+//! - `transport`: how bytes move: serial ports, TCP, lines.
+//! - [`peer`]: one folder for each protocol. A reader turns bytes into events, a writer turns what the
+//!   daemon says into bytes.
+//! - [`port`]: what peers implement, and the kinds of things they get.
+//! - [`event`]: the types of inputs and outputs.
+//! - [`core`]: aligns, matches and fuses events into estimates. It knows neither clock nor socket, so a
+//!   recorded drive replays to the same bytes at any speed.
+//! - [`tiles`], [`matcher`], [`card`], [`fusion`]: what the core works with.
+//! - [`pipeline`]: threads, bounded channels and the clock; [`health`]: how all of it is.
+//! - [`log`]: drive logs, read and written.
 #![forbid(unsafe_code)]
 
 pub mod card;
@@ -11,15 +19,17 @@ pub mod config;
 pub mod core;
 pub mod event;
 pub mod fusion;
+pub mod health;
 pub mod image_decode;
 pub mod log;
 mod lru;
 pub mod matcher;
+pub mod peer;
 pub mod pipeline;
-pub mod sink;
-pub mod source;
+pub mod port;
 pub mod status;
 pub mod tiles;
+mod transport;
 mod utc;
 
 /// How the names of our own output devices begin; sources never read those back.

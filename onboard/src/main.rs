@@ -4,8 +4,6 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -13,10 +11,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
-use crossfix_onboard::config::{Config, Problem};
+use crossfix_onboard::config::{Config, Part, Problem, ProblemKind};
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::matcher::panic_is_caught;
-use crossfix_onboard::{pipeline, sink, status};
+use crossfix_onboard::peer::jsonl::estimate_json;
+use crossfix_onboard::pipeline::{self, Controls};
+use crossfix_onboard::status;
 use tracing::warn;
 
 /// Coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
@@ -37,7 +37,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run until TERM or INT; both finish the files, a second one exits at once.
+    /// Run until TERM or INT; both finish the files, a second one exits at once. HUP loads the student
+    /// that the config file names now; one that cannot be used leaves the old one running.
     Run {
         /// The config file.
         #[arg(long, value_name = "FILE")]
@@ -179,20 +180,24 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
     // A file that is missing on the road degrades the output; everything else is a mistake to mend.
     let (missing, wrong): (Vec<_>, Vec<_>) = config.check_run().into_iter().partition(|problem| {
-        problem.message.ends_with("does not exist")
-            && ["tiles.path", "model.path"].contains(&problem.field.as_str())
+        problem.kind == ProblemKind::Missing && matches!(problem.part, Part::Tiles | Part::Model)
     });
     refuse(path, &wrong)?;
     missing
         .iter()
         .for_each(|problem| warn!(%problem, "going on without"));
-    let stop = Arc::new(AtomicBool::new(false));
+    let controls = Controls {
+        config_path: Some(path.to_owned()),
+        ..Controls::default()
+    };
+    let stop = &controls.stop;
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // In this order: the first signal sets the flag, the second finds it set and exits.
         signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
     }
-    pipeline::run(&config, &stop)?;
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, controls.reload_model.clone())?;
+    pipeline::run(&config, &controls)?;
     Ok(())
 }
 
@@ -200,9 +205,7 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     let config = config.map(Config::load).transpose()?.unwrap_or_default();
     let mut problems = config.check();
     // What replay does not open may be missing.
-    problems.retain(|problem| {
-        !problem.field.starts_with("source") && !problem.field.starts_with("sink")
-    });
+    problems.retain(|problem| !matches!(problem.part, Part::Source | Part::Sink));
     refuse(Path::new("the config"), &problems)?;
     let mut writer = out.map(LogWriter::create).transpose()?;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
@@ -216,7 +219,7 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
             .map_or(Ok(()), |writer| writer.write_estimate(estimate))
             .map_err(anyhow::Error::from);
         let printed = if json {
-            writeln!(stdout, "{}", sink::estimate_json(estimate))
+            writeln!(stdout, "{}", estimate_json(estimate))
         } else {
             Ok(())
         };

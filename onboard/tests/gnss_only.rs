@@ -4,14 +4,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crossfix_onboard::config::Config;
 use crossfix_onboard::log::{LogReader, Message};
-use crossfix_onboard::pipeline;
+use crossfix_onboard::pipeline::{self, Controls};
 use serde_json::Value;
 
 const LATITUDE_DEG: f64 = 52.0116;
@@ -106,11 +105,9 @@ fn gnss_alone_comes_out_degraded_and_goes_on_when_gpsd_dies() {
     let gpsd = fake_gpsd(15);
     let config = Config::parse(&config(&gpsd, port, folder.path())).unwrap();
     assert_eq!(config.check_run(), []);
-    let stop = Arc::new(AtomicBool::new(false));
-    let daemon = {
-        let stop = stop.clone();
-        std::thread::spawn(move || pipeline::run(&config, &stop).unwrap())
-    };
+    let controls = Controls::default();
+    let stop = controls.stop.clone();
+    let daemon = std::thread::spawn(move || pipeline::run(&config, &controls).unwrap());
 
     let mut positions = 0;
     for report in watch(port)

@@ -102,7 +102,7 @@ impl GridBelief {
         }
         let (e, n) = (e / mass, n / mass);
         let area = self.metres_per_cell * self.metres_per_cell;
-        let spread = |second: f64, product: f64, within: f64| {
+        let variance = |second: f64, product: f64, within: f64| {
             ((second / mass - product).max(0.0) + within) * area
         };
         let covariance = (en / mass - e * n) * area;
@@ -113,8 +113,8 @@ impl GridBelief {
         (
             mean,
             [
-                [spread(ee, e * e, 1.0 / 12.0), covariance],
-                [covariance, spread(nn, n * n, 1.0 / 12.0)],
+                [variance(ee, e * e, 1.0 / 12.0), covariance],
+                [covariance, variance(nn, n * n, 1.0 / 12.0)],
             ],
         )
     }

@@ -29,14 +29,15 @@ impl GridBelief {
         Ok(self.blur(sigma_m))
     }
 
-    /// Any place in the window may be right after all: a share of the mass is spread evenly over it.
+    /// Mixes in a uniform distribution: a share of the mass is distributed evenly over the window, so
+    /// that no place becomes impossible.
     ///
     /// # Errors
     /// [`Error::Belief`] unless the share is in 0..=1; nothing changes then.
-    pub fn spread(&mut self, share: f64) -> Result<()> {
+    pub fn mix_uniform(&mut self, share: f64) -> Result<()> {
         if !(0.0..=1.0).contains(&share) {
             return Err(Error::Belief(format!(
-                "a share of {share} to spread; need 0..=1"
+                "a uniform share of {share}; it must be between 0 and 1"
             )));
         }
         let even = share / self.p.len() as f64;
@@ -135,7 +136,7 @@ mod tests {
             .update_gnss([1.0, 2.0], [[1.0, 0.0], [0.0, 1.0]], f64::INFINITY)
             .unwrap();
         let before = belief.probabilities().to_vec();
-        belief.spread(0.1).unwrap();
+        belief.mix_uniform(0.1).unwrap();
         for (after, before) in belief.probabilities().iter().zip(&before) {
             let expected = 0.9 * before + 0.1 / 1024.0;
             assert!(
@@ -143,7 +144,7 @@ mod tests {
                 "{after} {expected}"
             );
         }
-        assert!(belief.spread(1.1).is_err() && belief.spread(f64::NAN).is_err());
+        assert!(belief.mix_uniform(1.1).is_err() && belief.mix_uniform(f64::NAN).is_err());
     }
 
     #[test]

@@ -104,12 +104,12 @@ impl StripRemap {
             .chunks_exact_mut(3)
             .zip(self.taps.chunks_exact(self.samples))
         {
-            let seen = taps.iter().flatten().count();
+            let visible = taps.iter().flatten().count();
             // A pixel on the edge of the view is seen when most of it is, at full brightness.
-            if 2 * seen <= self.samples {
+            if 2 * visible <= self.samples {
                 continue;
             }
-            let weight = 1.0 / seen as f32;
+            let weight = 1.0 / visible as f32;
             let mut sum = [0.0f32; 3];
             for tap in taps.iter().flatten() {
                 let [a, b, c, d] = tap.at.map(|at| &source[at as usize..at as usize + 3]);
@@ -403,8 +403,8 @@ mod tests {
                 let camera = Camera::Pinhole(camera);
                 let strip = StripSpec::front(96, yaw_rad);
                 let unseen = check(&camera, &strip, yaw_rad, 3.0);
-                let seen = 1.0 - unseen as f64 / (96.0 * 48.0);
-                assert!((0.4..0.75).contains(&seen), "{seen}");
+                let visible_share = 1.0 - unseen as f64 / (96.0 * 48.0);
+                assert!((0.4..0.75).contains(&visible_share), "{visible_share}");
             }
         }
     }

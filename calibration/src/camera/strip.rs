@@ -1,8 +1,8 @@
-//! The ground strip a network eats.
+//! The ground strip that a network takes as input.
 //!
 //! A strip is a piece of a north-aligned panorama: columns are azimuth clockwise from north, rows are
-//! elevation, `radians_per_pixel` both ways. It is how training and driving see the world alike,
-//! whatever the camera.
+//! elevation, `radians_per_pixel` both ways. Training and driving use the same strips, whatever the
+//! camera.
 
 use std::f64::consts::{PI, TAU};
 
@@ -24,11 +24,11 @@ pub struct StripSpec {
     pub left_azimuth_rad: f64,
 }
 
-/// Orientation bins of a turn; the left edge of a front strip sits on one.
+/// Orientation bins of a full circle; the left edge of a front strip sits on one.
 const BINS: usize = 16;
 
 impl StripSpec {
-    /// The whole turn in 48 × 256, from 28° above the horizon down, north in the centre column.
+    /// The full circle in 48 × 256, from 28° above the horizon down, north in the centre column.
     pub fn panorama() -> Self {
         Self {
             rows: 48,
@@ -51,7 +51,7 @@ impl StripSpec {
         }
     }
 
-    /// Where a strip of this width begins: the multiple of a turn's `bins`-th part, in [-π, π), that
+    /// Where a strip of this width begins: the multiple of 2π / `bins`, in [-π, π), that
     /// brings the strip's centre nearest to where a vehicle with this yaw looks.
     pub fn left_edge_on_bin(wide_rad: f64, bins: usize, yaw_rad: f64) -> f64 {
         let bin_rad = TAU / bins as f64;

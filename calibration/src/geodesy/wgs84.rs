@@ -18,7 +18,7 @@ pub const ECCENTRICITY_SQUARED: f64 = FLATTENING * (2.0 - FLATTENING);
 /// A place: WGS 84 latitude and longitude in degrees, height in metres above the ellipsoid.
 ///
 /// The fields are public because this is how data enters and leaves; [`Geodetic::new`] is the
-/// checked way in for foreign numbers.
+/// checked constructor for numbers from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Geodetic {
     /// Degrees north of the equator, −90 to 90.
@@ -44,7 +44,7 @@ impl Geodetic {
         Ok(place)
     }
 
-    /// Says whether the place is one, for a value that was deserialised or built from its fields.
+    /// Checks the numbers, for a value that was deserialised or built from its fields.
     ///
     /// # Errors
     /// [`Error::Geodetic`] when a number is not finite or outside its range.
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn longitude_wraps_into_one_turn() {
-        for (given, expected) in [
+        for (longitude_deg, expected) in [
             (180.0, -180.0),
             (-180.0, -180.0),
             (190.0, -170.0),
@@ -134,8 +134,8 @@ mod tests {
             (4.5, 4.5),
         ] {
             assert!(
-                (wrap_longitude_deg(given) - expected).abs() < 1e-12,
-                "{given}"
+                (wrap_longitude_deg(longitude_deg) - expected).abs() < 1e-12,
+                "{longitude_deg}"
             );
         }
     }

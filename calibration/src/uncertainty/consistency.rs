@@ -15,7 +15,7 @@ pub fn normalised_error_squared(error_m: [f64; 2], covariance_m2: [[f64; 2]; 2])
 /// What the average of many normalised squared errors says.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Consistency {
-    /// Average; the dimension (2) when honest, more when too sure, less when too careful.
+    /// Average; the dimension (2) when the covariances are right, more when they are too small, less when too large.
     pub mean: f64,
     /// Lower end of the interval that holds the average of honest, independent samples 95 % of the time.
     pub lower: f64,

@@ -8,9 +8,9 @@ use crate::Heatmap;
 /// How often the truth was inside the regions of one nominal probability.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reliability {
-    /// What the regions claim.
+    /// Nominal probability of the regions.
     pub nominal: f64,
-    /// What was seen.
+    /// Share of samples for which that was so.
     pub observed: f64,
 }
 

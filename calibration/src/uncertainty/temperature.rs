@@ -1,11 +1,11 @@
-//! One temperature for all heatmaps, so that their probabilities mean what they say.
+//! Temperature scaling: one temperature for all heatmaps, so that their probabilities are calibrated.
 
 use crate::{Error, Result};
 
 /// The outcome of [`fit_temperature`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TemperatureFit {
-    /// Divide logits by this before the softmax; above 1 when the network is too sure.
+    /// Divide logits by this before the softmax; above 1 when the network is overconfident.
     pub temperature: f64,
     /// Mean negative log-likelihood of the true cells at temperature 1, in nats.
     pub nll_before: f64,

@@ -1,11 +1,10 @@
-//! The config file as types: one TOML file, every field with its meaning, unit and default here.
+//! The config file as types: one TOML file, every field with its meaning, unit and default in one
+//! place. The tables of peers are in their folders under [`crate::peer`].
 //!
 //! [`Config::load`] reads it, [`Config::check`] reports every problem at once. Relative paths are
 //! relative to the config file.
 
 mod core;
-mod sink;
-mod source;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -14,15 +13,9 @@ use crossfix_calibration::Camera;
 use serde::{Deserialize, Serialize};
 
 pub use self::core::{ModelConfig, TilesConfig};
-pub use self::sink::{
-    GpsdServerConfig, JsonlSinkConfig, McapSinkConfig, NmeaTcpConfig, SinkConfig,
-};
-pub use self::source::{
-    EphConfidence, EpxConfidence, GpsdConfig, ImagesConfig, ImagesMode, McapSourceConfig,
-    NmeaConfig, SourceConfig,
-};
+use crate::peer::{SinkConfig, SourceConfig};
 
-/// Everything `crossfixd` can be told.
+/// The whole config file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -53,8 +46,10 @@ pub struct DaemonConfig {
     pub event_queue: usize,
     /// Frames that may wait for the core; the oldest is dropped and counted. Default 2.
     pub frame_queue: usize,
-    /// Estimates that may wait for one sink; the oldest is dropped and counted. Default 256.
+    /// What may wait for one sink; the oldest is dropped and counted. Default 256.
     pub sink_queue: usize,
+    /// Time between health reports to sinks that want them when nothing changes, seconds. Default 1.
+    pub health_s: f64,
     /// Says READY to systemd after this time even without any input, seconds. Default 10.
     pub start_timeout_s: f64,
     /// First wait before a failed source or sink is tried again, seconds; doubles up to
@@ -73,6 +68,7 @@ impl Default for DaemonConfig {
             event_queue: 256,
             frame_queue: 2,
             sink_queue: 256,
+            health_s: 1.0,
             start_timeout_s: 10.0,
             retry_s: 0.5,
             retry_max_s: 10.0,
@@ -102,9 +98,40 @@ pub enum ConfigError {
     },
 }
 
+/// A part of the config file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Part {
+    /// `[daemon]`.
+    #[default]
+    Daemon,
+    /// `[fusion]`.
+    Fusion,
+    /// `[tiles]`.
+    Tiles,
+    /// `[model]`.
+    Model,
+    /// A `[[source]]`.
+    Source,
+    /// A `[[sink]]`.
+    Sink,
+}
+
+/// What kind of thing [`Config::check`] found wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// A value that cannot be right, wherever the daemon runs.
+    Invalid,
+    /// A file or folder that is not there now.
+    Missing,
+}
+
 /// One thing [`Config::check`] found wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// Where in the file.
+    pub part: Part,
+    /// What kind of thing is wrong.
+    pub kind: ProblemKind,
     /// Path of the field, such as `source[0].address`.
     pub field: String,
     /// What is wrong and what to do.
@@ -119,32 +146,40 @@ impl fmt::Display for Problem {
 
 /// Collects problems while walking the config.
 #[derive(Debug, Default)]
-pub(crate) struct Checker {
+pub struct Checker {
+    part: Part,
     prefix: String,
     problems: Vec<Problem>,
 }
 
 impl Checker {
-    fn within(&mut self, prefix: impl Into<String>) -> &mut Self {
+    fn within(&mut self, part: Part, prefix: impl Into<String>) -> &mut Self {
+        self.part = part;
         self.prefix = prefix.into();
         self
     }
 
     /// Adds a problem with `field` under the current prefix.
-    pub(crate) fn problem(&mut self, field: &str, message: impl Into<String>) {
+    pub fn problem(&mut self, field: &str, message: impl Into<String>) {
+        self.add(ProblemKind::Invalid, field, message.into());
+    }
+
+    fn add(&mut self, kind: ProblemKind, field: &str, message: String) {
         let field = match (self.prefix.as_str(), field) {
             ("", field) => field.to_owned(),
             (prefix, "") => prefix.to_owned(),
             (prefix, field) => format!("{prefix}.{field}"),
         };
         self.problems.push(Problem {
+            part: self.part,
+            kind,
             field,
-            message: message.into(),
+            message,
         });
     }
 
     /// Wants a finite number in a closed range.
-    pub(crate) fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
+    pub fn range(&mut self, field: &str, value: f64, low: f64, high: f64) {
         if !(value.is_finite() && (low..=high).contains(&value)) {
             self.problem(
                 field,
@@ -154,14 +189,15 @@ impl Checker {
     }
 
     /// Wants something to be there.
-    pub(crate) fn exists(&mut self, field: &str, path: &Path) {
+    pub fn exists(&mut self, field: &str, path: &Path) {
         if !path.exists() {
-            self.problem(field, format!("{path:?} does not exist"));
+            let message = format!("{path:?} does not exist");
+            self.add(ProblemKind::Missing, field, message);
         }
     }
 
     /// Wants `host:port`.
-    pub(crate) fn address(&mut self, field: &str, address: &str) {
+    pub fn address(&mut self, field: &str, address: &str) {
         let port = address
             .rsplit_once(':')
             .filter(|(host, _)| !host.is_empty())
@@ -210,22 +246,23 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         let mut checker = Checker::default();
         let daemon = &self.daemon;
-        let check = checker.within("daemon");
+        let check = checker.within(Part::Daemon, "daemon");
         check.range("tick_s", daemon.tick_s, 0.01, 10.0);
         check.range("event_queue", daemon.event_queue as f64, 1.0, 1e6);
         check.range("frame_queue", daemon.frame_queue as f64, 1.0, 1e3);
         check.range("sink_queue", daemon.sink_queue as f64, 1.0, 1e6);
+        check.range("health_s", daemon.health_s, 0.1, 3600.0);
         check.range("start_timeout_s", daemon.start_timeout_s, 0.0, 3600.0);
         check.range("retry_s", daemon.retry_s, 0.01, 3600.0);
         check.range("retry_max_s", daemon.retry_max_s, daemon.retry_s, 3600.0);
         for problem in self.fusion.check() {
-            checker.within("fusion").problem("", problem);
+            checker.within(Part::Fusion, "fusion").problem("", problem);
         }
         if let Some(tiles) = &self.tiles {
-            tiles.check(checker.within("tiles"));
+            tiles.check(checker.within(Part::Tiles, "tiles"));
         }
         if let Some(model) = &self.model {
-            model.check(checker.within("model"));
+            model.check(checker.within(Part::Model, "model"));
         }
         let mut names = std::collections::BTreeSet::new();
         let feeds_nmea = self
@@ -233,20 +270,29 @@ impl Config {
             .iter()
             .any(|sink| matches!(sink, SinkConfig::NmeaTcp(_)));
         for (index, source) in self.source.iter().enumerate() {
-            let check = checker.within(format!("source[{index}]"));
-            source.check(feeds_nmea, check);
-            if !names.insert(source.name()) {
+            let check = checker.within(Part::Source, format!("source[{index}]"));
+            source.peer().check(check);
+            if let SourceConfig::Gpsd(gpsd) = source
+                && feeds_nmea
+                && gpsd.device.is_none()
+            {
+                check.problem(
+                    "device",
+                    "must be set when there is an nmea_tcp sink: a gpsd that reads our NMEA would feed it back; \
+                     name the receiver's device, such as \"/dev/ttyUSB0\"",
+                );
+            }
+            let name = source.peer().name();
+            if !names.insert(name) {
                 check.problem(
                     "name",
-                    format!(
-                        "{:?} is used twice; give each source its own name",
-                        source.name()
-                    ),
+                    format!("{name:?} is used twice; give each source its own name"),
                 );
             }
         }
         for (index, sink) in self.sink.iter().enumerate() {
-            sink.check(checker.within(format!("sink[{index}]")));
+            let check = checker.within(Part::Sink, format!("sink[{index}]"));
+            sink.peer().check(check);
         }
         checker.problems
     }
@@ -254,17 +300,17 @@ impl Config {
     /// Problems that only matter to `crossfixd run`, which needs something to listen to.
     pub fn check_run(&self) -> Vec<Problem> {
         let mut checker = Checker {
-            prefix: String::new(),
             problems: self.check(),
+            ..Checker::default()
         };
         if self.source.is_empty() {
-            checker.problem(
+            checker.within(Part::Source, "").problem(
                 "source",
                 "there is none; add a [[source]] table, such as kind = \"gpsd\"",
             );
         }
         if self.sink.is_empty() {
-            checker.problem(
+            checker.within(Part::Sink, "").problem(
                 "sink",
                 "there is none; add a [[sink]] table, such as kind = \"gpsd_server\"",
             );
@@ -287,13 +333,11 @@ impl Config {
         if let Some(model) = &mut self.model {
             resolve(&mut model.path);
         }
-        self.source
-            .iter_mut()
-            .flat_map(SourceConfig::paths_mut)
-            .for_each(resolve);
-        self.sink
-            .iter_mut()
-            .flat_map(SinkConfig::paths_mut)
+        let sources = self.source.iter_mut().map(SourceConfig::peer_mut);
+        let sinks = self.sink.iter_mut().map(SinkConfig::peer_mut);
+        sources
+            .chain(sinks)
+            .flat_map(|peer| peer.paths_mut())
             .for_each(resolve);
     }
 }
@@ -310,7 +354,7 @@ mod tests {
         let other: Vec<_> = config
             .check_run()
             .into_iter()
-            .filter(|problem| !problem.message.contains("does not exist"))
+            .filter(|problem| problem.kind != ProblemKind::Missing)
             .collect();
         assert!(other.is_empty(), "{other:?}");
     }

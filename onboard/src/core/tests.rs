@@ -45,7 +45,7 @@ impl Matcher for Staged {
     }
 }
 
-fn staged(fails: bool) -> Box<dyn Matcher> {
+pub(crate) fn staged(fails: bool) -> Box<dyn Matcher> {
     let card = StudentCard {
         ground: GroundInput {
             rows: 4,
@@ -79,7 +79,7 @@ fn camera() -> Camera {
     })
 }
 
-fn core() -> (Core, tempfile::TempDir) {
+pub(crate) fn core() -> (Core, tempfile::TempDir) {
     let (folder, [archive, _]) = stores();
     let tiles = TileStore::open(archive).unwrap();
     let core = Core::new(
@@ -91,7 +91,7 @@ fn core() -> (Core, tempfile::TempDir) {
     (core, folder)
 }
 
-fn picture() -> Arc<[u8]> {
+pub(crate) fn picture() -> Arc<[u8]> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     image::RgbImage::new(32, 16)
         .write_to(&mut bytes, image::ImageFormat::Png)
@@ -105,7 +105,7 @@ fn place(east_m: f64) -> Geodetic {
     Geodetic::new(ORIGIN[0], ORIGIN[1] + east_m * degrees_per_m, 3.0).unwrap()
 }
 
-fn fix(tick: i64) -> Event {
+pub(crate) fn fix(tick: i64) -> Event {
     Event::Gnss(GnssFix {
         time_ns: START_NS + tick * 100_000_000,
         position: place(tick as f64),
@@ -119,7 +119,7 @@ fn fix(tick: i64) -> Event {
 }
 
 /// 10 m/s eastwards.
-fn odometry(tick: i64) -> Event {
+pub(crate) fn odometry(tick: i64) -> Event {
     Event::Odometry(OdometrySample {
         time_ns: START_NS + tick * 100_000_000,
         forward_speed_mps: 10.0,
@@ -133,7 +133,7 @@ fn odometry(tick: i64) -> Event {
     })
 }
 
-fn frame(tick: i64, image: Arc<[u8]>) -> Event {
+pub(crate) fn frame(tick: i64, image: Arc<[u8]>) -> Event {
     Event::Frame(CameraFrame {
         time_ns: START_NS + tick * 100_000_000,
         image,
@@ -201,7 +201,7 @@ fn with_everything_the_state_is_ok_and_both_outputs_come_at_ten_hertz() {
         "{:?}",
         core.counters()
     );
-    assert!(core.last_match().is_some());
+    assert!(core.take_match().is_some());
 }
 
 #[test]

@@ -32,7 +32,7 @@ pub use config::FusionConfig;
 use history::History;
 use jump::{JumpGuard, Place};
 use navigator::{Motion, Navigator};
-use predict::Measured;
+use predict::Checkpoint;
 use visual::VisualBelief;
 
 use crate::event::CrossViewFix;
@@ -95,7 +95,7 @@ pub struct Fusion {
     heading_ns: i64,
     reset_count: u32,
     /// Where the measurements had left things before ticks led on from there.
-    measured: Option<Measured>,
+    checkpoint: Option<Checkpoint>,
 }
 
 /// Everything that exists once there was a fix.
@@ -129,7 +129,7 @@ impl Fusion {
             last_fix: None,
             heading_ns: i64::MIN,
             reset_count: 0,
-            measured: None,
+            checkpoint: None,
         }
     }
 
@@ -183,10 +183,10 @@ fn geodetic_from_plane(frame: &LocalFrame, point_m: [f64; 2], height_m: f64) -> 
 
 fn largest_sigma(covariance: &Matrix2<f64>) -> f64 {
     let half_trace = covariance.trace() / 2.0;
-    let spread = (half_trace.powi(2) - covariance.determinant())
+    let half_difference = (half_trace.powi(2) - covariance.determinant())
         .max(0.0)
         .sqrt();
-    (half_trace + spread).max(0.0).sqrt()
+    (half_trace + half_difference).max(0.0).sqrt()
 }
 
 /// Radius of a Gaussian that leaves at most `risk` outside: Rayleigh's, along the longer axis.

@@ -9,7 +9,7 @@ use crate::event::{GnssFix, OdometrySample};
 /// 1-sigma of a speed that a receiver tells, m/s.
 const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
 /// 1-sigma of the speed of a vehicle whose receiver tells none, m/s.
-const UNTOLD_SPEED_SIGMA_MPS: f64 = 15.0;
+const UNREPORTED_SPEED_SIGMA_MPS: f64 = 15.0;
 /// Speed that a vehicle may have when nothing tells, 1-sigma, m/s.
 const BLIND_SPEED_MPS: f64 = 10.0;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
@@ -124,16 +124,16 @@ impl Fusion {
             None => Motion {
                 speed_mps: 0.0,
                 yaw_rate_rps: 0.0,
-                speed_sigma_mps: UNTOLD_SPEED_SIGMA_MPS,
+                speed_sigma_mps: UNREPORTED_SPEED_SIGMA_MPS,
                 yaw_rate_sigma_rps: 0.3,
                 lasting: false,
             },
         };
         self.gnss_motion = Some((fix.time_ns, motion, course));
         let (time_ns, before, _) = before?;
-        let told = |motion: &Motion| motion.speed_sigma_mps < UNTOLD_SPEED_SIGMA_MPS;
+        let is_reported = |motion: &Motion| motion.speed_sigma_mps < UNREPORTED_SPEED_SIGMA_MPS;
         let near = fix.time_ns - time_ns <= seconds(self.config.gnss_timeout_s);
-        (near && told(&before) && told(&motion)).then_some(Motion {
+        (near && is_reported(&before) && is_reported(&motion)).then_some(Motion {
             speed_mps: 0.5 * (before.speed_mps + motion.speed_mps),
             ..motion
         })

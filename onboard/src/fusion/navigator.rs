@@ -46,19 +46,19 @@ const SCALE_WALK: f64 = 3e-4;
 /// Random walk of the gyro bias, rad/s per √s.
 const GYRO_BIAS_WALK: f64 = 2e-5;
 /// Squared Mahalanobis distance from which a measurement is doubted.
-const DOUBT: f64 = 6.0;
-/// How fast the shown share of the stated variance is learned, per fix.
+const GATE: f64 = 6.0;
+/// How fast the visible_share share of the stated variance is learned, per fix.
 const LEARNING: f64 = 0.05;
 /// Least share of the stated variance that is ever worked with.
-const LEAST_SHOWN: f64 = 0.02;
+const LEAST_VISIBLE_SHARE: f64 = 0.02;
 /// Share worked with while the motion itself is the receiver's word.
-const SHOWN_TO_ITS_OWN_SPEED: f64 = 1e-4;
+const VISIBLE_SHARE_ALONE: f64 = 1e-4;
 /// 1-sigma by which a vehicle's speed strays in a second from one that the receiver told, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
 const CONTRADICTION: f64 = 18.4;
 
-/// How the vehicle moves, held until the next word.
+/// How the vehicle moves, held until the next measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Motion {
     pub(crate) speed_mps: f64,
@@ -84,12 +84,12 @@ pub(crate) struct Navigator {
     bias_variance_m2: [f64; 2],
     stated_covariance_m2: Matrix2<f64>,
     /// Share of the stated variance that the fixes show against an independent motion.
-    shown: f64,
+    visible_share: f64,
     /// Share of the stated variance that the last fix was not weighed with.
-    hidden: f64,
-    /// Whether the receiver's slow error is told from the position.
+    hidden_share: f64,
+    /// Whether the receiver's slow error is estimated apart from the position.
     bias_known: bool,
-    /// Whether something else than the receiver tells the motion.
+    /// Whether the motion comes from something else than the receiver.
     independent_motion: bool,
 }
 
@@ -130,8 +130,8 @@ impl Navigator {
                 share * fix_covariance_m2[(1, 1)],
             ],
             stated_covariance_m2: fix_covariance_m2,
-            shown: 1.0,
-            hidden: 0.0,
+            visible_share: 1.0,
+            hidden_share: 0.0,
             bias_known: true,
             independent_motion: true,
         }
@@ -150,7 +150,8 @@ impl Navigator {
     }
 
     pub(crate) fn position_covariance_m2(&self) -> Matrix2<f64> {
-        self.covariance.fixed_view::<2, 2>(EAST, EAST) + self.stated_covariance_m2 * self.hidden
+        self.covariance.fixed_view::<2, 2>(EAST, EAST)
+            + self.stated_covariance_m2 * self.hidden_share
     }
 
     pub(crate) fn yaw(&self) -> Yaw {
@@ -195,7 +196,7 @@ impl Navigator {
         self.track_m = before.track_m;
         self.driven_m = before.driven_m;
         self.track_variance_m2 = before.track_variance_m2;
-        self.shown = before.shown;
+        self.visible_share = before.visible_share;
         self.independent_motion = before.independent_motion;
         self.yaw_known = before.yaw_known;
     }
@@ -266,14 +267,14 @@ impl Navigator {
     ) -> bool {
         let share = config.gnss_correlated_share;
         self.stated_covariance_m2 = fix_covariance_m2;
-        let shown = if self.independent_motion {
-            self.shown
+        let visible_share = if self.independent_motion {
+            self.visible_share
         } else {
-            SHOWN_TO_ITS_OWN_SPEED
+            VISIBLE_SHARE_ALONE
         };
-        self.hidden = 1.0 - shown;
+        self.hidden_share = 1.0 - visible_share;
         let stated_covariance_m2 = fix_covariance_m2;
-        let fix_covariance_m2 = stated_covariance_m2 * shown;
+        let fix_covariance_m2 = stated_covariance_m2 * visible_share;
         self.know_bias(self.independent_motion, fix_covariance_m2 * share);
         let moved = [
             self.track_m[0] - track_then_m[0],
@@ -289,24 +290,25 @@ impl Navigator {
         observation[(1, NORTH)] = 1.0;
         observation[(1, BIAS_NORTH)] = 1.0;
         let noise = fix_covariance_m2 * (1.0 - share);
-        let spread = observation * self.covariance * observation.transpose() + noise;
+        let innovation_covariance = observation * self.covariance * observation.transpose() + noise;
         // Without the bias the same residual would be judged against the whole stated error.
         let expected = if self.independent_motion {
-            spread
+            innovation_covariance
         } else {
-            spread + stated_covariance_m2
+            innovation_covariance + stated_covariance_m2
         };
         let Some(inverse) = expected.try_inverse() else {
             return true;
         };
         let distance = (residual.transpose() * inverse * residual)[0];
         if self.independent_motion {
-            let surprise = (distance / 2.0).min(3.0) - 1.0;
-            self.shown = (self.shown * (LEARNING * surprise).exp()).clamp(LEAST_SHOWN, 1.0);
+            let excess = (distance / 2.0).min(3.0) - 1.0;
+            self.visible_share =
+                (self.visible_share * (LEARNING * excess).exp()).clamp(LEAST_VISIBLE_SHARE, 1.0);
         }
         // Student-t: a residual this far out speaks of an error this much larger.
-        let doubt = (distance / DOUBT).max(1.0);
-        self.correct(observation, residual, noise + expected * (doubt - 1.0));
+        let inflation = (distance / GATE).max(1.0);
+        self.correct(observation, residual, noise + expected * (inflation - 1.0));
         distance > CONTRADICTION
     }
 
@@ -365,9 +367,9 @@ impl Navigator {
         let mut observation = SMatrix::<f64, 1, STATES>::zeros();
         observation[(0, index)] = 1.0;
         let noise = sigma.powi(2);
-        let spread = self.covariance[(index, index)] + noise;
-        let doubt = (residual.powi(2) / spread / DOUBT).max(1.0);
-        let noise = SMatrix::<f64, 1, 1>::new(noise + spread * (doubt - 1.0));
+        let innovation_variance = self.covariance[(index, index)] + noise;
+        let inflation = (residual.powi(2) / innovation_variance / GATE).max(1.0);
+        let noise = SMatrix::<f64, 1, 1>::new(noise + innovation_variance * (inflation - 1.0));
         self.correct(observation, SMatrix::<f64, 1, 1>::new(residual), noise);
     }
 
@@ -377,8 +379,8 @@ impl Navigator {
         residual: SMatrix<f64, M, 1>,
         noise: SMatrix<f64, M, M>,
     ) {
-        let spread = observation * self.covariance * observation.transpose() + noise;
-        let Some(inverse) = spread.try_inverse() else {
+        let innovation_covariance = observation * self.covariance * observation.transpose() + noise;
+        let Some(inverse) = innovation_covariance.try_inverse() else {
             return;
         };
         let gain = self.covariance * observation.transpose() * inverse;

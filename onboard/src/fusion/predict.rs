@@ -10,10 +10,10 @@ const LONGEST_STEP_S: f64 = 0.1;
 /// The local frame gets a new origin when the vehicle is this far from it.
 const FRAME_RADIUS_M: f64 = 10_000.0;
 
-/// What a tick changes. The next measurement starts from here, so that ticks are only looks ahead and
-/// the estimates after a measurement do not depend on when anybody looked.
+/// The state at the latest measurement, as far as a tick changes it. The next measurement starts from
+/// here: ticks only look ahead, and estimates after a measurement do not depend on the ticks before.
 #[derive(Debug, Clone)]
-pub(super) struct Measured {
+pub(super) struct Checkpoint {
     now_ns: i64,
     frame: LocalFrame,
     navigator: Navigator,
@@ -27,8 +27,8 @@ impl Fusion {
         if time_ns <= self.now_ns {
             return;
         }
-        if let (None, Some(started)) = (&self.measured, &self.started) {
-            self.measured = Some(Measured {
+        if let (None, Some(started)) = (&self.checkpoint, &self.started) {
+            self.checkpoint = Some(Checkpoint {
                 now_ns: self.now_ns,
                 frame: started.frame.clone(),
                 navigator: started.navigator.clone(),
@@ -47,11 +47,11 @@ impl Fusion {
     /// ahead as before.
     pub(super) fn measure<T>(&mut self, take_in: impl FnOnce(&mut Self) -> T) -> T {
         let ahead_ns = self.now_ns;
-        if let (Some(measured), Some(started)) = (self.measured.take(), &mut self.started) {
-            self.now_ns = measured.now_ns;
-            started.frame = measured.frame;
-            started.navigator = measured.navigator;
-            started.history = measured.history;
+        if let (Some(checkpoint), Some(started)) = (self.checkpoint.take(), &mut self.started) {
+            self.now_ns = checkpoint.now_ns;
+            started.frame = checkpoint.frame;
+            started.navigator = checkpoint.navigator;
+            started.history = checkpoint.history;
         }
         let result = take_in(self);
         self.look_ahead(ahead_ns);

@@ -296,8 +296,8 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
                     (at, driven + 4.0 + 8.0 * random.uniform())
                 });
             }
-            let shown = wrong.map_or([place[0] + error[0], place[1] + error[1]], |(at, _)| at);
-            let at = [0, 1].map(|axis| (shown[axis] - centre[axis]).clamp(-31.5, 31.5));
+            let peak_m = wrong.map_or([place[0] + error[0], place[1] + error[1]], |(at, _)| at);
+            let at = [0, 1].map(|axis| (peak_m[axis] - centre[axis]).clamp(-31.5, 31.5));
             let sharpness = world.heatmap_error_m * (0.8 + 0.8 * random.uniform());
             let heatmap = heatmap(random, at, sharpness);
             fusion

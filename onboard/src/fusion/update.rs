@@ -220,7 +220,7 @@ impl Fusion {
         Some(Matrix2::new(ee, en, en, nn))
     }
 
-    /// The receiver's speed and course against the odometry's.
+    /// Compares the receiver's speed and course with the odometry's.
     fn use_course(&mut self, fix: &GnssFix, then: TrackPoint) {
         let odometry = self.odometry.filter(|(time_ns, _)| {
             self.now_ns - time_ns <= seconds(self.config.odometry_timeout_s)
@@ -235,12 +235,12 @@ impl Fusion {
             && speed_mps > SLOWEST_COURSE_MPS
         {
             let backwards = odometry.is_some_and(|(_, motion)| motion.speed_mps < -0.5);
-            let turn = if backwards { std::f64::consts::PI } else { 0.0 };
+            let reversal_rad = if backwards { std::f64::consts::PI } else { 0.0 };
             // A receiver's course lags behind in a turn by a good part of its filter.
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
             let sigma_rad = (0.3f64 / speed_mps).hypot(0.02).hypot(lag_rad);
             started.navigator.update_yaw(
-                Heading::from_degrees(track_deg).yaw().turned(turn),
+                Heading::from_degrees(track_deg).yaw().turned(reversal_rad),
                 then.yaw,
                 sigma_rad,
             );

@@ -47,7 +47,7 @@ impl VisualBelief {
         config: &FusionConfig,
     ) -> Result<(), Error> {
         self.blur(track_variance_m2, config)?;
-        self.grid.spread(config.visual_forgetting)?;
+        self.grid.mix_uniform(config.visual_forgetting)?;
         self.grid.update_heatmap(
             heatmap,
             centre_m,

@@ -14,7 +14,7 @@ use crossfix_calibration::Camera;
 
 pub use self::reader::LogReader;
 pub use self::writer::LogWriter;
-use crate::event::{CameraFrame, Estimate, GnssFix, OdometrySample};
+use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
 /// Topics of a drive log.
 pub mod topic {
@@ -34,7 +34,7 @@ pub mod topic {
     pub const STATE: &str = "/crossfix/state";
 }
 
-/// One message of a log, in the daemon's own words.
+/// One message of a log, in the daemon's own types.
 #[derive(Debug, Clone)]
 pub enum Message {
     /// From [`topic::GNSS`].
@@ -56,6 +56,18 @@ pub enum Message {
         /// The bytes as they are.
         data: Vec<u8>,
     },
+}
+
+impl Message {
+    /// The event that was recorded; none for calibrations, estimates and foreign messages.
+    pub fn into_event(self) -> Option<Event> {
+        match self {
+            Message::Gnss(fix) => Some(Event::Gnss(fix)),
+            Message::Frame(frame) => Some(Event::Frame(frame)),
+            Message::Odometry(sample) => Some(Event::Odometry(sample)),
+            Message::Calibration(_) | Message::Estimate(_) | Message::Other { .. } => None,
+        }
+    }
 }
 
 /// What can go wrong with a log.

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-/// A time this far from the others is doubted.
+/// A time this far from the others is not believed at first.
 const JUMP: Duration = Duration::from_secs(5);
 /// Doubted times in a row before they are believed.
 const JUMP_EVENTS: u32 = 5;
@@ -21,7 +21,7 @@ pub struct EventClock {
 
 impl EventClock {
     /// Notes an event's time as it arrives.
-    pub fn saw(&mut self, time_ns: i64, now: Instant) {
+    pub fn note(&mut self, time_ns: i64, now: Instant) {
         let Some(now_ns) = self.now_ns(now) else {
             self.anchor = Some((time_ns, now));
             return;
@@ -60,9 +60,9 @@ mod tests {
         let start = Instant::now();
         let mut clock = EventClock::default();
         assert_eq!(clock.now_ns(start), None);
-        clock.saw(1_000, start);
+        clock.note(1_000, start);
         assert_eq!(clock.now_ns(start + SECOND), Some(1_000_001_000));
-        clock.saw(1_500_000_000, start + SECOND);
+        clock.note(1_500_000_000, start + SECOND);
         assert_eq!(clock.now_ns(start + SECOND), Some(1_500_000_000));
     }
 
@@ -70,11 +70,11 @@ mod tests {
     fn one_wild_stamp_is_not_believed_and_many_are() {
         let start = Instant::now();
         let mut clock = EventClock::default();
-        clock.saw(0, start);
-        clock.saw(i64::MAX, start);
+        clock.note(0, start);
+        clock.note(i64::MAX, start);
         assert_eq!(clock.now_ns(start), Some(0));
         for _ in 0..JUMP_EVENTS {
-            clock.saw(3_600_000_000_000, start);
+            clock.note(3_600_000_000_000, start);
         }
         assert_eq!(clock.now_ns(start), Some(3_600_000_000_000));
     }
@@ -83,9 +83,9 @@ mod tests {
     fn a_stamp_too_early_is_forgotten_by_and_by() {
         let start = Instant::now();
         let mut clock = EventClock::default();
-        clock.saw(3_000_000_000, start);
+        clock.note(3_000_000_000, start);
         for tenth in 0..200 {
-            clock.saw(
+            clock.note(
                 100_000_000 * tenth,
                 start + Duration::from_millis(100 * tenth as u64),
             );

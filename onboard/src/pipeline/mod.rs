@@ -1,33 +1,45 @@
 //! Threads and bounded channels: one thread per source, one for the core, one per sink.
 //!
-//! The only place with a clock. A source or sink that fails is opened again after a back-off; frames
-//! that the core is too slow for are dropped, oldest first, and counted; a slow sink loses its oldest
-//! estimates and never holds up the core. When every source is silent, ticks make the core go on.
+//! The only place with a clock. A peer that fails is opened again after a growing wait; frames that the
+//! core is too slow for are dropped, oldest first, and counted; a slow sink loses the oldest of what
+//! it wants and never holds up the core. When every source is silent, ticks make the core go on.
 
 mod clock;
+mod core_thread;
 mod live_core;
+mod outputs;
+mod peers;
 mod queue;
 mod replay;
 mod setup;
-mod sinks;
-mod sources;
+mod shared;
 mod supervisor;
+#[cfg(test)]
+mod tests;
+mod tick;
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, never, select};
-use tracing::{debug, info};
+use crossbeam_channel::Sender;
+use tracing::{error, info};
 
+use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
+use self::outputs::Outputs;
+use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
 pub use self::replay::{ReplayError, ReplaySummary, replay};
 pub use self::setup::{SetupError, core_from};
+use self::shared::{PeerState, Shared};
 use self::supervisor::Supervisor;
-use crate::config::Config;
-use crate::event::{Estimate, Event, State};
-use crate::source::Pace;
+use crate::config::{Config, DaemonConfig};
+use crate::core::Core;
+use crate::matcher::Matcher;
+use crate::peer::{Playback, SinkConfig, SourceConfig};
+use crate::port::Peer;
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +49,7 @@ pub enum RunError {
     Thread(#[from] std::io::Error),
 }
 
-/// What the daemon did, for its last words.
+/// What the daemon did until it stopped.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct RunSummary {
     /// Events the core took in.
@@ -46,169 +58,156 @@ pub struct RunSummary {
     pub estimates: u64,
     /// Frames that were dropped because the core was busy.
     pub frames_dropped: u64,
-    /// Estimates that slow sinks lost.
-    pub estimates_dropped: u64,
+    /// What sinks lost because they were slow or not open.
+    pub outbound_dropped: u64,
 }
 
-/// Counters and words that the threads share.
-#[derive(Debug, Default)]
-struct Shared {
-    /// Grows with every round of the core thread.
-    progress: AtomicU64,
-    events: AtomicU64,
-    estimates: AtomicU64,
-    /// The latest state, in words.
-    status: std::sync::Mutex<String>,
-    /// The latest estimate of all.
-    latest: std::sync::Mutex<Option<Arc<Estimate>>>,
+/// What can be asked of a running daemon.
+#[derive(Debug, Clone, Default)]
+pub struct Controls {
+    /// Set it to finish the files and return.
+    pub stop: Arc<AtomicBool>,
+    /// Set it to load the student again; it is cleared when that begins. A student that cannot be used
+    /// leaves the old one running, and health says why.
+    pub reload_model: Arc<AtomicBool>,
+    /// Where `[model]` is read from for that; without it the path the daemon started with is used.
+    pub config_path: Option<PathBuf>,
 }
 
-/// Runs until `stop` is set or every recorded source is over; then files are finished.
+/// Runs until told to stop or every recorded source is over; then files are finished.
 ///
 /// # Errors
 /// [`RunError`] when the threads cannot be started. What fails later is retried, and logged.
-pub fn run(config: &Config, stop: &Arc<AtomicBool>) -> Result<RunSummary, RunError> {
-    let core = setup::core_or_less(config);
-    let shared = Arc::new(Shared::default());
-    let (event_sender, events) = crossbeam_channel::bounded(config.daemon.event_queue);
-    let frames = OldestDropped::new(config.daemon.frame_queue);
-    let frame_receiver = frames.receiver();
+pub fn run(config: &Config, controls: &Controls) -> Result<RunSummary, RunError> {
+    let model = config.model.clone();
+    let config_path = controls.config_path.clone();
+    let daemon = Daemon {
+        core: setup::core_or_less(config),
+        config: config.daemon.clone(),
+        sources: peers(&config.source, SourceConfig::into_peer),
+        sinks: peers(&config.sink, SinkConfig::into_peer),
+        load_model: Arc::new(move || setup::reload_model(model.as_ref(), config_path.as_deref())),
+    };
+    daemon.run(controls)
+}
 
-    let mut sinks = Vec::new();
-    let mut outputs = Vec::new();
-    for sink in &config.sink {
-        let output = OldestDropped::new(config.daemon.sink_queue);
-        sinks.push(sinks::spawn(
-            sink.clone(),
-            config.daemon.clone(),
-            output.receiver(),
-        )?);
-        outputs.push(output);
-    }
-    let pace = Pace::default();
-    let mut sources = Vec::new();
-    for source in &config.source {
-        let route = sources::Route {
-            events: event_sender.clone(),
-            frames: frames.clone(),
-            stop: stop.clone(),
+fn peers<T: Clone>(configs: &[T], into_peer: impl Fn(T) -> Box<dyn Peer>) -> Vec<Box<dyn Peer>> {
+    configs.iter().cloned().map(into_peer).collect()
+}
+
+type LoadModel = dyn Fn() -> Result<Box<dyn Matcher>, SetupError> + Send + Sync;
+
+/// Everything that runs, with peers of any kind.
+struct Daemon {
+    core: Core,
+    config: DaemonConfig,
+    sources: Vec<Box<dyn Peer>>,
+    sinks: Vec<Box<dyn Peer>>,
+    load_model: Arc<LoadModel>,
+}
+
+impl Daemon {
+    fn run(self, controls: &Controls) -> Result<RunSummary, RunError> {
+        let (event_sender, events) = crossbeam_channel::bounded(self.config.event_queue);
+        let frames = OldestDropped::new(self.config.frame_queue);
+        let frame_receiver = frames.receiver();
+        let mut outputs = Outputs::default();
+        let mut shared = Shared::new(frames.counter());
+        let playback = Playback::default();
+        let mut peer_threads = Vec::new();
+        let sources = self.sources.into_iter().map(|peer| (peer, true));
+        for (peer, is_source) in sources.chain(self.sinks.into_iter().map(|peer| (peer, false))) {
+            let route = is_source.then(|| {
+                let state = Arc::new(PeerState::new(peer.name(), Arc::default()));
+                shared.sources.push(state.clone());
+                Route {
+                    events: event_sender.clone(),
+                    frames: frames.clone(),
+                    stop: controls.stop.clone(),
+                    state,
+                }
+            });
+            let inbox = (!peer.wants().is_empty()).then(|| {
+                let (outbound, dropped) = outputs.add(peer.wants(), self.config.sink_queue);
+                let state = Arc::new(PeerState::new(peer.name(), dropped));
+                shared.sinks.push(state.clone());
+                Inbox { outbound, state }
+            });
+            peer_threads.push(PeerThread {
+                peer,
+                daemon: self.config.clone(),
+                playback: playback.clone(),
+                route,
+                inbox,
+            });
+        }
+        // The core runs until the last sender is gone.
+        drop((event_sender, frames));
+        let shared = Arc::new(shared);
+        let peer_threads: Vec<_> = peer_threads
+            .into_iter()
+            .map(PeerThread::spawn)
+            .collect::<Result<_, _>>()?;
+
+        let (matcher_sender, matchers) = crossbeam_channel::bounded(1);
+        let tick = Duration::from_secs_f64(self.config.tick_s);
+        let core = CoreThread {
+            core: LiveCore::new(self.core, tick, Instant::now()),
+            outputs: outputs.clone(),
+            shared: shared.clone(),
         };
-        sources.push(sources::spawn(
-            source.clone(),
-            config.daemon.clone(),
-            pace.clone(),
-            route,
-        )?);
-    }
-    let frames_dropped = frames.counter();
-    let outputs_dropped: Vec<_> = outputs.iter().map(OldestDropped::counter).collect();
-    // The core runs until the last sender is gone.
-    drop((event_sender, frames));
+        let core = std::thread::Builder::new()
+            .name("core".into())
+            .spawn(move || core.run(events, frame_receiver, &matchers))?;
 
-    let core = CoreThread {
-        core: LiveCore::new(
-            core,
-            Duration::from_secs_f64(config.daemon.tick_s),
-            Instant::now(),
-        ),
-        outputs,
-        shared: shared.clone(),
-    };
-    let core = std::thread::Builder::new()
-        .name("core".into())
-        .spawn(move || core.run(events, frame_receiver))?;
-
-    let mut supervisor = Supervisor::new(&config.daemon, frames_dropped.clone());
-    while !core.is_finished() {
-        std::thread::sleep(Duration::from_millis(50));
-        supervisor.look(&shared, stop.load(Ordering::Relaxed));
-    }
-    // A thread that panicked has taken the process with it, so a failed join only happens in tests.
-    for thread in sources.into_iter().chain([core]).chain(sinks) {
-        let name = thread.thread().name().unwrap_or("?").to_owned();
-        if thread.join().is_err() {
-            tracing::error!(thread = name, "a thread panicked");
+        let mut supervisor = Supervisor::new(&self.config, shared.clone(), outputs);
+        while !core.is_finished() {
+            std::thread::sleep(Duration::from_millis(50));
+            if controls.reload_model.swap(false, Ordering::Relaxed) {
+                spawn_reload(&self.load_model, &shared, &matcher_sender)?;
+            }
+            supervisor.poll(controls.stop.load(Ordering::Relaxed));
         }
+        // The writers end when the last sender to them is gone.
+        drop(supervisor);
+        // A thread that panicked has taken the process with it, so a failed join only happens in tests.
+        for thread in std::iter::once(core).chain(peer_threads) {
+            let name = thread.thread().name().unwrap_or("?").to_owned();
+            if thread.join().is_err() {
+                error!(thread = name, "a thread panicked");
+            }
+        }
+        let health = shared.health();
+        let summary = RunSummary {
+            events: health.events,
+            estimates: health.estimates,
+            frames_dropped: health.frames_dropped,
+            outbound_dropped: health.sinks.iter().map(|sink| sink.dropped).sum(),
+        };
+        info!(?summary, "stopped");
+        Ok(summary)
     }
-    let summary = RunSummary {
-        events: shared.events.load(Ordering::Relaxed),
-        estimates: shared.estimates.load(Ordering::Relaxed),
-        frames_dropped: frames_dropped.load(Ordering::Relaxed),
-        estimates_dropped: outputs_dropped
-            .iter()
-            .map(|dropped| dropped.load(Ordering::Relaxed))
-            .sum(),
-    };
-    info!(?summary, "stopped");
-    Ok(summary)
 }
 
-struct CoreThread {
-    core: LiveCore,
-    outputs: Vec<OldestDropped<Arc<Estimate>>>,
-    shared: Arc<Shared>,
-}
-
-impl CoreThread {
-    fn run(mut self, mut events: Receiver<Event>, mut frames: Receiver<Event>) {
-        let (mut events_open, mut frames_open) = (true, true);
-        while events_open || frames_open {
-            self.shared.progress.fetch_add(1, Ordering::Relaxed);
-            let patience = self.core.patience(Instant::now());
-            // Fixes and odometry are cheap and place the frames, so they go first.
-            let event = match events.try_recv() {
-                Ok(event) => Ok(event),
-                Err(_) => select! {
-                    recv(events) -> event => event.map_err(|_| {
-                        events_open = false;
-                        events = never();
-                        RecvTimeoutError::Disconnected
-                    }),
-                    recv(frames) -> event => event.map_err(|_| {
-                        frames_open = false;
-                        frames = never();
-                        RecvTimeoutError::Disconnected
-                    }),
-                    default(patience) => Err(RecvTimeoutError::Timeout),
-                },
-            };
-            let estimates = match event {
-                Ok(event) => self.take(event),
-                Err(_) => self.core.wait_over(Instant::now()),
-            };
-            self.publish(estimates);
+/// Loads the student on a thread of its own, since it takes seconds, and hands it to the core.
+fn spawn_reload(
+    load: &Arc<LoadModel>,
+    shared: &Arc<Shared>,
+    core: &Sender<Box<dyn Matcher>>,
+) -> std::io::Result<()> {
+    let (load, shared, core) = (load.clone(), shared.clone(), core.clone());
+    let thread = std::thread::Builder::new().name("model".into());
+    thread.spawn(move || match load() {
+        Ok(matcher) => {
+            shared.note_model(None);
+            if core.send(matcher).is_ok() {
+                info!("a new student is used from now on");
+            }
         }
-        debug!(counters = ?self.core.counters(), "core is done");
-    }
-
-    fn take(&mut self, event: Event) -> Vec<Estimate> {
-        self.shared.events.fetch_add(1, Ordering::Relaxed);
-        self.core.handle(event, Instant::now())
-    }
-
-    fn publish(&mut self, estimates: Vec<Estimate>) {
-        if let Some(latest) = estimates.last() {
-            let mut status = self
-                .shared
-                .status
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
-            *status = match (latest.state, latest.reason.as_str()) {
-                (State::Ok, _) | (_, "") => latest.state.as_str().to_owned(),
-                (state, reason) => format!("{}: {reason}", state.as_str()),
-            };
+        Err(failure) => {
+            error!(error = %failure, "the new student cannot be used; the old one stays");
+            shared.note_model(Some(format!("new student refused: {failure}")));
         }
-        for estimate in estimates {
-            self.shared.estimates.fetch_add(1, Ordering::Relaxed);
-            let estimate = Arc::new(estimate);
-            *self
-                .shared
-                .latest
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner) = Some(estimate.clone());
-            self.outputs
-                .iter()
-                .for_each(|output| output.send(estimate.clone()));
-        }
-    }
+    })?;
+    Ok(())
 }

@@ -5,13 +5,17 @@ use std::path::Path;
 use tracing::warn;
 
 use super::setup::{SetupError, core_from};
+use super::tick::Ticker;
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
-use crate::event::{Estimate, Event};
+use crate::event::Estimate;
 use crate::log::{LogError, LogReader, Message};
 
 /// Silence in a log longer than this is passed over in one step, seconds.
 const LONGEST_SILENCE_S: f64 = 60.0;
+/// An event that is earlier than the one before by less than this is out of order; by more, the log
+/// started over. Nanoseconds.
+const LARGEST_DISORDER_NS: i64 = 999_999_999;
 
 /// Why a drive cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -67,20 +71,18 @@ fn replay_messages(
     mut publish: impl FnMut(&Estimate),
 ) -> ReplaySummary {
     let mut summary = ReplaySummary::default();
-    let tick_ns = (config.daemon.tick_s * 1e9) as i64;
+    let mut ticker: Option<Ticker> = None;
     let mut last_ns: Option<i64> = None;
+    let tick_ns = (config.daemon.tick_s * 1e9) as i64;
     for message in messages {
         let event = match message {
-            Ok(Message::Gnss(fix)) => Event::Gnss(fix),
-            Ok(Message::Frame(frame)) => Event::Frame(frame),
-            Ok(Message::Odometry(sample)) => Event::Odometry(sample),
             Ok(Message::Calibration(camera)) => {
                 if config.camera.is_none() {
                     core.set_camera(camera);
                 }
                 continue;
             }
-            Ok(Message::Estimate(_) | Message::Other { .. }) => continue,
+            Ok(message) => message.into_event(),
             Err(error) if error.ends_the_log() => {
                 warn!(%error, "the replay ends here");
                 summary.damage = Some(error);
@@ -92,35 +94,30 @@ fn replay_messages(
                 continue;
             }
         };
+        let Some(event) = event else { continue };
         let time_ns = event.time_ns();
         let mut publish_all = |estimates: Vec<Estimate>| {
             summary.estimates += estimates.len() as u64;
             estimates.iter().for_each(&mut publish);
         };
         let silence_ns = last_ns.map_or(0, |last_ns| time_ns.saturating_sub(last_ns));
-        if let Some(last_ns) = last_ns
+        if let Some(ticker) = &mut ticker
             && (silence_ns as f64) < LONGEST_SILENCE_S * 1e9
         {
-            let mut next_ns = last_ns.saturating_add(tick_ns);
-            while next_ns < time_ns {
-                let estimates = core.tick(next_ns);
-                // Without an estimate the core waits for a fix that is due.
-                let wait_ns = if estimates.is_empty() {
-                    tick_ns / 4
-                } else {
-                    tick_ns
-                };
+            while ticker.next_ns() < time_ns {
+                let now_ns = ticker.next_ns();
+                let estimates = core.tick(now_ns);
+                ticker.ticked(now_ns, !estimates.is_empty());
                 publish_all(estimates);
-                next_ns = next_ns.saturating_add(wait_ns.max(1));
             }
         }
-        last_ns = Some(last_ns.map_or(time_ns, |last_ns| {
-            if silence_ns < 0 && silence_ns > -1_000_000_000 {
-                last_ns
-            } else {
-                time_ns
-            }
-        }));
+        // An event a little out of order does not set the time back.
+        let reached_ns = match last_ns {
+            Some(last_ns) if (-LARGEST_DISORDER_NS..0).contains(&silence_ns) => last_ns,
+            _ => time_ns,
+        };
+        last_ns = Some(reached_ns);
+        ticker = Some(Ticker::new(tick_ns, reached_ns));
         summary.events += 1;
         publish_all(core.handle(event));
     }

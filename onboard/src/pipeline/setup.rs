@@ -1,15 +1,16 @@
 //! From the config to a core: camera, tiles and student, as far as they are there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crossfix_calibration::Camera;
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, ModelConfig, SourceConfig};
+use crate::config::{Config, ConfigError, ModelConfig};
 use crate::core::Core;
 use crate::log::{LogReader, Message};
 use crate::matcher::{MatchError, Matcher, TractMatcher};
+use crate::peer::SourceConfig;
 use crate::tiles::{TileError, TileStore};
 
 /// Messages of a log that are looked through for the camera's calibration.
@@ -36,6 +37,12 @@ pub enum SetupError {
         /// Of the file.
         found: String,
     },
+    /// The config cannot be read again.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A new student was asked for, and the config names none.
+    #[error("the config has no [model]; add one with the path of the student")]
+    NoModel,
     /// The student cannot be read.
     #[error("model {path:?}: {source}")]
     Io {
@@ -85,6 +92,22 @@ fn usable<T>(what: &str, result: Result<T, SetupError>) -> Option<T> {
             |failure| error!(what, error = %failure, "going on without; the output is degraded"),
         )
         .ok()
+}
+
+/// The student again: the one that the config file names now, or without a file the same as before.
+///
+/// # Errors
+/// [`SetupError`] when it cannot be used.
+pub fn reload_model(
+    model: Option<&ModelConfig>,
+    config_path: Option<&Path>,
+) -> Result<Box<dyn Matcher>, SetupError> {
+    let config = config_path.map(Config::load).transpose()?;
+    let model = match &config {
+        Some(config) => config.model.as_ref(),
+        None => model,
+    };
+    load(model.ok_or(SetupError::NoModel)?)
 }
 
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {

@@ -1,19 +1,23 @@
-//! What systemd and `crossfixd status` hear: READY, STATUS, and WATCHDOG while the core makes progress.
+//! Tells systemd READY, STATUS and WATCHDOG (while the core makes progress), answers `crossfixd
+//! status`, and reports health to the sinks that want it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use tracing::{error, info, warn};
 
-use super::Shared;
+use super::outputs::Outputs;
+use super::shared::Shared;
 use crate::config::DaemonConfig;
-use crate::sink::estimate_json;
+use crate::health::Health;
+use crate::peer::jsonl::estimate_json;
+use crate::port::Outbound;
 use crate::status::StatusSocket;
 
-/// Speaks for the pipeline; without a service manager it says nothing.
+/// Watches the pipeline; without a service manager it notifies nobody.
 pub struct Supervisor {
     started: Instant,
     start_timeout: Duration,
@@ -24,12 +28,15 @@ pub struct Supervisor {
     fed: Instant,
     progress: u64,
     socket: Option<StatusSocket>,
-    frames_dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    outputs: Outputs,
+    health_every: Duration,
+    health: Option<(Health, Instant)>, // the latest report, and when it was sent
 }
 
 impl Supervisor {
     /// READY comes with the first event, or after the config's `start_timeout_s`.
-    pub fn new(config: &DaemonConfig, frames_dropped: Arc<AtomicU64>) -> Self {
+    pub fn new(config: &DaemonConfig, shared: Arc<Shared>, outputs: Outputs) -> Self {
         let now = Instant::now();
         let socket = config.status_socket.as_ref().and_then(|path| {
             StatusSocket::open(path)
@@ -46,17 +53,20 @@ impl Supervisor {
             fed: now,
             progress: 0,
             socket,
-            frames_dropped,
+            shared,
+            outputs,
+            health_every: Duration::from_secs_f64(config.health_s),
+            health: None,
         }
     }
 
-    /// Looks at the pipeline; to be called a few times a second.
-    pub fn look(&mut self, shared: &Shared, stopping: bool) {
-        let heard = shared.events.load(Ordering::Relaxed) > 0;
-        if !self.ready && (heard || self.started.elapsed() >= self.start_timeout) {
+    /// Does what is due; to be called a few times a second.
+    pub fn poll(&mut self, stopping: bool) {
+        let has_input = self.shared.events.load(Ordering::Relaxed) > 0;
+        if !self.ready && (has_input || self.started.elapsed() >= self.start_timeout) {
             self.ready = true;
             info!(
-                input = heard,
+                input = has_input,
                 after_s = self.started.elapsed().as_secs_f64(),
                 "ready"
             );
@@ -66,20 +76,17 @@ impl Supervisor {
             self.stopping = true;
             notify(&[NotifyState::Stopping]);
         }
-        let status = shared
-            .status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        self.report_health();
+        let status = self.shared.status();
         if status != self.status {
             info!(status, "state");
             notify(&[NotifyState::Status(&status)]);
             self.status = status;
         }
         if let Some(socket) = &self.socket {
-            socket.answer(|| self.words(shared));
+            socket.answer(|| self.status_json());
         }
-        let progress = shared.progress.load(Ordering::Relaxed);
+        let progress = self.shared.progress.load(Ordering::Relaxed);
         if let Some(period) = self.watchdog
             && progress != self.progress
             && self.fed.elapsed() >= period
@@ -90,26 +97,41 @@ impl Supervisor {
         }
     }
 
-    fn words(&self, shared: &Shared) -> Value {
-        let latest = shared
-            .latest
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+    /// Reports health to whoever wants it: when something changed, and at regular times.
+    fn report_health(&mut self) {
+        if !self.outputs.any(|interests| interests.health) {
+            return;
+        }
+        let health = self.shared.health();
+        let due = self.health.as_ref().is_none_or(|(before, sent)| {
+            sent.elapsed() >= self.health_every || health.differs_from(before)
+        });
+        if due {
+            self.outputs
+                .send(&Outbound::Health(Arc::new(health.clone())));
+            self.health = Some((health, Instant::now()));
+        }
+    }
+
+    fn status_json(&self) -> Value {
+        let health = self.shared.health();
         json!({
             "status": self.status,
             "ready": self.ready,
             "up_s": self.started.elapsed().as_secs(),
-            "events": shared.events.load(Ordering::Relaxed),
-            "estimates": shared.estimates.load(Ordering::Relaxed),
-            "frames_dropped": self.frames_dropped.load(Ordering::Relaxed),
-            "estimate": latest.map(|estimate| estimate_json(&estimate)),
+            "events": health.events,
+            "estimates": health.estimates,
+            "frames_dropped": health.frames_dropped,
+            "reasons": health.reasons,
+            "sources": health.sources,
+            "sinks": health.sinks,
+            "estimate": self.shared.latest().map(|estimate| estimate_json(&estimate)),
         })
     }
 }
 
 fn notify(states: &[NotifyState]) {
     if let Err(error) = sd_notify::notify(states) {
-        error!(%error, "the service manager cannot be told");
+        error!(%error, "cannot notify the service manager");
     }
 }

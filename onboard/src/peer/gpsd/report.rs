@@ -1,0 +1,584 @@
+//! gpsd's JSON lines to GNSS fixes: pure, so that recorded lines test it.
+//!
+//! Facts behind it (gpsd 3.22 and its manual): GST may come before or after the TPV of its epoch; one
+//! epoch may have several TPVs while gpsd learns the receiver's cycle; a TPV may have no time; absent
+//! `status` is a plain fix; an over-long line is cut by gpsd itself, so broken JSON is normal.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crossfix_calibration::Geodetic;
+use gpsd_proto::{Gst, Mode, Tpv};
+use serde_json::Value;
+
+use super::{EphConfidence, EpxConfidence, GpsdConfig};
+use crate::event::{CovarianceRule, FixDimension, GnssFix};
+use crate::peer::covariance::{self, GstSigmas, P95_INTERVAL_SIGMAS, P95_RADIUS_SIGMAS, positive};
+use crate::{OUTPUT_DEVICE_PREFIX, utc};
+
+/// Devices whose reports are kept apart; more than any vehicle has.
+const MAX_DEVICES: usize = 16;
+/// A receiver clock that steps back further than this was set anew; less is a repeated epoch.
+const CLOCK_STEP_NS: i64 = 5_000_000_000;
+/// 1-sigma of a height that was never measured, metres.
+const UNKNOWN_HEIGHT_SIGMA_M: f64 = 1000.0;
+
+/// What a line was, beyond the fixes that [`GpsdReports::take`] hands out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A report, understood or of no use to us.
+    Report,
+    /// gpsd's first words, with its release and protocol version.
+    Version {
+        /// Release of the server.
+        release: String,
+        /// Major version of its protocol.
+        proto_major: u64,
+    },
+    /// gpsd's answer to our request, and whether it sends reports now.
+    Watch {
+        /// JSON reports are on.
+        enabled: bool,
+    },
+    /// gpsd refused a request.
+    Error(String),
+    /// Not JSON, or not what its class promises.
+    Broken(String),
+}
+
+/// Groups reports by device and epoch, and makes a fix of each epoch.
+#[derive(Debug)]
+pub struct GpsdReports {
+    config: GpsdConfig,
+    devices: BTreeMap<String, Device>,
+}
+
+#[derive(Debug, Default)]
+struct Device {
+    driver: Option<String>,
+    epoch: Option<Epoch>,
+    done: Option<Epoch>,           // complete, because a newer one began
+    gst: Option<(i64, GstSigmas)>, // time and sigmas of the latest GST
+    last_fix_ns: Option<i64>,
+    last_height_m: Option<f64>,
+}
+
+#[derive(Debug)]
+struct Epoch {
+    time_ns: i64,
+    tpv: Tpv,
+    arrived: Duration,
+}
+
+impl GpsdReports {
+    /// Starts without any device.
+    pub fn new(config: &GpsdConfig) -> Self {
+        Self {
+            config: config.clone(),
+            devices: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one line in; `now` is any monotonic time. Take the fixes out after each line.
+    pub fn line(&mut self, line: &[u8], now: Duration) -> Line {
+        let value: Value = match serde_json::from_slice(line) {
+            Ok(value) => value,
+            Err(error) => return Line::Broken(error.to_string()),
+        };
+        match value.get("class").and_then(Value::as_str) {
+            Some("TPV") => self.report(value, |device, time_ns, tpv: Tpv| {
+                device.tpv(time_ns, tpv, now)
+            }),
+            Some("GST") => self.report(value, |device, time_ns, gst: Gst| {
+                device.gst = Some((time_ns, sigmas(&gst)))
+            }),
+            Some("DEVICES") => {
+                for device in value
+                    .get("devices")
+                    .and_then(Value::as_array)
+                    .into_iter()
+                    .flatten()
+                {
+                    self.driver(device);
+                }
+                Line::Report
+            }
+            Some("DEVICE") => {
+                self.driver(&value);
+                Line::Report
+            }
+            Some("VERSION") => Line::Version {
+                release: value
+                    .get("release")
+                    .and_then(Value::as_str)
+                    .unwrap_or("?")
+                    .chars()
+                    .take(40)
+                    .collect(),
+                proto_major: value
+                    .get("proto_major")
+                    .and_then(Value::as_u64)
+                    .unwrap_or(0),
+            },
+            Some("WATCH") => {
+                let is_true = |key| value.get(key).and_then(Value::as_bool).unwrap_or(false);
+                Line::Watch {
+                    enabled: is_true("enable") && is_true("json"),
+                }
+            }
+            Some("ERROR") => Line::Error(
+                value
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .unwrap_or("?")
+                    .chars()
+                    .take(200)
+                    .collect(),
+            ),
+            Some(_) => Line::Report,
+            None => Line::Broken("an object without a class".into()),
+        }
+    }
+
+    /// A fix whose epoch is complete: its GST is there, a newer epoch began, or the settle time is over.
+    pub fn take(&mut self, now: Duration) -> Option<GnssFix> {
+        let settle = Duration::from_secs_f64(self.config.settle_s);
+        self.devices.values_mut().find_map(|device| {
+            if let Some(done) = device.done.take() {
+                return device.finish(done, &self.config);
+            }
+            let epoch = device.epoch.as_ref()?;
+            let has_gst = device
+                .gst
+                .is_some_and(|(time_ns, _)| time_ns == epoch.time_ns);
+            if !has_gst && now.saturating_sub(epoch.arrived) < settle {
+                return None;
+            }
+            let epoch = device.epoch.take()?;
+            device.finish(epoch, &self.config)
+        })
+    }
+
+    /// Whether an epoch waits for its settle time.
+    pub fn is_settling(&self) -> bool {
+        self.devices
+            .values()
+            .any(|device| device.epoch.is_some() || device.done.is_some())
+    }
+
+    fn report<T: serde::de::DeserializeOwned>(
+        &mut self,
+        value: Value,
+        take: impl FnOnce(&mut Device, i64, T),
+    ) -> Line {
+        let path = value
+            .get("device")
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned();
+        if self
+            .config
+            .device
+            .as_ref()
+            .is_some_and(|wanted| *wanted != path)
+            || path.starts_with(OUTPUT_DEVICE_PREFIX)
+        {
+            return Line::Report;
+        }
+        let time_ns = value
+            .get("time")
+            .and_then(Value::as_str)
+            .and_then(utc::ns_from_iso8601);
+        match (serde_json::from_value(value), time_ns) {
+            (Err(error), _) => Line::Broken(error.to_string()),
+            // Before the receiver knows the date there is no moment this could be true of.
+            (Ok(_), None) => Line::Report,
+            (Ok(report), Some(time_ns)) => {
+                if let Some(device) = self.device(&path) {
+                    take(device, time_ns, report);
+                }
+                Line::Report
+            }
+        }
+    }
+
+    fn device(&mut self, path: &str) -> Option<&mut Device> {
+        if !self.devices.contains_key(path) && self.devices.len() >= MAX_DEVICES {
+            return None;
+        }
+        Some(self.devices.entry(path.to_owned()).or_default())
+    }
+
+    fn driver(&mut self, device: &Value) {
+        let text = |key| device.get(key).and_then(Value::as_str);
+        if let (Some(path), Some(driver)) = (text("path"), text("driver")) {
+            let driver = driver.to_owned();
+            if let Some(device) = self.device(&path.to_owned()) {
+                device.driver = Some(driver);
+            }
+        }
+    }
+}
+
+impl Device {
+    fn tpv(&mut self, time_ns: i64, tpv: Tpv, now: Duration) {
+        if matches!(tpv.mode, Mode::NoFix) || tpv.lat.is_none() || tpv.lon.is_none() {
+            return;
+        }
+        // A repeated epoch was answered already; a clock that jumped back far was set anew.
+        if self
+            .last_fix_ns
+            .is_some_and(|last| time_ns <= last && last.saturating_sub(time_ns) < CLOCK_STEP_NS)
+        {
+            return;
+        }
+        let arrived = match self.epoch.take() {
+            Some(epoch) if epoch.time_ns == time_ns => epoch.arrived,
+            // A burst after a stall: nobody had the time to settle it.
+            older => {
+                self.done = older;
+                now
+            }
+        };
+        self.epoch = Some(Epoch {
+            time_ns,
+            tpv,
+            arrived,
+        });
+    }
+
+    fn finish(&mut self, epoch: Epoch, config: &GpsdConfig) -> Option<GnssFix> {
+        let Epoch { time_ns, tpv, .. } = epoch;
+        let gst = self
+            .gst
+            .filter(|(gst_ns, _)| *gst_ns == time_ns)
+            .map(|(_, gst)| gst);
+        let dimension = if matches!(tpv.mode, Mode::Fix3d) {
+            FixDimension::Three
+        } else {
+            FixDimension::Two
+        };
+        let height_m = height_above_ellipsoid_m(&tpv);
+        self.last_height_m = height_m.or(self.last_height_m);
+        let position = Geodetic::new(tpv.lat?, tpv.lon?, self.last_height_m.unwrap_or(0.0)).ok()?;
+        let (covariance_m2, covariance_rule) =
+            horizontal(&tpv, gst, self.driver.as_deref(), config);
+        let height_sigma_m = match (height_m, dimension) {
+            (Some(_), FixDimension::Three) => gst
+                .and_then(|gst| positive(gst.altitude_m))
+                .or(positive(wide(tpv.epv)).map(|epv_m| epv_m / P95_INTERVAL_SIGMAS))
+                .unwrap_or(2.0 * config.default_sigma_m)
+                .max(config.floor_sigma_m),
+            _ => UNKNOWN_HEIGHT_SIGMA_M,
+        };
+        self.last_fix_ns = Some(time_ns);
+        Some(GnssFix {
+            time_ns,
+            position,
+            covariance_m2: covariance::floored(covariance_m2, config.floor_sigma_m),
+            height_sigma_m,
+            covariance_rule,
+            speed_mps: wide(tpv.speed).filter(|speed| (0.0..1e3).contains(speed)),
+            track_deg: wide(tpv.track).filter(|track| (0.0..=360.0).contains(track)),
+            dimension,
+        })
+    }
+}
+
+/// `altHAE`; else mean sea level plus geoid separation; else the old ambiguous `alt`.
+fn height_above_ellipsoid_m(tpv: &Tpv) -> Option<f64> {
+    let from_sea_level = wide(tpv.alt_msl)
+        .zip(wide(tpv.geoid_sep))
+        .map(|(msl_m, geoid_m)| msl_m + geoid_m);
+    let height_m = wide(tpv.alt_hae).or(from_sea_level).or(wide(tpv.alt))?;
+    (-1e4..1e5).contains(&height_m).then_some(height_m)
+}
+
+/// The covariance by the best evidence there is, and which that was.
+fn horizontal(
+    tpv: &Tpv,
+    gst: Option<GstSigmas>,
+    driver: Option<&str>,
+    config: &GpsdConfig,
+) -> ([[f64; 2]; 2], CovarianceRule) {
+    if let Some(covariance_m2) = gst.and_then(|gst| gst.covariance_m2()) {
+        return (covariance_m2, CovarianceRule::Gst);
+    }
+    if let Some((epx_m, epy_m)) = positive(wide(tpv.epx)).zip(positive(wide(tpv.epy))) {
+        let sigmas = match config.epx_confidence {
+            EpxConfidence::P95 => P95_INTERVAL_SIGMAS,
+            EpxConfidence::Sigma => 1.0,
+        };
+        return (
+            covariance::diagonal(epx_m / sigmas, epy_m / sigmas),
+            CovarianceRule::EpxEpy,
+        );
+    }
+    if let Some(eph_m) = positive(wide(tpv.eph)) {
+        let copies_u_blox = driver.is_some_and(|driver| driver.starts_with("u-blox"));
+        let sigmas = match config.eph_confidence {
+            EphConfidence::Rms => std::f64::consts::SQRT_2,
+            EphConfidence::Auto if copies_u_blox => std::f64::consts::SQRT_2,
+            EphConfidence::P95 | EphConfidence::Auto => P95_RADIUS_SIGMAS,
+            EphConfidence::Sigma => 1.0,
+        };
+        return (
+            covariance::diagonal(eph_m / sigmas, eph_m / sigmas),
+            CovarianceRule::Eph,
+        );
+    }
+    (
+        covariance::diagonal(config.default_sigma_m, config.default_sigma_m),
+        CovarianceRule::Default,
+    )
+}
+
+fn sigmas(gst: &Gst) -> GstSigmas {
+    GstSigmas {
+        latitude_m: wide(gst.lat),
+        longitude_m: wide(gst.lon),
+        altitude_m: wide(gst.alt),
+        major_m: wide(gst.major),
+        minor_m: wide(gst.minor),
+        orientation_deg: wide(gst.orient),
+    }
+}
+
+/// gpsd writes three decimals; going through `f32` must not add more.
+fn wide(value: Option<f32>) -> Option<f64> {
+    value
+        .filter(|value| value.is_finite())
+        .map(|value| (f64::from(value) * 1e4).round() / 1e4)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CAPTURE: &str = include_str!("../../../tests/data/gpsd_m9n.json");
+    const SETTLED: Duration = Duration::from_millis(50);
+
+    /// Fixes of lines that arrive 100 ms apart.
+    fn fixes(lines: &str, config: &GpsdConfig) -> Vec<GnssFix> {
+        let mut reports = GpsdReports::new(config);
+        let mut fixes = Vec::new();
+        for (index, line) in lines.lines().enumerate() {
+            let now = Duration::from_millis(100 * index as u64);
+            reports.line(line.as_bytes(), now);
+            fixes.extend(reports.take(now));
+            fixes.extend(reports.take(now + SETTLED));
+        }
+        fixes
+    }
+
+    #[test]
+    fn each_epoch_of_a_real_receiver_is_one_fix() {
+        let fixes = fixes(CAPTURE, &GpsdConfig::default());
+        let seconds: Vec<i64> = fixes
+            .iter()
+            .map(|fix| fix.time_ns / 1_000_000_000 % 100)
+            .collect();
+        assert_eq!(seconds, [68, 69, 70, 71]);
+        let last = fixes.last().unwrap();
+        assert_eq!(last.covariance_rule, CovarianceRule::Gst);
+        let expected = covariance::diagonal(1.0, 0.98);
+        for axis in 0..2 {
+            assert!((last.covariance_m2[axis][axis] - expected[axis][axis]).abs() < 1e-9);
+        }
+        assert!((last.position.latitude_deg - 38.110_494_833).abs() < 1e-12);
+        assert!(
+            (last.position.height_m - 53.1).abs() < 1e-9,
+            "height above the ellipsoid"
+        );
+        assert_eq!(last.dimension, FixDimension::Three);
+        assert_eq!(last.height_sigma_m, 3.0);
+    }
+
+    #[test]
+    fn the_first_words_of_gpsd_are_recognised() {
+        let mut reports = GpsdReports::new(&GpsdConfig::default());
+        let kinds: Vec<Line> = CAPTURE
+            .lines()
+            .take(3)
+            .map(|line| reports.line(line.as_bytes(), SETTLED))
+            .collect();
+        let version = Line::Version {
+            release: "3.22".into(),
+            proto_major: 3,
+        };
+        assert_eq!(
+            kinds,
+            [version, Line::Report, Line::Watch { enabled: true }]
+        );
+        let error = r#"{"class":"ERROR","message":"Unrecognized request '?FOO'"}"#;
+        assert!(matches!(
+            reports.line(error.as_bytes(), SETTLED),
+            Line::Error(_)
+        ));
+    }
+
+    /// One fix from one TPV with these extra fields.
+    fn one(extra: &str, driver: &str, config: &GpsdConfig) -> Option<GnssFix> {
+        let device = format!(
+            r#"{{"class":"DEVICE","path":"/dev/a","driver":"{driver}","bps":115200,"activated":0}}"#
+        );
+        let tpv = format!(
+            r#"{{"class":"TPV","device":"/dev/a","mode":3,"time":"2020-07-11T22:37:48.000Z","lat":1.5,"lon":2.5{extra}}}"#
+        );
+        fixes(&format!("{device}\n{tpv}"), config).pop()
+    }
+
+    #[test]
+    fn eph_means_what_the_driver_makes_of_it() {
+        let config = GpsdConfig {
+            floor_sigma_m: 0.01,
+            ..GpsdConfig::default()
+        };
+        let sigma_m = |driver| {
+            one(r#","eph":2.447746830680816"#, driver, &config)
+                .unwrap()
+                .covariance_m2[0][0]
+                .sqrt()
+        };
+        assert!((sigma_m("NMEA0183") - 1.0).abs() < 1e-4);
+        assert!((sigma_m("u-blox") - 2.4477 / 1.4142).abs() < 1e-3);
+    }
+
+    #[test]
+    fn better_evidence_comes_first_and_the_rule_is_kept() {
+        let config = GpsdConfig::default();
+        let rule = |extra| one(extra, "NMEA0183", &config).unwrap().covariance_rule;
+        assert_eq!(
+            rule(r#","epx":3.92,"epy":1.96,"eph":9"#),
+            CovarianceRule::EpxEpy
+        );
+        assert_eq!(rule(r#","epx":3.92,"eph":9"#), CovarianceRule::Eph);
+        assert_eq!(rule(""), CovarianceRule::Default);
+        assert_eq!(rule(r#","eph":0.0"#), CovarianceRule::Default);
+        assert_eq!(rule(r#","eph":1e39"#), CovarianceRule::Default);
+        let fix = one(r#","epx":0.002,"epy":0.002"#, "NMEA0183", &config).unwrap();
+        assert!(
+            (fix.covariance_m2[0][0].sqrt() - config.floor_sigma_m).abs() < 1e-9,
+            "the floor holds"
+        );
+    }
+
+    #[test]
+    fn a_gst_after_the_tpv_is_waited_for() {
+        let mut reports = GpsdReports::new(&GpsdConfig::default());
+        let at = Duration::from_millis;
+        let time = "2020-07-11T22:37:48.000Z";
+        reports.line(
+            format!(r#"{{"class":"TPV","mode":3,"time":"{time}","lat":1,"lon":2,"eph":9}}"#)
+                .as_bytes(),
+            at(0),
+        );
+        assert_eq!(reports.take(at(5)), None);
+        assert!(reports.is_settling());
+        reports.line(
+            format!(r#"{{"class":"GST","time":"{time}","lat":1.5,"lon":2.5}}"#).as_bytes(),
+            at(6),
+        );
+        assert_eq!(
+            reports.take(at(6)).unwrap().covariance_rule,
+            CovarianceRule::Gst
+        );
+        assert_eq!(reports.take(at(500)), None);
+    }
+
+    #[test]
+    fn a_burst_of_epochs_without_gst_is_a_fix_each() {
+        let mut reports = GpsdReports::new(&GpsdConfig::default());
+        let mut seconds = Vec::new();
+        for second in 40..44 {
+            let line = format!(
+                r#"{{"class":"TPV","mode":3,"time":"2020-07-11T22:37:{second}.000Z","lat":1,"lon":2,"eph":9}}"#
+            );
+            reports.line(line.as_bytes(), Duration::ZERO);
+            seconds.extend(reports.take(Duration::ZERO));
+        }
+        seconds.extend(reports.take(SETTLED));
+        let seconds: Vec<i64> = seconds
+            .iter()
+            .map(|fix| fix.time_ns / 1_000_000_000 % 60)
+            .collect();
+        assert_eq!(seconds, [40, 41, 42, 43]);
+    }
+
+    #[test]
+    fn our_own_output_and_other_devices_are_not_read() {
+        let tpv = |device: &str| {
+            format!(
+                r#"{{"class":"TPV","device":"{device}","mode":3,"time":"2020-07-11T22:37:48.000Z","lat":1,"lon":2}}"#
+            )
+        };
+        assert_eq!(fixes(&tpv("crossfix://fused"), &GpsdConfig::default()), []);
+        let only_b = GpsdConfig {
+            device: Some("/dev/b".into()),
+            ..GpsdConfig::default()
+        };
+        assert_eq!(fixes(&tpv("/dev/a"), &only_b), []);
+        assert_eq!(fixes(&tpv("/dev/b"), &only_b).len(), 1);
+    }
+
+    #[test]
+    fn no_fix_no_time_or_no_place_is_no_event() {
+        for line in [
+            r#"{"class":"TPV","mode":1,"time":"2020-07-11T22:37:48.000Z","lat":1,"lon":2}"#,
+            r#"{"class":"TPV","mode":3,"lat":1,"lon":2}"#,
+            r#"{"class":"TPV","mode":3,"time":"2020-07-11T22:37:48.000Z","lat":91,"lon":2}"#,
+            r#"{"class":"TPV","mode":3,"time":"2020-07-11T22:37:48.000Z","lon":2}"#,
+            r#"{"class":"TPV","mode":3,"time":"soon","lat":1,"lon":2}"#,
+        ] {
+            assert_eq!(fixes(line, &GpsdConfig::default()), [], "{line}");
+        }
+    }
+
+    #[test]
+    fn classes_and_fields_we_do_not_know_are_passed_over() {
+        let mut reports = GpsdReports::new(&GpsdConfig::default());
+        for line in [
+            r#"{"class":"ATT","heading":1.0}"#,
+            r#"{"class":"TOFF","real_sec":1330212592}"#,
+            r#"{"class":"RTCM3","type":1005}"#,
+            r#"{"class":"DEVICE","path":"/dev/x","activated":0,"bps":460800}"#,
+        ] {
+            assert_eq!(
+                reports.line(line.as_bytes(), SETTLED),
+                Line::Report,
+                "{line}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(lines in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..80), 0..8)) {
+            let mut reports = GpsdReports::new(&GpsdConfig::default());
+            for line in &lines {
+                reports.line(line, SETTLED);
+                reports.take(Duration::MAX);
+            }
+        }
+
+        #[test]
+        fn real_lines_with_bytes_changed_make_no_impossible_fix(
+            line in 0usize..20, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut bytes = CAPTURE.lines().nth(line).unwrap_or("{}").as_bytes().to_vec();
+            for (index, byte) in changes {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            let mut reports = GpsdReports::new(&GpsdConfig::default());
+            reports.line(&bytes, Duration::ZERO);
+            if let Some(fix) = reports.take(SETTLED) {
+                prop_assert!(Geodetic::new(fix.position.latitude_deg, fix.position.longitude_deg, fix.position.height_m).is_ok());
+                prop_assert!(fix.covariance_m2[0][0] > 0.0 && fix.covariance_m2[1][1] > 0.0);
+                prop_assert!(fix.height_sigma_m.is_finite());
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The `images` source of the config.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::read::ImagesReader;
+use crate::config::Checker;
+use crate::peer::Playback;
+use crate::port::{Connection, Peer, PeerError};
+
+/// A folder of JPEG or PNG pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Name in logs and states, and of the camera. Default "images".
+    pub name: String,
+    /// The folder. A picture is named by its time in nanoseconds UTC, such as
+    /// `1700000000123456789.jpg`, unless `index` says otherwise.
+    pub folder: PathBuf,
+    /// CSV file with lines `time_ns,file`, the file relative to the folder. Default: none.
+    pub index: Option<PathBuf>,
+    /// Whether the pictures are a recording or arrive now. Default "watch".
+    pub mode: ImagesMode,
+}
+
+impl Default for ImagesConfig {
+    fn default() -> Self {
+        Self {
+            name: "images".into(),
+            folder: PathBuf::new(),
+            index: None,
+            mode: ImagesMode::Watch,
+        }
+    }
+}
+
+/// When pictures of a folder are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagesMode {
+    /// As they appear; those already there at the start are passed over.
+    Watch,
+    /// At the times they were taken, together with the other recorded sources.
+    Paced,
+}
+
+impl Peer for ImagesConfig {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn open(&self, playback: &Playback) -> Result<Connection, PeerError> {
+        ImagesReader::open(self, playback.clone()).map(Connection::reader)
+    }
+
+    fn check(&self, check: &mut Checker) {
+        check.exists("folder", &self.folder);
+        if let Some(index) = &self.index {
+            check.exists("index", index);
+            if self.mode == ImagesMode::Watch {
+                check.problem("index", "only goes with mode = \"paced\"");
+            }
+        }
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        std::iter::once(&mut self.folder)
+            .chain(&mut self.index)
+            .collect()
+    }
+}

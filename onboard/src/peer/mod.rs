@@ -1,0 +1,127 @@
+//! The peers of the daemon: one folder for each protocol, with its config, reading, writing and tests.
+//!
+//! To add one: its folder, its `mod` line, and one line in the registry below. Its config struct
+//! implements [`Peer`]; nothing else names it.
+
+mod covariance;
+mod ellipse;
+pub mod gpsd;
+pub mod images;
+pub mod jsonl;
+pub mod mcap;
+pub mod nmea;
+mod playback;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::playback::Playback;
+use crate::config::Checker;
+use crate::port::Peer;
+
+/// An enum of configs, chosen by `kind`, each of which is a [`Peer`].
+macro_rules! registry {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $kind:ident($config:ty),)+ }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "kind", rename_all = "snake_case")]
+        pub enum $name {
+            $($(#[$doc])* $kind($config),)+
+        }
+
+        impl $name {
+            /// The peer behind the table.
+            pub fn peer(&self) -> &dyn Peer {
+                match self {
+                    $(Self::$kind(config) => config,)+
+                }
+            }
+
+            /// The peer behind the table.
+            pub fn peer_mut(&mut self) -> &mut dyn Peer {
+                match self {
+                    $(Self::$kind(config) => config,)+
+                }
+            }
+
+            /// The peer itself.
+            pub fn into_peer(self) -> Box<dyn Peer> {
+                match self {
+                    $(Self::$kind(config) => Box::new(config),)+
+                }
+            }
+        }
+    };
+}
+
+registry! {
+    /// One `[[source]]`: where events come from. Some also send our position back.
+    SourceConfig {
+        /// A gpsd server's JSON over TCP.
+        Gpsd(gpsd::GpsdConfig),
+        /// NMEA 0183 sentences from a serial port, a TCP server or a file.
+        Nmea(nmea::NmeaConfig),
+        /// A folder of pictures named by their time.
+        Images(images::ImagesConfig),
+        /// A recorded drive.
+        Mcap(mcap::McapSourceConfig),
+    }
+}
+
+registry! {
+    /// One `[[sink]]`: where estimates and everything else go.
+    SinkConfig {
+        /// A server that speaks gpsd's JSON.
+        GpsdServer(gpsd::GpsdServerConfig),
+        /// A server that sends NMEA 0183 sentences to whoever connects.
+        NmeaTcp(nmea::NmeaTcpConfig),
+        /// An MCAP log of estimates.
+        Mcap(mcap::McapSinkConfig),
+        /// One JSON object per estimate on standard output.
+        Jsonl(jsonl::JsonlSinkConfig),
+    }
+}
+
+fn check_sigmas(default_sigma_m: f64, floor_sigma_m: f64, check: &mut Checker) {
+    check.range("default_sigma_m", default_sigma_m, 0.01, 1e4);
+    check.range("floor_sigma_m", floor_sigma_m, 0.001, 1e3);
+}
+
+fn check_server(listen: &str, client_queue: usize, max_clients: usize, check: &mut Checker) {
+    check.address("listen", listen);
+    check.range("client_queue", client_queue as f64, 1.0, 1e5);
+    check.range("max_clients", max_clients as f64, 1.0, 1e4);
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::sync::Arc;
+
+    use crossfix_calibration::{Geodetic, Yaw};
+
+    use crate::event::{Estimate, EstimateKind, State};
+    use crate::port::Outbound;
+
+    /// An estimate at 2020-07-11T22:37:48.500Z, heading east at 10 m/s.
+    pub fn estimate(state: State) -> Estimate {
+        Estimate {
+            time_ns: 1_594_507_068_500_000_000,
+            position: Geodetic::new(-33.5, 151.25, 40.0).unwrap(),
+            covariance_m2: [[4.0, 0.0], [0.0, 1.0]],
+            height_m: 40.0,
+            yaw: Yaw::new(0.0),
+            yaw_sigma_rad: 0.02,
+            speed_mps: 10.0,
+            mode_count: 1,
+            protection_radius_m: 7.5,
+            state,
+            reset_count: 0,
+            kind: EstimateKind::Fused,
+            reason: "no \"camera\"".into(),
+        }
+    }
+
+    /// The same as writers get it.
+    pub fn outbound(state: State) -> Outbound {
+        Outbound::Estimate(Arc::new(estimate(state)))
+    }
+}

@@ -1,0 +1,141 @@
+//! The `nmea` source and the `nmea_tcp` sink of the config.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::{read, write};
+use crate::config::Checker;
+use crate::event::EstimateKind;
+use crate::peer::{Playback, check_server, check_sigmas};
+use crate::port::{Connection, Interests, Peer, PeerError};
+
+/// NMEA 0183 sentences; give exactly one of `serial`, `tcp` and `file`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NmeaConfig {
+    /// Name in logs and states. Default "nmea".
+    pub name: String,
+    /// Serial port, such as "/dev/ttyUSB0".
+    pub serial: Option<PathBuf>,
+    /// Speed of the serial port, baud. Default 115200.
+    pub baud: u32,
+    /// Server that sends sentences, host:port.
+    pub tcp: Option<String>,
+    /// Recorded sentences, played at their own speed.
+    pub file: Option<PathBuf>,
+    /// Also send our position back over the same serial port or TCP connection, as GGA, RMC and GST:
+    /// which estimates. Default: none.
+    pub send: Option<EstimateKind>,
+    /// 1-sigma per axis for a horizontal dilution of precision of one, metres, when there is no GST.
+    /// Default 3.5.
+    pub range_sigma_m: f64,
+    /// 1-sigma per axis when not even the dilution is reported, metres. Default 10.
+    pub default_sigma_m: f64,
+    /// No axis is believed better than this, metres. Default 0.3.
+    pub floor_sigma_m: f64,
+}
+
+impl Default for NmeaConfig {
+    fn default() -> Self {
+        Self {
+            name: "nmea".into(),
+            serial: None,
+            baud: 115_200,
+            tcp: None,
+            file: None,
+            send: None,
+            range_sigma_m: 3.5,
+            default_sigma_m: 10.0,
+            floor_sigma_m: 0.3,
+        }
+    }
+}
+
+impl Peer for NmeaConfig {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn wants(&self) -> Interests {
+        if self.send.is_some() {
+            Interests::ESTIMATES
+        } else {
+            Interests::default()
+        }
+    }
+
+    fn open(&self, playback: &Playback) -> Result<Connection, PeerError> {
+        read::open(self, playback)
+    }
+
+    fn check(&self, check: &mut Checker) {
+        let inputs = [
+            self.serial.is_some(),
+            self.tcp.is_some(),
+            self.file.is_some(),
+        ];
+        if inputs.iter().filter(|is_set| **is_set).count() != 1 {
+            check.problem("", "nmea needs exactly one of serial, tcp and file");
+        }
+        if let Some(address) = &self.tcp {
+            check.address("tcp", address);
+        }
+        if let Some(path) = &self.file {
+            check.exists("file", path);
+            if self.send.is_some() {
+                check.problem("send", "needs serial or tcp; a file is only read");
+            }
+        }
+        check.range("baud", f64::from(self.baud), 300.0, 4e6);
+        check.range("range_sigma_m", self.range_sigma_m, 0.01, 1e3);
+        check_sigmas(self.default_sigma_m, self.floor_sigma_m, check);
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        self.serial.iter_mut().chain(&mut self.file).collect()
+    }
+}
+
+/// A server that sends NMEA 0183 sentences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NmeaTcpConfig {
+    /// Where to listen, host:port. Default "127.0.0.1:10110".
+    pub listen: String,
+    /// Which estimates to send. Default "fused".
+    pub estimate: EstimateKind,
+    /// Epochs that may wait for one client; then the oldest are dropped. Default 64.
+    pub client_queue: usize,
+    /// Clients at a time; more are turned away. Default 16.
+    pub max_clients: usize,
+}
+
+impl Default for NmeaTcpConfig {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:10110".into(),
+            estimate: EstimateKind::Fused,
+            client_queue: 64,
+            max_clients: 16,
+        }
+    }
+}
+
+impl Peer for NmeaTcpConfig {
+    fn name(&self) -> &str {
+        "nmea_tcp"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::ESTIMATES
+    }
+
+    fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
+        write::NmeaTcp::open(self).map(Connection::writer)
+    }
+
+    fn check(&self, check: &mut Checker) {
+        check_server(&self.listen, self.client_queue, self.max_clients, check);
+    }
+}

@@ -1,0 +1,13 @@
+//! NMEA 0183: receivers on a serial port, over TCP or in a file, and positions for plotters.
+
+mod config;
+mod format;
+mod parse;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use self::config::{NmeaConfig, NmeaTcpConfig};
+pub(super) use self::format::sentences;
+pub use self::parse::NmeaSentences;

@@ -1,0 +1,191 @@
+//! A receiver on a serial port, a server that sends sentences, or a file of them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::write::NmeaStreamWriter;
+use super::{NmeaConfig, NmeaSentences};
+use crate::event::{Event, GnssFix};
+use crate::peer::Playback;
+use crate::port::{Connection, PeerError, Reader, Writer};
+use crate::transport::lines::LineBuffer;
+use crate::transport::{serial, tcp};
+
+/// Longest line that may hold a sentence; receivers mix binary messages in.
+const LINE_LIMIT_BYTES: usize = 1024;
+/// Silence after which a port is opened anew.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Shorter than the time between epochs, so that each comes out before the next begins.
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Opens the one input that the config names; a stream is also written to if the config says so.
+pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, PeerError> {
+    if let Some(path) = &config.file {
+        let input = File::open(path).map_err(PeerError::io(format!("opening {path:?}")))?;
+        return Ok(Connection::reader(NmeaFile {
+            input,
+            sentences: SentenceReader::new(config),
+            playback: playback.clone(),
+            next: None,
+            path: path.clone(),
+        }));
+    }
+    let (what, input, output): (String, Box<dyn Read + Send>, Box<dyn Write + Send>) =
+        if let Some(path) = &config.serial {
+            let what = serial::describe(path, config.baud);
+            let port = serial::open(path, config.baud, READ_TIMEOUT)?;
+            let output = port.try_clone().map_err(|error| PeerError::Io {
+                what: what.clone(),
+                source: error.into(),
+            })?;
+            (what, Box::new(port), Box::new(output))
+        } else {
+            let address = config.tcp.as_deref().unwrap_or_default();
+            let stream = tcp::connect(address, READ_TIMEOUT)?;
+            let output = stream.try_clone().map_err(PeerError::io(address))?;
+            (
+                format!("NMEA server {address}"),
+                Box::new(stream),
+                Box::new(output),
+            )
+        };
+    let writer = config
+        .send
+        .map(|kind| Box::new(NmeaStreamWriter::new(what.clone(), output, kind)) as Box<dyn Writer>);
+    Ok(Connection {
+        reader: Some(Box::new(NmeaStream {
+            what,
+            input,
+            sentences: SentenceReader::new(config),
+            started: Instant::now(),
+            last_input: Duration::ZERO,
+        })),
+        writer,
+    })
+}
+
+/// Cuts a stream into lines and the lines' sentences into fixes.
+struct SentenceReader {
+    lines: LineBuffer,
+    sentences: NmeaSentences,
+    reported_bad: u64,
+}
+
+impl SentenceReader {
+    fn new(config: &NmeaConfig) -> Self {
+        Self {
+            lines: LineBuffer::new(LINE_LIMIT_BYTES),
+            sentences: NmeaSentences::new(config),
+            reported_bad: 0,
+        }
+    }
+
+    /// The next fix in what was read so far.
+    fn next_fix(&mut self, now: Duration) -> Option<GnssFix> {
+        loop {
+            if let Some(fix) = self.sentences.take(now) {
+                return Some(fix);
+            }
+            let line = self.lines.next_line()?;
+            self.sentences.line(line, now);
+        }
+    }
+
+    /// Says so when sentences are bad, at ever greater intervals.
+    fn report(&mut self, what: &str) {
+        let bad = self.sentences.bad_sentences();
+        if bad >= 2 * self.reported_bad.max(1) {
+            warn!(
+                source = what,
+                sentences = bad,
+                "sentences with a wrong checksum or shape are passed over"
+            );
+            self.reported_bad = bad;
+        }
+    }
+}
+
+struct NmeaStream {
+    what: String,
+    input: Box<dyn Read + Send>,
+    sentences: SentenceReader,
+    started: Instant,
+    last_input: Duration,
+}
+
+impl Reader for NmeaStream {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        let now = self.started.elapsed();
+        if let Some(fix) = self.sentences.next_fix(now) {
+            return Ok(Some(Event::Gnss(fix)));
+        }
+        match self
+            .sentences
+            .lines
+            .fill(&mut self.input)
+            .map_err(PeerError::io(format!("reading {}", self.what)))?
+        {
+            Some(0) => return Err(PeerError::Protocol(format!("{} closed", self.what))),
+            Some(_) => self.last_input = self.started.elapsed(),
+            None if now.saturating_sub(self.last_input) > SILENCE => {
+                return Err(PeerError::Protocol(format!(
+                    "{} has been silent for {} s; check the cable and the speed",
+                    self.what,
+                    SILENCE.as_secs()
+                )));
+            }
+            None => {}
+        }
+        self.sentences.report(&self.what);
+        Ok(self
+            .sentences
+            .next_fix(self.started.elapsed())
+            .map(Event::Gnss))
+    }
+}
+
+struct NmeaFile {
+    path: PathBuf,
+    input: File,
+    sentences: SentenceReader,
+    playback: Playback,
+    next: Option<GnssFix>,
+}
+
+impl NmeaFile {
+    fn read(&mut self) -> Result<Option<GnssFix>, PeerError> {
+        loop {
+            // Time stands still in a file: an epoch ends where the next begins.
+            if let Some(fix) = self.sentences.next_fix(Duration::ZERO) {
+                return Ok(Some(fix));
+            }
+            let read = self.sentences.lines.fill(&mut self.input);
+            if read.map_err(PeerError::io(format!("reading {:?}", self.path)))? == Some(0) {
+                self.sentences.lines.push(b"\n");
+                return Ok(self
+                    .sentences
+                    .next_fix(Duration::ZERO)
+                    .or_else(|| self.sentences.sentences.finish()));
+            }
+        }
+    }
+}
+
+impl Reader for NmeaFile {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        if self.next.is_none() {
+            self.next = self.read()?;
+            self.sentences.report(&self.path.to_string_lossy());
+        }
+        let fix = self.next.take().ok_or(PeerError::Ended)?;
+        if !self.playback.wait_for(fix.time_ns) {
+            self.next = Some(fix);
+            return Ok(None);
+        }
+        Ok(Some(Event::Gnss(fix)))
+    }
+}

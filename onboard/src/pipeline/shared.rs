@@ -1,0 +1,195 @@
+//! Counters and states that the threads share, and the health report made of them.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::core::CoreCounters;
+use crate::event::{Estimate, State};
+use crate::health::{Health, SinkHealth, SourceHealth};
+
+/// What all threads share.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Grows with every round of the core thread.
+    pub progress: AtomicU64,
+    /// Events the core took in.
+    pub events: AtomicU64,
+    /// Estimates the core gave.
+    pub estimates: AtomicU64,
+    frames_dropped: Arc<AtomicU64>,
+    latest: Mutex<Option<Arc<Estimate>>>,
+    counters: Mutex<CoreCounters>,
+    model_error: Mutex<Option<String>>,
+    /// Each source's state, in the order of the config.
+    pub sources: Vec<Arc<PeerState>>,
+    /// Each writer's state.
+    pub sinks: Vec<Arc<PeerState>>,
+}
+
+/// What one half of a peer did so far.
+#[derive(Debug, Default)]
+pub struct PeerState {
+    name: String,
+    up: AtomicBool,
+    moved: AtomicU64,
+    last_event_ns: AtomicI64,
+    dropped: Arc<AtomicU64>,
+    error: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// Nothing happened yet; `frames_dropped` counts frames dropped because the core was busy.
+    pub fn new(frames_dropped: Arc<AtomicU64>) -> Self {
+        Self {
+            frames_dropped,
+            ..Self::default()
+        }
+    }
+
+    /// The latest estimate.
+    pub fn latest(&self) -> Option<Arc<Estimate>> {
+        lock(&self.latest).clone()
+    }
+
+    /// Notes an estimate.
+    pub fn note_estimate(&self, estimate: &Arc<Estimate>) {
+        self.estimates.fetch_add(1, Ordering::Relaxed);
+        *lock(&self.latest) = Some(estimate.clone());
+    }
+
+    /// Notes what became of the events.
+    pub fn note_counters(&self, counters: CoreCounters) {
+        *lock(&self.counters) = counters;
+    }
+
+    /// Notes why the last new model was refused, or that one was taken.
+    pub fn note_model(&self, error: Option<String>) {
+        *lock(&self.model_error) = error;
+    }
+
+    /// The state and its reason, for service managers; empty before the first estimate.
+    pub fn status(&self) -> String {
+        self.latest()
+            .map_or_else(String::new, |latest| match latest.state {
+                State::Ok => latest.state.as_str().to_owned(),
+                state if latest.reason.is_empty() => state.as_str().to_owned(),
+                state => format!("{}: {}", state.as_str(), latest.reason),
+            })
+    }
+
+    /// A report of everything, now.
+    pub fn health(&self) -> Health {
+        let latest = self.latest();
+        let sources: Vec<_> = self.sources.iter().map(|state| state.source()).collect();
+        let sinks: Vec<_> = self.sinks.iter().map(|state| state.sink()).collect();
+        let mut reasons = Vec::new();
+        if let Some(latest) = &latest
+            && latest.state != State::Ok
+            && !latest.reason.is_empty()
+        {
+            reasons.push(latest.reason.clone());
+        }
+        let failed_sources = sources.iter().filter_map(|source| {
+            let error = source.error.as_ref()?;
+            Some(format!("source {}: {error}", source.name))
+        });
+        let failed_sinks = sinks.iter().filter_map(|sink| {
+            let error = sink.error.as_ref()?;
+            Some(format!("sink {}: {error}", sink.name))
+        });
+        reasons.extend(failed_sources.chain(failed_sinks));
+        reasons.extend(lock(&self.model_error).clone());
+        Health {
+            time_ns: utc_now_ns(),
+            state: latest.map(|latest| latest.state),
+            reasons,
+            sources,
+            sinks,
+            events: self.events.load(Ordering::Relaxed),
+            estimates: self.estimates.load(Ordering::Relaxed),
+            frames_dropped: self.frames_dropped.load(Ordering::Relaxed),
+            core: *lock(&self.counters),
+        }
+    }
+}
+
+impl PeerState {
+    /// The state of a peer that was not opened yet; `dropped` counts what its queue drops.
+    pub fn new(name: &str, dropped: Arc<AtomicU64>) -> Self {
+        Self {
+            name: name.to_owned(),
+            dropped,
+            last_event_ns: AtomicI64::new(i64::MIN),
+            ..Self::default()
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// It delivers or is open; whether it did not before.
+    pub fn set_up(&self) -> bool {
+        *lock(&self.error) = None;
+        !self.up.swap(true, Ordering::Relaxed)
+    }
+
+    /// It does no more, and why, if not by intention; whether it did before.
+    pub fn set_down(&self, error: Option<String>) -> bool {
+        if error.is_some() {
+            *lock(&self.error) = error;
+        }
+        self.up.swap(false, Ordering::Relaxed)
+    }
+
+    /// One more event, of this time.
+    pub fn count_event(&self, time_ns: i64) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        self.last_event_ns.store(time_ns, Ordering::Relaxed);
+    }
+
+    /// One more thing written.
+    pub fn count_written(&self) {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more thing lost while it was not open.
+    pub fn count_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn source(&self) -> SourceHealth {
+        let last_ns = self.last_event_ns.load(Ordering::Relaxed);
+        SourceHealth {
+            name: self.name.clone(),
+            up: self.up.load(Ordering::Relaxed),
+            events: self.moved.load(Ordering::Relaxed),
+            last_event_ns: (last_ns != i64::MIN).then_some(last_ns),
+            error: lock(&self.error).clone(),
+        }
+    }
+
+    fn sink(&self) -> SinkHealth {
+        SinkHealth {
+            name: self.name.clone(),
+            up: self.up.load(Ordering::Relaxed),
+            written: self.moved.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            error: lock(&self.error).clone(),
+        }
+    }
+}
+
+/// This machine's clock, nanoseconds UTC.
+pub fn utc_now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

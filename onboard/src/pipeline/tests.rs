@@ -1,0 +1,332 @@
+//! The threads around the core, with peers that are staged here.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicUsize;
+
+use super::*;
+use crate::core::tests::{core, fix, frame, odometry, picture, staged};
+use crate::event::{Event, State};
+use crate::health::Health;
+use crate::port::{Connection, Interests, Outbound, PeerError, Reader, Writer};
+
+/// Delivers these events, one every few milliseconds, and then ends or fails.
+#[derive(Clone)]
+struct StagedSource {
+    events: Vec<Event>,
+    every: Duration,
+    /// Once this many were delivered it fails, once.
+    fails_after: Option<usize>,
+    opened: Arc<AtomicUsize>,
+    delivered: Arc<AtomicUsize>,
+    writes: Option<Arc<StagedSink>>,
+}
+
+/// Keeps what it gets.
+#[derive(Default)]
+struct StagedSink {
+    interests: Interests,
+    each_takes: Duration,
+    fails_at: Option<usize>,
+    kept: Mutex<Vec<Outbound>>,
+    finished: AtomicUsize,
+}
+
+struct Handle(Arc<StagedSink>);
+
+impl Peer for StagedSource {
+    fn name(&self) -> &str {
+        "staged"
+    }
+
+    fn wants(&self) -> Interests {
+        self.writes
+            .as_ref()
+            .map_or_else(Interests::default, |sink| sink.interests)
+    }
+
+    fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        let writer = self.writes.clone().map(|sink| Box::new(Handle(sink)) as _);
+        Ok(Connection {
+            writer,
+            ..Connection::reader(self.clone())
+        })
+    }
+}
+
+impl Reader for StagedSource {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        let index = self.delivered.load(Ordering::Relaxed);
+        if self.fails_after == Some(index) && self.opened.load(Ordering::Relaxed) == 1 {
+            return Err(PeerError::Protocol("staged failure".into()));
+        }
+        std::thread::sleep(self.every);
+        let event = self.events.get(index).cloned().ok_or(PeerError::Ended)?;
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(event))
+    }
+}
+
+impl Peer for Handle {
+    fn name(&self) -> &str {
+        "kept"
+    }
+
+    fn wants(&self) -> Interests {
+        self.0.interests
+    }
+
+    fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
+        Ok(Connection::writer(Handle(self.0.clone())))
+    }
+}
+
+impl Writer for Handle {
+    fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
+        std::thread::sleep(self.0.each_takes);
+        let mut kept = self.0.kept.lock().unwrap();
+        kept.push(outbound.clone());
+        if self.0.fails_at == Some(kept.len()) {
+            return Err(PeerError::Protocol("staged refusal".into()));
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), PeerError> {
+        self.0.finished.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl StagedSink {
+    fn wanting(interests: Interests) -> Arc<Self> {
+        Arc::new(Self {
+            interests,
+            ..Self::default()
+        })
+    }
+
+    fn count(&self, interest: Interests) -> usize {
+        let kept = self.kept.lock().unwrap();
+        kept.iter().filter(|one| interest.include(one)).count()
+    }
+
+    fn healths(&self) -> Vec<Arc<Health>> {
+        let kept = self.kept.lock().unwrap();
+        kept.iter()
+            .filter_map(|one| match one {
+                Outbound::Health(health) => Some(health.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn source(events: Vec<Event>, every: Duration) -> StagedSource {
+    StagedSource {
+        events,
+        every,
+        fails_after: None,
+        opened: Arc::default(),
+        delivered: Arc::default(),
+        writes: None,
+    }
+}
+
+/// A fix each second, odometry at 10 Hz, and frames at 5 Hz if asked for.
+fn drive(tenths: i64, frames: bool) -> Vec<Event> {
+    (0..tenths)
+        .flat_map(|tick| {
+            let frame = (frames && tick % 2 == 0).then(|| frame(tick, picture()));
+            let fix = (tick % 10 == 0).then(|| fix(tick));
+            fix.into_iter().chain([odometry(tick)]).chain(frame)
+        })
+        .collect()
+}
+
+fn daemon(sources: Vec<StagedSource>, sinks: &[&Arc<StagedSink>]) -> (Daemon, tempfile::TempDir) {
+    let (core, folder) = core();
+    let daemon = Daemon {
+        core,
+        config: DaemonConfig {
+            retry_s: 0.01,
+            ..DaemonConfig::default()
+        },
+        sources: sources
+            .into_iter()
+            .map(|source| Box::new(source) as Box<dyn Peer>)
+            .collect(),
+        sinks: sinks
+            .iter()
+            .map(|sink| Box::new(Handle((*sink).clone())) as Box<dyn Peer>)
+            .collect(),
+        load_model: Arc::new(|| Err(SetupError::NoModel)),
+    };
+    (daemon, folder)
+}
+
+const EVERY: Duration = Duration::from_millis(2);
+
+#[test]
+fn a_sink_gets_each_kind_it_wants_and_no_other() {
+    let everything = StagedSink::wanting(Interests::ALL);
+    let estimates = StagedSink::wanting(Interests::ESTIMATES);
+    let events = drive(60, true);
+    let delivered = events.len();
+    let (daemon, _folder) = daemon(vec![source(events, EVERY)], &[&everything, &estimates]);
+    let summary = daemon.run(&Controls::default()).unwrap();
+    let count = |pick: fn(&mut Interests)| {
+        let mut interests = Interests::default();
+        pick(&mut interests);
+        everything.count(interests)
+    };
+    // The states of the source are events too.
+    assert_eq!(summary.events, count(|i| i.events = true) as u64);
+    assert!(summary.events >= delivered as u64 - summary.frames_dropped);
+    assert!(count(|i| i.matches = true) > 3);
+    assert!(count(|i| i.health = true) > 0);
+    assert_eq!(summary.estimates, count(|i| i.estimates = true) as u64);
+    assert_eq!(
+        estimates.kept.lock().unwrap().len() as u64,
+        summary.estimates
+    );
+    assert_eq!(everything.finished.load(Ordering::Relaxed), 1);
+    assert_eq!(summary.outbound_dropped, 0);
+    let kept = everything.kept.lock().unwrap();
+    let Some(Outbound::Match(found)) = kept.iter().find(|one| matches!(one, Outbound::Match(_)))
+    else {
+        panic!("a match is among them");
+    };
+    assert_eq!(found.patch.width, 64);
+    assert_eq!(found.georeference.centre(), found.fix.centre);
+}
+
+#[test]
+fn a_slow_sink_loses_the_oldest_and_never_holds_up_the_core() {
+    let slow = Arc::new(StagedSink {
+        interests: Interests::ESTIMATES,
+        each_takes: Duration::from_millis(100),
+        ..StagedSink::default()
+    });
+    let quick = StagedSink::wanting(Interests {
+        health: true,
+        ..Interests::ESTIMATES
+    });
+    let (mut daemon, _folder) = daemon(vec![source(drive(200, false), EVERY)], &[&slow, &quick]);
+    daemon.config.sink_queue = 4;
+    daemon.config.health_s = 0.1;
+    let begun = Instant::now();
+    let summary = daemon.run(&Controls::default()).unwrap();
+    // Over 200 estimates at 100 ms each would take 20 s.
+    assert!(
+        begun.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        begun.elapsed()
+    );
+    let kept = slow.kept.lock().unwrap();
+    assert!(summary.outbound_dropped > 100, "{summary:?}");
+    let healths = quick.healths();
+    let dropped = |health: &Health| health.sinks[0].dropped;
+    assert!(dropped(healths.last().unwrap()) > 0);
+    assert!(healths.is_sorted_by_key(|health| dropped(health)));
+    // The newest came through.
+    let time_ns = |one: Option<&Outbound>| match one {
+        Some(Outbound::Estimate(estimate)) => estimate.time_ns,
+        other => panic!("{other:?}"),
+    };
+    let quick = quick.kept.lock().unwrap();
+    let last = quick
+        .iter()
+        .rfind(|one| matches!(one, Outbound::Estimate(_)));
+    assert_eq!(time_ns(kept.last()), time_ns(last));
+}
+
+#[test]
+fn health_tells_a_failure_at_once_and_when_it_is_over() {
+    let sink = StagedSink::wanting(Interests::ALL);
+    let mut failing = source(drive(60, false), EVERY);
+    failing.fails_after = Some(30);
+    let (mut daemon, _folder) = daemon(vec![failing], &[&sink]);
+    daemon.config.retry_s = 0.2;
+    daemon.config.health_s = 3600.0;
+    daemon.run(&Controls::default()).unwrap();
+    let healths = sink.healths();
+    let failed = healths
+        .iter()
+        .position(|health| health.sources[0].error.as_deref() == Some("staged failure"))
+        .expect("the failure is told");
+    assert!(!healths[failed].sources[0].up);
+    assert!(
+        healths[failed]
+            .reasons
+            .contains(&"source staged: staged failure".to_owned())
+    );
+    let again = &healths[failed..];
+    let back = again.iter().find(|health| health.sources[0].up);
+    assert_eq!(back.expect("it came back").sources[0].error, None);
+    assert!(
+        healths
+            .iter()
+            .any(|health| health.state == Some(State::Ok) || health.state == Some(State::Degraded))
+    );
+}
+
+#[test]
+fn one_connection_delivers_and_is_written_to_until_either_half_fails() {
+    let sink = Arc::new(StagedSink {
+        interests: Interests::ESTIMATES,
+        fails_at: Some(20),
+        ..StagedSink::default()
+    });
+    let mut both = source(drive(100, false), EVERY);
+    both.writes = Some(sink.clone());
+    let opened = both.opened.clone();
+    let (daemon, _folder) = daemon(vec![both], &[]);
+    let summary = daemon.run(&Controls::default()).unwrap();
+    assert_eq!(opened.load(Ordering::Relaxed), 2, "opened again, once");
+    assert!(sink.kept.lock().unwrap().len() > 40, "{summary:?}");
+    assert_eq!(
+        sink.finished.load(Ordering::Relaxed),
+        1,
+        "the writer outlives the recording and is finished"
+    );
+    assert!(summary.events >= 110, "no event is lost: {summary:?}");
+}
+
+#[test]
+fn a_bad_new_student_leaves_the_old_one_running() {
+    for good in [false, true] {
+        let sink = StagedSink::wanting(Interests::ALL);
+        let (mut daemon, _folder) = daemon(vec![source(drive(150, true), EVERY)], &[&sink]);
+        let loads = Arc::new(AtomicUsize::new(0));
+        daemon.load_model = {
+            let loads = loads.clone();
+            Arc::new(move || {
+                loads.fetch_add(1, Ordering::Relaxed);
+                // The new student fails at every frame, so that it is seen at work.
+                if good {
+                    Ok(staged(true))
+                } else {
+                    Err(SetupError::NoModel)
+                }
+            })
+        };
+        let controls = Controls::default();
+        let reload = controls.reload_model.clone();
+        let asking = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(120));
+            reload.store(true, Ordering::Relaxed);
+        });
+        daemon.run(&controls).unwrap();
+        asking.join().unwrap();
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
+        let last = sink.healths().last().unwrap().clone();
+        let refused = last
+            .reasons
+            .iter()
+            .any(|reason| reason.starts_with("new student refused"));
+        assert_eq!(refused, !good, "{:?}", last.reasons);
+        assert_eq!(last.core.frames_unused > 0, good, "{:?}", last.core);
+        assert!(last.core.frames > 0);
+    }
+}

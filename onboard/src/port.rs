@@ -1,0 +1,192 @@
+//! The ports of the daemon: what a peer hands in, what it gets out, and how the pipeline opens it.
+//!
+//! A [`Peer`] is one `[[source]]` or `[[sink]]` table of the config. Opened, it is a [`Connection`]
+//! with a [`Reader`], a [`Writer`], or both over the same wire. Neither retries anything: after an
+//! error the pipeline drops the connection and opens it again, after a growing wait.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Checker;
+use crate::event::{Estimate, Event, Match};
+use crate::health::Health;
+use crate::log::LogError;
+use crate::peer::Playback;
+
+/// Longest time a reader waits for bytes, so that its thread can stop.
+pub const READ_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Something that happened in the daemon, for peers that asked for its kind. Cheap to clone.
+#[derive(Debug, Clone)]
+pub enum Outbound {
+    /// An input event, as it entered the core.
+    Event(Arc<Event>),
+    /// A frame that was matched with an aerial patch.
+    Match(Arc<Match>),
+    /// Where the vehicle is.
+    Estimate(Arc<Estimate>),
+    /// How the daemon and its peers are.
+    Health(Arc<Health>),
+}
+
+/// Which kinds of [`Outbound`] a peer wants; by default none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interests {
+    /// Wants [`Outbound::Event`].
+    pub events: bool,
+    /// Wants [`Outbound::Match`].
+    pub matches: bool,
+    /// Wants [`Outbound::Estimate`].
+    pub estimates: bool,
+    /// Wants [`Outbound::Health`].
+    pub health: bool,
+}
+
+impl Interests {
+    /// Estimates only.
+    pub const ESTIMATES: Self = Self {
+        events: false,
+        matches: false,
+        estimates: true,
+        health: false,
+    };
+    /// Everything.
+    pub const ALL: Self = Self {
+        events: true,
+        matches: true,
+        estimates: true,
+        health: true,
+    };
+
+    /// Whether it wants nothing.
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether it wants this.
+    pub fn include(self, outbound: &Outbound) -> bool {
+        match outbound {
+            Outbound::Event(_) => self.events,
+            Outbound::Match(_) => self.matches,
+            Outbound::Estimate(_) => self.estimates,
+            Outbound::Health(_) => self.health,
+        }
+    }
+}
+
+/// Turns foreign bytes into events, on a thread of its own.
+pub trait Reader: Send {
+    /// The next event, or `None` when none came within [`READ_PATIENCE`].
+    ///
+    /// # Errors
+    /// [`PeerError::Ended`] when a recording is over; after any other error the peer is opened again.
+    fn next(&mut self) -> Result<Option<Event>, PeerError>;
+}
+
+/// Turns what the daemon says into foreign bytes, on a thread of its own. A writer that does not know
+/// the position says so and gives none.
+pub trait Writer: Send {
+    /// Passes one thing on; of the kinds in the peer's [`Interests`] only.
+    ///
+    /// # Errors
+    /// [`PeerError`] when it cannot; the peer is opened again.
+    fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError>;
+
+    /// Does what is due while nothing comes: new clients, requests, flushes. Called about every 20 ms.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    fn poll(&mut self) -> Result<(), PeerError> {
+        Ok(())
+    }
+
+    /// Writes what is still held back and closes.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    fn finish(self: Box<Self>) -> Result<(), PeerError> {
+        Ok(())
+    }
+}
+
+/// An opened peer. The pipeline runs both halves at once and closes both when one fails.
+pub struct Connection {
+    /// The half that delivers events; only used for a `[[source]]`.
+    pub reader: Option<Box<dyn Reader>>,
+    /// The half that takes what the peer wants.
+    pub writer: Option<Box<dyn Writer>>,
+}
+
+impl Connection {
+    /// A connection that only delivers.
+    pub fn reader(reader: impl Reader + 'static) -> Self {
+        Self {
+            reader: Some(Box::new(reader)),
+            writer: None,
+        }
+    }
+
+    /// A connection that only takes.
+    pub fn writer(writer: impl Writer + 'static) -> Self {
+        Self {
+            reader: None,
+            writer: Some(Box::new(writer)),
+        }
+    }
+}
+
+/// A configured peer.
+pub trait Peer: Send {
+    /// Its name in logs and health.
+    fn name(&self) -> &str;
+
+    /// What its writer wants; nothing for a peer that only reads.
+    fn wants(&self) -> Interests {
+        Interests::default()
+    }
+
+    /// Connects, listens, or opens the file. `playback` is the clock that recordings share.
+    ///
+    /// # Errors
+    /// [`PeerError`] when it cannot be reached, read or made; it is tried again later.
+    fn open(&self, playback: &Playback) -> Result<Connection, PeerError>;
+
+    /// Reports every field of its config that cannot be right.
+    fn check(&self, _check: &mut Checker) {}
+
+    /// The paths in its config, which may be relative to the config file.
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        Vec::new()
+    }
+}
+
+/// Why a peer cannot be opened, or goes on no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum PeerError {
+    /// It cannot be reached, read or written.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, on what.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// It speaks, but not what we expect.
+    #[error("{0}")]
+    Protocol(String),
+    /// A log cannot be read or written.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A recording is over; there is nothing to retry.
+    #[error("the recording is over")]
+    Ended,
+}
+
+impl PeerError {
+    /// Makes an I/O error that says what was tried.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

@@ -1,0 +1,16 @@
+//! How bytes move: serial ports, TCP connections, TCP servers, and lines out of any of them.
+
+pub mod lines;
+pub mod serial;
+pub mod tcp;
+pub mod tcp_server;
+
+use std::io::ErrorKind;
+
+/// Whether an I/O error only means that nothing could be moved for the moment.
+pub fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+    )
+}
