@@ -9,7 +9,8 @@ use crossfix_kernels::{Tape, Tensor};
 use crossfix_offline::model::ggcvt::adaptation::{self, LabelLoss};
 use crossfix_offline::model::ggcvt::loss::{self, Centre, best_cells};
 use crossfix_offline::model::ggcvt::{
-    Camera, Ggcvt, GgcvtInput, GgcvtOptions, GgcvtPrediction, GgcvtSpec, View, preset,
+    Ggcvt, GgcvtCamera, GgcvtInput, GgcvtOptions, GgcvtPrediction, GgcvtSpec, GroundProjection,
+    preset,
 };
 use crossfix_tests::golden::{
     Case, Comparison, Generator, cases, forward_tolerance, gradient_tolerance, l2,
@@ -38,7 +39,7 @@ fn network(case: &Case) -> Result<Ggcvt> {
     let ground = case.shape4("/grd")?;
     spec.ground_rows = ground[2];
     spec.ground_columns = ground[3];
-    if let Camera::Pinhole {
+    if let GgcvtCamera::Pinhole {
         shift_range_m,
         heading_range_deg,
         iterations,
@@ -73,18 +74,18 @@ fn input(case: &Case, spec: &GgcvtSpec, given: bool) -> Result<GgcvtInput> {
     let image = |name: &str, shape: [usize; 4]| {
         Tensor::new(generator.images(name, shape, offset, amplitude), &shape)
     };
-    let view = |sample: usize| -> Result<View> {
+    let projection = |sample: usize| -> Result<GroundProjection> {
         Ok(match spec.camera {
-            Camera::Panorama { .. } => {
+            GgcvtCamera::Panorama { .. } => {
                 let range_deg = case.number("/rotation_range")?;
-                View::Panorama {
+                GroundProjection::Panorama {
                     metres_per_pixel: row(case, "/meter_per_pixel", sample)?,
                     turn_rad: (row(case, "/gt_rot", sample)? * range_deg).to_radians(),
                 }
             }
-            Camera::Pinhole { .. } => {
+            GgcvtCamera::Pinhole { .. } => {
                 let k = |at: &str| case.number(&format!("/camera_k/{sample}/{at}"));
-                View::Pinhole {
+                GroundProjection::Pinhole {
                     camera: [k("0/0")?, k("1/1")?, k("0/2")?, k("1/2")?],
                     heading: if given {
                         Some(row(case, "/gt_heading", sample)? as f32)
@@ -98,7 +99,7 @@ fn input(case: &Case, spec: &GgcvtSpec, given: bool) -> Result<GgcvtInput> {
     Ok(GgcvtInput {
         ground: image("grd", ground)?,
         aerial: image("sat", aerial)?,
-        views: (0..ground[0]).map(view).collect::<Result<_>>()?,
+        projections: (0..ground[0]).map(projection).collect::<Result<_>>()?,
     })
 }
 
@@ -166,7 +167,10 @@ fn forward(
         }
     }
     // Without rounds of the optimiser, its first projection is the one that is used.
-    if matches!(model.spec().camera, Camera::Pinhole { iterations: 0, .. }) {
+    if matches!(
+        model.spec().camera,
+        GgcvtCamera::Pinhole { iterations: 0, .. }
+    ) {
         pinned.retain(|(name, _)| !name.starts_with("iter0_proj"));
     }
     let mut seen: Vec<String> = Vec::new();
@@ -272,7 +276,7 @@ fn compare_answers(
 
 /// (longitudinal, lateral) metres as the published test program gives them.
 fn pinhole_place_m(spec: &GgcvtSpec, [down, right]: [f64; 2], heading: f64) -> [f64; 2] {
-    let Camera::Pinhole {
+    let GgcvtCamera::Pinhole {
         metres_per_pixel,
         heading_range_deg,
         ..
@@ -292,8 +296,8 @@ fn true_offsets(case: &Case, spec: &GgcvtSpec, samples: usize) -> Result<Vec<[f6
         .map(|sample| {
             let (u, v) = (shift("u", sample)?, shift("v", sample)?);
             Ok(match spec.camera {
-                Camera::Panorama { .. } => [v / 4.0, u / 4.0],
-                Camera::Pinhole {
+                GgcvtCamera::Panorama { .. } => [v / 4.0, u / 4.0],
+                GgcvtCamera::Pinhole {
                     metres_per_pixel,
                     shift_range_m,
                     heading_range_deg,
@@ -336,7 +340,7 @@ fn compare_losses(
     };
     let place = loss::sum(tape, &terms)?;
     let mut total = place.clone();
-    if matches!(model.spec().camera, Camera::Panorama { .. }) {
+    if matches!(model.spec().camera, GgcvtCamera::Panorama { .. }) {
         for (level, term) in terms.iter().enumerate() {
             check(&format!("triplet{level}"), term.item()?)?;
         }

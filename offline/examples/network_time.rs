@@ -62,7 +62,7 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
         aerial: noise([batch, 3, spec.aerial_px, spec.aerial_px])?,
         augment: None,
         ground_left_bin: Vec::new(),
-        views: Vec::new(),
+        projections: Vec::new(),
     };
     let middle = spec.heatmap_side() as f64 / 2.0;
     let targets = vec![

@@ -51,7 +51,7 @@ fn a_step_takes_its_arrays_from_the_step_before() {
         aerial: noise([batch, 3, spec.aerial_px, spec.aerial_px]),
         augment: None,
         ground_left_bin: Vec::new(),
-        views: Vec::new(),
+        projections: Vec::new(),
     };
     let middle = spec.heatmap_side() as f64 / 2.0;
     let target = PoseTarget {

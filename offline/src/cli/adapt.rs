@@ -1,8 +1,8 @@
 //! `crossfix adapt`: a student for an area without true positions.
 
 use super::data;
+use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
-use super::published::DatasetArgs;
 use super::settings;
 use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;

@@ -1,8 +1,8 @@
 //! `crossfix evaluate`: one model, one area, one table.
 
 use super::data::{self, PairsOptions};
+use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
-use super::published::DatasetArgs;
 use crate::data::loader::{Workers, ahead};
 use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, Pair};

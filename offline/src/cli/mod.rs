@@ -2,9 +2,10 @@
 
 mod adapt;
 pub(crate) mod data;
+mod dataset;
 pub(crate) mod device;
 mod evaluate;
-mod published;
+mod lists;
 mod recipes;
 mod report;
 mod settings;

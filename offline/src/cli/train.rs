@@ -1,8 +1,8 @@
 //! `crossfix train`: supervised training where true positions are known.
 
 use super::data;
+use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
-use super::published::DatasetArgs;
 use super::settings;
 use crate::data::pairs::truth::{Truth, true_labels};
 use crate::data::{Dataset, Examples, Labelled};

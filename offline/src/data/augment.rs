@@ -1,9 +1,9 @@
-//! The same place seen another way: turned, mirrored, from a jittered heading, cut elsewhere.
+//! Augmentation: the same pair turned, mirrored, with a jittered heading, cut elsewhere.
 //!
-//! A view moves pixels and pose together. Applied in this order: the crop moves; both images are
+//! A [`Transform`] changes pixels and pose together. Applied in this order: the crop moves; both images are
 //! mirrored east–west; both turn clockwise by quarters; the ground image alone rolls; then colours
 //! change. Bytes move here; rolls and colours are numbers that the network's first pass takes
-//! ([`View::augment`]).
+//! ([`Transform::augment`]).
 
 use super::planes::{gather_planes, write_planes};
 use crate::loss::PoseTarget;
@@ -13,7 +13,7 @@ use crossfix_kernels::ops::Augment;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// Which views training draws.
+/// Which transforms training draws.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augmentation {
@@ -52,9 +52,9 @@ impl Augmentation {
     }
 }
 
-/// One way to see a pair.
+/// One drawn augmentation of a pair.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct View {
+pub struct Transform {
     /// Mirrored east–west.
     pub mirror: bool,
     /// Quarter turns clockwise, 0 to 3.
@@ -80,7 +80,7 @@ fn draw_colours(rng: &mut impl Rng, strength: f64) -> Augment {
     }
 }
 
-/// Numbers that a view is made of, drawn before its images are read.
+/// The random numbers of a transform, drawn before the images are read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Draws {
     /// One of the eight symmetries of the square.
@@ -94,7 +94,7 @@ pub struct Draws {
 }
 
 impl Augmentation {
-    /// Draws a view's numbers. Places and angles are drawn, wanted or not, so that one switch leaves
+    /// Draws a transform's numbers. Places and angles are always drawn, so that one switch leaves
     /// the others' draws.
     pub fn draw(&self, rng: &mut impl Rng) -> Draws {
         let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
@@ -116,8 +116,8 @@ impl Augmentation {
     }
 }
 
-impl View {
-    /// The view that was drawn, of an aerial image whose side is `aerial_side` pixels. The pose stays
+impl Transform {
+    /// The transform that was drawn, for an aerial image whose side is `aerial_side` pixels. The pose stays
     /// at least a tenth of the side inside the heatmap where the image allows it.
     pub fn new(
         draws: &Draws,
@@ -166,7 +166,7 @@ impl View {
         }
     }
 
-    /// The pose as this view shows it.
+    /// The pose in the transformed images.
     pub fn pose(&self, target: &PoseTarget, spec: &ModelSpec) -> PoseTarget {
         let half = spec.heatmap_side() as f64 / 2.0;
         let cells_per_pixel = spec.metres_per_pixel / spec.metres_per_cell();
@@ -189,7 +189,7 @@ impl View {
         }
     }
 
-    /// The bin of the ground image's left edge as this view shows it.
+    /// The bin of the transformed ground image's left edge.
     pub fn left_bin(&self, left_bin: usize, spec: &ModelSpec) -> usize {
         let bins = spec.orientation_bins;
         let width = match spec.camera {
@@ -204,7 +204,7 @@ impl View {
         (mirrored + self.quarter_turns * bins / 4) % bins
     }
 
-    /// What of this view is left to where the network runs: the ground image rolls, by quarters too
+    /// What of it is left to where the network runs: the ground image rolls, by quarters too
     /// where it shows the whole circle, and both have their colours.
     pub fn augment(&self, spec: &ModelSpec) -> [Augment; 2] {
         let turned = if spec.ground_left_bin() {
@@ -295,16 +295,16 @@ mod tests {
         let image = dot(160, 160, 100 + 16, 31 + 16);
         let pose = target(50.25, 15.75, 0.0);
         for symmetry in 0..8 {
-            let view = View {
+            let transform = Transform {
                 mirror: symmetry >= 4,
                 quarter_turns: symmetry % 4,
                 crop_px: [7, -5],
-                ..View::default()
+                ..Transform::default()
             };
             let mut out = vec![0; 3 * 128 * 128];
-            view.aerial(&image, &spec, &mut out);
+            transform.aerial(&image, &spec, &mut out);
             let (column, row) = brightest(&out, 128);
-            let moved = view.pose(&pose, &spec);
+            let moved = transform.pose(&pose, &spec);
             assert_eq!(
                 (moved.column, moved.row),
                 ((column as f64 + 0.5) / 2.0, (row as f64 + 0.5) / 2.0)
@@ -313,12 +313,12 @@ mod tests {
     }
 
     /// The ground image as the network's first pass makes it, in pixels.
-    fn first_pass(view: &View, image: &RgbImage, spec: &ModelSpec) -> Vec<u8> {
+    fn first_pass(transform: &Transform, image: &RgbImage, spec: &ModelSpec) -> Vec<u8> {
         let mut out = vec![0; image.data.len()];
-        view.ground(image, &mut out);
+        transform.ground(image, &mut out);
         let pixels = Pixels::new(out, [1, 3, image.height, image.width]).unwrap();
         let augmented = Augmented {
-            samples: &Augment::tensor(&view.augment(spec)[..1]),
+            samples: &Augment::tensor(&transform.augment(spec)[..1]),
             wraps: !spec.ground_left_bin(),
         };
         let plain = Normalisation {
@@ -338,24 +338,24 @@ mod tests {
         let spec = named("compact").unwrap().describe();
         // Content due east (column 192) of an aerial image turned clockwise is due south (edge).
         let image = dot(256, 48, 192, 3);
-        let turned = View {
+        let turned = Transform {
             quarter_turns: 1,
-            ..View::default()
+            ..Transform::default()
         };
         assert_eq!(brightest(&first_pass(&turned, &image, &spec), 256), (0, 3));
         // Mirrored, it is in the west.
-        let mirrored = View {
+        let mirrored = Transform {
             mirror: true,
-            ..View::default()
+            ..Transform::default()
         };
         let seen = first_pass(&mirrored, &image, &spec);
         assert_eq!(brightest(&seen, 256), (63, 3));
         // Mirrored, turned and rolled, in this order.
-        let all = View {
+        let all = Transform {
             mirror: true,
             quarter_turns: 3,
             roll_columns: -5,
-            ..View::default()
+            ..Transform::default()
         };
         let seen = first_pass(&all, &image, &spec);
         assert_eq!(brightest(&seen, 256), (63 + 192 - 5, 3));
@@ -369,16 +369,16 @@ mod tests {
         let (rows, columns) = (spec.ground_rows, spec.ground_columns);
         let mut image = RgbImage::black(columns, rows);
         image.data.fill(100);
-        let view = View {
+        let transform = Transform {
             quarter_turns: 1,
             roll_columns: 2,
             colours: [Augment {
                 offset: 50.0,
                 ..Augment::default()
             }; 2],
-            ..View::default()
+            ..Transform::default()
         };
-        let seen = first_pass(&view, &image, &spec);
+        let seen = first_pass(&transform, &image, &spec);
         assert_eq!(seen[..4], [0, 0, 150, 150]);
         assert_eq!(seen[columns - 1], 150);
     }
@@ -386,11 +386,11 @@ mod tests {
     #[test]
     fn rolling_right_is_a_counter_clockwise_residual() {
         let spec = named("compact").unwrap().describe();
-        let view = View {
+        let transform = Transform {
             roll_columns: 16,
-            ..View::default()
+            ..Transform::default()
         };
-        let pose = view.pose(&target(32.0, 32.0, 0.0), &spec);
+        let pose = transform.pose(&target(32.0, 32.0, 0.0), &spec);
         assert!((pose.residual_rad - 22.5f64.to_radians()).abs() < 1e-12);
     }
 
@@ -404,15 +404,15 @@ mod tests {
             ..Augmentation::default()
         };
         let pose = target(32.0, 32.0, 0.0);
-        let view = View::new(
+        let transform = Transform::new(
             &augmentation.draw(&mut rng),
             &augmentation,
             &spec,
             128,
             &pose,
         );
-        let [ground, aerial] = view.augment(&spec);
-        assert_eq!([Augment { roll: 0, ..ground }, aerial], view.colours);
+        let [ground, aerial] = transform.augment(&spec);
+        assert_eq!([Augment { roll: 0, ..ground }, aerial], transform.colours);
         assert!(ground.saturation != aerial.saturation && ground.gain != aerial.gain);
         assert!(ground.offset != aerial.offset && aerial.offset != 0.0);
     }
@@ -421,13 +421,13 @@ mod tests {
     fn left_bins_of_a_front_view_turn_and_mirror() {
         let spec = named("compact-front").unwrap().describe();
         // Bins 5 to 10 are centred on north; mirrored they stay, turned they look east.
-        let view = |mirror, quarter_turns| View {
+        let transform = |mirror, quarter_turns| Transform {
             mirror,
             quarter_turns,
-            ..View::default()
+            ..Transform::default()
         };
-        assert_eq!(view(true, 0).left_bin(5, &spec), 5);
-        assert_eq!(view(false, 1).left_bin(5, &spec), 9);
-        assert_eq!(view(true, 0).left_bin(9, &spec), 1);
+        assert_eq!(transform(true, 0).left_bin(5, &spec), 5);
+        assert_eq!(transform(false, 1).left_bin(5, &spec), 9);
+        assert_eq!(transform(true, 0).left_bin(9, &spec), 1);
     }
 }

@@ -1,13 +1,14 @@
 //! Batches: many examples or pairs as one input of a network, made ahead of who needs them.
 
+use super::augment::Transform;
 use super::error::DatasetError;
 use super::examples::{Example, ReadExample};
 use super::loader::{Ahead, Workers, ahead};
 use super::sample::Pair;
 use crate::model::{Input, ModelError, ModelSpec};
 use crate::run::Interrupt;
-use crossfix_kernels::Pixels;
 use crossfix_kernels::ops::Augment;
+use crossfix_kernels::{Pixels, Tensor};
 use std::borrow::Borrow;
 use std::ops::Range;
 
@@ -66,7 +67,7 @@ pub fn read_batch(drawn: Vec<ReadExample>, spec: &ModelSpec) -> Result<Batch, Ba
         Some(augment),
     )?;
     let input = Input {
-        views: examples.iter().map(|example| example.view).collect(),
+        projections: examples.iter().map(|example| example.projection).collect(),
         ..input
     };
     Ok(Batch { input, examples })
@@ -78,9 +79,9 @@ pub fn read_batch(drawn: Vec<ReadExample>, spec: &ModelSpec) -> Result<Batch, Ba
 /// [`ModelError::Input`] when an image has another size than the network's.
 pub fn plain_batch<P: Borrow<Pair>>(pairs: &[P], spec: &ModelSpec) -> Result<Input, ModelError> {
     for pair in pairs {
-        check_size(pair.borrow(), spec)?;
+        pair.borrow().check(spec)?;
     }
-    let plain = super::augment::View::default();
+    let plain = Transform::default();
     let mut planes = Planes::new(pairs.len(), spec);
     for ([ground, aerial], pair) in planes.each().zip(pairs) {
         plain.ground(&pair.borrow().ground, ground);
@@ -89,38 +90,11 @@ pub fn plain_batch<P: Borrow<Pair>>(pairs: &[P], spec: &ModelSpec) -> Result<Inp
     let samples = pairs.iter().map(|pair| &pair.borrow().sample);
     let input = planes.input(samples.clone().map(|sample| sample.left_bin), None)?;
     Ok(Input {
-        views: samples
-            .map(|sample| spec.measured_view(sample.view))
+        projections: samples
+            .map(|sample| spec.evaluation_projection(sample.projection))
             .collect(),
         ..input
     })
-}
-
-/// Says whether a pair's images fit a network; the aerial one may have a margin.
-pub(super) fn check_size(pair: &Pair, spec: &ModelSpec) -> Result<(), ModelError> {
-    let (ground, aerial) = (&pair.ground, &pair.aerial);
-    let fits = ground.width == spec.ground_columns
-        && ground.height == spec.ground_rows
-        && ground.data.len() == ground.width * ground.height * 3
-        && aerial.width == aerial.height
-        && aerial.width >= spec.aerial_px
-        && (aerial.width - spec.aerial_px).is_multiple_of(2)
-        && aerial.data.len() == aerial.width * aerial.height * 3;
-    if fits {
-        return Ok(());
-    }
-    Err(ModelError::Input(format!(
-        "pair {}: ground {}×{} and aerial {}×{} do not fit {:?} ({}×{}, at least {side}×{side})",
-        pair.sample.id,
-        ground.width,
-        ground.height,
-        aerial.width,
-        aerial.height,
-        spec.preset,
-        spec.ground_columns,
-        spec.ground_rows,
-        side = spec.aerial_px,
-    )))
 }
 
 /// The bytes of a batch's images in the making.
@@ -153,7 +127,7 @@ impl<'a> Planes<'a> {
     fn input(
         self,
         left_bins: impl Iterator<Item = usize>,
-        augment: Option<[crossfix_kernels::Tensor; 2]>,
+        augment: Option<[Tensor; 2]>,
     ) -> Result<Input, ModelError> {
         let (spec, n) = (self.spec, self.count);
         let ground = [n, 3, spec.ground_rows, spec.ground_columns];
@@ -166,7 +140,7 @@ impl<'a> Planes<'a> {
             } else {
                 Vec::new()
             },
-            views: Vec::new(),
+            projections: Vec::new(),
         })
     }
 }

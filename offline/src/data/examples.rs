@@ -1,14 +1,13 @@
 //! What a training step or a measurement reads: images with the pose that they show.
 //!
-//! [`Examples`] are drawn anew each time (a view, a turn), which is cheap, and then read, which is
+//! [`Examples`] are drawn anew each time (a transform, a turn), which is cheap, and then read, which is
 //! not. [`Labelled`] makes them of any [`Dataset`] and labels for its samples.
 
-use super::augment::{Augmentation, View};
-use super::batch::check_size;
+use super::augment::{Augmentation, Transform};
 use super::error::DatasetError;
 use super::sample::{Dataset, Pair};
 use crate::loss::PoseTarget;
-use crate::model::{GroundView, ModelError, ModelSpec};
+use crate::model::{GroundProjection, ModelError, ModelSpec};
 use crossfix_kernels::ops::Augment;
 use rand_chacha::ChaCha8Rng;
 
@@ -22,7 +21,7 @@ pub struct Example {
     /// Metres that one heatmap cell covers.
     pub metres_per_cell: f64,
     /// How the ground image was taken, for networks that lay it on the ground.
-    pub view: GroundView,
+    pub projection: GroundProjection,
     /// The camera's heatmap (column, row), cell centres at +0.5, before any rounding of labels.
     pub camera_cell: [f64; 2],
     /// What is still to be done to the ground image and to the aerial one, where the network runs.
@@ -44,7 +43,7 @@ pub trait Examples: Sync {
         self.len() == 0
     }
 
-    /// Draws how example `index` is seen this time. Cheap: images are read by what it returns.
+    /// Draws how example `index` is transformed this time. Cheap: images are read by what it returns.
     fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a>;
 
     /// What fixes the examples, for the fingerprint of a run: each one's name and label.
@@ -57,13 +56,13 @@ pub trait Examples: Sync {
     fn check(&self, spec: &ModelSpec) -> Result<(), ModelError>;
 }
 
-/// Samples of a dataset with labels from elsewhere, seen through random views.
+/// Samples of a dataset with labels from elsewhere, each time transformed at random.
 pub struct Labelled<'a> {
     /// Where the images are.
     pub dataset: &'a dyn Dataset,
     /// Samples chosen, and their labels.
     pub labels: &'a [(usize, PoseTarget)],
-    /// The views.
+    /// The transforms drawn.
     pub augmentation: &'a Augmentation,
     /// The network.
     pub spec: &'a ModelSpec,
@@ -80,13 +79,13 @@ impl Examples for Labelled<'_> {
         let draws = self.augmentation.draw(rng);
         Box::new(move |ground, aerial| {
             let pair = self.dataset.pair(index)?;
-            check_size(&pair, spec).map_err(|error| DatasetError::Pair {
+            pair.check(spec).map_err(|error| DatasetError::Pair {
                 id: pair.sample.id.clone(),
                 what: error.to_string(),
             })?;
             let side = pair.aerial.width;
-            let view = View::new(&draws, self.augmentation, spec, side, &target);
-            Ok(write(&pair, &target, &view, spec, ground, aerial))
+            let transform = Transform::new(&draws, self.augmentation, spec, side, &target);
+            Ok(write(&pair, &target, &transform, spec, ground, aerial))
         })
     }
 
@@ -112,20 +111,20 @@ impl Examples for Labelled<'_> {
 fn write(
     pair: &Pair,
     target: &PoseTarget,
-    view: &View,
+    transform: &Transform,
     spec: &ModelSpec,
     ground: &mut [u8],
     aerial: &mut [u8],
 ) -> Example {
-    view.ground(&pair.ground, ground);
-    view.aerial(&pair.aerial, spec, aerial);
-    let target = view.pose(target, spec);
+    transform.ground(&pair.ground, ground);
+    transform.aerial(&pair.aerial, spec, aerial);
+    let target = transform.pose(target, spec);
     Example {
         target,
-        left_bin: view.left_bin(pair.sample.left_bin, spec),
+        left_bin: transform.left_bin(pair.sample.left_bin, spec),
         metres_per_cell: spec.metres_per_cell(),
-        view: spec.taught_view(pair.sample.view, target.residual_rad),
+        projection: spec.label_projection(pair.sample.projection, target.residual_rad),
         camera_cell: [target.column, target.row],
-        augment: view.augment(spec),
+        augment: transform.augment(spec),
     }
 }

@@ -50,8 +50,8 @@ impl Golden {
         }
         let bytes = std::fs::read(path.with_extension("safetensors")).unwrap();
         let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let tensors = file.tensors().into_iter().map(|(name, view)| {
-            let values = view.data().chunks_exact(4);
+        let tensors = file.tensors().into_iter().map(|(name, projection)| {
+            let values = projection.data().chunks_exact(4);
             let values = values.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
             (name, values.collect())
         });

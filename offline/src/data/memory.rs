@@ -70,7 +70,7 @@ impl<D: Dataset> Dataset for InMemory<D> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::GroundView;
+    use crate::model::GroundProjection;
     use crossfix_calibration::RgbImage;
 
     /// Counts how often a pair is read.
@@ -93,12 +93,12 @@ mod tests {
 
     #[test]
     fn pairs_are_read_once_until_the_budget_is_full() {
-        let view = GroundView::Panorama {
+        let projection = GroundProjection::Panorama {
             metres_per_pixel: 0.5,
             turn_rad: 0.0,
         };
         let pairs = (0..4).map(|index| Pair {
-            sample: Sample::unplaced(index.to_string(), view),
+            sample: Sample::unplaced(index.to_string(), projection),
             ground: RgbImage::black(4, 2),
             aerial: RgbImage::black(4, 4),
         });

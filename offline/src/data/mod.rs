@@ -31,7 +31,7 @@ pub mod sample;
 mod text;
 pub mod vigor;
 
-pub use augment::{Augmentation, View};
+pub use augment::{Augmentation, Transform};
 pub use batch::{Batch, plain_batch};
 pub use cache::Pictures;
 pub use error::DatasetError;

@@ -4,7 +4,7 @@
 //! field for the truth. A [`Pair`] adds the pixels, as a network takes them.
 
 use super::error::DatasetError;
-use crate::model::GroundView;
+use crate::model::{GroundProjection, ModelError, ModelSpec};
 use crossfix_calibration::{Camera, Enu, Geodetic, LocalFrame, RgbImage};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ pub struct Sample {
     /// Bin of the ground image's left edge, for networks that see part of the circle.
     pub left_bin: usize,
     /// How the ground image was taken, for networks that lay it on the ground.
-    pub view: GroundView,
+    pub projection: GroundProjection,
 }
 
 /// Movement since the sample before, in the vehicle's frame at that sample.
@@ -71,7 +71,7 @@ impl OdometryStep {
 
 impl Sample {
     /// A sample of which nothing is known but that the camera is somewhere in the aerial image.
-    pub fn unplaced(id: String, view: GroundView) -> Self {
+    pub fn unplaced(id: String, projection: GroundProjection) -> Self {
         // Wider than any patch: the coarse position says nothing.
         const VARIANCE_M2: f64 = 1e8;
         Self {
@@ -91,7 +91,7 @@ impl Sample {
             odometry: None,
             camera: None,
             left_bin: 0,
-            view,
+            projection,
         }
     }
 
@@ -114,6 +114,38 @@ pub struct Pair {
     pub ground: RgbImage,
     /// Aerial image, north up; larger than the network's where a margin was asked for.
     pub aerial: RgbImage,
+}
+
+impl Pair {
+    /// Says whether the images fit a network; the aerial one may have a margin.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] with the sizes.
+    pub fn check(&self, spec: &ModelSpec) -> Result<(), ModelError> {
+        let (ground, aerial) = (&self.ground, &self.aerial);
+        let fits = ground.width == spec.ground_columns
+            && ground.height == spec.ground_rows
+            && ground.data.len() == ground.width * ground.height * 3
+            && aerial.width == aerial.height
+            && aerial.width >= spec.aerial_px
+            && (aerial.width - spec.aerial_px).is_multiple_of(2)
+            && aerial.data.len() == aerial.width * aerial.height * 3;
+        if fits {
+            return Ok(());
+        }
+        Err(ModelError::Input(format!(
+            "pair {}: ground {}×{} and aerial {}×{} do not fit {:?} ({}×{}, at least {side}×{side})",
+            self.sample.id,
+            ground.width,
+            ground.height,
+            aerial.width,
+            aerial.height,
+            spec.preset,
+            spec.ground_columns,
+            spec.ground_rows,
+            side = spec.aerial_px,
+        )))
+    }
 }
 
 /// A drive of a dataset.
@@ -209,7 +241,7 @@ mod tests {
 
     #[test]
     fn drives_are_in_the_order_of_time_and_samples_that_stand_alone_in_none() {
-        let view = GroundView::Panorama {
+        let projection = GroundProjection::Panorama {
             metres_per_pixel: 0.5,
             turn_rad: 0.0,
         };
@@ -217,7 +249,7 @@ mod tests {
             sample: Sample {
                 drive: drive.into(),
                 time_ns,
-                ..Sample::unplaced("x".into(), view)
+                ..Sample::unplaced("x".into(), projection)
             },
             ground: RgbImage::black(1, 1),
             aerial: RgbImage::black(1, 1),

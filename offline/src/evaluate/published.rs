@@ -63,8 +63,8 @@ pub fn evaluate_published(
             examples.draw(index, &mut rng)
         });
         let mut batch = read_batch(drawn.collect(), &spec)?;
-        for view in &mut batch.input.views {
-            *view = spec.measured_view(*view);
+        for projection in &mut batch.input.projections {
+            *projection = spec.evaluation_projection(*projection);
         }
         Ok((batch.input, batch.examples))
     };

@@ -1,7 +1,7 @@
 //! The card of a network: sizes from its table, origins and measurements from its weights file.
 
 use super::ExportError;
-use crate::model::{GroundView, Input, ModelSpec, NetworkKind};
+use crate::model::{GroundProjection, Input, ModelSpec, NetworkKind};
 use anyhow::Context;
 use crossfix_onboard::card::{
     AerialInput, CARD_FORMAT_VERSION, ErrorStatistics, GroundInput, HeatmapOutput,
@@ -75,8 +75,8 @@ pub fn with_camera(mut card: StudentCard, matrix: [f64; 4]) -> StudentCard {
 pub fn seen_by(card: &StudentCard, spec: &ModelSpec, mut input: Input) -> Input {
     if let Some(camera) = card.ground.camera {
         let heading = Some(0.0);
-        let view = spec.measured_view(GroundView::Pinhole { camera, heading });
-        input.views = vec![view; input.len()];
+        let projection = spec.evaluation_projection(GroundProjection::Pinhole { camera, heading });
+        input.projections = vec![projection; input.len()];
     }
     input
 }

@@ -17,7 +17,7 @@ use super::graph::{Graph, Kernel, Value};
 use super::network::Network;
 use crate::model::ggcvt::cross_view::TEMPERATURE;
 use crate::model::ggcvt::projection::{Maps, panorama};
-use crate::model::ggcvt::{Camera, DISTANCE_EPSILON, LENGTH_EPSILON};
+use crate::model::ggcvt::{DISTANCE_EPSILON, GgcvtCamera, LENGTH_EPSILON};
 use crate::model::layers::Conv;
 use crate::model::parameters::{ParameterId, Parameters};
 use crate::model::vgg::{Decoder, Vgg};
@@ -45,12 +45,12 @@ pub(super) fn network(
         graph: Graph::new("crossfix"),
     };
     let sight = match (&spec.camera, camera) {
-        (Camera::Panorama { .. }, _) => Sight::Panorama(translation.panorama_looks()?),
+        (GgcvtCamera::Panorama { .. }, _) => Sight::Panorama(translation.panorama_looks()?),
         (pinhole, Some(matrix)) => match Pinhole::new(pinhole, matrix) {
             Some(pinhole) => Sight::Pinhole(pinhole),
             None => return Ok(None),
         },
-        (Camera::Pinhole { .. }, None) => return Ok(None),
+        (GgcvtCamera::Pinhole { .. }, None) => return Ok(None),
     };
     Ok(Some(translation.run(model, temperature, sight)))
 }
@@ -87,7 +87,7 @@ impl Translation<'_> {
         let length = self.graph.rename(&length, "aerial_features_1");
         let mut cuts = vec![map.clone(), length.clone()];
         let optimiser = match spec.camera {
-            Camera::Pinhole { iterations, .. } if iterations > 0 => {
+            GgcvtCamera::Pinhole { iterations, .. } if iterations > 0 => {
                 model.rotation.as_ref().zip(Some(iterations))
             }
             _ => None,

@@ -16,10 +16,10 @@ pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera
 pub use instructions::INSTRUCTIONS_KEY;
 pub use verify::{Verification, verify_export, write_parity};
 
-use crate::model::ggcvt::Camera;
+use crate::model::ggcvt::GgcvtCamera;
 use crate::model::weights::{self, write_whole};
 use crate::model::{
-    Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundView, Input, ModelError, ModelSpec,
+    Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundProjection, Input, ModelError, ModelSpec,
 };
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
@@ -164,7 +164,7 @@ fn translate(
     let Some(model) = any.downcast_ref::<Ggcvt>() else {
         return Err(no_graph("this kind of network has no translation"));
     };
-    if let Camera::Panorama {
+    if let GgcvtCamera::Panorama {
         top_deg, span_deg, ..
     } = model.spec().camera
     {
@@ -318,7 +318,7 @@ pub fn noise_input(spec: &ModelSpec, samples: usize, seed: u64) -> Result<Input,
         image(spec.ground_rows, spec.ground_columns)?,
         image(spec.aerial_px, spec.aerial_px)?,
     );
-    let view = GroundView::Panorama {
+    let projection = GroundProjection::Panorama {
         metres_per_pixel: spec.metres_per_pixel,
         turn_rad: 0.0,
     };
@@ -330,6 +330,6 @@ pub fn noise_input(spec: &ModelSpec, samples: usize, seed: u64) -> Result<Input,
         ground_left_bin: (0..bins)
             .map(|_| rng.random_range(0..spec.orientation_bins))
             .collect(),
-        views: vec![view; samples],
+        projections: vec![projection; samples],
     })
 }

@@ -242,7 +242,7 @@ fn only(input: &Input, sample: usize) -> Result<Input, ModelError> {
             .copied()
             .into_iter()
             .collect(),
-        views: input.views.get(sample).copied().into_iter().collect(),
+        projections: input.projections.get(sample).copied().into_iter().collect(),
     })
 }
 

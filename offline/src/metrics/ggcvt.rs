@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::data::Example;
     use crate::loss::PoseTarget;
-    use crate::model::GroundView;
+    use crate::model::GroundProjection;
     use crossfix_kernels::ops::Augment;
 
     /// A camera `[right, down]` pixels from the image's centre, heading clockwise from its top.
@@ -157,7 +157,7 @@ mod tests {
                 },
                 left_bin: 0,
                 metres_per_cell: 0.4,
-                view: GroundView::Panorama {
+                projection: GroundProjection::Panorama {
                     metres_per_pixel: 0.2,
                     turn_rad: 0.0,
                 },

@@ -263,7 +263,7 @@ impl PublishedSummary {
 mod tests {
     use super::*;
     use crate::loss::{PoseTarget, gaussian};
-    use crate::model::GroundView;
+    use crate::model::GroundProjection;
     use crate::predict::arg_max;
     use crossfix_kernels::ops::Augment;
     use std::f64::consts::FRAC_PI_2;
@@ -283,7 +283,7 @@ mod tests {
                 },
                 left_bin: 0,
                 metres_per_cell: 0.5,
-                view: GroundView::Panorama {
+                projection: GroundProjection::Panorama {
                     metres_per_pixel: 0.5,
                     turn_rad: 0.0,
                 },

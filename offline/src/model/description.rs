@@ -4,7 +4,8 @@
 //! [`ModelSpec`] from it; training, adaptation, datasets and evaluation read only that.
 
 use super::{
-    Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, GroundView, ModelError, ggcvt, presets,
+    Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, GroundProjection, ModelError, ggcvt,
+    presets,
 };
 use serde::{Deserialize, Serialize};
 
@@ -199,34 +200,38 @@ impl ModelSpec {
         )
     }
 
-    /// A view as the network is given it where it is measured: without the heading that it finds.
-    pub fn measured_view(&self, view: GroundView) -> GroundView {
+    /// The projection as the network gets it in evaluation: without the heading that it finds.
+    pub fn evaluation_projection(&self, projection: GroundProjection) -> GroundProjection {
         if self.finds_heading() {
-            view.without_heading()
+            projection.without_heading()
         } else {
-            view
+            projection
         }
     }
 
-    /// A view as a student is taught it that has the label `residual_rad`
+    /// The projection for training with the label `residual_rad`
     /// ([`PoseTarget::residual_rad`](crate::loss::PoseTarget::residual_rad)): a network that finds
-    /// the heading lays the view on the ground by its label.
-    pub fn taught_view(&self, view: GroundView, residual_rad: f64) -> GroundView {
-        match (self.camera, view) {
+    /// the heading projects the ground image by its label.
+    pub fn label_projection(
+        &self,
+        projection: GroundProjection,
+        residual_rad: f64,
+    ) -> GroundProjection {
+        match (self.camera, projection) {
             (
                 GroundCamera::CalibratedPinhole {
                     finds_heading: true,
                     heading_range_deg,
                 },
-                GroundView::Pinhole { camera, .. },
+                GroundProjection::Pinhole { camera, .. },
             ) => {
                 let heading = ggcvt::turn_rad(residual_rad) / heading_range_deg.to_radians();
-                GroundView::Pinhole {
+                GroundProjection::Pinhole {
                     camera,
                     heading: Some(heading as f32),
                 }
             }
-            _ => view,
+            _ => projection,
         }
     }
 
@@ -285,11 +290,11 @@ mod tests {
         for given in [-0.9f32, 0.0, 0.4] {
             let camera = [500.0, 400.0, 512.0, 128.0];
             let heading = Some(0.7);
-            let view = GroundView::Pinhole { camera, heading };
+            let projection = GroundProjection::Pinhole { camera, heading };
             // Clockwise from the aerial image's top; 1 means 10°.
             let residual_rad = (90.0 - 10.0 * f64::from(given)).to_radians();
-            let taught = spec("ggcvt-kitti3").taught_view(view, residual_rad);
-            let GroundView::Pinhole {
+            let taught = spec("ggcvt-kitti3").label_projection(projection, residual_rad);
+            let GroundProjection::Pinhole {
                 heading: Some(taught),
                 ..
             } = taught
@@ -297,7 +302,10 @@ mod tests {
                 panic!("{taught:?}");
             };
             assert!((taught - given).abs() < 1e-5, "{taught} is not {given}");
-            assert_eq!(spec("ggcvt-kitti2").taught_view(view, residual_rad), view);
+            assert_eq!(
+                spec("ggcvt-kitti2").label_projection(projection, residual_rad),
+                projection
+            );
         }
     }
 }

@@ -19,7 +19,7 @@ pub use ccvpe::{Ccvpe, NormalisedInput};
 pub use description::{
     GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind, NetworkSpec, named, names,
 };
-pub use ggcvt::{Ggcvt, GgcvtSpec, View as GroundView};
+pub use ggcvt::{Ggcvt, GgcvtSpec, GroundProjection};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
@@ -73,7 +73,7 @@ pub struct Input {
     /// south (azimuth -180°), on which each ground image's left edge lies. Empty otherwise.
     pub ground_left_bin: Vec<usize>,
     /// For networks that lay the ground image on the ground: how each was taken. Others read none.
-    pub views: Vec<GroundView>,
+    pub projections: Vec<GroundProjection>,
 }
 
 impl Input {

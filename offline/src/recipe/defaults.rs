@@ -86,7 +86,7 @@ const COMPACT_VIEWS: Augmentation = Augmentation {
     crop_jitter_m: 16.0,
 };
 
-/// Views that only turn the ground image.
+/// Augmentation that only turns the ground image.
 const fn turned(heading_jitter_deg: f64) -> Augmentation {
     Augmentation {
         symmetries: false,

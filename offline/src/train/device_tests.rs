@@ -3,13 +3,14 @@
 
 mod ggcvt;
 
-use super::fit::{Order, fit_how};
+use super::fit::fit_how;
+use super::order::Order;
 use super::*;
 use crate::data::{Example, Examples, ReadExample};
 use crate::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
-use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundView, ModelSpec, preset};
+use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundProjection, ModelSpec, preset};
 use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_kernel_emulator::{Emulator, Options, Schedule};
 use crossfix_kernels::Device;
@@ -75,7 +76,7 @@ struct Noise<'a> {
     spec: ModelSpec,
     orientation_bins: usize,
     /// How each sample was seen.
-    view: Box<dyn Fn(usize) -> GroundView + Sync>,
+    projection: Box<dyn Fn(usize) -> GroundProjection + Sync>,
     broken: Option<usize>,
     read: AtomicU64,
     watch: Box<dyn Fn(u64) + Sync + 'a>,
@@ -83,7 +84,7 @@ struct Noise<'a> {
 
 impl Noise<'_> {
     fn new(spec: &CcvpeSpec) -> Self {
-        let panorama = GroundView::Panorama {
+        let panorama = GroundProjection::Panorama {
             metres_per_pixel: spec.metres_per_pixel,
             turn_rad: 0.0,
         };
@@ -93,12 +94,12 @@ impl Noise<'_> {
     fn of(
         spec: ModelSpec,
         orientation_bins: usize,
-        view: impl Fn(usize) -> GroundView + Sync + 'static,
+        projection: impl Fn(usize) -> GroundProjection + Sync + 'static,
     ) -> Self {
         Self {
             spec,
             orientation_bins,
-            view: Box::new(view),
+            projection: Box::new(projection),
             broken: None,
             read: AtomicU64::new(0),
             watch: Box::new(|_| {}),
@@ -146,7 +147,7 @@ impl Examples for Noise<'_> {
             Ok(Example {
                 target,
                 left_bin: index % self.orientation_bins,
-                view: (self.view)(index),
+                projection: (self.projection)(index),
                 metres_per_cell: self.spec.heatmap.metres_per_cell,
                 camera_cell: [target.column, target.row],
                 augment,

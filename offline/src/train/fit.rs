@@ -1,6 +1,7 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
-use super::recorded::{Done, News, Recorded, device_of};
+use super::order::{Order, generator};
+use super::recorded::{Finished, Recorded, StepLosses, device_of};
 use super::{Checkpoint, FitConfig, Schedule, TrainError};
 use crate::data::batch::{Batch, BatchError, batches_ahead};
 use crate::data::examples::Examples;
@@ -11,8 +12,6 @@ use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
 use crossfix_kernels::{Error as KernelError, Tape};
-use rand::SeedableRng;
-use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -146,20 +145,20 @@ pub(super) fn fit_how(
                 None => break,
             };
             let rate = progress.schedule.at(begun, total);
-            let mut news = News::default();
+            let mut finished = Finished::default();
             if config.fresh_moments && progress.schedule.epoch_begins(begun) {
                 // The next step makes new ones, launch by launch, and is recorded anew.
                 if let Some(mut recorded) = recorded.take() {
                     let model = model.recordable().expect("it was recorded");
-                    news = recorded.drain(model, &mut adam)?;
+                    finished = recorded.drain(model, &mut adam)?;
                 }
-                if news.stopped_by.is_none() {
+                if finished.not_finite.is_none() {
                     adam.state = AdamState::default();
                 }
             }
             let drop_connect = |step| config.drop_connect.then(|| generator(seed, 2, step));
-            if news.stopped_by.is_none() {
-                news.append(match &mut recorded {
+            if finished.not_finite.is_none() {
+                finished.append(match &mut recorded {
                     None => one_step(model, &mut adam, &batch, config, rate, drop_connect(begun))?,
                     Some(recorded) => recorded.enqueue(
                         model.recordable().expect("it was recorded"),
@@ -175,12 +174,14 @@ pub(super) fn fit_how(
             let saves = begun.is_multiple_of(config.checkpoint_every)
                 || saved.elapsed() >= CHECKPOINT_AFTER;
             let last = begun == total || interrupt.asked();
-            if let (true, None, Some(recorded)) = (saves || last, &news.stopped_by, &mut recorded) {
+            if let (true, None, Some(recorded)) =
+                (saves || last, &finished.not_finite, &mut recorded)
+            {
                 let model = model.recordable().expect("it was recorded");
-                news.append(recorded.drain(model, &mut adam)?);
+                finished.append(recorded.drain(model, &mut adam)?);
             }
-            progress.note(&news.done)?;
-            if let Some(what) = news.stopped_by {
+            progress.note(&finished.steps)?;
+            if let Some(what) = finished.not_finite {
                 save(progress.step, model, &adam)?;
                 progress.bar.abandon();
                 return Err(TrainError::NotFinite {
@@ -211,7 +212,7 @@ pub(super) fn fit_how(
         if let Some(mut recorded) = recorded {
             // Somebody asked to stop between two looks: what is under way is told now.
             let model = model.recordable().expect("it was recorded");
-            progress.note(&recorded.drain(model, &mut adam)?.done)?;
+            progress.note(&recorded.drain(model, &mut adam)?.steps)?;
         }
         // Also before an error: what was learnt is kept, and the file can be mended.
         save(progress.step, model, &adam)?;
@@ -253,7 +254,7 @@ struct Progress<'a> {
 
 impl Progress<'_> {
     /// Writes down steps that went well.
-    fn note(&mut self, done: &[Done]) -> Result<(), TrainError> {
+    fn note(&mut self, done: &[StepLosses]) -> Result<(), TrainError> {
         for done in done {
             let rate = self.schedule.at(self.step, self.total);
             self.losses.push(done.total);
@@ -298,43 +299,6 @@ fn fingerprint(
     sha256_json(&(name, model.table(), config, seed, labels))
 }
 
-/// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
-pub(super) struct Order {
-    seed: u64,
-    epoch: Option<u64>,
-    shuffled: Vec<usize>,
-}
-
-impl Order {
-    pub fn new(seed: u64, examples: usize) -> Self {
-        Self {
-            seed,
-            epoch: None,
-            shuffled: (0..examples).collect(),
-        }
-    }
-
-    pub fn at(&mut self, place: u64) -> usize {
-        let n = self.shuffled.len() as u64;
-        let epoch = place / n;
-        if self.epoch != Some(epoch) {
-            self.shuffled = (0..n as usize).collect();
-            self.shuffled
-                .shuffle(&mut generator(self.seed, 0x0e90c, epoch));
-            self.epoch = Some(epoch);
-        }
-        self.shuffled[(place % n) as usize]
-    }
-}
-
-/// A generator for one purpose at one time, so that nothing depends on what was drawn before.
-fn generator(seed: u64, purpose: u64, time: u64) -> ChaCha8Rng {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(purpose);
-    rng.set_word_pos(u128::from(time) << 16);
-    rng
-}
-
 /// One step, launch by launch where there is a device; waits for its loss.
 pub(super) fn one_step(
     model: &mut dyn CrossViewModel,
@@ -343,7 +307,7 @@ pub(super) fn one_step(
     config: &FitConfig,
     rate: f64,
     mut drop_connect: Option<ChaCha8Rng>,
-) -> Result<News, ModelError> {
+) -> Result<Finished, ModelError> {
     let targets: Vec<PoseTarget> = batch
         .examples
         .iter()
@@ -357,7 +321,7 @@ pub(super) fn one_step(
         extent: config.loss.extent(model.describe()),
     };
     // A step that fails leaves the state before it: the running statistics are put back.
-    let attempt = || -> Result<Done, ModelError> {
+    let attempt = || -> Result<StepLosses, ModelError> {
         let prediction = model.forward(&mut tape, &batch.input, options)?;
         let loss = model.loss(&mut tape, &prediction, &targets, &config.loss)?;
         let value = loss.total.item()?;
@@ -369,7 +333,7 @@ pub(super) fn one_step(
         }
         let gradients = std::mem::replace(&mut tape, Tape::inference()).backward(&loss.total)?;
         let report = adam.step(model.parameters_mut().all_mut(), &gradients, rate)?;
-        Ok(Done {
+        Ok(StepLosses {
             total: value,
             info_nce: loss.info_nce,
             triplet: loss.triplet,
@@ -386,44 +350,14 @@ pub(super) fn one_step(
             .clone_from_slice(&statistics);
     }
     match result {
-        Ok(done) => Ok(News {
-            done: vec![done],
-            stopped_by: None,
+        Ok(done) => Ok(Finished {
+            steps: vec![done],
+            not_finite: None,
         }),
-        Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => Ok(News {
-            done: Vec::new(),
-            stopped_by: Some(what),
+        Err(ModelError::Kernel(KernelError::NotFinite { what, .. })) => Ok(Finished {
+            steps: Vec::new(),
+            not_finite: Some(what),
         }),
         Err(error) => Err(error),
-    }
-}
-
-/// Draws one number for each of several purposes: kept apart by construction.
-#[cfg(test)]
-fn first_draw(seed: u64, purpose: u64, time: u64) -> u64 {
-    rand::Rng::random(&mut generator(seed, purpose, time))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_epoch_visits_every_example_once() {
-        let mut order = Order::new(3, 5);
-        for epoch in 0..3u64 {
-            let mut seen: Vec<usize> = (0..5).map(|place| order.at(epoch * 5 + place)).collect();
-            seen.sort_unstable();
-            assert_eq!(seen, [0, 1, 2, 3, 4]);
-        }
-    }
-
-    #[test]
-    fn generators_differ_by_purpose_time_and_seed() {
-        let draws =
-            [(0, 1, 0), (0, 2, 0), (0, 1, 1), (1, 1, 0)].map(|(s, p, t)| first_draw(s, p, t));
-        for (i, a) in draws.iter().enumerate() {
-            assert!(draws[i + 1..].iter().all(|b| a != b));
-        }
     }
 }

@@ -9,8 +9,8 @@ use crate::data::batch::Batch;
 use crate::data::examples::Example;
 use crate::loss::PoseTarget;
 use crate::model::{
-    Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundView, Input, ModelError,
-    ModelSpec, NetworkSpec, Recordable,
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundProjection, Input,
+    ModelError, ModelSpec, NetworkSpec, Recordable,
 };
 use crossfix_kernels::cuda::{Cuda, Step, Timed};
 use crossfix_kernels::ops::Augment;
@@ -20,7 +20,7 @@ use std::time::Instant;
 
 /// What was measured.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Measured {
+pub struct StepTiming {
     /// Milliseconds of wall time for a step, each with a new batch from the host.
     pub step_ms: f64,
     /// Milliseconds that the device was at work in a step; none on the processor.
@@ -38,9 +38,9 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
         let bytes = (0..count).map(|i| (i * 7919 % 256) as u8).collect();
         Pixels::new(bytes, shape)
     };
-    let view = match spec.camera {
+    let projection = match spec.camera {
         // Of a field of view of 90 degrees, as far as the network is concerned.
-        GroundCamera::CalibratedPinhole { .. } => GroundView::Pinhole {
+        GroundCamera::CalibratedPinhole { .. } => GroundProjection::Pinhole {
             camera: [
                 spec.ground_columns,
                 spec.ground_columns,
@@ -50,7 +50,7 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
             .map(|length| length as f64 / 2.0),
             heading: Some(0.1),
         },
-        _ => GroundView::Panorama {
+        _ => GroundProjection::Panorama {
             metres_per_pixel: spec.metres_per_pixel,
             turn_rad: 0.0,
         },
@@ -64,7 +64,7 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
             weight: 1.0,
         },
         left_bin: 0,
-        view,
+        projection,
         metres_per_cell: spec.heatmap.metres_per_cell,
         camera_cell: [middle, middle],
         augment: [Augment::default(); 2],
@@ -76,7 +76,7 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
             aerial: noise([samples, 3, spec.aerial_px, spec.aerial_px])?,
             augment: Some([(); 2].map(|()| Augment::tensor(&vec![Augment::default(); samples]))),
             ground_left_bin: vec![0; left_bins],
-            views: vec![view; samples],
+            projections: vec![projection; samples],
         },
         examples: (0..samples).map(example).collect(),
     })
@@ -96,14 +96,14 @@ pub fn training(
     model: &mut dyn CrossViewModel,
     config: &FitConfig,
     steps: usize,
-) -> Result<Measured, TrainError> {
+) -> Result<StepTiming, TrainError> {
     let batch = batch_of(model.describe(), config.batch)?;
     let mut adam = Adam::default();
     let mut losses = Vec::new();
     let rate = config.learning_rate;
-    let mut note = |news: super::recorded::News| match news.stopped_by {
+    let mut note = |finished: super::recorded::Finished| match finished.not_finite {
         None => {
-            losses.extend(news.done.iter().map(|done| done.total));
+            losses.extend(finished.steps.iter().map(|done| done.total));
             Ok(())
         }
         Some(what) => Err(TrainError::NotFinite {
@@ -121,7 +121,7 @@ pub fn training(
         for _ in 0..steps {
             note(one_step(model, &mut adam, &batch, config, rate, None)?)?;
         }
-        return Ok(Measured {
+        return Ok(StepTiming {
             step_ms: start.elapsed().as_secs_f64() * 1e3 / steps as f64,
             device_ms: None,
             held_bytes: None,
@@ -141,7 +141,7 @@ pub fn training(
     note(recorded.drain(model, &mut adam)?)?;
     let step_ms = start.elapsed().as_secs_f64() * 1e3 / steps as f64;
     let device_ms = recorded.replay_ms(steps)?;
-    Ok(Measured {
+    Ok(StepTiming {
         step_ms,
         device_ms: Some(device_ms),
         held_bytes: Some(held(&cuda)),
@@ -159,7 +159,11 @@ fn recordable(model: &mut dyn CrossViewModel) -> Result<&mut dyn Recordable, Mod
 ///
 /// # Errors
 /// [`ModelError::Kernel`] when the device fails.
-pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Measured, ModelError> {
+pub fn inference(
+    model: &mut Ccvpe,
+    samples: usize,
+    rounds: usize,
+) -> Result<StepTiming, ModelError> {
     let batch = batch_of(model.describe(), samples)?;
     let options = || ForwardOptions::evaluation(Extent::Everything);
     model.forward(&mut Tape::inference(), &batch.input, options())?;
@@ -171,7 +175,7 @@ pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Mea
         for _ in 0..rounds {
             model.forward(&mut Tape::inference(), &batch.input, options())?;
         }
-        return Ok(Measured {
+        return Ok(StepTiming {
             step_ms: start.elapsed().as_secs_f64() * 1e3 / rounds as f64,
             device_ms: None,
             held_bytes: None,
@@ -185,7 +189,7 @@ pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Mea
             aerial: images[1].clone(),
             augment: None,
             ground_left_bin: Vec::new(),
-            views: Vec::new(),
+            projections: Vec::new(),
         };
         let prediction = model.forward(&mut Tape::inference(), &input, options())?;
         let all = [prediction.logits, prediction.orientation];
@@ -202,7 +206,7 @@ pub fn inference(model: &mut Ccvpe, samples: usize, rounds: usize) -> Result<Mea
     }
     cuda.synchronise()?;
     let step_ms = start.elapsed().as_secs_f64() * 1e3 / rounds as f64;
-    Ok(Measured {
+    Ok(StepTiming {
         step_ms,
         device_ms: Some(step.replay_ms(rounds)?),
         held_bytes: Some(held(&cuda)),

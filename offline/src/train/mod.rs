@@ -5,6 +5,7 @@ mod checkpoint;
 mod device_tests;
 mod fit;
 pub mod measure;
+mod order;
 mod recorded;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -87,7 +88,7 @@ pub struct FitConfig {
     pub batch_norm_momentum: f32,
     /// Stochastic depth, in networks that have it.
     pub drop_connect: bool,
-    /// The views drawn.
+    /// The transforms drawn.
     pub augmentation: Augmentation,
     /// The loss.
     pub loss: LossConfig,

@@ -34,7 +34,7 @@ pub(super) struct Recorded {
 
 /// How one step went.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Done {
+pub(super) struct StepLosses {
     pub total: f32,
     pub info_nce: Vec<f32>,
     pub triplet: Option<f32>,
@@ -43,21 +43,21 @@ pub(super) struct Done {
     pub gradient_norm: f64,
 }
 
-/// What was learnt from a look at the device.
+/// Steps that finished since the losses were read before.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct News {
+pub(super) struct Finished {
     /// Steps that went well, in their order.
-    pub done: Vec<Done>,
+    pub steps: Vec<StepLosses>,
     /// What was not finite in the step after those. Parameters, moments and statistics are as the
     /// last good step left them; the optimiser has forgotten the steps that came to nothing.
-    pub stopped_by: Option<String>,
+    pub not_finite: Option<String>,
 }
 
-impl News {
-    /// Later news behind these.
+impl Finished {
+    /// Later steps behind these.
     pub fn append(&mut self, later: Self) {
-        self.done.extend(later.done);
-        self.stopped_by = self.stopped_by.take().or(later.stopped_by);
+        self.steps.extend(later.steps);
+        self.not_finite = self.not_finite.take().or(later.not_finite);
     }
 }
 
@@ -130,7 +130,7 @@ impl Recorded {
         })
     }
 
-    /// Enqueues one step. Now and then there is news of earlier ones.
+    /// Enqueues one step. Now and then it tells how earlier ones went.
     ///
     /// # Errors
     /// [`ModelError`] when the batch does not fit or the device failed.
@@ -142,20 +142,20 @@ impl Recorded {
         config: &FitConfig,
         rate: f64,
         mut drop_connect: Option<ChaCha8Rng>,
-    ) -> Result<News, ModelError> {
+    ) -> Result<Finished, ModelError> {
         let prepared = prepare(model, batch, config, drop_connect.as_mut())?;
         let mut inputs: Vec<Tensor> = prepared.tensors().into_iter().cloned().collect();
         inputs.push(adam.begin_step(rate)?);
         self.step.run_with(&inputs, prepared.images())?;
         self.enqueued += 1;
-        let news = match self.pending.take() {
-            None => News::default(),
+        let finished = match self.pending.take() {
+            None => Finished::default(),
             Some(pending) => self.read(model, adam, &pending.wait()?)?,
         };
-        if news.stopped_by.is_none() && self.enqueued.is_multiple_of(LOOK_EVERY) {
+        if finished.not_finite.is_none() && self.enqueued.is_multiple_of(LOOK_EVERY) {
             self.pending = Some(self.guard.begin_report()?);
         }
-        Ok(news)
+        Ok(finished)
     }
 
     /// Waits for all steps and tells what was not told yet. The network's numbers may be read
@@ -167,7 +167,7 @@ impl Recorded {
         &mut self,
         model: &mut dyn Recordable,
         adam: &mut Adam,
-    ) -> Result<News, ModelError> {
+    ) -> Result<Finished, ModelError> {
         // What was asked for before is in this report as well: the device remembers more steps.
         self.pending = None;
         let report = self.guard.begin_report()?.wait()?;
@@ -185,11 +185,11 @@ impl Recorded {
         model: &mut dyn Recordable,
         adam: &mut Adam,
         report: &Report,
-    ) -> Result<News, ModelError> {
+    ) -> Result<Finished, ModelError> {
         let done = (self.read..report.steps).map(|step| self.done(report.values(step)));
-        let mut news = News {
-            done: done.collect(),
-            stopped_by: None,
+        let mut finished = Finished {
+            steps: done.collect(),
+            not_finite: None,
         };
         self.read = report.steps;
         if report.stopped {
@@ -206,21 +206,21 @@ impl Recorded {
             } else {
                 format!("the loss ({loss})")
             };
-            news.stopped_by = Some(what);
+            finished.not_finite = Some(what);
             for _ in report.steps..self.enqueued {
                 adam.undo_step();
             }
             self.enqueued = report.steps;
         }
-        Ok(news)
+        Ok(finished)
     }
 
-    fn done(&self, values: &[f32]) -> Done {
+    fn done(&self, values: &[f32]) -> StepLosses {
         let (gradient_norm, values) = values.split_last().expect("a row has values");
         let (info_nce, rest) = values[1..].split_at(self.told.info_nce);
         let mut rest = rest.iter().copied();
         let mut next = |has: bool| has.then(|| rest.next()).flatten();
-        Done {
+        StepLosses {
             total: values[0],
             info_nce: info_nce.to_vec(),
             triplet: next(self.told.triplet),

@@ -1,10 +1,11 @@
 use super::*;
-use crate::data::{Labelled, Pair, Sample};
+use crate::data::{Dataset, Labelled, Pair, Sample};
 use crate::loss::PoseTarget;
 use crate::model::weights::{Arrays, arrays_of};
-use crate::model::{Ccvpe, CrossViewModel, GroundView, named, preset};
+use crate::model::{Ccvpe, CrossViewModel, GroundProjection, named, preset};
 use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
+use std::sync::Arc;
 
 /// Pairs of noise: nothing to understand, enough to remember.
 pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTarget)> {
@@ -21,7 +22,7 @@ pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTar
     };
     (0..count)
         .map(|index| {
-            let view = GroundView::Panorama {
+            let projection = GroundProjection::Panorama {
                 metres_per_pixel: spec.metres_per_pixel,
                 turn_rad: 0.0,
             };
@@ -32,7 +33,7 @@ pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTar
                 coarse_covariance_m2: [[100.0, 0.0], [0.0, 100.0]],
                 yaw_rad: 0.0,
                 left_bin: index % spec.orientation_bins,
-                ..Sample::unplaced(format!("noise-{index}"), view)
+                ..Sample::unplaced(format!("noise-{index}"), projection)
             };
             let pair = Pair {
                 sample,
@@ -378,4 +379,102 @@ fn levels_beyond_the_supervised_ones_stay_untouched() {
     );
     assert!(!changed("sat_efficientnet._blocks.0._bn.running_mean"));
     assert_eq!(model.spec().levels.len(), 3);
+}
+
+/// A kill leaves rows of steps after the checkpoint, the last one cut short.
+#[test]
+fn a_resumed_curve_has_each_step_once() {
+    let pairs = noise_pairs(4, "compact");
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let config = FitConfig {
+        batch: 1,
+        ..settings(20)
+    };
+    let asked = Interrupt::default();
+    asked.ask();
+    let new = || Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    train(&mut new(), &pairs, &config, Some(&folder), false, &asked);
+    let curve = folder.file("train.curve.jsonl");
+    std::fs::write(&curve, "{\"step\":10,\"loss\":1.0}\n{\"step\":20,\"lo").unwrap();
+    let never = Interrupt::default();
+    train(&mut new(), &pairs, &config, Some(&folder), true, &never);
+    let text = std::fs::read_to_string(&curve).unwrap();
+    let rows = text.lines().map(serde_json::from_str::<serde_json::Value>);
+    let steps: Vec<u64> = rows
+        .map(|row| row.unwrap()["step"].as_u64().unwrap())
+        .collect();
+    assert_eq!(steps, [10, 20]);
+    // Once more: nothing is left to do, and nothing changes.
+    let fitted = train(&mut new(), &pairs, &config, Some(&folder), true, &never);
+    assert!(!fitted.interrupted && fitted.losses.is_empty() && fitted.steps == 20);
+    assert_eq!(std::fs::read_to_string(&curve).unwrap(), text);
+}
+
+/// Pairs of which one cannot be read.
+struct Broken {
+    pairs: Vec<Pair>,
+    index: usize,
+}
+
+impl Dataset for Broken {
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn sample(&self, index: usize) -> &Sample {
+        self.pairs.sample(index)
+    }
+
+    fn pair(&self, index: usize) -> Result<Arc<Pair>, DatasetError> {
+        if index == self.index {
+            return Err(DatasetError::Pair {
+                id: self.pairs[index].sample.id.clone(),
+                what: "gone".into(),
+            });
+        }
+        self.pairs.pair(index)
+    }
+}
+
+#[test]
+fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
+    let pairs = noise_pairs(6, "compact");
+    let config = FitConfig {
+        batch: 2,
+        ..settings(6)
+    };
+    let never = Interrupt::default();
+    let new = || Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let mut whole = new();
+    train(&mut whole, &pairs, &config, None, false, &never);
+
+    let folder = tempfile::tempdir().unwrap();
+    let folder = RunFolder::create(folder.path()).unwrap();
+    let labels = pairs.iter().map(|(_, target)| *target).enumerate();
+    let labels: Vec<(usize, PoseTarget)> = labels.collect();
+    let spec = named("compact").unwrap().describe();
+    let broken = Broken {
+        pairs: pairs.iter().map(|(pair, _)| pair.clone()).collect(),
+        // The last of the first epoch: two steps come before it.
+        index: super::order::Order::new(5, 6).at(5),
+    };
+    let examples = Labelled {
+        dataset: &broken,
+        labels: &labels,
+        augmentation: &config.augmentation,
+        spec: &spec,
+    };
+    let run = RunContext {
+        seed: 5,
+        folder: Some(&folder),
+        resume: false,
+        interrupt: &never,
+    };
+    let error = fit("train", &mut new(), &examples, &config, &run).unwrap_err();
+    assert!(error.to_string().contains("gone"), "{error}");
+    let mut resumed = new();
+    let fitted = train(&mut resumed, &pairs, &config, Some(&folder), true, &never);
+    assert_eq!(fitted.losses.len(), 4);
+    assert!(arrays_of(&resumed) == arrays_of(&whole));
 }

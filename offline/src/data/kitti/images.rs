@@ -10,7 +10,7 @@ use crate::data::problems::Problems;
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::data::vigor::published_cell;
 use crate::loss::PoseTarget;
-use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec};
+use crate::model::{GroundCamera, GroundProjection, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;
 use rand::Rng;
@@ -122,7 +122,7 @@ impl<'a> KittiSamples<'a> {
             },
             left_bin: 0,
             metres_per_cell: METRES_PER_PIXEL * heatmap.cell_px,
-            view: view(self.kitti, index, placement, self.sizes)?,
+            projection: projection(self.kitti, index, placement, self.sizes)?,
             camera_cell: camera,
             augment: [Augment::default(); 2],
         })
@@ -150,12 +150,12 @@ fn placement(
 
 /// The camera matrix of a frame's day and the turn of its patch as a share of the range, for
 /// networks that want them.
-fn view(
+fn projection(
     kitti: &Kitti,
     index: usize,
     placement: Placement,
     sizes: Sizes,
-) -> Result<GroundView, DatasetError> {
+) -> Result<GroundProjection, DatasetError> {
     let row = &kitti.rows[index];
     let camera = match kitti.cameras.get(&row.name.day) {
         Some(camera) => {
@@ -174,7 +174,7 @@ fn view(
             });
         }
     };
-    Ok(GroundView::Pinhole {
+    Ok(GroundProjection::Pinhole {
         camera,
         heading: Some(placement.turn as f32),
     })
@@ -274,8 +274,8 @@ impl KittiImages {
         let mut problems = Problems::of(folder.root.display());
         for row in choose(kitti.rows.len()) {
             let placement = placement(&kitti, row, rotation_range_deg, || 0.0);
-            match view(&kitti, row, placement, sizes) {
-                Ok(view) => samples.push(sample(&kitti, row, placement, view)),
+            match projection(&kitti, row, placement, sizes) {
+                Ok(projection) => samples.push(sample(&kitti, row, placement, projection)),
                 Err(error) => problems.push(error.to_string()),
             }
             places.push((row, placement));
@@ -293,7 +293,12 @@ impl KittiImages {
 /// Nanoseconds between frames.
 const FRAME_NS: i64 = 100_000_000;
 
-fn sample(kitti: &Kitti, index: usize, placement: Placement, view: GroundView) -> Sample {
+fn sample(
+    kitti: &Kitti,
+    index: usize,
+    placement: Placement,
+    projection: GroundProjection,
+) -> Sample {
     let name = &kitti.rows[index].name;
     Sample {
         drive: format!("{}/{}", name.day, name.drive),
@@ -303,7 +308,7 @@ fn sample(kitti: &Kitti, index: usize, placement: Placement, view: GroundView) -
             .unwrap_or(0)
             .saturating_mul(FRAME_NS),
         heading_residual_rad: placement.heading_deg().to_radians(),
-        ..Sample::unplaced(name.id(), view)
+        ..Sample::unplaced(name.id(), projection)
     }
 }
 

@@ -3,7 +3,7 @@ use crate::data::Dataset;
 use crate::data::golden::{Golden, first_pass, numbers};
 use crate::data::vigor::published_sigma_cells;
 use crate::loss::{gaussian, orientation_shares};
-use crate::model::{GroundView, ModelSpec, named};
+use crate::model::{GroundProjection, ModelSpec, named};
 use serde_json::Value;
 
 fn network() -> ModelSpec {
@@ -132,7 +132,7 @@ fn ggcvt_uses_the_same_patches_with_its_own_shifts_and_camera() {
             ] {
                 assert!((found - expected).abs() < 1e-4, "{found} {expected}");
             }
-            let GroundView::Pinhole { camera, heading } = example.view else {
+            let GroundProjection::Pinhole { camera, heading } = example.projection else {
                 panic!("a pinhole");
             };
             assert!((camera[0] - row(0)[0]).abs() < 1e-4 && (camera[3] - row(1)[2]).abs() < 1e-4);

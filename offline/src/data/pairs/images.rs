@@ -10,7 +10,7 @@ use crate::data::error::DatasetError;
 use crate::data::picture;
 use crate::data::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::data::sample::{Dataset, Pair, Sample};
-use crate::model::{GroundView, ModelSpec};
+use crate::model::{GroundProjection, ModelSpec};
 use crossfix_calibration::{Camera, Geodetic, PatchGeoreference, PatchSpec, RgbImage, StripRemap};
 use crossfix_onboard::tiles::TileError;
 use std::path::{Path, PathBuf};
@@ -211,7 +211,7 @@ fn place(
         odometry: row.odometry,
         camera: Some(camera.clone()),
         left_bin: left_bin(spec, &strip_spec(spec, yaw_rad)),
-        view: GroundView::Panorama {
+        projection: GroundProjection::Panorama {
             metres_per_pixel: spec.metres_per_pixel,
             turn_rad: 0.0,
         },

@@ -9,7 +9,7 @@ use crate::data::problems::Problems;
 use crate::data::resample::round_half_even;
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::loss::PoseTarget;
-use crate::model::{GroundCamera, GroundView, MapSpec, ModelError, ModelSpec, NetworkKind};
+use crate::model::{GroundCamera, GroundProjection, MapSpec, ModelError, ModelSpec, NetworkKind};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;
 use rand::Rng;
@@ -194,7 +194,7 @@ impl<'a> VigorSamples<'a> {
             },
             left_bin: 0,
             metres_per_cell: tile_m / (side as f64 / heatmap.cell_px),
-            view: GroundView::Panorama {
+            projection: GroundProjection::Panorama {
                 metres_per_pixel: tile_m / side as f64,
                 turn_rad: residual_rad,
             },
@@ -295,11 +295,11 @@ impl VigorImages {
         for index in choose(vigor.rows.len()) {
             let row = &vigor.rows[index];
             let tile_m = row.city.metres_per_tile_pixel() * super::TILE_PX as f64;
-            let view = GroundView::Panorama {
+            let projection = GroundProjection::Panorama {
                 metres_per_pixel: tile_m / spec.aerial_px as f64,
                 turn_rad: 0.0,
             };
-            samples.push(Sample::unplaced(row.panorama.clone(), view));
+            samples.push(Sample::unplaced(row.panorama.clone(), projection));
             files.push([vigor.panorama_path(index), vigor.tile_path(row.tiles[0].0)]);
         }
         Ok(Self {

@@ -5,7 +5,7 @@ use crate::data::numpy::shuffled;
 use crate::data::{Dataset, Example, Examples};
 use crate::loss::{gaussian, level_target, max_pool, orientation_shares};
 use crate::metrics::published::Outcome;
-use crate::model::{GroundCamera, GroundView, ModelSpec, named};
+use crate::model::{GroundCamera, GroundProjection, ModelSpec, named};
 use crossfix_kernels::ops::Augment;
 use rand::SeedableRng;
 use serde_json::Value;
@@ -241,10 +241,10 @@ fn ggcvt_uses_the_published_order_offsets_and_rolls() {
             let shift = target.map(|cell| spec.px_from_cell(cell) / 128.0);
             let expected = ["gt_shift_u", "gt_shift_v"].map(|key| item[key].as_f64().unwrap());
             assert_eq!(shift, expected);
-            let GroundView::Panorama {
+            let GroundProjection::Panorama {
                 metres_per_pixel,
                 turn_rad,
-            } = example.view
+            } = example.projection
             else {
                 panic!("a panorama");
             };

@@ -6,7 +6,7 @@
 
 use super::super::graph::Value;
 use super::Translation;
-use crate::model::ggcvt::Camera;
+use crate::model::ggcvt::GgcvtCamera;
 use crate::model::ggcvt::cross_view::COLUMN_NUDGE;
 use crate::model::ggcvt::projection::Maps;
 use crossfix_kernels::ops::NEAREST_M;
@@ -39,10 +39,10 @@ pub(super) struct Pinhole {
 
 impl Pinhole {
     /// The network's camera with this matrix; nothing for panoramas.
-    pub fn new(camera: &Camera, matrix: [f64; 4]) -> Option<Self> {
+    pub fn new(camera: &GgcvtCamera, matrix: [f64; 4]) -> Option<Self> {
         match *camera {
-            Camera::Panorama { .. } => None,
-            Camera::Pinhole {
+            GgcvtCamera::Panorama { .. } => None,
+            GgcvtCamera::Pinhole {
                 height_m,
                 metres_per_pixel,
                 shift_range_m,

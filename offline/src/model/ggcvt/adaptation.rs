@@ -5,7 +5,7 @@
 //! mode takes within the cell's footprint, which is what max-pooling does for CCVPE. The maps of
 //! GGCVT are not nested, so their targets cannot be pooled from the finest.
 //!
-//! Source: Adapting Fine-Grained Cross-View Localization to Areas without Fine Ground Truth
+//! Source: Adapting Fine-Grained Cross-GroundProjection Localization to Areas without Fine Ground Truth
 //! (Xia, Shi, Li, Kooij 2024), equations 2 to 5.
 
 use super::loss::{Centre, best_cells, sum};

@@ -4,8 +4,8 @@
 use super::adaptation::label_losses_to;
 use super::loss::{balanced, pose_error, sum, triplets_at};
 use super::recordable::Targets;
-use super::spec::{Camera, GgcvtSpec};
-use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, View};
+use super::spec::{GgcvtCamera, GgcvtSpec};
+use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, GroundProjection};
 use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
@@ -46,7 +46,7 @@ impl CrossViewModel for Ggcvt {
     ) -> Result<Prediction, ModelError> {
         let seed = Self::seed(options.drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
-        let sight = self.sight([&shapes[0], &shapes[1]], &input.views, seed)?;
+        let sight = self.sight([&shapes[0], &shapes[1]], &input.projections, seed)?;
         let device = self.parameters.device();
         let wraps = !self.description.ground_left_bin();
         let [ground, aerial] = input.normalised(&device, &UNIT, wraps)?;
@@ -99,7 +99,7 @@ impl Ggcvt {
         given: &Given,
         levels: Option<usize>,
     ) -> Result<Prediction, ModelError> {
-        let panorama = matches!(self.spec.camera, Camera::Panorama { .. });
+        let panorama = matches!(self.spec.camera, GgcvtCamera::Panorama { .. });
         let options = GgcvtOptions {
             column_nudge: if panorama { COLUMN_NUDGE } else { 0.0 },
             levels,
@@ -200,7 +200,7 @@ pub(super) fn true_poses(
     offsets_px: &[[f64; 2]],
     targets: &[PoseTarget],
 ) -> KernelResult<Tensor> {
-    let Camera::Pinhole {
+    let GgcvtCamera::Pinhole {
         metres_per_pixel,
         shift_range_m,
         heading_range_deg,
@@ -239,7 +239,7 @@ fn heading_field(
     description: &ModelSpec,
     poses: &Tensor,
 ) -> KernelResult<Tensor> {
-    let Camera::Pinhole {
+    let GgcvtCamera::Pinhole {
         heading_range_deg, ..
     } = spec.camera
     else {
@@ -257,8 +257,8 @@ fn heading_field(
     Tensor::new(field, &[values.len() / 3, 2, side, side])
 }
 
-impl View {
-    /// The view without its heading, for networks that find it themselves.
+impl GroundProjection {
+    /// The same without its heading, for networks that find it themselves.
     pub fn without_heading(self) -> Self {
         match self {
             Self::Panorama { .. } => self,

@@ -4,7 +4,7 @@
 //! camera is in the middle; training puts the middle at (n − 1) / 2; reading at test puts it at
 //! (n + 1) / 2 (panorama) or n / 2 (pinhole). [`Centre`] names the choice.
 
-use super::spec::{Camera, GgcvtSpec};
+use super::spec::{GgcvtCamera, GgcvtSpec};
 use super::{GgcvtPrediction, ModelError};
 use crossfix_kernels::{Device, Error, Result as KernelResult, Tape, Tensor, ops};
 
@@ -23,12 +23,12 @@ pub enum Centre {
 
 impl Centre {
     /// Its index in a map of `places`.
-    pub fn index(self, camera: Camera, places: usize) -> f64 {
+    pub fn index(self, camera: GgcvtCamera, places: usize) -> f64 {
         let places = places as f64;
         match (self, camera) {
             (Self::Trained, _) => (places - 1.0) / 2.0,
-            (Self::Published, Camera::Panorama { .. }) => (places + 1.0) / 2.0,
-            (Self::Published, Camera::Pinhole { .. }) => places / 2.0,
+            (Self::Published, GgcvtCamera::Panorama { .. }) => (places + 1.0) / 2.0,
+            (Self::Published, GgcvtCamera::Pinhole { .. }) => places / 2.0,
         }
     }
 }

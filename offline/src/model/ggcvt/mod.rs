@@ -7,8 +7,8 @@
 //! One implementation for every size and both cameras; [`GgcvtSpec`] says which. Names of
 //! parameters follow the published state dict.
 //!
-//! Source: Boosting 3-DoF Ground-to-Satellite Camera Localization Accuracy via Geometry-Guided
-//! Cross-View Transformer (Shi et al. 2023).
+//! Source: Boosting 3-DoF Ground-to-Satellite GgcvtCamera Localization Accuracy via Geometry-Guided
+//! Cross-GroundProjection Transformer (Shi et al. 2023).
 
 pub mod adaptation;
 pub(crate) mod attention;
@@ -21,7 +21,7 @@ pub mod spec;
 
 pub(crate) use cross_view::turn_rad;
 pub(crate) use recordable::Rest;
-pub use spec::{Camera, GgcvtSpec, PRESETS, preset};
+pub use spec::{GgcvtCamera, GgcvtSpec, PRESETS, preset};
 
 use super::layers::{Conv, Pass, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
@@ -47,12 +47,12 @@ pub struct GgcvtInput {
     /// `[N, 3, side, side]`.
     pub aerial: Tensor,
     /// How each camera saw; as many as samples.
-    pub views: Vec<View>,
+    pub projections: Vec<GroundProjection>,
 }
 
 /// How one ground image was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub enum View {
+pub enum GroundProjection {
     /// A panorama.
     Panorama {
         /// Of the aerial image.
@@ -175,7 +175,7 @@ impl Ggcvt {
         });
         let uncertainty = uncertainty.collect();
         let (mut rotation, mut balance) = (None, None);
-        if let Camera::Pinhole { learnt_balance, .. } = spec.camera {
+        if let GgcvtCamera::Pinhole { learnt_balance, .. } = spec.camera {
             rotation = Some(RotationOptimiser::new(&mut builder, &spec));
             if learnt_balance {
                 balance = Some([
@@ -224,7 +224,7 @@ impl Ggcvt {
     /// Runs a batch.
     ///
     /// # Errors
-    /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images or views don't fit.
+    /// [`ModelError::Input`] or [`ModelError::Kernel`] when images or projections don't fit.
     pub fn forward(
         &mut self,
         tape: &mut Tape,
@@ -233,7 +233,7 @@ impl Ggcvt {
     ) -> Result<GgcvtPrediction, ModelError> {
         let sight = self.sight(
             [input.ground.shape(), input.aerial.shape()],
-            &input.views,
+            &input.projections,
             options.seed,
         )?;
         let device = self.parameters.device();
@@ -268,19 +268,19 @@ impl Ggcvt {
         Ok(result?)
     }
 
-    /// How the cameras of a batch saw, on the host, when images and views fit the network.
+    /// The projections of a batch on the host, when they and the images fit the network.
     fn sight(
         &self,
         [ground, aerial]: [&[usize]; 2],
-        views: &[View],
+        projections: &[GroundProjection],
         seed: u64,
     ) -> Result<Sight, ModelError> {
-        let (n, spec) = (views.len(), &self.spec);
+        let (n, spec) = (projections.len(), &self.spec);
         let expected = [n, 3, spec.ground_rows, spec.ground_columns];
         expect("ground images", expected, ground)?;
         let expected = [n, 3, spec.aerial_px, spec.aerial_px];
         expect("aerial images", expected, aerial)?;
-        Sight::new(spec, views, seed)
+        Sight::new(spec, projections, seed)
     }
 
     fn run(

@@ -3,8 +3,8 @@
 //! Coordinates are pixels of a feature map, (0, 0) the centre of the top-left one.
 
 use super::rotation::{FARTHEST, draw};
-use super::spec::{Camera, GgcvtSpec};
-use super::{ModelError, View};
+use super::spec::{GgcvtCamera, GgcvtSpec};
+use super::{GroundProjection, ModelError};
 use crossfix_kernels::ops::{Panorama, Plane};
 use crossfix_kernels::{Device, Result, Tape, Tensor, ops};
 use rand::SeedableRng;
@@ -32,7 +32,7 @@ impl Maps {
 
 /// How a panorama camera sees the cells of a level.
 pub(crate) fn panorama(spec: &GgcvtSpec, level: usize) -> Option<Panorama> {
-    let Camera::Panorama {
+    let GgcvtCamera::Panorama {
         height_m,
         top_deg,
         span_deg,
@@ -54,7 +54,7 @@ pub(crate) fn panorama(spec: &GgcvtSpec, level: usize) -> Option<Panorama> {
 
 /// How a pinhole camera sees the cells of a level.
 fn plane(spec: &GgcvtSpec, level: usize) -> Option<Plane> {
-    let Camera::Pinhole {
+    let GgcvtCamera::Pinhole {
         height_m,
         metres_per_pixel,
         shift_range_m,
@@ -102,23 +102,23 @@ impl Sight {
     /// On the host; `seed` is of the draws that replace shifts that run away.
     pub fn new(
         spec: &GgcvtSpec,
-        views: &[View],
+        projections: &[GroundProjection],
         seed: u64,
     ) -> std::result::Result<Self, ModelError> {
-        let n = views.len();
+        let n = projections.len();
         let wrong = |index: usize| {
             ModelError::Input(format!(
                 "{}: sample {index} was seen as {:?}, which is not how {:?} sees",
-                spec.preset, views[index], spec.camera
+                spec.preset, projections[index], spec.camera
             ))
         };
-        let Camera::Pinhole { iterations, .. } = spec.camera else {
+        let GgcvtCamera::Pinhole { iterations, .. } = spec.camera else {
             let mut pairs = Vec::with_capacity(2 * n);
-            for (index, view) in views.iter().enumerate() {
-                let View::Panorama {
+            for (index, projection) in projections.iter().enumerate() {
+                let GroundProjection::Panorama {
                     metres_per_pixel,
                     turn_rad,
-                } = view
+                } = projection
                 else {
                     return Err(wrong(index));
                 };
@@ -128,9 +128,11 @@ impl Sight {
         };
         let mut cameras = Vec::with_capacity(4 * n);
         let (mut reach, mut beyond, mut instead) = (Vec::new(), Vec::new(), Vec::new());
-        for (index, view) in views.iter().enumerate() {
-            let (camera, heading) = match view {
-                View::Pinhole { camera, heading } if iterations > 0 || heading.is_some() => {
+        for (index, projection) in projections.iter().enumerate() {
+            let (camera, heading) = match projection {
+                GroundProjection::Pinhole { camera, heading }
+                    if iterations > 0 || heading.is_some() =>
+                {
                     (camera, heading)
                 }
                 _ => return Err(wrong(index)),
@@ -158,7 +160,7 @@ impl Sight {
     /// All tensors, in an order that [`Sight::like`] knows.
     pub fn tensors(&self) -> Vec<&Tensor> {
         match self {
-            Self::Panoramas(views) => vec![views],
+            Self::Panoramas(projections) => vec![projections],
             Self::Pinholes(pinholes) => {
                 let first = [&pinholes.cameras, &pinholes.reach].into_iter();
                 first
@@ -212,8 +214,8 @@ mod tests {
     use super::super::preset;
     use super::*;
 
-    fn pinhole(heading: Option<f32>) -> View {
-        View::Pinhole {
+    fn pinhole(heading: Option<f32>) -> GroundProjection {
+        GroundProjection::Pinhole {
             camera: [1.0, 2.0, 3.0, 4.0],
             heading,
         }
@@ -222,8 +224,8 @@ mod tests {
     #[test]
     fn the_place_is_looked_for_with_the_known_heading_or_the_found_one() {
         let spec = preset("ggcvt-kitti3").unwrap();
-        let views = [pinhole(Some(0.25)), pinhole(None)];
-        let Sight::Pinholes(pinholes) = Sight::new(&spec, &views, 3).unwrap() else {
+        let projections = [pinhole(Some(0.25)), pinhole(None)];
+        let Sight::Pinholes(pinholes) = Sight::new(&spec, &projections, 3).unwrap() else {
             panic!("a pinhole camera");
         };
         let found = Tensor::new(vec![0.1, -0.2, 0.3, 1.5, 0.0, -0.4], &[2, 3]).unwrap();
@@ -267,17 +269,17 @@ mod tests {
 
     #[test]
     fn tensors_come_back_in_their_order() {
-        for (name, view) in [
+        for (name, projection) in [
             ("ggcvt-kitti3", pinhole(None)),
             (
                 "ggcvt-vigor",
-                View::Panorama {
+                GroundProjection::Panorama {
                     metres_per_pixel: 0.5,
                     turn_rad: 0.1,
                 },
             ),
         ] {
-            let sight = Sight::new(&preset(name).unwrap(), &[view; 2], 1).unwrap();
+            let sight = Sight::new(&preset(name).unwrap(), &[projection; 2], 1).unwrap();
             let again = sight.to(&Device::Cpu).unwrap();
             let pairs = sight.tensors().into_iter().zip(again.tensors());
             assert!(pairs.clone().count() > 0);

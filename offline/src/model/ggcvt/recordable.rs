@@ -196,7 +196,7 @@ impl Recordable for Ggcvt {
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
         let rest = Rest {
-            sight: self.sight([&shapes[0], &shapes[1]], &input.views, seed)?,
+            sight: self.sight([&shapes[0], &shapes[1]], &input.projections, seed)?,
             profiles: self.profiles(targets, loss)?,
         };
         Ok(Prepared {

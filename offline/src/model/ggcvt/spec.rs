@@ -44,13 +44,13 @@ pub struct GgcvtSpec {
     /// Side of the template that is matched, in cells, coarsest level first.
     pub templates: [usize; 3],
     /// How the ground camera sees.
-    pub camera: Camera,
+    pub camera: GgcvtCamera,
 }
 
 /// How the ground camera sees, and what is not known about its heading.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Camera {
+pub enum GgcvtCamera {
     /// A full circle, left edge at south; heading known.
     Panorama {
         /// Above the ground.
@@ -85,7 +85,7 @@ pub fn preset(name: &str) -> Option<GgcvtSpec> {
         preset: name.into(),
         ground_rows: 256,
         ground_columns: 1024,
-        camera: Camera::Pinhole {
+        camera: GgcvtCamera::Pinhole {
             height_m: 1.65,
             metres_per_pixel: KITTI_METRES_PER_PIXEL,
             shift_range_m: 20.0,
@@ -123,7 +123,7 @@ fn vigor() -> GgcvtSpec {
         cross_width: 64,
         cross_heads: 4,
         templates: [25, 51, 102],
-        camera: Camera::Panorama {
+        camera: GgcvtCamera::Panorama {
             height_m: 2.0,
             metres_per_pixel: 0.140_184, // mean of the four cities at 640 pixels, times 640/512
             top_deg: 0.0,
@@ -150,7 +150,7 @@ fn compact() -> GgcvtSpec {
         cross_width: 32,
         cross_heads: 4,
         templates: [4, 8, 16],
-        camera: Camera::Panorama {
+        camera: GgcvtCamera::Panorama {
             height_m: 1.9,
             metres_per_pixel: 0.5,
             // Square pixels from 28° above the horizon, as the strips of the daemon.
@@ -187,8 +187,8 @@ impl GgcvtSpec {
             heatmap: map(2),
             levels: [0, 1, 2].map(level).into(),
             camera: match self.camera {
-                Camera::Panorama { .. } => GroundCamera::Panorama,
-                Camera::Pinhole {
+                GgcvtCamera::Panorama { .. } => GroundCamera::Panorama,
+                GgcvtCamera::Pinhole {
                     iterations,
                     heading_range_deg,
                     ..
@@ -208,10 +208,10 @@ impl GgcvtSpec {
     /// Ground resolution of the aerial images trained on.
     pub fn metres_per_pixel(&self) -> f64 {
         match self.camera {
-            Camera::Panorama {
+            GgcvtCamera::Panorama {
                 metres_per_pixel, ..
             }
-            | Camera::Pinhole {
+            | GgcvtCamera::Pinhole {
                 metres_per_pixel, ..
             } => metres_per_pixel,
         }
@@ -301,7 +301,7 @@ impl GgcvtSpec {
             |values: &[f64]| values.iter().all(|value| value.is_finite() && *value > 0.0);
         let mut problems = Vec::new();
         let numbers_good = match self.camera {
-            Camera::Panorama {
+            GgcvtCamera::Panorama {
                 height_m,
                 metres_per_pixel,
                 top_deg,
@@ -311,7 +311,7 @@ impl GgcvtSpec {
                     && (0.0..=180.0).contains(&top_deg)
                     && top_deg + span_deg <= 180.0 + 1e-9
             }
-            Camera::Pinhole {
+            GgcvtCamera::Pinhole {
                 height_m,
                 metres_per_pixel,
                 shift_range_m,
@@ -400,11 +400,11 @@ mod tests {
     #[test]
     fn cameras_that_cannot_be_are_refused() {
         let mut deep = vigor();
-        if let Camera::Panorama { span_deg, .. } = &mut deep.camera {
+        if let GgcvtCamera::Panorama { span_deg, .. } = &mut deep.camera {
             *span_deg = 181.0;
         }
         let mut wild = preset("ggcvt-kitti3").unwrap();
-        if let Camera::Pinhole {
+        if let GgcvtCamera::Pinhole {
             iterations,
             shift_range_m,
             ..

@@ -6,7 +6,7 @@ use crossfix_kernels::optim::Adam;
 use crossfix_kernels::testing::{assert_close, noise};
 
 /// A network small enough for a test: one window at the coarsest level.
-pub(crate) fn tiny(camera: Camera) -> GgcvtSpec {
+pub(crate) fn tiny(camera: GgcvtCamera) -> GgcvtSpec {
     GgcvtSpec {
         preset: "tiny".into(),
         ground_rows: 16,
@@ -27,7 +27,7 @@ pub(crate) fn tiny(camera: Camera) -> GgcvtSpec {
 }
 
 /// Images of noise in [0, 1].
-fn input(spec: &GgcvtSpec, view: View) -> GgcvtInput {
+fn input(spec: &GgcvtSpec, projection: GroundProjection) -> GgcvtInput {
     let image = |shape: &[usize], seed| {
         let data = noise(shape, seed)
             .data()
@@ -39,19 +39,19 @@ fn input(spec: &GgcvtSpec, view: View) -> GgcvtInput {
     GgcvtInput {
         ground: image(&[2, 3, spec.ground_rows, spec.ground_columns], 1),
         aerial: image(&[2, 3, spec.aerial_px, spec.aerial_px], 2),
-        views: vec![view; 2],
+        projections: vec![projection; 2],
     }
 }
 
 /// As published.
-pub(crate) const VIGOR: Camera = Camera::Panorama {
+pub(crate) const VIGOR: GgcvtCamera = GgcvtCamera::Panorama {
     height_m: 2.0,
     metres_per_pixel: 0.140_184,
     top_deg: 0.0,
     span_deg: 180.0,
 };
 /// Over less ground than published, as the networks here are small.
-pub(crate) const KITTI: Camera = Camera::Pinhole {
+pub(crate) const KITTI: GgcvtCamera = GgcvtCamera::Pinhole {
     height_m: 1.65,
     metres_per_pixel: 0.4,
     shift_range_m: 5.0,
@@ -60,11 +60,11 @@ pub(crate) const KITTI: Camera = Camera::Pinhole {
     learnt_balance: true,
 };
 
-const PANORAMA: View = View::Panorama {
+const PANORAMA: GroundProjection = GroundProjection::Panorama {
     metres_per_pixel: 0.5,
     turn_rad: 0.1,
 };
-const PINHOLE: View = View::Pinhole {
+const PINHOLE: GroundProjection = GroundProjection::Pinhole {
     camera: [36.0, 36.0, 32.0, 6.0],
     heading: None,
 };
@@ -123,8 +123,8 @@ fn coarse_levels_do_not_change_when_finer_ones_are_left_out() {
 
 /// The losses before and after one step of Adam, and each parameter's gradient by name.
 fn one_step(
-    camera: Camera,
-    view: View,
+    camera: GgcvtCamera,
+    projection: GroundProjection,
     device: &Device,
 ) -> Result<([f32; 2], Vec<(String, Vec<f32>)>), ModelError> {
     // The optimiser's tokens are 2 by 2 at the coarsest level.
@@ -134,7 +134,7 @@ fn one_step(
     };
     let mut model = Ggcvt::new(spec.clone(), 3)?;
     model.parameters_mut().move_to(device)?;
-    let input = input(&spec, view);
+    let input = input(&spec, projection);
     let truth = Tensor::new(vec![0.1, -0.2, 0.3, -0.1, 0.05, -0.3], &[2, 3])?;
     let loss = |model: &mut Ggcvt, tape: &mut Tape| {
         let options = GgcvtOptions {
@@ -170,14 +170,14 @@ fn one_step(
 /// A whole step: every operation of the network, its losses, their gradients and the optimiser.
 #[test]
 fn a_training_step_on_a_device_is_the_processors() {
-    for (camera, view) in [(VIGOR, PANORAMA), (KITTI, PINHOLE)] {
+    for (camera, projection) in [(VIGOR, PANORAMA), (KITTI, PINHOLE)] {
         let emulator = Emulator::new(Options {
             schedule: Schedule::Random(5),
             ..Options::default()
         });
         let device = Device::Cuda(Cuda::with_driver(Box::new(emulator)));
-        let (expected, gradients) = one_step(camera, view, &Device::Cpu).unwrap();
-        let (got, on_device) = one_step(camera, view, &device).unwrap();
+        let (expected, gradients) = one_step(camera, projection, &Device::Cpu).unwrap();
+        let (got, on_device) = one_step(camera, projection, &device).unwrap();
         // Some hundred roundings of numbers around 1 follow each other.
         assert_close(&got, &expected, 1e-4);
         assert!(expected[0] != expected[1], "{expected:?}");

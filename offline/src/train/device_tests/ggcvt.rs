@@ -1,13 +1,13 @@
 //! The same of GGCVT, whose step projects the ground and looks for poses on the device.
 
 use super::*;
-use crate::model::ggcvt::Camera;
+use crate::model::ggcvt::GgcvtCamera;
 use crate::model::ggcvt::tests::{KITTI, VIGOR, tiny};
 use crate::model::{Ggcvt, GgcvtSpec};
 use crate::train::recorded::device_of;
 
 /// One window at the coarsest level of the optimiser, whose tokens are 2 by 2 there.
-fn spec_of(camera: Camera) -> GgcvtSpec {
+fn spec_of(camera: GgcvtCamera) -> GgcvtSpec {
     GgcvtSpec {
         window: 2,
         unused_layers: true,
@@ -18,15 +18,15 @@ fn spec_of(camera: Camera) -> GgcvtSpec {
 /// Noise that each camera saw in its own way; of the pinhole cameras one in three knows its
 /// heading.
 fn samples(spec: &GgcvtSpec) -> Noise<'static> {
-    let panorama = matches!(spec.camera, Camera::Panorama { .. });
+    let panorama = matches!(spec.camera, GgcvtCamera::Panorama { .. });
     Noise::of(spec.describe(), 1, move |index| {
         if panorama {
-            GroundView::Panorama {
+            GroundProjection::Panorama {
                 metres_per_pixel: 0.5 + 0.01 * index as f64,
                 turn_rad: 0.4 * index as f64 - 1.0,
             }
         } else {
-            GroundView::Pinhole {
+            GroundProjection::Pinhole {
                 camera: [36.0 + index as f64, 35.0, 32.0, 6.0],
                 heading: index.is_multiple_of(3).then_some(0.2 - 0.1 * index as f32),
             }

@@ -1,70 +1,17 @@
-//! VIGOR and KITTI on the command line: which list, which part of it, how turned.
+//! Datasets on the command line: which layout, which list, which part of it, how turned.
 
 use super::data::PairsOptions;
-use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples, KittiSplit};
-use crate::data::vigor::{
-    Headings, Vigor, VigorFolder, VigorImages, VigorSamples, VigorSplit, split,
-};
+use super::lists::{DatasetKind, List, Part, check_count, read_order};
+use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples};
+use crate::data::vigor::{Headings, Vigor, VigorFolder, VigorImages, VigorSamples, split};
 use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, Problems, npy};
 use crate::evaluate::{PublishedEvaluation, evaluate_published};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use crate::run::Interrupt;
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
-use serde::Serialize;
+use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-
-/// The layout of `--data`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DatasetKind {
-    /// Our own: dataset.toml, pairs.jsonl.
-    Pairs,
-    /// VIGOR with corrected labels.
-    Vigor,
-    /// KITTI with aerial maps.
-    Kitti,
-}
-
-/// A published list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum List {
-    /// VIGOR same-area, training.
-    SameAreaTrain,
-    /// VIGOR same-area, test.
-    SameAreaTest,
-    /// VIGOR cross-area, New York and Seattle.
-    CrossAreaTrain,
-    /// VIGOR cross-area, San Francisco and Chicago.
-    CrossAreaTest,
-    /// KITTI, training.
-    Train,
-    /// KITTI, test in the training's area.
-    Test1,
-    /// KITTI, test elsewhere.
-    Test2,
-}
-
-/// A part of a list. The 80 / 20 parts are those of the published training, the 70 / 10 / 20
-/// parts those of the adaptation paper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Part {
-    /// All of it.
-    All,
-    /// The first 80 % of the shuffled list.
-    Train,
-    /// The last 20 % of the shuffled list.
-    Validation,
-    /// The first 70 % of the shuffled target area.
-    Target,
-    /// The next 10 %.
-    TargetValidation,
-    /// The last 20 %.
-    TargetTest,
-}
 
 /// Which dataset, and how it is read.
 #[derive(Debug, Clone, Args)]
@@ -149,27 +96,6 @@ impl DatasetArgs {
             .unwrap_or(otherwise[usize::from(self.dataset == DatasetKind::Kitti)])
     }
 
-    fn vigor_split(list: List) -> anyhow::Result<VigorSplit> {
-        Ok(match list {
-            List::SameAreaTrain => VigorSplit::SameAreaTrain,
-            List::SameAreaTest => VigorSplit::SameAreaTest,
-            List::CrossAreaTrain => VigorSplit::CrossAreaTrain,
-            List::CrossAreaTest => VigorSplit::CrossAreaTest,
-            _ => bail!(
-                "VIGOR has the lists same-area-train, same-area-test, cross-area-train and cross-area-test"
-            ),
-        })
-    }
-
-    fn kitti_split(list: List) -> anyhow::Result<KittiSplit> {
-        Ok(match list {
-            List::Train => KittiSplit::Train,
-            List::Test1 => KittiSplit::Test1,
-            List::Test2 => KittiSplit::Test2,
-            _ => bail!("KITTI has the lists train, test1 and test2"),
-        })
-    }
-
     fn vigor_folder(&self, data: &Path) -> VigorFolder {
         VigorFolder {
             root: data.into(),
@@ -191,14 +117,14 @@ impl DatasetArgs {
         let check = |found: Result<(), Problems>| if self.no_check { Ok(()) } else { found };
         match self.dataset {
             DatasetKind::Vigor => {
-                let split = Self::vigor_split(list)?;
+                let split = list.vigor()?;
                 let vigor = Vigor::open(&self.vigor_folder(data), split)?;
                 check_count(vigor.rows.len(), split.published_count());
                 check(vigor.check_pictures())?;
                 Ok(Published::Vigor(vigor))
             }
             DatasetKind::Kitti => {
-                let split = Self::kitti_split(list)?;
+                let split = list.kitti()?;
                 let kitti = Kitti::open(&self.kitti_folder(data), split)?;
                 check_count(kitti.rows.len(), split.published_count());
                 check(kitti.check_pictures())?;
@@ -409,14 +335,14 @@ impl DatasetArgs {
         let dataset: Box<dyn Dataset> = match self.dataset {
             DatasetKind::Vigor => {
                 let folder = self.vigor_folder(data);
-                let split = Self::vigor_split(list)?;
+                let split = list.vigor()?;
                 let mut images = VigorImages::open(&folder, split, choose, spec)?;
                 images.pictures = self.pictures()?;
                 Box::new(InMemory::new(images, MEMORY_BYTES))
             }
             _ => {
                 let folder = self.kitti_folder(data);
-                let split = Self::kitti_split(list)?;
+                let split = list.kitti()?;
                 let range = self.rotation_range(spec);
                 let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
                 images.pictures = self.pictures()?;
@@ -443,35 +369,6 @@ impl DatasetArgs {
             "samples": used,
         })
     }
-}
-
-/// A list of another length is used, but not silently: figures then compare with no table.
-fn check_count(found: usize, published: usize) {
-    if found != published {
-        crate::note!("the list has {found} entries; the published one has {published}");
-    }
-}
-
-fn read_order(path: &Path, count: usize) -> anyhow::Result<Vec<usize>> {
-    let numbers = npy::read(path).map_err(anyhow::Error::msg)?;
-    check_order(&numbers, count).with_context(|| format!("{}", path.display()))
-}
-
-fn check_order(numbers: &[f64], count: usize) -> anyhow::Result<Vec<usize>> {
-    let mut seen = vec![false; count];
-    if numbers.len() != count {
-        bail!(
-            "{} indices for {count} panoramas; the order belongs to another list",
-            numbers.len()
-        );
-    }
-    for value in numbers {
-        let index = *value as usize;
-        if index as f64 != *value || index >= count || std::mem::replace(&mut seen[index], true) {
-            bail!("{value} is out of range or stands twice; an order has every index once");
-        }
-    }
-    Ok(numbers.iter().map(|value| *value as usize).collect())
 }
 
 #[cfg(test)]
@@ -501,20 +398,6 @@ mod tests {
             all.sort_unstable();
             assert_eq!(all, (0..101).collect::<Vec<_>>());
         }
-    }
-
-    #[test]
-    fn orders_have_every_index_once() {
-        assert_eq!(check_order(&[2.0, 0.0, 1.0], 3).unwrap(), [2, 0, 1]);
-        for wrong in [
-            [0.0, 1.0, 1.0],
-            [0.0, 1.0, 3.0],
-            [0.0, 1.0, -1.0],
-            [0.0, 1.0, 1.5],
-        ] {
-            assert!(check_order(&wrong, 3).is_err());
-        }
-        assert!(check_order(&[0.0], 3).is_err());
     }
 
     #[test]
