@@ -7,7 +7,7 @@ use super::{
     LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_weights, directions,
     orientation_shares, supervised, supervised_bins,
 };
-use crate::model::{CcvpeSpec, ModelError, Told};
+use crate::model::{CcvpeSpec, LossComponents, ModelError};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
 
 /// Column profile `[N, width]`, row profile `[N, height]`, weights `[N, channels]` of one map.
@@ -84,8 +84,8 @@ impl Profiles {
     }
 
     /// Which values a loss against them consists of.
-    pub fn told(&self) -> Told {
-        Told {
+    pub fn components(&self) -> LossComponents {
+        LossComponents {
             info_nce: self.levels.len(),
             triplet: false,
             heatmap: self.weighs_heatmap,

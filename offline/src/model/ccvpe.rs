@@ -8,8 +8,8 @@ use super::layers::{Border, Conv, Encoder, Pass, Step, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
-    CrossViewModel, Extent, ForwardOptions, Given, Input, ModelError, ModelSpec, NORMALISATION,
-    NetworkSpec, Prediction, Recordable, check_left_bins,
+    CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NORMALISATION,
+    NetworkSpec, PassInputs, Prediction, Recordable, check_left_bins,
 };
 use crate::loss::{Loss, LossConfig, PoseTarget, loss};
 use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
@@ -245,11 +245,11 @@ impl CrossViewModel for Ccvpe {
         input.check(&self.spec)?;
         let device = self.parameters.device();
         let bins = &input.ground_left_bin;
-        let given = self.given(input.len(), bins, options.drop_connect)?;
-        let given = given.to(&device)?;
+        let pass_inputs = self.pass_inputs(input.len(), bins, options.drop_connect)?;
+        let pass_inputs = pass_inputs.to(&device)?;
         let images = input.normalised(&device, &NORMALISATION, !self.spec.ground_left_bin)?;
         let (batch_norm, extent) = (options.batch_norm, options.extent);
-        self.pass(tape, &images, &given, batch_norm, extent, None)
+        self.pass(tape, &images, &pass_inputs, batch_norm, extent, None)
     }
 
     fn loss(
@@ -305,27 +305,28 @@ impl Ccvpe {
         input.aerial.expect_shape(op, what[1], &aerial)?;
         check_left_bins(spec, &input.ground_left_bin, samples)?;
         let device = self.parameters.device();
-        let given = self.given(samples, &input.ground_left_bin, options.drop_connect)?;
-        let given = given.to(&device)?;
+        let pass_inputs =
+            self.pass_inputs(samples, &input.ground_left_bin, options.drop_connect)?;
+        let pass_inputs = pass_inputs.to(&device)?;
         let images = [input.ground.to(&device)?, input.aerial.to(&device)?];
         let (batch_norm, extent) = (options.batch_norm, options.extent);
-        self.pass(tape, &images, &given, batch_norm, extent, watch)
+        self.pass(tape, &images, &pass_inputs, batch_norm, extent, watch)
     }
 
     /// What a pass over so many samples takes besides their images: on the host.
-    pub(super) fn given(
+    pub(super) fn pass_inputs(
         &self,
         samples: usize,
         ground_left_bin: &[usize],
         drop_connect: Option<&mut ChaCha8Rng>,
-    ) -> Result<Given, ModelError> {
+    ) -> Result<PassInputs, ModelError> {
         let draw = |rng: &mut ChaCha8Rng| {
             let encoders = [&self.ground_encoder, &self.aerial_encoder];
             let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, samples));
             let [ground, aerial] = factors;
             Ok::<_, ModelError>([ground?, aerial?].concat())
         };
-        Ok(Given {
+        Ok(PassInputs {
             drop_connect: drop_connect.map(draw).transpose()?,
             channel_lists: self.channel_lists(ground_left_bin)?,
         })
@@ -337,7 +338,7 @@ impl Ccvpe {
         &mut self,
         tape: &mut Tape,
         images: &[Tensor; 2],
-        given: &Given,
+        pass_inputs: &PassInputs,
         batch_norm: BatchNormMode,
         extent: Extent,
         watch: Option<Watch>,
@@ -348,11 +349,14 @@ impl Ccvpe {
             tape,
             parameters: &mut parameters,
             batch_norm,
-            drop_connect: given.drop_connect.as_ref().map(|factors| factors.iter()),
+            drop_connect: pass_inputs
+                .drop_connect
+                .as_ref()
+                .map(|factors| factors.iter()),
             // A shorter life, to go with the pass's.
             watch: watch.map(|watch| -> Watch { watch }),
         };
-        let result = self.run(&mut pass, images, given, extent);
+        let result = self.run(&mut pass, images, pass_inputs, extent);
         self.parameters = parameters;
         Ok(result?)
     }
@@ -361,7 +365,7 @@ impl Ccvpe {
         &self,
         pass: &mut Pass,
         [ground, aerial]: &[Tensor; 2],
-        given: &Given,
+        pass_inputs: &PassInputs,
         extent: Extent,
     ) -> KernelResult<Prediction> {
         let (ground, _) = self.ground_encoder.forward(pass, ground)?;
@@ -376,7 +380,13 @@ impl Ccvpe {
         let mut x = first.clone();
         for k in 0..wanted {
             let descriptor = self.descriptors(pass, &ground, k)?;
-            let stack = self.stack(pass.tape, &x, &descriptor, k, given.channel_lists.get(k))?;
+            let stack = self.stack(
+                pass.tape,
+                &x,
+                &descriptor,
+                k,
+                pass_inputs.channel_lists.get(k),
+            )?;
             levels.push(stack.clone());
             if k + 1 == wanted && matches!(extent, Extent::Levels(_)) {
                 break;

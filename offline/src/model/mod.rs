@@ -23,7 +23,7 @@ pub use ggcvt::{Ggcvt, GgcvtSpec, GroundProjection};
 pub use layers::Watch;
 pub use parameters::Parameters;
 pub use presets::{PRESETS, preset};
-pub(crate) use recordable::{Given, Prepared, Recordable, Told};
+pub(crate) use recordable::{LossComponents, PassInputs, Prepared, Recordable};
 pub use spec::CcvpeSpec;
 
 use crate::loss::{Loss, LossConfig, PoseTarget};

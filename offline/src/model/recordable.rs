@@ -39,7 +39,7 @@ pub(crate) trait Recordable: CrossViewModel {
 
 /// What a pass of CCVPE takes besides its numbers and the images.
 #[derive(Debug, Clone)]
-pub(crate) struct Given {
+pub(crate) struct PassInputs {
     /// Factors of stochastic depth, `[N]` for each block that drops; `None` drops nothing.
     pub drop_connect: Option<Vec<Tensor>>,
     /// For networks that see part of the circle: the score channels that each sample reads, for
@@ -47,14 +47,14 @@ pub(crate) struct Given {
     pub channel_lists: Vec<Tensor>,
 }
 
-impl Given {
-    /// All tensors, in an order that [`Given::like`] knows.
+impl PassInputs {
+    /// All tensors, in an order that [`PassInputs::like`] knows.
     fn tensors(&self) -> impl Iterator<Item = &Tensor> {
         let factors = self.drop_connect.iter().flatten();
         factors.chain(&self.channel_lists)
     }
 
-    /// The same from other tensors, in the order of [`Given::tensors`].
+    /// The same from other tensors, in the order of [`PassInputs::tensors`].
     fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
         let mut next = || tensors.next().expect("as many tensors as a pass takes");
         Self {
@@ -81,19 +81,22 @@ pub(crate) struct Prepared {
     pub images: [Pixels; 2],
     /// How each of them is changed, as in [`Input::augment`].
     pub augment: Option<[Tensor; 2]>,
-    pub rest: Rest,
+    pub family: FamilyInputs,
 }
 
 /// What a training step takes besides the network's numbers and the images.
 #[derive(Debug, Clone)]
-pub(crate) enum Rest {
-    Ccvpe { given: Given, profiles: Profiles },
-    Ggcvt(ggcvt::Rest),
+pub(crate) enum FamilyInputs {
+    Ccvpe {
+        pass_inputs: PassInputs,
+        profiles: Profiles,
+    },
+    Ggcvt(ggcvt::FamilyInputs),
 }
 
 /// Which values a loss consists of.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LossComponents {
     /// Levels whose `InfoNCE` is in it.
     pub info_nce: usize,
     pub triplet: bool,
@@ -101,7 +104,7 @@ pub(crate) struct Told {
     pub orientation: bool,
 }
 
-impl Told {
+impl LossComponents {
     /// How many.
     pub fn count(self) -> usize {
         let others = [self.triplet, self.heatmap, self.orientation];
@@ -111,21 +114,24 @@ impl Told {
 
 impl Prepared {
     /// Which values the loss consists of.
-    pub fn told(&self) -> Told {
-        match &self.rest {
-            Rest::Ccvpe { profiles, .. } => profiles.told(),
-            Rest::Ggcvt(rest) => rest.told(),
+    pub fn components(&self) -> LossComponents {
+        match &self.family {
+            FamilyInputs::Ccvpe { profiles, .. } => profiles.components(),
+            FamilyInputs::Ggcvt(family) => family.components(),
         }
     }
 
     /// All tensors, in an order that [`Prepared::like`] knows.
     pub fn tensors(&self) -> Vec<&Tensor> {
         let mut all: Vec<&Tensor> = self.augment.iter().flatten().collect();
-        match &self.rest {
-            Rest::Ccvpe { given, profiles } => {
-                all.extend(given.tensors().chain(profiles.tensors()));
+        match &self.family {
+            FamilyInputs::Ccvpe {
+                pass_inputs,
+                profiles,
+            } => {
+                all.extend(pass_inputs.tensors().chain(profiles.tensors()));
             }
-            Rest::Ggcvt(rest) => all.extend(rest.tensors()),
+            FamilyInputs::Ggcvt(family) => all.extend(family.tensors()),
         }
         all
     }
@@ -143,17 +149,20 @@ impl Prepared {
     pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>, images: &[Pixels]) -> Self {
         let mut next = || tensors.next().expect("as many tensors as a step takes");
         let augment = self.augment.as_ref().map(|_| [next(), next()]);
-        let rest = match &self.rest {
-            Rest::Ccvpe { given, profiles } => Rest::Ccvpe {
-                given: given.like(tensors),
+        let family = match &self.family {
+            FamilyInputs::Ccvpe {
+                pass_inputs,
+                profiles,
+            } => FamilyInputs::Ccvpe {
+                pass_inputs: pass_inputs.like(tensors),
                 profiles: profiles.like(tensors),
             },
-            Rest::Ggcvt(rest) => Rest::Ggcvt(rest.like(tensors)),
+            FamilyInputs::Ggcvt(family) => FamilyInputs::Ggcvt(family.like(tensors)),
         };
         Self {
             images: [images[0].clone(), images[1].clone()],
             augment,
-            rest,
+            family,
         }
     }
 
@@ -181,12 +190,15 @@ impl Recordable for Ccvpe {
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         input.check(self.spec())?;
-        let given = self.given(input.len(), &input.ground_left_bin, drop_connect)?;
+        let pass_inputs = self.pass_inputs(input.len(), &input.ground_left_bin, drop_connect)?;
         let profiles = Profiles::new(self.spec(), targets, loss)?;
         Ok(Prepared {
             images: [input.ground.clone(), input.aerial.clone()],
             augment: input.augment.clone(),
-            rest: Rest::Ccvpe { given, profiles },
+            family: FamilyInputs::Ccvpe {
+                pass_inputs,
+                profiles,
+            },
         })
     }
 
@@ -197,7 +209,11 @@ impl Recordable for Ccvpe {
         loss: &LossConfig,
         batch_norm: BatchNormMode,
     ) -> Result<LossTerms, ModelError> {
-        let Rest::Ccvpe { given, profiles } = &prepared.rest else {
+        let FamilyInputs::Ccvpe {
+            pass_inputs,
+            profiles,
+        } = &prepared.family
+        else {
             return Err(other_network());
         };
         let spec = self.spec().clone();
@@ -205,7 +221,7 @@ impl Recordable for Ccvpe {
         let wraps = !spec.ground_left_bin;
         let images = normalise(&prepared.images, augment, &NORMALISATION, wraps)?;
         let extent = loss.extent(self.describe());
-        let prediction = self.pass(tape, &images, given, batch_norm, extent, None)?;
+        let prediction = self.pass(tape, &images, pass_inputs, batch_norm, extent, None)?;
         let targets = profiles.targets()?;
         loss_terms(tape, &spec, &prediction, &targets, loss)
     }

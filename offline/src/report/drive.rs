@@ -18,10 +18,10 @@ const LONGEST_GAP_S: f64 = 3.0;
 /// The map, the error plot, the state bar and the scrubber.
 pub fn section(page: &mut Page, drive: Option<&Drive>) {
     let Some(drive) = drive else { return };
-    let tracks: Vec<Shown> = drive
+    let tracks: Vec<DrawnTrack> = drive
         .tracks
         .iter()
-        .filter_map(|track| Shown::new(track, drive))
+        .filter_map(|track| DrawnTrack::new(track, drive))
         .collect();
     let places = tracks
         .iter()
@@ -40,7 +40,7 @@ pub fn section(page: &mut Page, drive: Option<&Drive>) {
     let (Some(&start), Some(&end)) = (times.first(), times.last()) else {
         return;
     };
-    let entries: Vec<LegendEntry> = tracks.iter().map(Shown::legend_entry).collect();
+    let entries: Vec<LegendEntry> = tracks.iter().map(DrawnTrack::legend_entry).collect();
     let mut body = lead(&drive.caption) + &legend(&entries);
     body += &map(page, drive, &tracks, &view);
     body += &scrubber(start, end);
@@ -54,7 +54,7 @@ pub fn section(page: &mut Page, drive: Option<&Drive>) {
 }
 
 /// A track, thinned for the page, with its errors.
-struct Shown<'a> {
+struct DrawnTrack<'a> {
     track: &'a Track,
     samples: Vec<TrackSample>,
     /// One per sample; not finite without truth at that time.
@@ -63,7 +63,7 @@ struct Shown<'a> {
     all_errors_m: Vec<f64>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> DrawnTrack<'a> {
     fn new(track: &'a Track, drive: &Drive) -> Option<Self> {
         let sound: Vec<TrackSample> = track
             .samples
@@ -85,13 +85,13 @@ impl<'a> Shown<'a> {
                 }),
             _ => f64::NAN,
         };
-        let shown = Self {
+        let track = Self {
             track,
             errors_m: samples.iter().map(error).collect(),
             all_errors_m: sorted(&sound.iter().map(error).collect::<Vec<_>>()),
             samples,
         };
-        (!shown.samples.is_empty()).then_some(shown)
+        (!track.samples.is_empty()).then_some(track)
     }
 
     fn legend_entry(&self) -> LegendEntry {
@@ -129,7 +129,7 @@ fn truth_at(truth: &Track, time_s: f64) -> Option<[f64; 2]> {
     ])
 }
 
-fn map(page: &mut Page, drive: &Drive, tracks: &[Shown], view: &Viewport) -> String {
+fn map(page: &mut Page, drive: &Drive, tracks: &[DrawnTrack], view: &Viewport) -> String {
     let mut svg = format!(
         "<svg class=\"map tracks\" viewBox=\"{}\" role=\"img\" aria-label=\"Tracks over the aerial image\">{}",
         view.view_box(),
@@ -142,12 +142,12 @@ fn map(page: &mut Page, drive: &Drive, tracks: &[Shown], view: &Viewport) -> Str
         Role::Fused => 3,
         _ => 2,
     };
-    let mut order: Vec<&Shown> = tracks.iter().collect();
-    order.sort_by_key(|shown| height(shown.track.role));
-    for shown in order {
-        let mut points = Vec::with_capacity(shown.samples.len());
+    let mut order: Vec<&DrawnTrack> = tracks.iter().collect();
+    order.sort_by_key(|track| height(track.track.role));
+    for track in order {
+        let mut points = Vec::with_capacity(track.samples.len());
         let mut previous = f64::NEG_INFINITY;
-        for sample in &shown.samples {
+        for sample in &track.samples {
             if previous.is_finite() && sample.time_s - previous > LONGEST_GAP_S {
                 points.push((f64::NAN, f64::NAN));
             }
@@ -157,12 +157,12 @@ fn map(page: &mut Page, drive: &Drive, tracks: &[Shown], view: &Viewport) -> Str
         let line = path(points);
         svg += &format!(
             "<g class=\"{}\"><path class=\"casing\" d=\"{line}\"/><path class=\"line\" d=\"{line}\"/></g>",
-            role_class(shown.track.role)
+            role_class(track.track.role)
         );
     }
     svg += "<g class=\"now\" hidden>";
-    for (index, shown) in tracks.iter().enumerate() {
-        let class = role_class(shown.track.role);
+    for (index, track) in tracks.iter().enumerate() {
+        let class = role_class(track.track.role);
         svg += &format!(
             "<g class=\"{class}\" data-track=\"{index}\"><ellipse class=\"ellipse\" rx=\"0\" ry=\"0\"/><circle class=\"here\" r=\"8\"/></g>"
         );
@@ -178,20 +178,20 @@ fn scrubber(start: f64, end: f64) -> String {
     )
 }
 
-fn errors_over_time(page: &mut Page, tracks: &[Shown], times: (f64, f64)) -> String {
-    let with_errors: Vec<&Shown> = tracks
+fn errors_over_time(page: &mut Page, tracks: &[DrawnTrack], times: (f64, f64)) -> String {
+    let with_errors: Vec<&DrawnTrack> = tracks
         .iter()
         .filter(|t| !t.all_errors_m.is_empty())
         .collect();
     if with_errors.is_empty() {
         return String::new();
     }
-    let radii = |shown: &Shown| -> Vec<(f64, f64)> {
+    let radii = |track: &DrawnTrack| -> Vec<(f64, f64)> {
         let radius = |s: &TrackSample| Some((s.time_s, radius_95_m(s.covariance_m2?)?));
-        shown.samples.iter().filter_map(radius).collect()
+        track.samples.iter().filter_map(radius).collect()
     };
     let fused = with_errors.iter().find(|t| t.track.role == Role::Fused);
-    let band = fused.map(|shown| radii(shown)).unwrap_or_default();
+    let band = fused.map(|track| radii(track)).unwrap_or_default();
     let mut all: Vec<f64> = with_errors
         .iter()
         .flat_map(|t| t.all_errors_m.iter().copied())
@@ -205,17 +205,17 @@ fn errors_over_time(page: &mut Page, tracks: &[Shown], times: (f64, f64)) -> Str
     )
     .size(WIDTH, 280.0);
     plot.area("r-fused", &band);
-    for shown in &with_errors {
-        let mut points = Vec::with_capacity(shown.samples.len());
+    for track in &with_errors {
+        let mut points = Vec::with_capacity(track.samples.len());
         let mut previous = f64::NEG_INFINITY;
-        for (sample, error) in shown.samples.iter().zip(&shown.errors_m) {
+        for (sample, error) in track.samples.iter().zip(&track.errors_m) {
             if previous.is_finite() && sample.time_s - previous > LONGEST_GAP_S {
                 points.push((f64::NAN, f64::NAN));
             }
             previous = sample.time_s;
             points.push((sample.time_s, *error));
         }
-        plot.line(role_class(shown.track.role), points);
+        plot.line(role_class(track.track.role), points);
     }
     let (left, right) = (plot.place_x(times.0), plot.place_x(times.1));
     plot.raw(&format!(
@@ -229,7 +229,7 @@ fn errors_over_time(page: &mut Page, tracks: &[Shown], times: (f64, f64)) -> Str
     let bar_track = fused.or(with_errors
         .iter()
         .find(|t| t.samples.iter().any(|s| s.state.is_some())));
-    let bar = bar_track.map_or_else(String::new, |shown| state_bar(shown, &plot, times));
+    let bar = bar_track.map_or_else(String::new, |track| state_bar(track, &plot, times));
     let svg = plot.finish(&clip, "Position error over time");
     let note = if band.is_empty() {
         ""
@@ -250,12 +250,12 @@ const STATES: [(TrackState, &str, &str); 4] = [
 
 /// The daemon's state along the same time axis. Worse states stand taller, so that the bar can be
 /// read without its colours.
-fn state_bar(shown: &Shown, plot: &Plot, times: (f64, f64)) -> String {
+fn state_bar(track: &DrawnTrack, plot: &Plot, times: (f64, f64)) -> String {
     let mut runs: Vec<(TrackState, f64, f64)> = Vec::new();
     let mut seconds = [0.0; 4];
-    for (index, sample) in shown.samples.iter().enumerate() {
+    for (index, sample) in track.samples.iter().enumerate() {
         let Some(state) = sample.state else { continue };
-        let next = shown.samples.get(index + 1).map_or(times.1, |s| s.time_s);
+        let next = track.samples.get(index + 1).map_or(times.1, |s| s.time_s);
         let until = next.min(sample.time_s + LONGEST_GAP_S).max(sample.time_s);
         if let Some(place) = STATES.iter().position(|(known, ..)| *known == state) {
             seconds[place] += until - sample.time_s;
@@ -303,7 +303,7 @@ fn state_bar(shown: &Shown, plot: &Plot, times: (f64, f64)) -> String {
 
 /// The tracks as numbers for the replay: only digits, fixed words, and names as JSON strings whose
 /// `<` are escaped, so nothing in them can end the script element.
-fn data(tracks: &[Shown], view: &Viewport, times: (f64, f64)) -> String {
+fn data(tracks: &[DrawnTrack], view: &Viewport, times: (f64, f64)) -> String {
     let list = |values: &mut dyn Iterator<Item = String>| values.collect::<Vec<_>>().join(",");
     let number_or_null = |value: f64, digits: usize| {
         if value.is_finite() {
@@ -316,13 +316,13 @@ fn data(tracks: &[Shown], view: &Viewport, times: (f64, f64)) -> String {
         "{{\"start\":{:.1},\"end\":{:.1},\"tracks\":[",
         times.0, times.1
     );
-    for (index, shown) in tracks.iter().enumerate() {
-        let samples = &shown.samples;
+    for (index, track) in tracks.iter().enumerate() {
+        let samples = &track.samples;
         let places: Vec<_> = samples
             .iter()
             .map(|s| view.place([s.east_m, s.north_m]))
             .collect();
-        let name = serde_json::to_string(&shown.track.name).unwrap_or_else(|_| "\"\"".to_owned());
+        let name = serde_json::to_string(&track.track.name).unwrap_or_else(|_| "\"\"".to_owned());
         let name = name.replace('<', "\\u003c");
         json += &format!(
             "{}{{\"name\":{name},\"t\":[{}],\"x\":[{}],\"y\":[{}],\"error\":[{}]",
@@ -330,7 +330,7 @@ fn data(tracks: &[Shown], view: &Viewport, times: (f64, f64)) -> String {
             list(&mut samples.iter().map(|s| format!("{:.2}", s.time_s))),
             list(&mut places.iter().map(|p| at(p.0))),
             list(&mut places.iter().map(|p| at(p.1))),
-            list(&mut shown.errors_m.iter().map(|e| number_or_null(*e, 2)))
+            list(&mut track.errors_m.iter().map(|e| number_or_null(*e, 2)))
         );
         if samples.iter().any(|s| s.covariance_m2.is_some()) {
             let scale = ELLIPSE_95 * view.scale();
@@ -410,9 +410,9 @@ mod tests {
             tracks: vec![long(Role::Truth, 0.0), long(Role::Fused, 2.0)],
             ..Drive::default()
         };
-        let shown = Shown::new(&drive.tracks[1], &drive).unwrap();
-        assert!(shown.samples.len() <= MOST_SAMPLES);
-        assert_eq!(shown.all_errors_m.len(), 10_000);
-        assert!((shown.all_errors_m[17] - 2.0).abs() < 1e-9);
+        let track = DrawnTrack::new(&drive.tracks[1], &drive).unwrap();
+        assert!(track.samples.len() <= MOST_SAMPLES);
+        assert_eq!(track.all_errors_m.len(), 10_000);
+        assert!((track.all_errors_m[17] - 2.0).abs() < 1e-9);
     }
 }

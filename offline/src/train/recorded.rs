@@ -7,7 +7,7 @@
 use super::FitConfig;
 use crate::data::batch::Batch;
 use crate::loss::PoseTarget;
-use crate::model::{ModelError, Prepared, Recordable, Told};
+use crate::model::{LossComponents, ModelError, Prepared, Recordable};
 use crossfix_kernels::cuda::{Cuda, Step};
 use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
 use crossfix_kernels::{Device, Pixels, Tape, Tensor, ops};
@@ -29,7 +29,7 @@ pub(super) struct Recorded {
     /// Asked for, not waited for yet.
     pending: Option<PendingReport>,
     /// What the values of a step are, behind the loss.
-    told: Told,
+    components: LossComponents,
 }
 
 /// How one step went.
@@ -95,8 +95,8 @@ impl Recorded {
         let parameters = model.parameters().all().len();
         let mut inputs: Vec<Tensor> = prepared.tensors().into_iter().cloned().collect();
         inputs.push(Tensor::zeros(&[parameters, 2]));
-        let told = prepared.told();
-        let columns = 1 + told.count();
+        let components = prepared.components();
+        let columns = 1 + components.count();
         let statistics = model.parameters().all_statistics();
         let mut guard = Guard::new(cuda, columns, REMEMBERED, parameters, statistics)?;
         // Once outside the recording, which must find all kernels compiled.
@@ -126,7 +126,7 @@ impl Recorded {
             enqueued: 0,
             read: 0,
             pending: None,
-            told,
+            components,
         })
     }
 
@@ -217,15 +217,15 @@ impl Recorded {
 
     fn done(&self, values: &[f32]) -> StepLosses {
         let (gradient_norm, values) = values.split_last().expect("a row has values");
-        let (info_nce, rest) = values[1..].split_at(self.told.info_nce);
+        let (info_nce, rest) = values[1..].split_at(self.components.info_nce);
         let mut rest = rest.iter().copied();
         let mut next = |has: bool| has.then(|| rest.next()).flatten();
         StepLosses {
             total: values[0],
             info_nce: info_nce.to_vec(),
-            triplet: next(self.told.triplet),
-            heatmap: next(self.told.heatmap),
-            orientation: next(self.told.orientation),
+            triplet: next(self.components.triplet),
+            heatmap: next(self.components.heatmap),
+            orientation: next(self.components.orientation),
             gradient_norm: f64::from(*gradient_norm),
         }
     }

@@ -5,7 +5,7 @@ use super::adaptation::label_losses_to;
 use super::loss::{balanced, pose_error, sum, triplets_at};
 use super::recordable::Targets;
 use super::spec::{GgcvtCamera, GgcvtSpec};
-use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, Given, GroundProjection};
+use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, GroundProjection, PassInputs};
 use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
@@ -46,20 +46,20 @@ impl CrossViewModel for Ggcvt {
     ) -> Result<Prediction, ModelError> {
         let seed = Self::seed(options.drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
-        let sight = self.sight([&shapes[0], &shapes[1]], &input.projections, seed)?;
+        let geometry = self.geometry([&shapes[0], &shapes[1]], &input.projections, seed)?;
         let device = self.parameters.device();
         let wraps = !self.description.ground_left_bin();
         let [ground, aerial] = input.normalised(&device, &UNIT, wraps)?;
-        let given = Given {
+        let pass_inputs = PassInputs {
             ground,
             aerial,
-            sight: sight.to(&device)?,
+            geometry: geometry.to(&device)?,
         };
         let levels = match options.extent {
             Extent::Levels(levels) => Some(levels),
             Extent::Location | Extent::Everything => None,
         };
-        let mut prediction = self.scores(tape, &given, levels)?;
+        let mut prediction = self.scores(tape, &pass_inputs, levels)?;
         if let (Extent::Everything, Some(pose)) = (options.extent, prediction.poses.last()) {
             let field = heading_field(&self.spec, &self.description, pose)?;
             prediction.orientation = Some(field);
@@ -96,7 +96,7 @@ impl Ggcvt {
     pub(super) fn scores(
         &mut self,
         tape: &mut Tape,
-        given: &Given,
+        pass_inputs: &PassInputs,
         levels: Option<usize>,
     ) -> Result<Prediction, ModelError> {
         let panorama = matches!(self.spec.camera, GgcvtCamera::Panorama { .. });
@@ -105,8 +105,8 @@ impl Ggcvt {
             levels,
             ..GgcvtOptions::default()
         };
-        let prediction = self.pass(tape, given, options)?;
-        let n = given.ground.shape()[0];
+        let prediction = self.pass(tape, pass_inputs, options)?;
+        let n = pass_inputs.ground.shape()[0];
         let mut scores = Vec::with_capacity(prediction.distances.len());
         for distances in &prediction.distances {
             let side = distances.shape()[1];

@@ -20,7 +20,7 @@ pub(crate) mod rotation;
 pub mod spec;
 
 pub(crate) use cross_view::turn_rad;
-pub(crate) use recordable::Rest;
+pub(crate) use recordable::FamilyInputs;
 pub use spec::{GgcvtCamera, GgcvtSpec, PRESETS, preset};
 
 use super::layers::{Conv, Pass, Watch};
@@ -30,7 +30,7 @@ use super::{ModelError, ModelSpec};
 use attention::{CrossAttention, SelfAttention};
 use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
 use crossfix_kernels::{Error, Result as KernelResult, Tape, Tensor};
-use projection::{Sight, panorama, planes};
+use projection::{CameraGeometry, panorama, planes};
 use rotation::{RotationOptimiser, Views};
 use serde::{Deserialize, Serialize};
 
@@ -71,12 +71,12 @@ pub enum GroundProjection {
 
 /// What a pass takes besides the network's numbers, all on one device.
 #[derive(Debug, Clone)]
-pub(crate) struct Given {
+pub(crate) struct PassInputs {
     /// `[N, 3, rows, columns]`, pixels 0 to 1.
     ground: Tensor,
     /// `[N, 3, side, side]`, as the ground images.
     aerial: Tensor,
-    sight: Sight,
+    geometry: CameraGeometry,
 }
 
 /// What the network says about a batch.
@@ -231,25 +231,25 @@ impl Ggcvt {
         input: &GgcvtInput,
         options: GgcvtOptions,
     ) -> Result<GgcvtPrediction, ModelError> {
-        let sight = self.sight(
+        let geometry = self.geometry(
             [input.ground.shape(), input.aerial.shape()],
             &input.projections,
             options.seed,
         )?;
         let device = self.parameters.device();
-        let given = Given {
+        let pass_inputs = PassInputs {
             ground: input.ground.to(&device)?,
             aerial: input.aerial.to(&device)?,
-            sight: sight.to(&device)?,
+            geometry: geometry.to(&device)?,
         };
-        self.pass(tape, &given, options)
+        self.pass(tape, &pass_inputs, options)
     }
 
     /// A pass over what lies beside the parameters. Reads no value.
     fn pass(
         &mut self,
         tape: &mut Tape,
-        given: &Given,
+        pass_inputs: &PassInputs,
         mut options: GgcvtOptions,
     ) -> Result<GgcvtPrediction, ModelError> {
         // Taken out for the pass, so that layers and numbers can be borrowed side by side.
@@ -263,34 +263,34 @@ impl Ggcvt {
             watch: options.watch.take().map(|watch| -> Watch { watch }),
         };
         let levels = options.levels.unwrap_or(3).clamp(1, 3);
-        let result = self.run(&mut pass, given, options.column_nudge, levels);
+        let result = self.run(&mut pass, pass_inputs, options.column_nudge, levels);
         self.parameters = parameters;
         Ok(result?)
     }
 
     /// The projections of a batch on the host, when they and the images fit the network.
-    fn sight(
+    fn geometry(
         &self,
         [ground, aerial]: [&[usize]; 2],
         projections: &[GroundProjection],
         seed: u64,
-    ) -> Result<Sight, ModelError> {
+    ) -> Result<CameraGeometry, ModelError> {
         let (n, spec) = (projections.len(), &self.spec);
         let expected = [n, 3, spec.ground_rows, spec.ground_columns];
         expect("ground images", expected, ground)?;
         let expected = [n, 3, spec.aerial_px, spec.aerial_px];
         expect("aerial images", expected, aerial)?;
-        Sight::new(spec, projections, seed)
+        CameraGeometry::new(spec, projections, seed)
     }
 
     fn run(
         &self,
         pass: &mut Pass,
-        given: &Given,
+        pass_inputs: &PassInputs,
         column_nudge: f32,
         levels: usize,
     ) -> KernelResult<GgcvtPrediction> {
-        let aerial = self.aerial.forward(pass, &given.aerial)?;
+        let aerial = self.aerial.forward(pass, &pass_inputs.aerial)?;
         let quarter = self.aerial_decoders[0].forward(pass, &aerial.eighth, &aerial.quarter)?;
         let half = self.aerial_decoders[1].forward(pass, &quarter, &aerial.half)?;
         let mut aerial_maps = Vec::with_capacity(3);
@@ -308,7 +308,7 @@ impl Ggcvt {
             uncertainties.push(uncertainty);
         }
 
-        let ground = self.ground.forward(pass, &given.ground)?;
+        let ground = self.ground.forward(pass, &pass_inputs.ground)?;
         let raw = [&ground.eighth, &ground.quarter, &ground.half];
         for (level, features) in raw.iter().enumerate() {
             tell(pass, format_args!("ground_encoder.{level}"), features);
@@ -322,7 +322,8 @@ impl Ggcvt {
             ground_maps.push(unit);
         }
 
-        let (grids, mask, poses) = self.grids(pass, &given.sight, &ground_maps, &aerial_maps)?;
+        let (grids, mask, poses) =
+            self.grids(pass, &pass_inputs.geometry, &ground_maps, &aerial_maps)?;
         let columns = ops::grid_columns(&grids[0], column_nudge)?;
         if let Some(mask) = &mask {
             tell(pass, format_args!("in_front"), mask);
@@ -376,18 +377,18 @@ impl Ggcvt {
     fn grids(
         &self,
         pass: &mut Pass,
-        sight: &Sight,
+        geometry: &CameraGeometry,
         ground: &[Tensor],
         aerial: &[Tensor],
     ) -> KernelResult<(Vec<Tensor>, Option<Tensor>, Vec<Tensor>)> {
         let spec = &self.spec;
-        let pinholes = match sight {
-            Sight::Panoramas(views) => {
+        let pinholes = match geometry {
+            CameraGeometry::Panoramas(views) => {
                 let panoramas = (0..3).filter_map(|level| panorama(spec, level));
                 let grids = panoramas.map(|panorama| ops::panorama_grid(views, &panorama));
                 return Ok((grids.collect::<KernelResult<_>>()?, None, Vec::new()));
             }
-            Sight::Pinholes(pinholes) => pinholes,
+            CameraGeometry::Pinholes(pinholes) => pinholes,
         };
         let planes = planes(spec);
         let views = Views {

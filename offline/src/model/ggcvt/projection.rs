@@ -77,7 +77,7 @@ fn plane(spec: &GgcvtSpec, level: usize) -> Option<Plane> {
 
 /// How the cameras of a batch saw, as tensors: what a pass takes besides the images.
 #[derive(Debug, Clone)]
-pub(super) enum Sight {
+pub(super) enum CameraGeometry {
     /// `[N, 2]`: metres of an aerial pixel, and how far the panorama was rolled to the right,
     /// radians.
     Panoramas(Tensor),
@@ -98,7 +98,7 @@ pub(super) struct Pinholes {
     known: [Tensor; 2],
 }
 
-impl Sight {
+impl CameraGeometry {
     /// On the host; `seed` is of the draws that replace shifts that run away.
     pub fn new(
         spec: &GgcvtSpec,
@@ -157,7 +157,7 @@ impl Sight {
         }))
     }
 
-    /// All tensors, in an order that [`Sight::like`] knows.
+    /// All tensors, in an order that [`CameraGeometry::like`] knows.
     pub fn tensors(&self) -> Vec<&Tensor> {
         match self {
             Self::Panoramas(projections) => vec![projections],
@@ -171,7 +171,7 @@ impl Sight {
         }
     }
 
-    /// The same from other tensors, in the order of [`Sight::tensors`].
+    /// The same from other tensors, in the order of [`CameraGeometry::tensors`].
     pub fn like(&self, next: &mut impl FnMut() -> Tensor) -> Self {
         match self {
             Self::Panoramas(_) => Self::Panoramas(next()),
@@ -225,7 +225,9 @@ mod tests {
     fn the_place_is_looked_for_with_the_known_heading_or_the_found_one() {
         let spec = preset("ggcvt-kitti3").unwrap();
         let projections = [pinhole(Some(0.25)), pinhole(None)];
-        let Sight::Pinholes(pinholes) = Sight::new(&spec, &projections, 3).unwrap() else {
+        let CameraGeometry::Pinholes(pinholes) =
+            CameraGeometry::new(&spec, &projections, 3).unwrap()
+        else {
             panic!("a pinhole camera");
         };
         let found = Tensor::new(vec![0.1, -0.2, 0.3, 1.5, 0.0, -0.4], &[2, 3]).unwrap();
@@ -244,8 +246,8 @@ mod tests {
     #[test]
     fn shifts_that_ran_away_are_drawn_anew_and_headings_are_not() {
         let spec = preset("ggcvt-kitti3").unwrap();
-        let sight = Sight::new(&spec, &[pinhole(None); 2], 1).unwrap();
-        let Sight::Pinholes(Pinholes { reach, draws, .. }) = sight else {
+        let geometry = CameraGeometry::new(&spec, &[pinhole(None); 2], 1).unwrap();
+        let CameraGeometry::Pinholes(Pinholes { reach, draws, .. }) = geometry else {
             panic!("a pinhole camera");
         };
         let pose = Tensor::new(vec![0.5, -2.5, 7.0, 1.9, 0.0, -3.0], &[2, 3]).unwrap();
@@ -258,12 +260,14 @@ mod tests {
     #[test]
     fn a_known_heading_is_needed_where_nothing_finds_it() {
         let spec = preset("ggcvt-kitti2").unwrap();
-        let Sight::Pinholes(pinholes) = Sight::new(&spec, &[pinhole(Some(0.5))], 0).unwrap() else {
+        let CameraGeometry::Pinholes(pinholes) =
+            CameraGeometry::new(&spec, &[pinhole(Some(0.5))], 0).unwrap()
+        else {
             panic!("a pinhole camera");
         };
         let pose = pinholes.at_the_place(None).unwrap();
         assert_eq!(pose.data(), [0.0, 0.0, 0.5]);
-        let message = Sight::new(&spec, &[pinhole(None)], 0).unwrap_err();
+        let message = CameraGeometry::new(&spec, &[pinhole(None)], 0).unwrap_err();
         assert!(message.to_string().contains("sample 0"), "{message}");
     }
 
@@ -279,9 +283,10 @@ mod tests {
                 },
             ),
         ] {
-            let sight = Sight::new(&preset(name).unwrap(), &[projection; 2], 1).unwrap();
-            let again = sight.to(&Device::Cpu).unwrap();
-            let pairs = sight.tensors().into_iter().zip(again.tensors());
+            let geometry =
+                CameraGeometry::new(&preset(name).unwrap(), &[projection; 2], 1).unwrap();
+            let again = geometry.to(&Device::Cpu).unwrap();
+            let pairs = geometry.tensors().into_iter().zip(again.tensors());
             assert!(pairs.clone().count() > 0);
             for (tensor, again) in pairs {
                 assert_eq!(tensor.data(), again.data(), "{name}");

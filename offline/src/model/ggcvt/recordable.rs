@@ -3,10 +3,10 @@
 use super::adaptation::{LabelLoss, LabelProfiles, label_profiles, label_targets, multiplied};
 use super::cross_view::{UNIT, true_poses};
 use super::loss::true_places;
-use super::projection::Sight;
-use super::{Ggcvt, Given};
+use super::projection::CameraGeometry;
+use super::{Ggcvt, PassInputs};
 use crate::loss::{LossConfig, LossTerms, PoseTarget, check_weights};
-use crate::model::recordable::{self, Prepared, Recordable, Told};
+use crate::model::recordable::{self, LossComponents, Prepared, Recordable};
 use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
@@ -34,8 +34,8 @@ struct Profiles {
 
 /// What a training step takes besides the network's numbers and the images.
 #[derive(Debug, Clone)]
-pub(crate) struct Rest {
-    sight: Sight,
+pub(crate) struct FamilyInputs {
+    geometry: CameraGeometry,
     profiles: Profiles,
 }
 
@@ -65,32 +65,32 @@ impl Profiles {
     }
 }
 
-impl Rest {
+impl FamilyInputs {
     /// Which values the loss consists of.
-    pub fn told(&self) -> Told {
-        Told {
+    pub fn components(&self) -> LossComponents {
+        LossComponents {
             info_nce: self.profiles.labels.len(),
             triplet: !self.profiles.places.is_empty(),
-            ..Told::default()
+            ..LossComponents::default()
         }
     }
 
-    /// All tensors, in an order that [`Rest::like`] knows.
+    /// All tensors, in an order that [`FamilyInputs::like`] knows.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        self.sight
+        self.geometry
             .tensors()
             .into_iter()
             .chain(self.profiles.tensors())
     }
 
-    /// The same from other tensors, in the order of [`Rest::tensors`].
+    /// The same from other tensors, in the order of [`FamilyInputs::tensors`].
     ///
     /// # Panics
     /// When there are too few.
     pub fn like(&self, tensors: &mut impl Iterator<Item = Tensor>) -> Self {
         let mut next = || tensors.next().expect("as many tensors as a step takes");
         Self {
-            sight: self.sight.like(&mut next),
+            geometry: self.geometry.like(&mut next),
             profiles: self.profiles.like(&mut next),
         }
     }
@@ -195,14 +195,14 @@ impl Recordable for Ggcvt {
         check_weights(targets, loss)?;
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
-        let rest = Rest {
-            sight: self.sight([&shapes[0], &shapes[1]], &input.projections, seed)?,
+        let family = FamilyInputs {
+            geometry: self.geometry([&shapes[0], &shapes[1]], &input.projections, seed)?,
             profiles: self.profiles(targets, loss)?,
         };
         Ok(Prepared {
             images: [input.ground.clone(), input.aerial.clone()],
             augment: input.augment.clone(),
-            rest: recordable::Rest::Ggcvt(rest),
+            family: recordable::FamilyInputs::Ggcvt(family),
         })
     }
 
@@ -213,23 +213,23 @@ impl Recordable for Ggcvt {
         loss: &LossConfig,
         _batch_norm: BatchNormMode,
     ) -> Result<LossTerms, ModelError> {
-        let recordable::Rest::Ggcvt(rest) = &prepared.rest else {
+        let recordable::FamilyInputs::Ggcvt(family) = &prepared.family else {
             return Err(recordable::other_network());
         };
         let augment = prepared.augment.as_ref();
         let wraps = !self.description.ground_left_bin();
         let [ground, aerial] = normalise(&prepared.images, augment, &UNIT, wraps)?;
-        let given = Given {
+        let pass_inputs = PassInputs {
             ground,
             aerial,
-            sight: rest.sight.clone(),
+            geometry: family.geometry.clone(),
         };
         let levels = match loss.extent(self.describe()) {
             Extent::Levels(levels) => Some(levels),
             Extent::Location | Extent::Everything => None,
         };
-        let prediction = self.scores(tape, &given, levels)?;
-        let targets = rest.profiles.targets()?;
+        let prediction = self.scores(tape, &pass_inputs, levels)?;
+        let targets = family.profiles.targets()?;
         self.loss_terms(tape, &prediction, &targets, loss)
     }
 }
