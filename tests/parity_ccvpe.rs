@@ -9,7 +9,7 @@ use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
 
 use crossfix_kernels::{Gradients, Tape, Tensor};
-use crossfix_offline::loss::{
+use crossfix_offline::model::loss::{
     self, Loss, LossConfig, PoseTarget, gaussian, level_target, max_pool,
 };
 use crossfix_offline::model::{

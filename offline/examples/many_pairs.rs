@@ -28,7 +28,7 @@ use crossfix_offline::data::{
     Augmentation, Dataset, Examples, InMemory, Labelled, MEMORY_BYTES, Pairs, PairsImages,
     Preparation,
 };
-use crossfix_offline::loss::{Loss, LossConfig, PoseTarget};
+use crossfix_offline::model::loss::{Loss, LossConfig, PoseTarget};
 use crossfix_offline::model::{
     CrossViewModel, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, named,

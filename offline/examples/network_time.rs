@@ -9,7 +9,7 @@
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
 use crossfix_kernels::{Pixels, Tape};
-use crossfix_offline::loss::{LossConfig, PoseTarget, loss};
+use crossfix_offline::model::loss::{LossConfig, PoseTarget, loss};
 use crossfix_offline::model::{
     Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError, preset,
 };

@@ -1,7 +1,7 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
-//! [`model`], [`import`], [`loss`], [`train`], [`recipe`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`model`], [`import`], [`train`], [`recipe`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod city;
@@ -11,7 +11,6 @@ pub mod demo;
 pub mod evaluate;
 pub mod export;
 pub mod import;
-pub mod loss;
 pub mod metrics;
 pub mod model;
 pub mod output;

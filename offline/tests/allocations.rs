@@ -3,7 +3,7 @@
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
 use crossfix_kernels::{Pixels, Tape};
-use crossfix_offline::loss::{LossConfig, PoseTarget};
+use crossfix_offline::model::loss::{LossConfig, PoseTarget};
 use crossfix_offline::model::{Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, preset};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

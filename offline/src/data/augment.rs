@@ -6,7 +6,7 @@
 //! ([`Transform::augment`]).
 
 use super::planes::{gather_planes, write_planes};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{GroundCamera, ModelSpec};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;

@@ -6,7 +6,7 @@
 use super::augment::{Augmentation, Transform};
 use super::error::DatasetError;
 use super::sample::{Dataset, Pair};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{GroundProjection, ModelError, ModelSpec};
 use crossfix_kernels::ops::Augment;
 use rand_chacha::ChaCha8Rng;

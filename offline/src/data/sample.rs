@@ -32,7 +32,7 @@ pub struct Sample {
     /// Standard deviation of the measured yaw; 0 where a published protocol takes it as exact.
     pub yaw_sigma_rad: f64,
     /// What the ground image shows as residual
-    /// ([`PoseTarget::residual_rad`](crate::loss::PoseTarget::residual_rad)) when the measured
+    /// ([`PoseTarget::residual_rad`](crate::model::loss::PoseTarget::residual_rad)) when the measured
     /// heading is exact.
     pub heading_residual_rad: f64,
     /// Movement since the drive's sample before; `None` at its first and where it is unknown.

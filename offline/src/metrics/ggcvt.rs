@@ -137,8 +137,8 @@ impl GgcvtSummary {
 mod tests {
     use super::*;
     use crate::data::Example;
-    use crate::loss::PoseTarget;
     use crate::model::GroundProjection;
+    use crate::model::loss::PoseTarget;
     use crossfix_kernels::ops::Augment;
 
     /// A camera `[right, down]` pixels from the image's centre, heading clockwise from its top.

@@ -262,8 +262,8 @@ impl PublishedSummary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loss::{PoseTarget, gaussian};
     use crate::model::GroundProjection;
+    use crate::model::loss::{PoseTarget, gaussian};
     use crate::predict::arg_max;
     use crossfix_kernels::ops::Augment;
     use std::f64::consts::FRAC_PI_2;

@@ -11,7 +11,7 @@ use super::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NORMALISATION,
     NetworkSpec, PassInputs, Prediction, Recordable, check_left_bins,
 };
-use crate::loss::{Loss, LossConfig, PoseTarget, loss};
+use crate::model::loss::{Loss, LossConfig, PoseTarget, loss};
 use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
 use crossfix_kernels::{Result as KernelResult, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;

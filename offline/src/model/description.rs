@@ -210,7 +210,7 @@ impl ModelSpec {
     }
 
     /// The projection for training with the label `residual_rad`
-    /// ([`PoseTarget::residual_rad`](crate::loss::PoseTarget::residual_rad)): a network that finds
+    /// ([`PoseTarget::residual_rad`](crate::model::loss::PoseTarget::residual_rad)): a network that finds
     /// the heading projects the ground image by its label.
     pub fn label_projection(
         &self,

@@ -8,6 +8,7 @@ pub mod ccvpe;
 pub mod description;
 pub mod ggcvt;
 pub(crate) mod layers;
+pub mod loss;
 pub mod parameters;
 pub mod presets;
 mod recordable;
@@ -26,7 +27,7 @@ pub use presets::{PRESETS, preset};
 pub(crate) use recordable::{LossComponents, PassInputs, Prepared, Recordable};
 pub use spec::CcvpeSpec;
 
-use crate::loss::{Loss, LossConfig, PoseTarget};
+use crate::model::loss::{Loss, LossConfig, PoseTarget};
 use crossfix_kernels::ops::{self, Augmented, BatchNormMode, Normalisation};
 use crossfix_kernels::{Device, Pixels, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;

@@ -2,7 +2,7 @@
 //! tensor among the step's inputs, of the same shape every time.
 
 use super::{Ccvpe, CrossViewModel, Input, ModelError, NORMALISATION, ggcvt, normalise};
-use crate::loss::{LossConfig, LossTerms, PoseTarget, Profiles, loss_terms};
+use crate::model::loss::{LossConfig, LossTerms, PoseTarget, Profiles, loss_terms};
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Pixels, Result as KernelResult, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;

@@ -1,8 +1,8 @@
 //! Recipes by name: the method, its upper bound, and what is left when one part is taken out.
 
 use super::{Filter, HeadingLabels, Labeller, Recipe, TeacherMode, defaults};
-use crate::loss::LossConfig;
 use crate::model::ModelSpec;
+use crate::model::loss::LossConfig;
 use crate::train::FitConfig;
 
 /// One recipe that has a name.

@@ -8,7 +8,7 @@
 use super::{Filter, HeadingLabels, Labeller, Recipe, TeacherMode};
 use crate::data::Augmentation;
 use crate::data::vigor::published_sigma_cells;
-use crate::loss::LossConfig;
+use crate::model::loss::LossConfig;
 use crate::model::{GroundCamera, ModelSpec, NetworkKind};
 use crate::train::{BatchNormKind, DecayKind, FitConfig};
 

@@ -1,8 +1,8 @@
 //! Pseudo ground truth: where a labeller says the camera is, and how much that counts.
 
 use crate::data::Dataset;
-use crate::loss::PoseTarget;
 use crate::model::CrossViewModel;
+use crate::model::loss::PoseTarget;
 use crate::predict::{PairPrediction, PredictError, predict};
 use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};

@@ -21,7 +21,7 @@ pub use filter::{Filter, keep_closest};
 pub use labels::{HeadingLabels, Labeller, PseudoLabel, TeacherMode};
 
 use crate::data::{Dataset, Labelled};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError};
 use crate::predict::{PairPrediction, PredictError, predict};

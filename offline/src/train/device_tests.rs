@@ -7,7 +7,7 @@ use super::fit::fit_how;
 use super::order::Order;
 use super::*;
 use crate::data::{Example, Examples, ReadExample};
-use crate::loss::{LossConfig, PoseTarget};
+use crate::model::loss::{LossConfig, PoseTarget};
 use crate::model::spec::BlockKind;
 use crate::model::weights::{Arrays, arrays_from, read_arrays};
 use crate::model::{Ccvpe, CcvpeSpec, CrossViewModel, GroundProjection, ModelSpec, preset};

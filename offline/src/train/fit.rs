@@ -6,7 +6,7 @@ use super::{Checkpoint, FitConfig, Schedule, TrainError};
 use crate::data::batch::{Batch, BatchError, batches_ahead};
 use crate::data::examples::Examples;
 use crate::data::loader::{Ahead, Workers};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{CrossViewModel, ForwardOptions, ModelError};
 use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_json};

@@ -7,7 +7,7 @@ use super::recorded::Recorded;
 use super::{FitConfig, TrainError};
 use crate::data::batch::Batch;
 use crate::data::examples::Example;
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{
     Ccvpe, CrossViewModel, Extent, ForwardOptions, GroundCamera, GroundProjection, Input,
     ModelError, ModelSpec, NetworkSpec, Recordable,

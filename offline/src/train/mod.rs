@@ -14,8 +14,8 @@ pub use checkpoint::Checkpoint;
 pub use fit::{Fitted, fit};
 
 use crate::data::{Augmentation, DatasetError};
-use crate::loss::LossConfig;
 use crate::model::ModelError;
+use crate::model::loss::LossConfig;
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::{Decay, LearningRate};
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@
 
 use super::FitConfig;
 use crate::data::batch::Batch;
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{LossComponents, ModelError, Prepared, Recordable};
 use crossfix_kernels::cuda::{Cuda, Step};
 use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
@@ -62,7 +62,7 @@ impl Finished {
 }
 
 /// The loss first, then its terms, `[values]`.
-fn row(terms: &crate::loss::LossTerms) -> Result<Tensor, crossfix_kernels::Error> {
+fn row(terms: &crate::model::loss::LossTerms) -> Result<Tensor, crossfix_kernels::Error> {
     let tape = &mut Tape::inference();
     let one = |tape: &mut Tape, term: &Tensor| ops::reshape(tape, &term.detach(), &[1, 1, 1, 1]);
     let all = [&terms.total].into_iter().chain(&terms.info_nce);

@@ -1,6 +1,6 @@
 use super::*;
 use crate::data::{Dataset, Labelled, Pair, Sample};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::weights::{Arrays, arrays_of};
 use crate::model::{Ccvpe, CrossViewModel, GroundProjection, named, preset};
 use crate::run::{Interrupt, RunContext, RunFolder};

@@ -9,7 +9,7 @@ use crate::data::planes::write_planes;
 use crate::data::problems::Problems;
 use crate::data::sample::{Dataset, Pair, Sample};
 use crate::data::vigor::published_cell;
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundProjection, MapSpec, ModelError, ModelSpec};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;

@@ -2,7 +2,7 @@ use super::*;
 use crate::data::Dataset;
 use crate::data::golden::{Golden, first_pass, numbers};
 use crate::data::vigor::published_sigma_cells;
-use crate::loss::{gaussian, orientation_shares};
+use crate::model::loss::{gaussian, orientation_shares};
 use crate::model::{GroundProjection, ModelSpec, named};
 use serde_json::Value;
 

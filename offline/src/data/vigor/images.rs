@@ -8,7 +8,7 @@ use crate::data::planes::write_planes;
 use crate::data::problems::Problems;
 use crate::data::resample::round_half_even;
 use crate::data::sample::{Dataset, Pair, Sample};
-use crate::loss::PoseTarget;
+use crate::model::loss::PoseTarget;
 use crate::model::{GroundCamera, GroundProjection, MapSpec, ModelError, ModelSpec, NetworkKind};
 use crossfix_calibration::RgbImage;
 use crossfix_kernels::ops::Augment;

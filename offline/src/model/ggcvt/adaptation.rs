@@ -11,7 +11,7 @@
 use super::loss::{Centre, best_cells, sum};
 use super::spec::GgcvtSpec;
 use super::{GgcvtPrediction, ModelError};
-use crate::loss::LEAST_TARGET;
+use crate::model::loss::LEAST_TARGET;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 
 /// Constants of the labels and their loss.

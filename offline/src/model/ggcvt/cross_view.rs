@@ -6,7 +6,7 @@ use super::loss::{balanced, pose_error, sum, triplets_at};
 use super::recordable::Targets;
 use super::spec::{GgcvtCamera, GgcvtSpec};
 use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, GroundProjection, PassInputs};
-use crate::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
+use crate::model::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, Recordable,

@@ -5,7 +5,7 @@ use super::cross_view::{UNIT, true_poses};
 use super::loss::true_places;
 use super::projection::CameraGeometry;
 use super::{Ggcvt, PassInputs};
-use crate::loss::{LossConfig, LossTerms, PoseTarget, check_weights};
+use crate::model::loss::{LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::recordable::{self, LossComponents, Prepared, Recordable};
 use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
 use crossfix_kernels::ops::BatchNormMode;
