@@ -60,7 +60,7 @@ static inline __attribute__((unused)) uint4 make_uint4(unsigned x, unsigned y, u
 }
 struct alignas(16) double2 { double x, y; };
 
-// Meetings of a block.
+// Barriers of a block.
 #define __syncthreads() ((void)emulated::barrier(0, CROSSFIX_HERE))
 #define __syncthreads_count(p) (emulated::barrier((p) != 0, CROSSFIX_HERE))
 #define __syncthreads_or(p) (emulated::barrier((p) != 0, CROSSFIX_HERE) != 0)
@@ -68,7 +68,7 @@ struct alignas(16) double2 { double x, y; };
 static inline __attribute__((unused)) void __threadfence() {}
 static inline __attribute__((unused)) void __threadfence_block() {}
 
-// Meetings of a warp.
+// Collective operations of a warp.
 namespace emulated {
 template <class T>
 T shuffle_as(unsigned mask, T value, int source, Place place) {
@@ -79,7 +79,7 @@ T shuffle_as(unsigned mask, T value, int source, Place place) {
     std::memcpy(&value, &bits, sizeof(T));
     return value;
 }
-// A source outside the segment of `width` lanes reads the own value, as CUDA says.
+// A source lane outside the segment of `width` lanes returns the own value, as CUDA specifies.
 template <class T>
 T shuffle_relative(unsigned mask, T value, int source, Place place, int width = 32) {
     int own = int(lane()), first = own & ~(width - 1);
@@ -137,7 +137,7 @@ static __attribute__((no_sanitize("thread"), noinline, unused)) T atomicCAS(T* a
 #include "cuda_math.h"
 #include "cuda_tensor_core.h"
 
-// How a launch reaches a kernel: an array of pointers to its arguments, as for cuLaunchKernel.
+// How a launch calls a kernel: with an array of pointers to its arguments, as for cuLaunchKernel.
 namespace emulated {
 template <auto F>
 struct Call;

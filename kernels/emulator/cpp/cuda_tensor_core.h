@@ -1,4 +1,4 @@
-// The tensor-core and asynchronous-copy wrappers of common.cuh, as meetings of a warp. Fragment
+// The tensor-core and asynchronous-copy wrappers of common.cuh, as collective operations of a warp. Fragment
 // layouts: PTX ISA 8.5, 9.7.14.5 "Matrix multiply-accumulate operation using mma instruction".
 #pragma once
 
@@ -37,7 +37,7 @@ CROSSFIX_INLINE void ldmatrix_x4_transposed(uint32_t* registers, const void* row
 CROSSFIX_INLINE void ldmatrix_x2_transposed(uint32_t* registers, const void* row) {
     crossfix_load(emulated::MatrixKind::LoadTransposed, registers, row, 2, CROSSFIX_HERE);
 }
-// cp.async: lands when its group has been waited for, and other threads see it after a barrier.
+// cp.async: complete when its group has been waited for; visible to other threads after a barrier.
 #define copy_async_4(shared, global) (emulated::copy_async((shared), (global), 4, 4, CROSSFIX_HERE))
 #define copy_async_8(shared, global) (emulated::copy_async((shared), (global), 8, 8, CROSSFIX_HERE))
 #define copy_async_16(shared, global) (emulated::copy_async((shared), (global), 16, 16, CROSSFIX_HERE))

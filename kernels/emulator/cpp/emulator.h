@@ -1,5 +1,5 @@
 // What the CUDA language header needs from the emulator: one fiber per CUDA thread, one block at a
-// time on a host thread, meetings at barriers and in warps.
+// time on a host thread, barriers and collective operations of warps.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -35,14 +35,14 @@ struct MatrixOperands {
 
 extern __thread char* dynamic_shared;  // 16-byte aligned; the byte behind it is not mapped
 
-// Every thread of the block meets; the number of threads whose predicate holds.
+// A barrier of the block; returns the number of threads whose predicate holds.
 int barrier(int predicate, Place place);
-// Every lane of `mask` meets; the value of `source`, or poison when that lane takes no part.
+// All lanes of `mask` take part; returns the value of lane `source`, or poison if it takes no part.
 uint64_t shuffle(unsigned mask, uint64_t value, int source, Place place);
-// Every lane of `mask` meets; the lanes whose predicate holds.
+// All lanes of `mask` take part; returns the lanes whose predicate holds.
 unsigned ballot(unsigned mask, int predicate, Place place);
-// As ballot, and what lanes wrote before is seen by the others after. The other meetings of a warp
-// promise nothing about memory.
+// As ballot, and also a memory barrier of these lanes. The other collective operations of a warp do not
+// order memory accesses.
 void sync_warp(unsigned mask, Place place);
 void matrix(MatrixOperands& operands, Place place);
 unsigned lane();

@@ -1,5 +1,5 @@
-// The scheduler: runs the threads of a block as fibers that leave each other only where CUDA
-// threads wait for each other.
+// The scheduler: runs the threads of a block as fibers that switch only where CUDA threads wait for
+// each other.
 #define CROSSFIX_SWITCH_HERE
 #include "machine.h"
 #include <sys/mman.h>
@@ -25,7 +25,7 @@ void enter() {
     abort();
 }
 
-// Back to the scheduler, until this thread is chosen again.
+// Switches to the scheduler, until this thread is scheduled again.
 void yield() {
     Machine& m = *machine;
     m.in_kernel = false;
@@ -206,7 +206,7 @@ bool Machine::warp_has_met(unsigned warp, unsigned mask, Meeting meeting) const 
     return true;
 }
 
-// The last to arrive does the work of all, so nobody's operands change while they are read.
+// The last lane to arrive does the work of all, so that no operand changes while it is read.
 void Machine::complete_meeting(unsigned warp, unsigned mask, Meeting meeting) {
     unsigned present = 0, votes_for = 0;
     for (unsigned l = 0; l < 32; l++) {
@@ -291,7 +291,7 @@ void Machine::run_block(uint32_t block) {
     }
     while (head < ready.size()) {
         if (order == Order::Random) {
-            // Half of the time whoever became ready last: long runs of few threads find other
+            // Half of the time the thread that became ready last: long runs of few threads find other
             // faults than an even mixture.
             uint64_t random = next_random();
             size_t pick = random & 1 ? head + size_t((random >> 1) % (ready.size() - head)) : ready.size() - 1;

@@ -1,4 +1,4 @@
-// What runs a launch: the state of one host thread's emulated block.
+// The state of a launch: the block that one host thread emulates.
 #pragma once
 #include <setjmp.h>
 #include <string>

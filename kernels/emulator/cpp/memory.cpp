@@ -57,7 +57,7 @@ void Arena::release(char* address) {
     Buffer buffer = found->second;
     live.erase(found);
     used -= buffer.bytes;
-    // Remembered for reports, but not without end.
+    // Kept for reports, up to a limit.
     if (freed.size() > 100000) freed.clear();
     freed[address] = buffer;
     mprotect(buffer.mapping, buffer.mapped, PROT_NONE);

@@ -25,7 +25,7 @@ struct Access {
     uint8_t atomic = 0;
 };
 
-// What is remembered of four bytes: the last write, two reads by different threads, and which
+// The access history of four bytes: the last write, two reads by different threads, and which
 // bytes exist and have a value.
 struct Cell {
     Access write, reads[2];

@@ -1,4 +1,4 @@
-// Leaving one stack for another. By hand on x86-64 (a few nanoseconds); elsewhere, or with
+// Switches stacks: in assembly on x86-64 (a few nanoseconds); elsewhere, or with
 // CROSSFIX_UCONTEXT, through ucontext (two system calls).
 #pragma once
 #include <cstddef>

@@ -53,7 +53,14 @@ pub(super) fn input_gradient(g: &Geometry, weight: &[f32], gradient: &[f32]) -> 
             let weight = &weight[group * outputs * taps + channel * kernel..];
             copy_kernels(weight, taps, kernel, first, terms);
         };
-        convolve_all(&transposed, gradient, &copy, TapOrder::Reversed, None, &mut found);
+        convolve_all(
+            &transposed,
+            gradient,
+            &copy,
+            TapOrder::Reversed,
+            None,
+            &mut found,
+        );
         return found;
     }
     let packed = packed(
