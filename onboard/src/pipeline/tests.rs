@@ -175,7 +175,9 @@ fn a_sink_gets_each_kind_it_wants_and_no_other() {
     let estimates = StagedSink::wanting(Interests::ESTIMATES);
     let events = drive(60, true);
     let delivered = events.len();
-    let (daemon, _folder) = daemon(vec![source(events, EVERY)], &[&everything, &estimates]);
+    let (mut daemon, _folder) = daemon(vec![source(events, EVERY)], &[&everything, &estimates]);
+    // The source cannot run ahead of a slow core, so that frames are not dropped.
+    daemon.config.event_queue = 1;
     let summary = daemon.run(&Controls::default()).unwrap();
     // The states of the source are events too.
     assert_eq!(summary.events, everything.count(Interests::EVENTS) as u64);
@@ -294,7 +296,10 @@ fn one_connection_delivers_and_is_written_to_until_either_half_fails() {
 fn a_bad_new_student_leaves_the_old_one_running() {
     for good in [false, true] {
         let sink = StagedSink::wanting(Interests::ALL);
-        let (mut daemon, _folder) = daemon(vec![source(drive(150, true), EVERY)], &[&sink]);
+        let source = source(drive(150, true), EVERY);
+        let delivered = source.delivered.clone();
+        let (mut daemon, _folder) = daemon(vec![source], &[&sink]);
+        daemon.config.event_queue = 1;
         let loads = Arc::new(AtomicUsize::new(0));
         daemon.load_model = {
             let loads = loads.clone();
@@ -311,7 +316,9 @@ fn a_bad_new_student_leaves_the_old_one_running() {
         let controls = Controls::default();
         let reload = controls.reload_model.clone();
         let asking = std::thread::spawn(move || {
-            std::thread::sleep(Duration::from_millis(120));
+            while delivered.load(Ordering::Relaxed) < 80 {
+                std::thread::sleep(EVERY);
+            }
             reload.store(true, Ordering::Relaxed);
         });
         daemon.run(&controls).unwrap();
