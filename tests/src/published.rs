@@ -11,7 +11,7 @@ use crossfix_offline::export::{
     write_parity,
 };
 use crossfix_offline::import::names::published_shape;
-use crossfix_offline::model::ggcvt::{self, Camera};
+use crossfix_offline::model::ggcvt::{self, GgcvtCamera};
 use crossfix_offline::model::weights::{Arrays, read_arrays};
 use crossfix_offline::model::{
     Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, Input, NetworkSpec, preset,
@@ -108,10 +108,10 @@ fn narrow_ggcvt(name: &str) -> Result<GgcvtSpec> {
     }
     spec.window /= 2;
     match &mut spec.camera {
-        Camera::Panorama {
+        GgcvtCamera::Panorama {
             metres_per_pixel, ..
         }
-        | Camera::Pinhole {
+        | GgcvtCamera::Pinhole {
             metres_per_pixel, ..
         } => *metres_per_pixel *= 4.0,
     }
@@ -126,7 +126,7 @@ fn camera(spec: &NetworkSpec) -> Option<[f64; 4]> {
     let NetworkSpec::Ggcvt(spec) = spec else {
         return None;
     };
-    let Camera::Pinhole { .. } = spec.camera else {
+    let GgcvtCamera::Pinhole { .. } = spec.camera else {
         return None;
     };
     let across = spec.ground_columns as f64 / 1242.0;
