@@ -210,7 +210,7 @@ pub(super) fn fit_how(
             }
         }
         if let Some(mut recorded) = recorded {
-            // Somebody asked to stop between two looks: what is under way is told now.
+            // Stopped while steps are under way: their losses are read now.
             let model = model.recordable().expect("it was recorded");
             progress.note(&recorded.drain(model, &mut adam)?.steps)?;
         }
