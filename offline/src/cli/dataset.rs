@@ -238,7 +238,7 @@ impl DatasetArgs {
     ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::All);
-        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
+        self.evaluate_part(model, data, (list, part), limit, seed, interrupt)
     }
 
     /// Measures a trained network on what its training kept apart.
@@ -254,7 +254,7 @@ impl DatasetArgs {
             DatasetKind::Kitti => (List::Test1, Part::All),
             _ => (self.list([List::CrossAreaTrain; 2]), Part::Validation),
         };
-        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
+        self.evaluate_part(model, data, (list, part), limit, seed, interrupt)
     }
 
     /// Measures a network on the part of the target area that adaptation never sees.
@@ -267,7 +267,14 @@ impl DatasetArgs {
         interrupt: &Interrupt,
     ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
-        self.evaluate_part(model, data, list, Part::TargetTest, limit, seed, interrupt)
+        self.evaluate_part(
+            model,
+            data,
+            (list, Part::TargetTest),
+            limit,
+            seed,
+            interrupt,
+        )
     }
 
     /// Measures a network on one part of a list.
@@ -275,8 +282,7 @@ impl DatasetArgs {
         &self,
         model: &mut dyn CrossViewModel,
         data: &Path,
-        list: List,
-        part: Part,
+        (list, part): (List, Part),
         limit: Option<usize>,
         seed: u64,
         interrupt: &Interrupt,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A checkpoint is written after this long, however few steps were done.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
 /// How a run ended.
 #[derive(Debug, Clone)]
