@@ -11,7 +11,7 @@
 //!
 //! - labels every pair with the code that adaptation labels with; the network is replaced by one that
 //!   answers at once, since 50,000 published forward passes take hours on a CPU;
-//! - reads EPOCH_BATCHES batches of 8 (default 500) in an epoch's order, through random views;
+//! - reads `EPOCH_BATCHES` batches of 8 (default 500) in an epoch's order, each transformed at random;
 //! - trains `ccvpe-vigor` itself for STEPS steps of one pair (default 2; its activations are what a
 //!   larger batch multiplies, and on a GPU they lie in the GPU's memory).
 
@@ -33,7 +33,7 @@ use crossfix_offline::model::{
     CrossViewModel, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, named,
 };
-use crossfix_offline::recipe::{HeadingLabels, TeacherMode, defaults};
+use crossfix_offline::recipe::{HeadingLabels, PseudoLabel, TeacherMode, defaults};
 use crossfix_offline::run::{Interrupt, RunContext};
 use crossfix_offline::simulate::{Contents, PairsPlan, write_pairs};
 use crossfix_offline::train::{FitConfig, fit};
@@ -82,7 +82,7 @@ fn main() -> anyhow::Result<()> {
         heading: HeadingLabels::Given,
     };
     let labels = mode.label(&mut CentreNetwork::new(&table)?, &dataset, &never)?;
-    let labels = labels.iter().map(|label| label.target());
+    let labels = labels.iter().map(PseudoLabel::target);
     let labels: Vec<(usize, PoseTarget)> = labels.enumerate().collect();
     say(&format!("labelling {} pairs", labels.len()))?;
 

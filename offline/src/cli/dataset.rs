@@ -1,10 +1,10 @@
 //! Datasets on the command line: which layout, which list, which part of it, how turned.
 
-use super::data::PairsOptions;
+use super::data::{self, PairsOptions};
 use super::lists::{DatasetKind, List, Part, check_count, read_order};
 use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples};
 use crate::data::vigor::{Headings, Vigor, VigorFolder, VigorImages, VigorSamples, split};
-use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, Problems, npy};
+use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, npy};
 use crate::evaluate::{PublishedEvaluation, evaluate_published};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use crate::run::Interrupt;
@@ -114,20 +114,23 @@ impl DatasetArgs {
 
     /// Reads a list and its labels and, unless told otherwise, the header of every picture.
     fn open(&self, data: &Path, list: List) -> anyhow::Result<Published> {
-        let check = |found: Result<(), Problems>| if self.no_check { Ok(()) } else { found };
         match self.dataset {
             DatasetKind::Vigor => {
                 let split = list.vigor()?;
                 let vigor = Vigor::open(&self.vigor_folder(data), split)?;
                 check_count(vigor.rows.len(), split.published_count());
-                check(vigor.check_pictures())?;
+                if !self.no_check {
+                    vigor.check_pictures()?;
+                }
                 Ok(Published::Vigor(vigor))
             }
             DatasetKind::Kitti => {
                 let split = list.kitti()?;
                 let kitti = Kitti::open(&self.kitti_folder(data), split)?;
                 check_count(kitti.rows.len(), split.published_count());
-                check(kitti.check_pictures())?;
+                if !self.no_check {
+                    kitti.check_pictures()?;
+                }
                 Ok(Published::Kitti(kitti))
             }
             DatasetKind::Pairs => bail!("--dataset pairs has no published lists"),
@@ -235,7 +238,7 @@ impl DatasetArgs {
     ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::All);
-        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
+        self.evaluate_part(model, data, (list, part), limit, seed, interrupt)
     }
 
     /// Measures a trained network on what its training kept apart.
@@ -251,7 +254,7 @@ impl DatasetArgs {
             DatasetKind::Kitti => (List::Test1, Part::All),
             _ => (self.list([List::CrossAreaTrain; 2]), Part::Validation),
         };
-        self.evaluate_part(model, data, list, part, limit, seed, interrupt)
+        self.evaluate_part(model, data, (list, part), limit, seed, interrupt)
     }
 
     /// Measures a network on the part of the target area that adaptation never sees.
@@ -264,7 +267,14 @@ impl DatasetArgs {
         interrupt: &Interrupt,
     ) -> anyhow::Result<PublishedEvaluation> {
         let list = self.list([List::CrossAreaTest, List::Test2]);
-        self.evaluate_part(model, data, list, Part::TargetTest, limit, seed, interrupt)
+        self.evaluate_part(
+            model,
+            data,
+            (list, Part::TargetTest),
+            limit,
+            seed,
+            interrupt,
+        )
     }
 
     /// Measures a network on one part of a list.
@@ -272,8 +282,7 @@ impl DatasetArgs {
         &self,
         model: &mut dyn CrossViewModel,
         data: &Path,
-        list: List,
-        part: Part,
+        (list, part): (List, Part),
         limit: Option<usize>,
         seed: u64,
         interrupt: &Interrupt,
@@ -309,17 +318,22 @@ impl DatasetArgs {
         with(examples.as_ref())
     }
 
-    /// Pairs to adapt on, without the cameras' places: 70 % of the target area.
+    /// Samples to adapt on, without the cameras' places: all of a pairs dataset, 70 % of a published
+    /// target area.
     pub fn target(
         &self,
-        data: &Path,
+        root: &Path,
         limit: Option<usize>,
         spec: &ModelSpec,
     ) -> anyhow::Result<Box<dyn Dataset>> {
+        if !self.is_published() {
+            let options = self.pairs_options(0.0, limit)?;
+            return Ok(Box::new(data::pairs(root, spec, &options)?));
+        }
         let list = self.list([List::CrossAreaTest, List::Test2]);
         let part = self.part.unwrap_or(Part::Target);
         if !self.no_check {
-            self.open(data, list)?;
+            self.open(root, list)?;
         }
         let mut wrong = None;
         let choose = |count: usize| match self.indices(part, count, spec.kind) {
@@ -334,14 +348,14 @@ impl DatasetArgs {
         };
         let dataset: Box<dyn Dataset> = match self.dataset {
             DatasetKind::Vigor => {
-                let folder = self.vigor_folder(data);
+                let folder = self.vigor_folder(root);
                 let split = list.vigor()?;
                 let mut images = VigorImages::open(&folder, split, choose, spec)?;
                 images.pictures = self.pictures()?;
                 Box::new(InMemory::new(images, MEMORY_BYTES))
             }
             _ => {
-                let folder = self.kitti_folder(data);
+                let folder = self.kitti_folder(root);
                 let split = list.kitti()?;
                 let range = self.rotation_range(spec);
                 let mut images = KittiImages::open(&folder, split, choose, range, spec)?;

@@ -24,9 +24,11 @@ pub struct Workers {
 }
 
 impl Default for Workers {
-    /// Every core, each with an item under way, and two items in hand.
+    /// Every core, each with an item under way, and two items in hand. At most 32 threads: each
+    /// holds a batch and the decoded tiles around it.
     fn default() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = cores.min(32);
         Self {
             threads,
             depth: threads + 2,

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// A checkpoint is written after this long, however few steps were done.
-const CHECKPOINT_AFTER: Duration = Duration::from_secs(60);
+const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
 
 /// How a run ended.
 #[derive(Debug, Clone)]
@@ -210,7 +210,7 @@ pub(super) fn fit_how(
             }
         }
         if let Some(mut recorded) = recorded {
-            // Somebody asked to stop between two looks: what is under way is told now.
+            // Stopped while steps are under way: their losses are read now.
             let model = model.recordable().expect("it was recorded");
             progress.note(&recorded.drain(model, &mut adam)?.steps)?;
         }

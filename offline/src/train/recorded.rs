@@ -13,22 +13,22 @@ use crossfix_kernels::optim::{Adam, Guard, PendingReport, Report};
 use crossfix_kernels::{Device, Pixels, Tape, Tensor, ops};
 use rand_chacha::ChaCha8Rng;
 
-/// Steps between two looks at the losses.
-const LOOK_EVERY: u64 = 10;
+/// Steps after which the losses are read.
+const READ_EVERY: u64 = 10;
 
-/// Steps that the device remembers: those since the last look, and some to spare.
+/// Steps whose losses the device keeps: those not read yet, and some to spare.
 const REMEMBERED: usize = 16;
 
-/// A training that goes on by replays.
+/// A training whose steps are replays of one recorded step.
 pub(super) struct Recorded {
     step: Step,
     guard: Guard,
     /// Steps enqueued, steps whose values were read.
     enqueued: u64,
     read: u64,
-    /// Asked for, not waited for yet.
+    /// A report of losses that is on its way from the device.
     pending: Option<PendingReport>,
-    /// What the values of a step are, behind the loss.
+    /// Which values follow the loss in a step's row.
     components: LossComponents,
 }
 
@@ -130,7 +130,7 @@ impl Recorded {
         })
     }
 
-    /// Enqueues one step. Now and then it tells how earlier ones went.
+    /// Enqueues one step; returns the earlier steps whose losses arrived meanwhile.
     ///
     /// # Errors
     /// [`ModelError`] when the batch does not fit or the device failed.
@@ -152,13 +152,13 @@ impl Recorded {
             None => Finished::default(),
             Some(pending) => self.read(model, adam, &pending.wait()?)?,
         };
-        if finished.not_finite.is_none() && self.enqueued.is_multiple_of(LOOK_EVERY) {
+        if finished.not_finite.is_none() && self.enqueued.is_multiple_of(READ_EVERY) {
             self.pending = Some(self.guard.begin_report()?);
         }
         Ok(finished)
     }
 
-    /// Waits for all steps and tells what was not told yet. The network's numbers may be read
+    /// Waits for all steps and returns those not returned yet. The network's parameters may be read
     /// afterwards.
     ///
     /// # Errors
@@ -174,8 +174,8 @@ impl Recorded {
         self.read(model, adam, &report)
     }
 
-    /// Milliseconds that the device works on one step, from as many replays of the latest inputs.
-    /// They train on.
+    /// Milliseconds that the device works on one step, averaged over `replays` of the latest inputs.
+    /// They change the parameters.
     pub fn replay_ms(&mut self, replays: usize) -> Result<f64, ModelError> {
         Ok(self.step.replay_ms(replays)?)
     }

@@ -219,7 +219,9 @@ pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Resu
             target.weight
         )));
     }
-    let weighted = targets.iter().any(|target| target.weight != 1.0);
+    let weighted = targets
+        .iter()
+        .any(|target| target.weight.to_bits() != 1.0f64.to_bits());
     if weighted && (config.heatmap > 0.0 || config.triplet > 0.0) {
         let what = "loss.heatmap and loss.triplet count all labels alike; set them to 0 for weighted labels";
         return Err(ModelError::Input(what.into()));
