@@ -86,13 +86,7 @@ impl PeerThread {
             self.set_down(Some(message.clone()));
             // The same failure again and again is logged once.
             if message != last_message {
-                let peer = self.peer.name();
-                warn!(
-                    peer,
-                    error = message,
-                    retry_s = wait_s,
-                    "failed, trying again"
-                );
+                self.log_failure(&message, wait_s);
                 last_message = message;
             }
             if !self.rest(Duration::from_secs_f64(wait_s)) {
@@ -158,6 +152,15 @@ impl PeerThread {
         }
         if let Some(inbox) = &self.inbox {
             inbox.state.set_down(message);
+        }
+    }
+
+    fn log_failure(&self, error: &str, retry_s: f64) {
+        let name = self.peer.name();
+        if self.route.is_some() {
+            warn!(source = name, error, retry_s, "source failed, trying again");
+        } else {
+            warn!(sink = name, error, retry_s, "sink failed, trying again");
         }
     }
 
