@@ -88,7 +88,7 @@ fn training(extent: Extent) -> ForwardOptions<'static> {
     }
 }
 
-/// Our name of a checkpoint, and whether it is stored before a SiLU that we fuse.
+/// Our name of a checkpoint, and whether it is stored before a `SiLU` that we fuse.
 fn layer(golden: &str) -> (String, bool) {
     if let Some(k) = golden.strip_prefix("grd_descriptor") {
         return (format!("grd_feature_to_descriptor{k}.2"), false);
@@ -241,7 +241,7 @@ fn degrees_apart(a: f64, b: f64) -> f64 {
     ((a - b + 180.0).rem_euclid(360.0) - 180.0).abs()
 }
 
-/// The larger of what the two precisions of PyTorch differ by, relative, and nothing.
+/// The larger of what the two precisions of `PyTorch` differ by, relative, and nothing.
 fn spread(f32_run: f64, f64_run: f64) -> f64 {
     ((f32_run - f64_run) / f64_run).abs()
 }
@@ -382,7 +382,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
     (config, targets.collect())
 }
 
-/// Compares one number with both of PyTorch's precisions.
+/// Compares one number with both of `PyTorch`'s precisions.
 fn compare_number(case: &Case, comparison: &mut Comparison, path: [&str; 2], found: f64) {
     let golden = |precision: &str| {
         let pointer = path.join("/").replace("PRECISION", precision);
@@ -443,7 +443,7 @@ fn compare_gradients(
 /// Runs a case that has gradients until it is within its bounds, at most four times, each time
 /// with other last bits in the weights and images.
 ///
-/// A ReLU or a maximum that is undecided to within rounding falls on either side, and then the
+/// A `ReLU` or a maximum that is undecided to within rounding falls on either side, and then the
 /// gradients before it jump by up to 1e-3 in any f32 arithmetic. Which ones do changes with the
 /// rounding; an error of ours would stay.
 fn with_roundings(case: &Case, run: impl Fn(u32) -> Result<Comparison>) -> Result<()> {

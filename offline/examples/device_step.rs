@@ -1,5 +1,5 @@
 //! Times the training step and the forward pass of a network on a device, the way a run of
-//! `crossfix train` or `adapt` makes them; `tests/scripts/bench_gpu.sh` runs it beside PyTorch.
+//! `crossfix train` or `adapt` makes them; `tests/scripts/bench_gpu.sh` runs it beside `PyTorch`.
 //!
 //! `cargo run --release -p crossfix-offline --example device_step -- --device cuda --batch 8`
 //!

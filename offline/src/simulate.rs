@@ -129,7 +129,7 @@ pub struct SimulateArgs {
     /// A forward camera instead of a panorama.
     #[arg(long)]
     pub front: bool,
-    /// Size of the panoramas, ROWSxCOLUMNS, their pixels square: 48x256 for `compact`; 320x640, the
+    /// Size of the panoramas, `ROWSxCOLUMNS`, their pixels square: 48x256 for `compact`; 320x640, the
     /// whole sphere, for `ccvpe-vigor`. Otherwise the upper edge is 28° above the horizon. Above
     /// 256 columns the town has finer cells (0.125 m).
     #[arg(long, default_value = "48x256", value_name = "ROWSxCOLUMNS")]

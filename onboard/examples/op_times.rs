@@ -69,7 +69,7 @@ fn part(
     for (fact, at) in facts.iter().rev().zip((0..inputs.len()).rev()) {
         model.set_input_fact(at, InferenceFact::from(fact))?;
     }
-    Ok(model.into_optimized()?)
+    model.into_optimized()
 }
 
 fn time(

@@ -59,7 +59,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print the status of a running daemon; its config must set daemon.status_socket.
+    /// Print the status of a running daemon; its config must set `daemon.status_socket`.
     Status {
         /// The config file.
         #[arg(long, value_name = "FILE")]

@@ -52,7 +52,7 @@ fn the_same_drive_gives_the_same_estimates_and_coasts_through_the_gap() {
     let run = || {
         let mut estimates: Vec<Estimate> = Vec::new();
         let summary = replay(&path, &Config::default(), |estimate| {
-            estimates.push(estimate.clone())
+            estimates.push(estimate.clone());
         })
         .unwrap();
         assert_eq!((summary.events, summary.bad_messages), (320, 0));

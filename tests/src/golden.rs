@@ -409,12 +409,12 @@ impl Comparison {
     }
 }
 
-/// Allowed for outputs: three times the distance of PyTorch's own f32 run, at least 2e-5.
+/// Allowed for outputs: three times the distance of `PyTorch`'s own f32 run, at least 2e-5.
 pub fn forward_tolerance(spread: f64) -> f64 {
     (3.0 * spread).max(2e-5)
 }
 
-/// Allowed for gradients: five times the distance of PyTorch's own f32 run, at least 1e-3.
+/// Allowed for gradients: five times the distance of `PyTorch`'s own f32 run, at least 1e-3.
 pub fn gradient_tolerance(spread: f64) -> f64 {
     (5.0 * spread).max(1e-3)
 }

@@ -191,7 +191,7 @@ fn replay(device: &Device, replays: usize) -> Result<()> {
     })?;
     // The GPU may be shared with others: a whole megabyte for each hundred replays is a leak.
     let lost = memory.free.saturating_sub(now.1.free);
-    require(lost <= replays / 100 << 20, || {
+    require(lost <= (replays / 100) << 20, || {
         format!("the GPU lost {lost} bytes in the soak")
     })?;
     let same = launched.values()? == recorded.values()?;

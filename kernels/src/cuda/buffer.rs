@@ -274,6 +274,9 @@ impl<T: Element> Arriving<T> {
     ///
     /// # Errors
     /// [`Error::Cuda`], also for anything enqueued before that failed.
+    ///
+    /// # Panics
+    /// When the driver returns another number of bytes than asked for: a bug in it.
     pub fn wait(self) -> Result<Vec<T>> {
         let bytes = self.download.wait()?;
         assert_eq!(

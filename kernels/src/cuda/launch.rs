@@ -327,7 +327,7 @@ pub(crate) fn double(value: f64) -> [u32; 2] {
 /// # Errors
 /// [`Error::Argument`] beyond 2³¹ - 1, where a kernel's 32-bit indices end.
 pub(crate) fn count(op: &'static str, elements: usize) -> Result<u32> {
-    if elements <= i32::MAX as usize {
+    if i32::try_from(elements).is_ok() {
         return Ok(elements as u32);
     }
     Err(Error::argument(

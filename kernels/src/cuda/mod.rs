@@ -194,13 +194,10 @@ impl Cuda {
             .constants
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let address = match constants.get(bytes) {
-            Some((address, _)) => *address,
-            None => {
-                let memory = self.upload(data)?.leak();
-                constants.insert(bytes.to_vec(), memory);
-                memory.0
-            }
+        let address = if let Some((address, _)) = constants.get(bytes) { *address } else {
+            let memory = self.upload(data)?.leak();
+            constants.insert(bytes.to_vec(), memory);
+            memory.0
         };
         Ok(DeviceBuffer::constant(self.clone(), address, data.len()))
     }

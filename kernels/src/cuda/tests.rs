@@ -272,9 +272,9 @@ fn a_step_takes_inputs_of_the_recorded_shapes_only() {
     let (cuda, books) = device(1 << 30);
     let device = Device::Cuda(cuda.clone());
     let input = device.full(&[2, 3], 0.0).unwrap();
-    let mut step = Step::record(&cuda, &[input.clone()], |x| Ok(x.to_vec())).unwrap();
+    let mut step = Step::record(&cuda, std::slice::from_ref(&input), |x| Ok(x.to_vec())).unwrap();
     assert_eq!(step.run(&[Tensor::zeros(&[2, 3])]).unwrap().len(), 1);
-    assert_eq!(step.run(&[input.clone()]).unwrap().len(), 1);
+    assert_eq!(step.run(std::slice::from_ref(&input)).unwrap().len(), 1);
     assert_eq!(books.lock().unwrap().replays, 2);
     let elsewhere = Device::Cuda(self::device(1 << 20).0).full(&[2, 3], 0.0);
     let refused = step.run(&[elsewhere.unwrap()]);

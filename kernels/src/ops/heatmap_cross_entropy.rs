@@ -175,7 +175,7 @@ mod tests {
         let logits = Tensor::new(vec![0.0, 3.0f32.ln(), 1.0, 1.0], &[2, 2]).unwrap();
         let target = Tensor::new(vec![2.0, 2.0, 0.0, 3.0], &[2, 2]).unwrap();
         let loss = heatmap_cross_entropy(&mut Tape::inference(), &logits, &target).unwrap();
-        let expected = (0.5 * (4.0f32.ln() + (4.0f32 / 3.0).ln()) + 2.0f32.ln()) / 2.0;
+        let expected = f32::midpoint(0.5 * (4.0f32.ln() + (4.0f32 / 3.0).ln()), 2.0f32.ln());
         assert_close(loss.data(), &[expected], 1e-6);
     }
 

@@ -161,7 +161,7 @@ mod tests {
         let weight = Tensor::new(vec![0.5, 1.0, 1.0, 0.25], &[2, 1, 1, 2]).unwrap();
         let target = Tensor::new(vec![1.0, 0.0, 0.0, 1.0], &[2, 2]).unwrap();
         let loss = orientation_loss(&mut Tape::inference(), &field, &weight, &target).unwrap();
-        assert_close(loss.data(), &[(0.5 + 4.5) / 2.0], 1e-6);
+        assert_close(loss.data(), &[f32::midpoint(0.5, 4.5)], 1e-6);
     }
 
     #[test]

@@ -107,7 +107,7 @@ mod tests {
         let mut cells = Vec::new();
         let square = [[1.0, 2.0], [3.0, 2.0], [3.0, 4.4], [1.0, 4.4]];
         fill(8, &square, |row, columns| {
-            cells.extend(columns.map(|column| (row, column)))
+            cells.extend(columns.map(|column| (row, column)));
         });
         assert_eq!(cells, [(2, 1), (2, 2), (3, 1), (3, 2)]);
     }

@@ -346,22 +346,19 @@ impl DatasetArgs {
                 Vec::new()
             }
         };
-        let dataset: Box<dyn Dataset> = match self.dataset {
-            DatasetKind::Vigor => {
-                let folder = self.vigor_folder(root);
-                let split = list.vigor()?;
-                let mut images = VigorImages::open(&folder, split, choose, spec)?;
-                images.pictures = self.pictures()?;
-                Box::new(InMemory::new(images, MEMORY_BYTES))
-            }
-            _ => {
-                let folder = self.kitti_folder(root);
-                let split = list.kitti()?;
-                let range = self.rotation_range(spec);
-                let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
-                images.pictures = self.pictures()?;
-                Box::new(InMemory::new(images, MEMORY_BYTES))
-            }
+        let dataset: Box<dyn Dataset> = if self.dataset == DatasetKind::Vigor {
+            let folder = self.vigor_folder(root);
+            let split = list.vigor()?;
+            let mut images = VigorImages::open(&folder, split, choose, spec)?;
+            images.pictures = self.pictures()?;
+            Box::new(InMemory::new(images, MEMORY_BYTES))
+        } else {
+            let folder = self.kitti_folder(root);
+            let split = list.kitti()?;
+            let range = self.rotation_range(spec);
+            let mut images = KittiImages::open(&folder, split, choose, range, spec)?;
+            images.pictures = self.pictures()?;
+            Box::new(InMemory::new(images, MEMORY_BYTES))
         };
         match wrong {
             Some(error) => Err(error),

@@ -38,7 +38,7 @@ enum Command {
     Simulate(SimulateArgs),
     /// Train a network on pairs with true positions.
     Train(TrainArgs),
-    /// Read a published PyTorch checkpoint.
+    /// Read a published `PyTorch` checkpoint.
     Import(ImportArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),

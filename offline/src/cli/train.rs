@@ -71,18 +71,15 @@ pub struct TrainArgs {
 /// Runs it.
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
-    let mut model = match &args.init {
-        Some(path) => weights::load(path)?.0,
-        None => {
-            let spec = named(&args.preset).with_context(|| {
-                format!(
-                    "no preset {:?}; there are {}",
-                    args.preset,
-                    names().join(", ")
-                )
-            })?;
-            spec.build(args.seed)?
-        }
+    let mut model = if let Some(path) = &args.init { weights::load(path)?.0 } else {
+        let spec = named(&args.preset).with_context(|| {
+            format!(
+                "no preset {:?}; there are {}",
+                args.preset,
+                names().join(", ")
+            )
+        })?;
+        spec.build(args.seed)?
     };
     model.parameters_mut().move_to(&args.device.open()?)?;
     let spec = model.describe().clone();

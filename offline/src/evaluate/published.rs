@@ -97,7 +97,7 @@ pub fn evaluate_published(
             let places = side as f64;
             let centre = match spec.camera {
                 GroundCamera::CalibratedPinhole { .. } => places / 2.0,
-                _ => (places + 1.0) / 2.0,
+                _ => f64::midpoint(places, 1.0),
             };
             PublishedEvaluation::Ggcvt(GgcvtSummary::of(&outcomes, side, centre, vehicle_frame))
         }

@@ -200,11 +200,11 @@ fn translate(
 pub enum Format {
     /// One ONNX file with a card, for `crossfixd`.
     Onnx,
-    /// A PyTorch checkpoint (zip) that `torch.load(..., weights_only=True)` reads.
+    /// A `PyTorch` checkpoint (zip) that `torch.load(..., weights_only=True)` reads.
     Pytorch,
 }
 
-/// `crossfix export`: weights to an ONNX file with a card, or back to PyTorch.
+/// `crossfix export`: weights to an ONNX file with a card, or back to `PyTorch`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ExportArgs {
     /// Weights (.safetensors) that `train`, `adapt` or `import` wrote.

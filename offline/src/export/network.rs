@@ -391,7 +391,7 @@ impl Translation<'_> {
     /// Rows `rows` of a table with these `values`, as `table` writes it: one node for equal tables.
     ///
     /// Tract merges equal tables and nodes by itself, but of nodes that have both inputs in common it
-    /// may take each for the other's copy and drop both (0.23.9: "eval() called on a Dummy op").
+    /// may take each for the other's copy and drop both (0.23.9: "`eval()` called on a Dummy op").
     fn pick(
         &mut self,
         values: &[i64],

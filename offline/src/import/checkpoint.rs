@@ -293,11 +293,10 @@ fn walk(
     found: &mut BTreeMap<String, TensorRef>,
 ) -> Result<(), Problem> {
     match heap.get(handle) {
-        Value::Tensor(tensor) => {
-            if found.insert(path.to_string(), tensor.clone()).is_some() {
+        Value::Tensor(tensor)
+            if found.insert(path.to_string(), tensor.clone()).is_some() => {
                 return Err(Problem::Damaged(format!("tensor {path} is there twice")));
             }
-        }
         Value::Dict(entries) => {
             if depth > MOST_DEPTH || entries.len() > *budget {
                 return Err(Problem::Refused(

@@ -1,4 +1,4 @@
-//! `crossfix import`: published PyTorch checkpoints, read without running anything in them.
+//! `crossfix import`: published `PyTorch` checkpoints, read without running anything in them.
 //!
 //! A checkpoint is a pickle program beside raw arrays. [`pickle`] runs the few instructions that
 //! build a state dict and refuses every other, [`checkpoint`] finds the arrays, [`names`] says
@@ -164,7 +164,7 @@ pub struct ImportArgs {
     /// The network: ccvpe-vigor, ccvpe-kitti or ccvpe-oxford, with options such as -prior0,
     /// -fov180 or -reflect behind; ggcvt-vigor, ggcvt-kitti2 or ggcvt-kitti3.
     pub preset: String,
-    /// A PyTorch checkpoint (.pt, .pth): a state dict in the zip or the legacy format.
+    /// A `PyTorch` checkpoint (.pt, .pth): a state dict in the zip or the legacy format.
     pub checkpoint: PathBuf,
     /// The file to write; the checkpoint's name with .safetensors when not given.
     #[arg(long)]

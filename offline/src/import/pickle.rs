@@ -3,7 +3,7 @@
 //! Values live in a heap and refer to each other by index, so shared and even circular structures
 //! cost no more than the bytes that made them.
 //!
-//! Source: CPython's `pickletools`, protocols 2 to 4; `torch.save`'s persistent ids.
+//! Source: `CPython`'s `pickletools`, protocols 2 to 4; `torch.save`'s persistent ids.
 
 use super::Problem;
 use std::collections::HashMap;

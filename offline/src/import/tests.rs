@@ -1,4 +1,4 @@
-//! What PyTorch writes is read; what is hostile or damaged is refused without a panic.
+//! What `PyTorch` writes is read; what is hostile or damaged is refused without a panic.
 
 use super::pickle::{self, Value};
 use super::*;

@@ -25,7 +25,7 @@ struct Entry {
 ///
 /// The published networks hold numbers that ours do not keep: CCVPE's classifiers and the counters of
 /// its batch norms, which it never uses, are written as zeros; GGCVT's tables of where each pair of
-/// tokens finds its bias are computed. So PyTorch's strict loading takes the file.
+/// tokens finds its bias are computed. So `PyTorch`'s strict loading takes the file.
 ///
 /// # Errors
 /// The operating system's, or the zip writer's; a device's, where the model lies on one.

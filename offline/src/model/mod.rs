@@ -33,9 +33,9 @@ use crossfix_kernels::{Device, Pixels, Tape, Tensor};
 use rand_chacha::ChaCha8Rng;
 use std::any::Any;
 
-/// Mean of RGB in [0, 1] that inputs are normalised with (ImageNet).
+/// Mean of RGB in [0, 1] that inputs are normalised with (`ImageNet`).
 pub const PIXEL_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-/// Standard deviation of RGB in [0, 1] that inputs are normalised with (ImageNet).
+/// Standard deviation of RGB in [0, 1] that inputs are normalised with (`ImageNet`).
 pub const PIXEL_SIGMA: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Why a network cannot be built, loaded or run.

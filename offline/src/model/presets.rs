@@ -52,7 +52,7 @@ pub fn preset(name: &str) -> Option<CcvpeSpec> {
             spec.orientation_prior = Some(degrees * spec.orientation_bins / 360);
         } else if let (true, Some(degrees)) = (panorama, option.strip_prefix("fov")) {
             let degrees: usize = degrees.parse().ok()?;
-            if degrees == 0 || degrees >= 360 || degrees % 18 != 0 {
+            if degrees == 0 || degrees >= 360 || !degrees.is_multiple_of(18) {
                 return None;
             }
             spec.ground_columns = spec.ground_columns * degrees / 360;
@@ -258,7 +258,7 @@ fn oxford() -> CcvpeSpec {
         preset: "ccvpe-oxford".into(),
         ground_rows: 154,
         ground_columns: 231,
-        metres_per_pixel: 0.092_403_514_623_616_21 * 800.0 / 512.0,
+        metres_per_pixel: 0.092_403_514_623_616_2 * 800.0 / 512.0,
         ground_wraps: false,
         window: Window::Centre,
         bins_run_with_angle: true,

@@ -103,9 +103,9 @@ pub struct BlockSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BlockKind {
-    /// Convolution, batch norm, SiLU.
+    /// Convolution, batch norm, `SiLU`.
     Conv,
-    /// MBConv with this expansion.
+    /// `MBConv` with this expansion.
     MbConv {
         /// Hidden channels over input channels.
         expand: usize,
@@ -118,11 +118,11 @@ pub enum BlockKind {
 pub struct LevelSpec {
     /// Cells along a side.
     pub grid: usize,
-    /// Ground channels for each feature column (c_k).
+    /// Ground channels for each feature column (`c_k`).
     pub ground_channels: usize,
-    /// Aerial channels (C_k).
+    /// Aerial channels (`C_k`).
     pub aerial_channels: usize,
-    /// Channels that one orientation bin rolls (s_k).
+    /// Channels that one orientation bin rolls (`s_k`).
     pub shift: usize,
 }
 
@@ -477,7 +477,7 @@ impl EncoderSpec {
     }
 
     /// Padding before and after for a kernel and stride: constants, whatever the image size
-    /// (EfficientNet's static padding for a 224 pixel image).
+    /// (`EfficientNet`'s static padding for a 224 pixel image).
     pub fn padding(kernel: usize, stride: usize) -> (usize, usize) {
         let total = kernel - stride;
         (total / 2, total - total / 2)

@@ -75,8 +75,10 @@ pub(super) fn fit_how(
     let run_sha256 = fingerprint(name, model, examples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
     let curve = format!("{name}.curve.jsonl");
-    let mut adam = Adam::default();
-    adam.clip_norm = config.clip_norm;
+    let mut adam = Adam {
+        clip_norm: config.clip_norm,
+        ..Adam::default()
+    };
     let mut step = 0;
     match (folder, &path) {
         (Some(folder), Some(path)) if resume && path.exists() => {

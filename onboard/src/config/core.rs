@@ -10,7 +10,7 @@ use super::Checker;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TilesConfig {
-    /// The PMTiles archive, or the folder with `zoom/x/y.jpg|png` (y grows southward); its manifest
+    /// The `PMTiles` archive, or the folder with `zoom/x/y.jpg|png` (y grows southward); its manifest
     /// `tiles.toml` says the rest.
     pub path: PathBuf,
 }

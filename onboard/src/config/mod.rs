@@ -126,6 +126,9 @@ impl Config {
     }
 
     /// The resolved config as TOML, for `--print-config` and for run records.
+    ///
+    /// # Panics
+    /// Never: a config is made of tables, arrays and scalars.
     pub fn to_toml(&self) -> String {
         toml::to_string_pretty(self).expect("the config is made of tables, arrays and scalars")
     }

@@ -196,7 +196,7 @@ fn no_flipped_bit_aborts_and_none_in_a_chunk_goes_unnoticed() {
 fn bytes_that_are_no_log_are_an_error() {
     let magic = b"\x89MCAP0\r\n";
     let huge_record = [&magic[..], &[0x06], &u64::MAX.to_le_bytes()].concat();
-    for bytes in [&b""[..], b"not a log", magic, &huge_record, &[0; 100_000]] {
+    for bytes in [&b""[..], b"not a log", magic, &huge_record, &vec![0; 100_000]] {
         let (messages, damage) = read(bytes);
         assert!(messages.is_empty());
         assert!(

@@ -178,19 +178,16 @@ impl<W: Write + Seek> LogWriter<W> {
         body: &impl Serialize,
     ) -> Result<(), LogError> {
         let fail = |error: mcap::McapError| write_error(&self.path, error);
-        let (id, sequence) = match self.channels.get_mut(topic) {
-            Some(known) => known,
-            None => {
-                let schema = self
-                    .writer
-                    .add_schema(schema.name, "jsonschema", schema.text.as_bytes())
-                    .map_err(fail)?;
-                let id = self
-                    .writer
-                    .add_channel(schema, topic, "json", &BTreeMap::new())
-                    .map_err(fail)?;
-                self.channels.entry(topic).or_insert((id, 0))
-            }
+        let (id, sequence) = if let Some(known) = self.channels.get_mut(topic) { known } else {
+            let schema = self
+                .writer
+                .add_schema(schema.name, "jsonschema", schema.text.as_bytes())
+                .map_err(fail)?;
+            let id = self
+                .writer
+                .add_channel(schema, topic, "json", &BTreeMap::new())
+                .map_err(fail)?;
+            self.channels.entry(topic).or_insert((id, 0))
         };
         let data = serde_json::to_vec(body).map_err(|error| write_error(&self.path, error))?;
         let time = u64::try_from(time_ns).unwrap_or(0);

@@ -407,7 +407,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
     } else {
         tensor.raw_data.len() / bytes_each
     };
-    if found != elements || tensor.raw_data.len() % bytes_each != 0 {
+    if found != elements || !tensor.raw_data.len().is_multiple_of(bytes_each) {
         return Err(format!(
             "has a weight `{name}` of {:?} with {found} values in it",
             tensor.dims

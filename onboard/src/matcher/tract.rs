@@ -148,7 +148,7 @@ impl Matcher for TractMatcher {
         let outputs = run(&self.ground, inputs)?;
         let timings = MatchTimings {
             aerial,
-            ground_and_matching: start.elapsed() - aerial,
+            ground_and_matching: start.elapsed().checked_sub(aerial).unwrap(),
         };
         let heatmap = heatmap(floats(&outputs[0])?, &self.card)?;
         let yaw_residual_rad = match self.card.orientation {

@@ -16,7 +16,7 @@ pub struct Ellipse {
 impl Ellipse {
     /// Of a covariance in east and north, m².
     pub fn new([[ee, en], [_, nn]]: [[f64; 2]; 2]) -> Self {
-        let (middle, radius) = ((ee + nn) / 2.0, ((ee - nn) / 2.0).hypot(en));
+        let (middle, radius) = (f64::midpoint(ee, nn), ((ee - nn) / 2.0).hypot(en));
         // Twice the angle from east of the major axis.
         let from_east_rad = 0.5 * (2.0 * en).atan2(ee - nn);
         Self {
@@ -28,7 +28,7 @@ impl Ellipse {
 
     /// Radius of the circle that holds 95 %: exact for a circle and for a line, close between.
     pub fn p95_radius_m(&self) -> f64 {
-        let circle_m = 2.447_747 * ((self.major_m.powi(2) + self.minor_m.powi(2)) / 2.0).sqrt();
+        let circle_m = 2.447_747 * f64::midpoint(self.major_m.powi(2), self.minor_m.powi(2)).sqrt();
         circle_m.max(1.959_964 * self.major_m)
     }
 }

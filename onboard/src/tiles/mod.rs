@@ -97,7 +97,7 @@ enum Container {
 }
 
 impl TileStore {
-    /// Opens a PMTiles archive or an XYZ folder (`zoom/x/y.jpg`, `.jpeg` or `.png`, y growing
+    /// Opens a `PMTiles` archive or an XYZ folder (`zoom/x/y.jpg`, `.jpeg` or `.png`, y growing
     /// southward) together with its manifest.
     ///
     /// # Errors

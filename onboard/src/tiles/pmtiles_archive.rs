@@ -1,4 +1,4 @@
-//! Reads single tiles out of a PMTiles v3 archive, with every length bounded.
+//! Reads single tiles out of a `PMTiles` v3 archive, with every length bounded.
 //!
 //! The `pmtiles` crate numbers the tiles along the Hilbert curve. Its reader is asynchronous, maps
 //! the file (a truncation under way would then kill the daemon) and inflates without a limit, so the
@@ -6,7 +6,7 @@
 //! that a damaged or hostile archive can announce.
 //!
 //! # Source
-//! PMTiles version 3 specification, sections 3 (header) and 4 (directories).
+//! `PMTiles` version 3 specification, sections 3 (header) and 4 (directories).
 
 use std::fs::File;
 use std::io::Read;

@@ -67,13 +67,10 @@ impl Modules {
 
     fn load(&mut self, kernel: &Kernel) -> Result<Function> {
         let source = kernel.source;
-        let module = match self.modules.get(source.name) {
-            Some(module) => *module,
-            None => {
-                let module = self.build(source)?;
-                self.modules.insert(source.name, module);
-                module
-            }
+        let module = if let Some(module) = self.modules.get(source.name) { *module } else {
+            let module = self.build(source)?;
+            self.modules.insert(source.name, module);
+            module
         };
         let name = CString::new(kernel.entry).expect("kernel names hold no NUL byte");
         // SAFETY: the module stays loaded until `self` is dropped.

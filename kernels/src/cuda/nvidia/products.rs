@@ -110,8 +110,8 @@ impl Products {
         }
         let library = self.library.as_ref().expect("loaded above");
         let key = Key::of(gemm);
-        if !self.plans.contains_key(&key) {
-            self.plans.insert(key, Plan::new(library, &key, gemm)?);
+        if let std::collections::hash_map::Entry::Vacant(e) = self.plans.entry(key) {
+            e.insert(Plan::new(library, &key, gemm)?);
         }
         let plan = self.plans.get(&key).expect("inserted above");
         if let Some(bias) = gemm.bias {

@@ -151,20 +151,17 @@ impl Arrivals {
             let fits = shelf.iter().position(|pinned| pinned.capacity >= bytes);
             fits.map(|index| shelf.swap_remove(index))
         };
-        let pinned = match kept {
-            Some(pinned) => pinned,
-            None => {
-                let capacity = bytes.next_power_of_two().max(4096);
-                // SAFETY: memory of any content; freed when dropped.
-                let memory = unsafe { result::malloc_host(capacity, 0) };
-                let memory = memory.map_err(failed("cuMemHostAlloc"))?.cast::<u8>();
-                // SAFETY: just allocated with this length. From here it is initialised.
-                unsafe { std::ptr::write_bytes(memory, 0, capacity) };
-                Pinned {
-                    memory,
-                    capacity,
-                    context: context.clone(),
-                }
+        let pinned = if let Some(pinned) = kept { pinned } else {
+            let capacity = bytes.next_power_of_two().max(4096);
+            // SAFETY: memory of any content; freed when dropped.
+            let memory = unsafe { result::malloc_host(capacity, 0) };
+            let memory = memory.map_err(failed("cuMemHostAlloc"))?.cast::<u8>();
+            // SAFETY: just allocated with this length. From here it is initialised.
+            unsafe { std::ptr::write_bytes(memory, 0, capacity) };
+            Pinned {
+                memory,
+                capacity,
+                context: context.clone(),
             }
         };
         let arrived = Event::new(context, false)?;

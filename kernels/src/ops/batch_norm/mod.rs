@@ -96,8 +96,8 @@ pub fn batch_norm(
     variance.expect_shape(OP, "running variance", &[c])?;
     let everything = [input, gamma, beta, &running.mean, variance];
     let device = Device::common(OP, &everything)?;
-    if let BatchNormMode::Train { .. } = mode {
-        if n * h * w < 2 {
+    if let BatchNormMode::Train { .. } = mode
+        && n * h * w < 2 {
             return Err(Error::argument(
                 OP,
                 format!(
@@ -106,7 +106,6 @@ pub fn batch_norm(
                 ),
             ));
         }
-    }
     if let Device::Cuda(cuda) = device {
         let affine = [gamma, beta];
         return on_cuda::batch_norm(

@@ -289,24 +289,21 @@ fn convolve(
                     let taps = &mut taps[..piece.min(depth - index * piece)];
                     factors.order.offsets(g, index * piece, plane_step, taps);
                     let places = Places::new(taps);
-                    let packed: &Rows = match factors.all {
-                        Some(all) => {
-                            let all = &all[group * group_rows..];
-                            let from = index * group_outputs.next_multiple_of(UNIT);
-                            &all[from + factors.first..][..padded_rows]
-                        }
-                        None => {
-                            for (row, terms) in own.iter_mut().enumerate() {
-                                let terms = &mut terms[..taps.len()];
-                                if row < rows {
-                                    let row = factors.first + row;
-                                    (factors.copy)(group, row, index * piece, terms);
-                                } else {
-                                    terms.fill(0.0);
-                                }
+                    let packed: &Rows = if let Some(all) = factors.all {
+                        let all = &all[group * group_rows..];
+                        let from = index * group_outputs.next_multiple_of(UNIT);
+                        &all[from + factors.first..][..padded_rows]
+                    } else {
+                        for (row, terms) in own.iter_mut().enumerate() {
+                            let terms = &mut terms[..taps.len()];
+                            if row < rows {
+                                let row = factors.first + row;
+                                (factors.copy)(group, row, index * piece, terms);
+                            } else {
+                                terms.fill(0.0);
                             }
-                            own
                         }
+                        own
                     };
                     let finish = index + 1 == pieces;
                     for first_pixel in (first..last).step_by(together * PANEL) {

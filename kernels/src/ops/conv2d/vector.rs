@@ -44,7 +44,7 @@ pub(super) unsafe fn store<S: Simd>(values: &mut [f32], at: usize, vector: S::f3
             .as_mut_ptr()
             .add(at)
             .cast::<S::f32s>()
-            .write_unaligned(vector)
+            .write_unaligned(vector);
     }
 }
 

@@ -85,7 +85,7 @@ struct Saved {
     expand: Tensor,
     /// `[N, C]`.
     means: Tensor,
-    /// `[N, S]`, before the SiLU.
+    /// `[N, S]`, before the `SiLU`.
     hidden: DeviceBuffer,
     /// `[N, C]`.
     gates: DeviceBuffer,

@@ -55,8 +55,8 @@ impl Sizes {
         }
     }
 
-    fn panorama(&self) -> Option<[usize; 2]> {
-        Some([self.columns[0], self.rows])
+    fn panorama(&self) -> [usize; 2] {
+        [self.columns[0], self.rows]
     }
 
     fn check(spec: &ModelSpec) -> Result<(), ModelError> {
@@ -97,15 +97,14 @@ impl<'a> VigorSamples<'a> {
         spec: &ModelSpec,
     ) -> Result<Self, ModelError> {
         Sizes::check(spec)?;
-        if let Headings::Fixed(degrees) = &headings {
-            if degrees.len() != vigor.rows.len() {
+        if let Headings::Fixed(degrees) = &headings
+            && degrees.len() != vigor.rows.len() {
                 return Err(ModelError::Input(format!(
                     "{} fixed orientations for {} panoramas; the file belongs to another split",
                     degrees.len(),
                     vigor.rows.len()
                 )));
             }
-        }
         Ok(Self {
             vigor,
             indices,
@@ -155,7 +154,7 @@ impl<'a> VigorSamples<'a> {
         };
         let panorama = match self
             .pictures
-            .read(&self.vigor.panorama_path(index), self.sizes.panorama())
+            .read(&self.vigor.panorama_path(index), Some(self.sizes.panorama()))
         {
             Err(_) if self.black_where_unreadable => {
                 RgbImage::black(self.sizes.columns[0], self.sizes.rows)
@@ -327,7 +326,7 @@ impl Dataset for VigorImages {
             id: sample.id.clone(),
             what,
         };
-        let panorama = self.pictures.read(panorama, self.sizes.panorama());
+        let panorama = self.pictures.read(panorama, Some(self.sizes.panorama()));
         let panorama = panorama.map_err(wrong)?;
         let [_, columns] = self.sizes.columns;
         let ground = if columns == panorama.width {

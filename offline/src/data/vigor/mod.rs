@@ -9,7 +9,7 @@
 //!
 //! [`Vigor`] knows where the cameras are; [`VigorImages`], which adaptation takes, does not.
 //!
-//! Source: Zhu, Yang, Chen, *VIGOR* (CVPR 2021); labels as corrected with *SliceMatch* (Lentsch
+//! Source: Zhu, Yang, Chen, *VIGOR* (CVPR 2021); labels as corrected with *`SliceMatch`* (Lentsch
 //! et al., CVPR 2023). The original labels used a wrong ground resolution.
 
 mod images;
@@ -216,14 +216,11 @@ impl Vigor {
             let mut found = [(0, Offset::default()); 4];
             let mut whole = true;
             for (found, (name, offset)) in found.iter_mut().zip(label.tiles) {
-                match tiles.get(name) {
-                    Some(index) => *found = (*index, offset),
-                    None => {
-                        whole = false;
-                        problems.push(say(&format!(
-                            "{name} is not in satellite_list.txt; labels and list must be of one release"
-                        )));
-                    }
+                if let Some(index) = tiles.get(name) { *found = (*index, offset) } else {
+                    whole = false;
+                    problems.push(say(&format!(
+                        "{name} is not in satellite_list.txt; labels and list must be of one release"
+                    )));
                 }
             }
             if whole {

@@ -157,7 +157,7 @@ pub(super) fn label_targets(
     targets.collect()
 }
 
-/// The weighted InfoNCE of each supervised level.
+/// The weighted `InfoNCE` of each supervised level.
 ///
 /// # Errors
 /// [`ModelError`] when the prediction lacks a level or belongs to another batch.

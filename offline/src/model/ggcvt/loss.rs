@@ -27,7 +27,7 @@ impl Centre {
         let places = places as f64;
         match (self, camera) {
             (Self::Trained, _) => (places - 1.0) / 2.0,
-            (Self::Published, GgcvtCamera::Panorama { .. }) => (places + 1.0) / 2.0,
+            (Self::Published, GgcvtCamera::Panorama { .. }) => f64::midpoint(places, 1.0),
             (Self::Published, GgcvtCamera::Pinhole { .. }) => places / 2.0,
         }
     }

@@ -7,7 +7,7 @@
 //! One implementation for every size and both cameras; [`GgcvtSpec`] says which. Names of
 //! parameters follow the published state dict.
 //!
-//! Source: Boosting 3-DoF Ground-to-Satellite GgcvtCamera Localization Accuracy via Geometry-Guided
+//! Source: Boosting 3-DoF Ground-to-Satellite `GgcvtCamera` Localization Accuracy via Geometry-Guided
 //! Cross-GroundProjection Transformer (Shi et al. 2023).
 
 pub mod adaptation;

@@ -29,7 +29,7 @@ pub struct PoseTarget {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Weight of the mean of the levels' InfoNCE.
+    /// Weight of the mean of the levels' `InfoNCE`.
     pub info_nce: f32,
     /// Weight of the soft-margin triplets of the levels, for networks that match by distance.
     #[serde(skip_serializing_if = "is_zero")]
@@ -46,12 +46,12 @@ pub struct LossConfig {
     pub threshold: f32,
     /// Sigma of the Gaussian target, metres.
     pub sigma_m: f64,
-    /// Whether the first level's InfoNCE runs over all orientation bins or over those searched.
+    /// Whether the first level's `InfoNCE` runs over all orientation bins or over those searched.
     pub all_bins_at_first_level: bool,
 }
 
 impl Default for LossConfig {
-    /// The compact network's supervised loss: the published ratio of InfoNCE to cross entropy is
+    /// The compact network's supervised loss: the published ratio of `InfoNCE` to cross entropy is
     /// 10,000; the sum is divided by it here, which Adam does not notice.
     fn default() -> Self {
         Self {
@@ -95,7 +95,7 @@ fn is_zero(weight: &f32) -> bool {
 pub struct Loss {
     /// What is minimised.
     pub total: Tensor,
-    /// InfoNCE of each supervised level.
+    /// `InfoNCE` of each supervised level.
     pub info_nce: Vec<f32>,
     /// Sum of the levels' triplets.
     pub triplet: Option<f32>,
@@ -300,7 +300,7 @@ impl Targets {
 pub(crate) struct LossTerms {
     /// What is minimised.
     pub total: Tensor,
-    /// InfoNCE of each supervised level.
+    /// `InfoNCE` of each supervised level.
     pub info_nce: Vec<Tensor>,
     /// Sum of the levels' triplets.
     pub triplet: Option<Tensor>,

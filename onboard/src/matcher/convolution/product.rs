@@ -157,9 +157,7 @@ impl Product<'_> {
                 let at = row(u, r);
                 let kept = &mut self.sums[at..at + N * S::F32_LANES];
                 let (kept, _) = S::as_mut_simd_f32s(kept);
-                for n in 0..N {
-                    kept[n] = sums[u][r][n];
-                }
+                kept[..N].copy_from_slice(&sums[u][r]);
             }
         }
         U

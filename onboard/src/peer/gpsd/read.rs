@@ -93,7 +93,7 @@ impl GpsdReader {
                 }
             }
             Line::Error(message) => {
-                warn!(source = self.config.name, message, "gpsd refused a request")
+                warn!(source = self.config.name, message, "gpsd refused a request");
             }
             Line::Broken(reason) => {
                 self.broken_lines += 1;

@@ -87,10 +87,10 @@ impl GpsdReports {
         };
         match value.get("class").and_then(Value::as_str) {
             Some("TPV") => self.report(value, |device, time_ns, tpv: Tpv| {
-                device.tpv(time_ns, tpv, now)
+                device.tpv(time_ns, tpv, now);
             }),
             Some("GST") => self.report(value, |device, time_ns, gst: Gst| {
-                device.gst = Some((time_ns, sigmas(&gst)))
+                device.gst = Some((time_ns, sigmas(&gst)));
             }),
             Some("DEVICES") => {
                 for device in value
@@ -213,7 +213,7 @@ impl GpsdReports {
         let text = |key| device.get(key).and_then(Value::as_str);
         if let (Some(path), Some(driver)) = (text("path"), text("driver")) {
             let driver = driver.to_owned();
-            if let Some(device) = self.device(&path.to_owned()) {
+            if let Some(device) = self.device(path) {
                 device.driver = Some(driver);
             }
         }
@@ -443,7 +443,7 @@ mod tests {
                 .sqrt()
         };
         assert!((sigma_m("NMEA0183") - 1.0).abs() < 1e-4);
-        assert!((sigma_m("u-blox") - 2.4477 / 1.4142).abs() < 1e-3);
+        assert!((sigma_m("u-blox") - 2.4477 / std::f64::consts::SQRT_2).abs() < 1e-3);
     }
 
     #[test]

@@ -61,7 +61,7 @@ impl ImagesReader {
     }
 
     /// The bytes of a picture; `None` while it is still being written.
-    fn load(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+    fn load(path: &Path) -> Result<Option<Vec<u8>>, String> {
         let size = std::fs::metadata(path)
             .map_err(|error| error.to_string())?
             .len();
@@ -94,7 +94,7 @@ impl Reader for ImagesReader {
             return Ok(None);
         }
         self.tries += 1;
-        let loaded = match self.load(&path) {
+        let loaded = match Self::load(&path) {
             Ok(None) if watching && self.tries < UNFINISHED_TRIES => {
                 self.queue.push_front((time_ns, path));
                 std::thread::sleep(WATCH_INTERVAL);
