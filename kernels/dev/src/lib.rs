@@ -2,6 +2,11 @@
 //! ([`cases`]), and the comparison of a GPU with the CPU ([`check_device`]). No program that we ship
 //! depends on it.
 
+#![cfg_attr(
+    test,
+    allow(clippy::float_cmp, reason = "tests compare values that are exact")
+)]
+
 mod cases;
 mod device_check;
 mod op_case;
