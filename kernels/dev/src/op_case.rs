@@ -159,7 +159,9 @@ impl OpCase {
     pub fn repeats_to_the_bit(&self, device: &Device) -> Result<bool> {
         let bits = |(output, gradients): (Tensor, Vec<Option<Tensor>>)| {
             let all = [Some(output)].into_iter().chain(gradients).flatten();
-            let bits = all.flat_map(crossfix_kernels::Tensor::into_data).map(f32::to_bits);
+            let bits = all
+                .flat_map(crossfix_kernels::Tensor::into_data)
+                .map(f32::to_bits);
             bits.collect::<Vec<u32>>()
         };
         Ok(bits(self.run(device)?) == bits(self.run(device)?))

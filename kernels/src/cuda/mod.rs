@@ -194,7 +194,9 @@ impl Cuda {
             .constants
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let address = if let Some((address, _)) = constants.get(bytes) { *address } else {
+        let address = if let Some((address, _)) = constants.get(bytes) {
+            *address
+        } else {
             let memory = self.upload(data)?.leak();
             constants.insert(bytes.to_vec(), memory);
             memory.0

@@ -71,7 +71,9 @@ pub struct TrainArgs {
 /// Runs it.
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
-    let mut model = if let Some(path) = &args.init { weights::load(path)?.0 } else {
+    let mut model = if let Some(path) = &args.init {
+        weights::load(path)?.0
+    } else {
         let spec = named(&args.preset).with_context(|| {
             format!(
                 "no preset {:?}; there are {}",

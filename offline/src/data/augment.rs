@@ -307,7 +307,10 @@ mod tests {
             let moved = transform.pose(&pose, &spec);
             assert_eq!(
                 (moved.column, moved.row),
-                (f64::midpoint(column as f64, 0.5), f64::midpoint(row as f64, 0.5))
+                (
+                    f64::midpoint(column as f64, 0.5),
+                    f64::midpoint(row as f64, 0.5)
+                )
             );
         }
     }

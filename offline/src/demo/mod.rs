@@ -93,7 +93,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let folder = own_folder(&args.out)?;
     let say = |what: &str| crate::note!("[{:5.1} s] {what}", clock.elapsed().as_secs_f64());
 
-    let teacher_path = if let Some(path) = &args.teacher { path.clone() } else {
+    let teacher_path = if let Some(path) = &args.teacher {
+        path.clone()
+    } else {
         let path = folder.file("teacher.safetensors");
         weights::write_whole(&path, SHIPPED_TEACHER)
             .with_context(|| format!("cannot write {}", path.display()))?;

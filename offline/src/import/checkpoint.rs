@@ -293,10 +293,9 @@ fn walk(
     found: &mut BTreeMap<String, TensorRef>,
 ) -> Result<(), Problem> {
     match heap.get(handle) {
-        Value::Tensor(tensor)
-            if found.insert(path.to_string(), tensor.clone()).is_some() => {
-                return Err(Problem::Damaged(format!("tensor {path} is there twice")));
-            }
+        Value::Tensor(tensor) if found.insert(path.to_string(), tensor.clone()).is_some() => {
+            return Err(Problem::Damaged(format!("tensor {path} is there twice")));
+        }
         Value::Dict(entries) => {
             if depth > MOST_DEPTH || entries.len() > *budget {
                 return Err(Problem::Refused(

@@ -196,7 +196,13 @@ fn no_flipped_bit_aborts_and_none_in_a_chunk_goes_unnoticed() {
 fn bytes_that_are_no_log_are_an_error() {
     let magic = b"\x89MCAP0\r\n";
     let huge_record = [&magic[..], &[0x06], &u64::MAX.to_le_bytes()].concat();
-    for bytes in [&b""[..], b"not a log", magic, &huge_record, &vec![0; 100_000]] {
+    for bytes in [
+        &b""[..],
+        b"not a log",
+        magic,
+        &huge_record,
+        &vec![0; 100_000],
+    ] {
         let (messages, damage) = read(bytes);
         assert!(messages.is_empty());
         assert!(
@@ -211,7 +217,12 @@ fn one_bad_message_is_named_and_the_rest_still_comes() {
     let mut bytes = Cursor::new(Vec::new());
     let mut writer = mcap::Writer::new(&mut bytes).unwrap();
     let channel = writer
-        .add_channel(0, super::topic::GNSS, "json", &Default::default())
+        .add_channel(
+            0,
+            super::topic::GNSS,
+            "json",
+            &std::collections::BTreeMap::default(),
+        )
         .unwrap();
     let good = serde_json::to_vec(&super::message::LocationFix::from_gnss(&fix(0))).unwrap();
     for body in [

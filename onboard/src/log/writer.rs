@@ -178,7 +178,9 @@ impl<W: Write + Seek> LogWriter<W> {
         body: &impl Serialize,
     ) -> Result<(), LogError> {
         let fail = |error: mcap::McapError| write_error(&self.path, error);
-        let (id, sequence) = if let Some(known) = self.channels.get_mut(topic) { known } else {
+        let (id, sequence) = if let Some(known) = self.channels.get_mut(topic) {
+            known
+        } else {
             let schema = self
                 .writer
                 .add_schema(schema.name, "jsonschema", schema.text.as_bytes())

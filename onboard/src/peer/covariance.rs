@@ -129,7 +129,7 @@ mod tests {
             let gst = GstSigmas { major_m: Some(major), minor_m: Some(minor), orientation_deg: Some(angle), ..Default::default() };
             let [[ee, en], [ne, nn]] = floored(gst.covariance_m2().unwrap(), floor);
             prop_assert_eq!(en, ne);
-            let smallest = (ee + nn) / 2.0 - ((ee - nn) / 2.0).hypot(en);
+            let smallest = f64::midpoint(ee, nn) - ((ee - nn) / 2.0).hypot(en);
             prop_assert!(smallest >= floor * floor * (1.0 - 1e-6) - 1e-9 * (ee + nn));
         }
     }

@@ -67,7 +67,9 @@ impl Modules {
 
     fn load(&mut self, kernel: &Kernel) -> Result<Function> {
         let source = kernel.source;
-        let module = if let Some(module) = self.modules.get(source.name) { *module } else {
+        let module = if let Some(module) = self.modules.get(source.name) {
+            *module
+        } else {
             let module = self.build(source)?;
             self.modules.insert(source.name, module);
             module

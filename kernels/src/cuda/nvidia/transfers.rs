@@ -151,7 +151,9 @@ impl Arrivals {
             let fits = shelf.iter().position(|pinned| pinned.capacity >= bytes);
             fits.map(|index| shelf.swap_remove(index))
         };
-        let pinned = if let Some(pinned) = kept { pinned } else {
+        let pinned = if let Some(pinned) = kept {
+            pinned
+        } else {
             let capacity = bytes.next_power_of_two().max(4096);
             // SAFETY: memory of any content; freed when dropped.
             let memory = unsafe { result::malloc_host(capacity, 0) };

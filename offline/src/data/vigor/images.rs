@@ -98,13 +98,14 @@ impl<'a> VigorSamples<'a> {
     ) -> Result<Self, ModelError> {
         Sizes::check(spec)?;
         if let Headings::Fixed(degrees) = &headings
-            && degrees.len() != vigor.rows.len() {
-                return Err(ModelError::Input(format!(
-                    "{} fixed orientations for {} panoramas; the file belongs to another split",
-                    degrees.len(),
-                    vigor.rows.len()
-                )));
-            }
+            && degrees.len() != vigor.rows.len()
+        {
+            return Err(ModelError::Input(format!(
+                "{} fixed orientations for {} panoramas; the file belongs to another split",
+                degrees.len(),
+                vigor.rows.len()
+            )));
+        }
         Ok(Self {
             vigor,
             indices,
@@ -152,10 +153,10 @@ impl<'a> VigorSamples<'a> {
             id: row.panorama.clone(),
             what,
         };
-        let panorama = match self
-            .pictures
-            .read(&self.vigor.panorama_path(index), Some(self.sizes.panorama()))
-        {
+        let panorama = match self.pictures.read(
+            &self.vigor.panorama_path(index),
+            Some(self.sizes.panorama()),
+        ) {
             Err(_) if self.black_where_unreadable => {
                 RgbImage::black(self.sizes.columns[0], self.sizes.rows)
             }

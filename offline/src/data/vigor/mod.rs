@@ -216,7 +216,9 @@ impl Vigor {
             let mut found = [(0, Offset::default()); 4];
             let mut whole = true;
             for (found, (name, offset)) in found.iter_mut().zip(label.tiles) {
-                if let Some(index) = tiles.get(name) { *found = (*index, offset) } else {
+                if let Some(index) = tiles.get(name) {
+                    *found = (*index, offset)
+                } else {
                     whole = false;
                     problems.push(say(&format!(
                         "{name} is not in satellite_list.txt; labels and list must be of one release"

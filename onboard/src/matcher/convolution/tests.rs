@@ -121,7 +121,7 @@ proptest! {
     fn a_replaced_convolution_is_the_definition(case in cases()) {
         let mut model = model(&case);
         replace_convolutions(&mut model).unwrap();
-        prop_assert!(model.nodes().iter().any(|node| node.op_is::<Convolution>()));
+        prop_assert!(model.nodes().iter().any(tract_onnx::prelude::Node::op_is::<Convolution>));
         let [height, width] = case.input;
         let image = numbers(case.channels * height * width, 104_729);
         let input = Tensor::from_shape(&[1, case.channels, height, width], &image).unwrap();
