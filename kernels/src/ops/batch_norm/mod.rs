@@ -97,15 +97,16 @@ pub fn batch_norm(
     let everything = [input, gamma, beta, &running.mean, variance];
     let device = Device::common(OP, &everything)?;
     if let BatchNormMode::Train { .. } = mode
-        && n * h * w < 2 {
-            return Err(Error::argument(
-                OP,
-                format!(
-                    "one value per channel in {:?} has no variance; use a larger batch or freeze",
-                    input.shape()
-                ),
-            ));
-        }
+        && n * h * w < 2
+    {
+        return Err(Error::argument(
+            OP,
+            format!(
+                "one value per channel in {:?} has no variance; use a larger batch or freeze",
+                input.shape()
+            ),
+        ));
+    }
     if let Device::Cuda(cuda) = device {
         let affine = [gamma, beta];
         return on_cuda::batch_norm(

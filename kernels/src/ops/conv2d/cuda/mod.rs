@@ -266,7 +266,9 @@ fn run(
         };
     }
     let windows = window::Windows::of(pass).filter(window::Windows::are_dense);
-    let ms = windows.as_ref().map_or(f64::INFINITY, window::Windows::expected_ms);
+    let ms = windows
+        .as_ref()
+        .map_or(f64::INFINITY, window::Windows::expected_ms);
     match (choose(cuda, pass, windows.is_some(), ms), windows) {
         (Convolution::Window, Some(windows)) => windows.dense(cuda, images, bias, output),
         (Convolution::Columns, _) => columns::run(cuda, pass, images, bias, output),
