@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Bytes of pixels that [`InMemory`] keeps unless told otherwise.
-pub const MEMORY_BYTES: usize = 512 << 20;
+pub const MEMORY_BYTES: usize = 256 << 20;
 
 /// A dataset whose pairs stay in memory once they were read, until the budget is full.
 ///
