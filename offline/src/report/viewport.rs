@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_scale_bar_says_the_metres_that_it_is_long() {
         for (span, label) in [
-            (8.0, ">10 m,"),
+            (8.0, ">5 m,"),
             (80.0, ">20 m,"),
             (400.0, ">100 m,"),
             (4e3, ">1000 m,"),

@@ -12,7 +12,9 @@ use crossfix_onboard::card::{CARD_KEY, StudentCard};
 use tract_onnx::prelude::*;
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
     let student = arguments
         .next()
         .context("usage: op_times STUDENT.onnx [RUNS]")?;

@@ -1,7 +1,7 @@
 //! How fast samples are decoded and turned into batches of `ccvpe-vigor`: one thread, then all cores.
 //!
 //! ```text
-//! cargo run --release -p crossfix-offline --example load_rate -- ROOT [SECONDS [CACHE]]
+//! cargo bench -p crossfix-offline --bench load_rate -- ROOT [SECONDS [CACHE]]
 //! ```
 //!
 //! ROOT is a VIGOR tree, whose list `same-area-test` is read over and over for SECONDS (default 8)
@@ -30,7 +30,9 @@ use std::time::{Duration, Instant};
 const BATCH: u64 = 8;
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
     let root = arguments
         .next()
         .ok_or_else(|| anyhow::anyhow!("usage: load_rate ROOT [SECONDS [CACHE]]"))?;

@@ -1,7 +1,7 @@
 //! How long the spatial correlation takes directly and through spectra, forward and with its
 //! gradients, at the published sizes of GGCVT and around the crossing point.
 //!
-//! `cargo run --release -p crossfix-kernels --example correlation`
+//! `cargo bench -p crossfix-kernels --bench correlation`
 
 use crossfix_kernels::ops::{Correlation, spatial_correlation};
 use crossfix_kernels::{Result, Tape, testing::noise};

@@ -197,7 +197,11 @@ impl Drive {
 }
 
 fn main() -> Result<()> {
-    let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let arguments: Vec<PathBuf> = std::env::args_os()
+        .skip(1)
+        .filter(|argument| argument != "--bench")
+        .map(PathBuf::from)
+        .collect();
     let [student, tiles, logs @ ..] = arguments.as_slice() else {
         bail!("usage: frame_time STUDENT.onnx TILES LOG.mcap...");
     };

@@ -1,6 +1,6 @@
 //! Times one training step of a network the size of our compact student, layer by layer.
 //!
-//! `cargo run --release -p crossfix-kernels --example training_step`
+//! `cargo bench -p crossfix-kernels --bench training_step`
 //!
 //! The layers are timed on one thread, the fastest of several repeats, and again on all threads
 //! for the total. One multiply-add counts as two operations, a backward pass as two forward ones.

@@ -1,7 +1,7 @@
 //! How much memory an adaptation on many pairs of the published size needs.
 //!
 //! ```text
-//! cargo run --release -p crossfix-offline --example many_pairs -- FOLDER [PAIRS [EPOCH_BATCHES [STEPS]]]
+//! cargo bench -p crossfix-offline --bench many_pairs -- FOLDER [PAIRS [EPOCH_BATCHES [STEPS]]]
 //! ```
 //!
 //! Writes a dataset of PAIRS rows (default 50,000) into FOLDER unless it is there: one simulated
@@ -47,7 +47,9 @@ use std::time::Instant;
 const BATCH: usize = 8;
 
 fn main() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args()
+        .skip(1)
+        .filter(|argument| argument != "--bench");
     let usage = "usage: many_pairs FOLDER [PAIRS [EPOCH_BATCHES [STEPS]]]";
     let folder = arguments.next().context(usage)?;
     let folder = Path::new(&folder);
