@@ -4,12 +4,11 @@ use super::data;
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
 use super::settings;
-use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::recipe::ablations::{self, RECIPES};
-use crate::recipe::{Labeller, Recipe, adapt, oracle};
+use crate::recipe::{Adapted, Labeller, Recipe, adapt, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -111,15 +110,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             args.out.display()
         );
     }
-    if args.published.is_published() {
-        return adapt_published(
-            args,
-            teacher.as_ref(),
-            &header,
-            &recipe,
-            &folder,
-            &interrupt,
-        );
+    let published = args.published.is_published();
+    if published && (recipe.labeller == Labeller::GroundTruth || args.test.is_some()) {
+        bail!("published datasets adapt without truth, and are tested on their own parts");
     }
     let context = RunContext {
         seed: args.seed,
@@ -128,11 +121,12 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         interrupt: &interrupt,
     };
     let begun = Instant::now();
-    let options = args.published.pairs_options(0.0, args.limit)?;
-    let pairs = data::pairs(&args.data, &spec, &options)?;
+    let pairs = args.published.target(&args.data, args.limit, &spec)?;
+    let pairs = pairs.as_ref();
+    let about = args.published.about(&args.data, pairs.len())?;
     let device = teacher.parameters().device().describe();
     let teacher_licence = header.provenance["licence"].as_str();
-    let dataset_licence = pairs.inner().manifest().licence.as_str();
+    let dataset_licence = about["licence"].as_str();
     let provenance = |details: Value| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
@@ -140,19 +134,19 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "recipe": args.recipe,
             "settings": recipe,
             "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
-            "dataset": data::provenance(&args.data, pairs.inner(), pairs.len())?,
+            "dataset": about,
             "temperature": header.provenance["temperature"],
-            "licence": joint_licence(teacher_licence, Some(dataset_licence)),
+            "licence": joint_licence(teacher_licence, dataset_licence),
             "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
             "details": details,
         }))
     };
-    let mut adapted = match &args.truth {
+    let adapted = match &args.truth {
         Some(truth) => {
             let truth = Truth::open(truth)?;
-            oracle::adapt(teacher.as_ref(), &pairs, &truth, &recipe, &context)?
+            oracle::adapt(teacher.as_ref(), pairs, &truth, &recipe, &context)?
         }
-        None => adapt(teacher.as_ref(), &pairs, &recipe, &context)?,
+        None => adapt(teacher.as_ref(), pairs, &recipe, &context)?,
     };
     // Labelling and filtering take a forward pass of every pair each, students their steps.
     let all_seconds = begun.elapsed().as_secs_f64();
@@ -177,18 +171,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let mut record = provenance(details)?;
     let path = folder.file("student.safetensors");
     weights::save(&path, adapted.student.as_ref(), record.clone())?;
-    if let Some(test) = &args.test {
-        let options = args.published.pairs_options(0.0, None)?;
-        let measure =
-            |model: &mut dyn CrossViewModel| data::measure(model, test, &options, &interrupt);
-        let before = measure(teacher.boxed_clone().as_mut())?;
-        let after = measure(adapted.student.as_mut())?;
-        crate::out!(
-            "teacher\n{}student\n{}",
-            before.evaluation.table(),
-            after.evaluation.table()
-        );
-        record["test"] = json!({ "teacher": before, "student": after });
+    if published || args.test.is_some() {
+        record["test"] = test(args, teacher.as_ref(), &adapted, &interrupt)?;
         // Once more, so that an export can say how good it is.
         weights::save(&path, adapted.student.as_ref(), record.clone())?;
     }
@@ -199,73 +183,42 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What VIGOR and KITTI may be used for is said by who gave them.
-const PUBLISHED_LICENCE: &str = "LicenseRef-see-the-dataset";
-
-/// Adapts to the target area of VIGOR or KITTI, and measures teacher and student on its test part.
-fn adapt_published(
+/// Measures teacher, auxiliary student and student: on --test, or on the test part of a published
+/// dataset.
+fn test(
     args: &AdaptArgs,
     teacher: &dyn CrossViewModel,
-    header: &weights::Header,
-    recipe: &Recipe,
-    folder: &RunFolder,
+    adapted: &Adapted,
     interrupt: &Interrupt,
-) -> anyhow::Result<()> {
-    if recipe.labeller == Labeller::GroundTruth || args.test.is_some() {
-        bail!("published datasets adapt without truth, and are tested on their own parts");
-    }
-    let published = &args.published;
-    let pairs = published.target(&args.data, args.limit, teacher.describe())?;
-    let context = RunContext {
-        seed: args.seed,
-        folder: Some(folder),
-        resume: args.resume,
-        interrupt,
-    };
-    let adapted = adapt(teacher, pairs.as_ref(), recipe, &context)?;
-    let teacher_licence = header.provenance["licence"].as_str();
-    let mut record = json!({
-        "made_by": producer(),
-        "seed": args.seed,
-        "recipe": args.recipe,
-        "settings": recipe,
-        "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
-        "dataset": published.provenance(pairs.len()),
-        "temperature": header.provenance["temperature"],
-        "licence": joint_licence(teacher_licence, Some(PUBLISHED_LICENCE)),
-        "licences": { "teacher": teacher_licence, "dataset": PUBLISHED_LICENCE },
-        "details": {
-            "kept_fraction": adapted.kept_fraction(),
-            "seconds": adapted.training_seconds(),
-        },
-    });
-    if let Some(auxiliary) = &adapted.auxiliary {
-        let path = folder.file("auxiliary.safetensors");
-        weights::save(&path, auxiliary.model.as_ref(), record.clone())?;
-    }
-    let path = folder.file("student.safetensors");
-    weights::save(&path, adapted.student.as_ref(), record.clone())?;
-    let mut measured = serde_json::Map::new();
+) -> anyhow::Result<Value> {
     let auxiliary = adapted.auxiliary.as_ref();
     let models = [
-        ("teacher", Some(teacher.boxed_clone())),
+        ("teacher", Some(teacher)),
         (
             "auxiliary",
-            auxiliary.map(|auxiliary| auxiliary.model.boxed_clone()),
+            auxiliary.map(|auxiliary| auxiliary.model.as_ref()),
         ),
-        ("student", Some(adapted.student.boxed_clone())),
+        ("student", Some(adapted.student.as_ref())),
     ];
+    let mut measured = serde_json::Map::new();
     for (name, model) in models {
-        let Some(mut model) = model else { continue };
-        let summary =
-            published.test(model.as_mut(), &args.data, args.limit, args.seed, interrupt)?;
-        crate::out!("{name}\n{}", summary.table());
-        measured.insert(name.into(), json!(summary));
+        let Some(model) = model else { continue };
+        let mut model = model.boxed_clone();
+        let (table, value) = match &args.test {
+            Some(folder) => {
+                let options = args.published.pairs_options(0.0, None)?;
+                let found = data::measure(model.as_mut(), folder, &options, interrupt)?;
+                (found.evaluation.table(), json!(found))
+            }
+            None => {
+                let (limit, seed) = (args.limit, args.seed);
+                let part = &args.published;
+                let found = part.test(model.as_mut(), &args.data, limit, seed, interrupt)?;
+                (found.table(), json!(found))
+            }
+        };
+        crate::out!("{name}\n{table}");
+        measured.insert(name.into(), value);
     }
-    record["test"] = Value::Object(measured);
-    folder
-        .write_json("run.json", &record)
-        .context("cannot write run.json")?;
-    crate::outln!("{}", path.display());
-    Ok(())
+    Ok(Value::Object(measured))
 }

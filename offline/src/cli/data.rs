@@ -1,5 +1,6 @@
 //! What the subcommands share: reading pairs and settings, and measuring with their truth.
 
+use crate::data::pairs::DatasetManifest;
 use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
 use crate::evaluate::{Evaluation, evaluate};
@@ -81,13 +82,14 @@ pub fn measure(
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text
 /// (`sha256` is that of both as a JSON array).
-pub fn provenance(folder: &Path, dataset: &PairsImages, used: usize) -> anyhow::Result<Value> {
+pub fn provenance(folder: &Path, used: usize) -> anyhow::Result<Value> {
+    let manifest = DatasetManifest::read(folder)?;
     let hash =
         |name: &str| sha256_file(&folder.join(name)).with_context(|| format!("cannot read {name}"));
     Ok(json!({
-        "area": dataset.manifest().area,
-        "licence": dataset.manifest().licence,
-        "provenance": dataset.manifest().provenance,
+        "area": manifest.area,
+        "licence": manifest.licence,
+        "provenance": manifest.provenance,
         "pairs": used,
         "sha256": sha256_json(&[hash("dataset.toml")?, hash("pairs.jsonl")?]),
         "dataset_toml_sha256": hash("dataset.toml")?,

@@ -71,6 +71,9 @@ pub enum Published {
     Kitti(Kitti),
 }
 
+/// What VIGOR and KITTI may be used for is said by who gave them.
+const PUBLISHED_LICENCE: &str = "LicenseRef-see-the-dataset";
+
 impl DatasetArgs {
     /// Whether `--data` is a published dataset.
     pub fn is_published(&self) -> bool {
@@ -366,7 +369,17 @@ impl DatasetArgs {
         }
     }
 
-    /// What a run says about its dataset.
+    /// What a run says about its dataset of either kind, the licence included.
+    pub fn about(&self, root: &Path, used: usize) -> anyhow::Result<Value> {
+        if !self.is_published() {
+            return data::provenance(root, used);
+        }
+        let mut about = self.provenance(used);
+        about["licence"] = PUBLISHED_LICENCE.into();
+        Ok(about)
+    }
+
+    /// What a run says about its published dataset.
     pub fn provenance(&self, used: usize) -> Value {
         json!({
             "dataset": self.dataset,

@@ -156,7 +156,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         "made_by": producer(),
         "seed": args.seed,
         "settings": config,
-        "dataset": data::provenance(&args.data, dataset.inner(), labels.len())?,
+        "dataset": data::provenance(&args.data, labels.len())?,
         "steps": fitted.total_steps,
         "seconds": fitted.seconds,
         "throughput": throughput,

@@ -175,7 +175,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         "settings": recipe,
         "teacher": header.provenance,
         "teacher_sha256": sha256_file(&teacher_path).context("cannot read the teacher")?,
-        "dataset": data::provenance(&areas.adapt_folder, areas.adapt.inner(), areas.adapt.len())?,
+        "dataset": data::provenance(&areas.adapt_folder, areas.adapt.len())?,
         "temperature": temperature,
         "licence": joint_licence(teacher_licence, Some(dataset_licence)),
         "licences": { "teacher": teacher_licence, "dataset": dataset_licence },

@@ -98,12 +98,12 @@ pub struct Pairs {
     pub rows: Vec<PairRow>,
 }
 
-impl Pairs {
-    /// Reads `dataset.toml` and `pairs.jsonl` and checks every line.
+impl DatasetManifest {
+    /// Reads and checks `dataset.toml` of the dataset in `folder`.
     ///
     /// # Errors
-    /// [`DatasetError`] with the file, the line and the fix.
-    pub fn open(folder: &Path) -> Result<Self, DatasetError> {
+    /// [`DatasetError`] with the file and the fix.
+    pub fn read(folder: &Path) -> Result<Self, DatasetError> {
         let path = folder.join("dataset.toml");
         let fix = "give --data the folder that holds dataset.toml";
         let text = read_small(&path, MOST_TOML_BYTES, fix)?;
@@ -111,9 +111,20 @@ impl Pairs {
             path: path.display().to_string(),
             what,
         };
-        let manifest: DatasetManifest = toml::from_str(&text)
-            .map_err(|error| wrong(format!("{error}; see the dataset page of the README")))?;
+        let manifest: Self = toml::from_str(&text)
+            .map_err(|error| wrong(format!("{error}; GUIDE.md describes the file")))?;
         check_manifest(&manifest).map_err(wrong)?;
+        Ok(manifest)
+    }
+}
+
+impl Pairs {
+    /// Reads `dataset.toml` and `pairs.jsonl` and checks every line.
+    ///
+    /// # Errors
+    /// [`DatasetError`] with the file, the line and the fix.
+    pub fn open(folder: &Path) -> Result<Self, DatasetError> {
+        let manifest = DatasetManifest::read(folder)?;
         let rows: Vec<PairRow> = read_lines(&folder.join("pairs.jsonl"), check_row, |row| &row.id)?;
         check_drives(&folder.join("pairs.jsonl"), &rows)?;
         Ok(Self {
