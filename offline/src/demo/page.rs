@@ -14,7 +14,7 @@ use crate::report::{
 use crate::run::RunFolder;
 use crate::train::Fitted;
 use anyhow::Context;
-use crossfix_calibration::{Geodetic, Heatmap, LocalFrame, PatchSpec};
+use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, PatchSpec};
 use crossfix_onboard::tiles::TileStore;
 
 /// Ground size of a pixel of the overview pictures.
@@ -96,7 +96,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
         error_map: Some(error_map(outcome)?),
         drive: Some(Drive {
             caption: "The first test drive, replayed through the daemon's pipeline.".into(),
-            map: Some(overview(outcome, middle_of_drive(outcome), outcome.drives.origin)?),
+            map: Some(overview(outcome, ground_of_drive(outcome), outcome.drives.origin)?),
             tracks: outcome.drives.tracks.clone(),
         }),
         coverage: Some(Coverage {
@@ -296,24 +296,54 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
     })
 }
 
-/// The picture around `middle`, placed in metres about `origin`.
-fn overview(outcome: &Outcome, middle: Geodetic, origin: Geodetic) -> anyhow::Result<MapPicture> {
+/// The square piece of ground around some places, in metres about an origin.
+#[derive(Clone, Copy)]
+struct Square {
+    /// East and north of its middle.
+    middle_m: [f64; 2],
+    side_m: f64,
+}
+
+impl Square {
+    /// Around places, with room; at least as wide as an overview at full resolution. Maps are up to
+    /// half as wide again as they are high.
+    fn around(places: impl Iterator<Item = [f64; 2]> + Clone) -> Self {
+        let along = |axis: usize| {
+            let of = places.clone().map(|place| place[axis]);
+            let low = of.clone().fold(f64::INFINITY, f64::min);
+            let high = of.fold(f64::NEG_INFINITY, f64::max);
+            (f64::midpoint(low, high), high - low)
+        };
+        let [(east, wide), (north, high)] = [along(0), along(1)];
+        Self {
+            middle_m: [east, north],
+            side_m: (1.6 * wide.max(high) + 60.0)
+                .max(OVERVIEW_PX as f64 * OVERVIEW_METRES_PER_PIXEL),
+        }
+    }
+}
+
+/// The picture of a piece of ground, placed in metres about `origin`.
+fn overview(outcome: &Outcome, ground: Square, origin: Geodetic) -> anyhow::Result<MapPicture> {
     let mut tiles = TileStore::open(&outcome.areas.test_tiles)?;
     let frame = LocalFrame::new(origin);
+    let [east, north] = ground.middle_m;
+    let middle = frame.geodetic_from_enu(Enu::new(east, north, 0.0));
+    let metres_per_pixel = ground.side_m / OVERVIEW_PX as f64;
     let mut size_px = OVERVIEW_PX;
     loop {
         let spec = PatchSpec {
             size_px,
-            metres_per_pixel: OVERVIEW_METRES_PER_PIXEL,
+            metres_per_pixel,
         };
         match tiles.patch(middle, spec, 1.0) {
             Ok((georeference, image)) => {
                 let centre = frame.enu_from_geodetic(georeference.centre());
-                let half_m = size_px as f64 * OVERVIEW_METRES_PER_PIXEL / 2.0;
+                let half_m = size_px as f64 * metres_per_pixel / 2.0;
                 return Ok(MapPicture {
                     picture: Picture::jpeg(&image, size_px)?,
                     top_left_m: [centre.east() - half_m, centre.north() + half_m],
-                    metres_per_pixel: OVERVIEW_METRES_PER_PIXEL,
+                    metres_per_pixel,
                 });
             }
             // The tile set ends near the middle: show what there is.
@@ -323,19 +353,10 @@ fn overview(outcome: &Outcome, middle: Geodetic, origin: Geodetic) -> anyhow::Re
     }
 }
 
-fn middle_of_drive(outcome: &Outcome) -> Geodetic {
-    let frame = LocalFrame::new(outcome.drives.origin);
-    let samples = &outcome.drives.tracks[0].samples;
-    let middle = |of: &dyn Fn(&crate::report::TrackSample) -> f64| {
-        let low = samples.iter().map(of).fold(f64::INFINITY, f64::min);
-        let high = samples.iter().map(of).fold(f64::NEG_INFINITY, f64::max);
-        f64::midpoint(low, high)
-    };
-    let (east, north) = (
-        middle(&|sample| sample.east_m),
-        middle(&|sample| sample.north_m),
-    );
-    frame.geodetic_from_enu(crossfix_calibration::Enu::new(east, north, 0.0))
+/// The ground of the first test drive.
+fn ground_of_drive(outcome: &Outcome) -> Square {
+    let samples = outcome.drives.tracks[0].samples.iter();
+    Square::around(samples.map(|sample| [sample.east_m, sample.north_m]))
 }
 
 /// Errors over the district of the first test drive.
@@ -366,13 +387,16 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
         role,
         points: points(measured),
     };
+    let models = vec![
+        model("teacher", Role::Teacher, &outcome.teacher),
+        model("student", Role::Student, &outcome.student),
+    ];
+    let places = models.iter().flat_map(|model| &model.points);
+    let ground = Square::around(places.map(|point| [point.east_m, point.north_m]));
     Ok(ErrorMap {
         caption: "Where the models are wrong, in the district of the first test drive.".into(),
-        map: Some(overview(outcome, middle_of_drive(outcome), origin)?),
-        models: vec![
-            model("teacher", Role::Teacher, &outcome.teacher),
-            model("student", Role::Student, &outcome.student),
-        ],
+        map: Some(overview(outcome, ground, origin)?),
+        models,
         colour_limit_m: Some(15.0),
     })
 }
