@@ -217,7 +217,7 @@ impl Vigor {
             let mut whole = true;
             for (found, (name, offset)) in found.iter_mut().zip(label.tiles) {
                 if let Some(index) = tiles.get(name) {
-                    *found = (*index, offset)
+                    *found = (*index, offset);
                 } else {
                     whole = false;
                     problems.push(say(&format!(
