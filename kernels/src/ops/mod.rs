@@ -2,7 +2,7 @@
 //! `.cu` file beside it.
 //!
 //! [`for_each_operation!`](crate::for_each_operation) is the only list of them: the modules and what
-//! they export, the kernels' sources ([`crate::kernel_sources`]) and the device test cases
+//! they export, the kernels' sources (`kernel_sources.rs`) and the device test cases
 //! (`kernels/dev`) come from it.
 #![expect(
     clippy::missing_panics_doc,

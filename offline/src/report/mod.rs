@@ -5,8 +5,8 @@
 //! except what a figure needs (a median, a radius, a share), so the tables show the caller's
 //! numbers and no others.
 //!
-//! Files in the order data flows through them: [`input`](self::input) (what a report is made of),
-//! [`picture`](self::picture) (pixels to data URIs), `run_folder` (the input of a training or adaptation), `svg` (axes and lines), then one file per
+//! Files in the order data flows through them: [`input`] (what a report is made of),
+//! [`picture`] (pixels to data URIs), `run_folder` (the input of a training or adaptation), `svg` (axes and lines), then one file per
 //! kind of section (`tables`, `curves`, `pairs`, `error_map`, `drive`), and `html` (the page).
 
 #![expect(
