@@ -3,7 +3,7 @@
 use crate::data::pairs::DatasetManifest;
 use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, evaluate, temperature};
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::run::{Interrupt, Throughput, sha256_file, sha256_json};
 use anyhow::Context;
@@ -59,7 +59,13 @@ pub struct Measurement {
     #[serde(flatten)]
     pub evaluation: Evaluation,
     pub throughput: Throughput,
+    /// Softmax temperature at which the heatmaps mean what they say here; `None` where they are too
+    /// many to keep.
+    pub temperature: Option<f64>,
 }
+
+/// Heatmaps are kept for the temperature up to this many bytes.
+const HEATMAP_BYTES: usize = 256 << 20;
 
 /// Measures a network on a dataset with truth.
 pub fn measure(
@@ -71,12 +77,16 @@ pub fn measure(
     let truth = Truth::open(folder)?;
     let dataset = pairs(folder, model.describe(), options)?;
     let begun = Instant::now();
-    let (evaluation, _) = evaluate(model, &dataset, &truth, false, interrupt)?;
+    let spec = model.describe().clone();
+    let keep = dataset.len() * spec.heatmap_side().pow(2) * size_of::<f32>() <= HEATMAP_BYTES;
+    let (evaluation, predictions) = evaluate(model, &dataset, &truth, keep, interrupt)?;
+    let temperature = temperature(&dataset, &predictions, &truth, &spec);
     let seconds = begun.elapsed().as_secs_f64();
     let device = model.parameters().device().describe();
     Ok(Measurement {
         evaluation,
         throughput: Throughput::new(device, dataset.len(), seconds),
+        temperature,
     })
 }
 

@@ -160,6 +160,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         "steps": fitted.total_steps,
         "seconds": fitted.seconds,
         "throughput": throughput,
+        "temperature": measured.as_ref().and_then(|measured| measured.temperature),
         "validation": measured,
         "licence": manifest.licence,
     });

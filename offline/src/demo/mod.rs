@@ -12,19 +12,17 @@ mod page;
 use crate::cli::data;
 use crate::cli::device::DeviceArgs;
 use crate::data::pairs::truth::{Truth, true_pose};
-use crate::data::pose::cell_from_offset;
 use crate::data::{Dataset, plain_batch};
-use crate::evaluate::{Evaluation, evaluate};
+use crate::evaluate::{Evaluation, evaluate, temperature};
 use crate::export::{self, joint_licence, verify_export, write_onnx, write_parity};
 use crate::metrics::mean;
-use crate::model::{CrossViewModel, ModelSpec, weights};
+use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, producer, sha256_file};
 use anyhow::{Context, ensure};
 use area::Areas;
 use clap::Args;
-use crossfix_calibration::uncertainty::fit_temperature;
 use crossfix_onboard::card::StudentCard;
 use drive::Drives;
 use serde_json::{Value, json};
@@ -115,12 +113,13 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         true,
         &interrupt,
     )?;
-    let temperature = source_temperature(
+    let temperature = temperature(
         &areas.source,
         &at_home,
         &areas.source_truth,
         teacher.describe(),
-    )?;
+    )
+    .context("no temperature fits the source area")?;
     let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth, &interrupt)?;
 
     say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
@@ -231,32 +230,6 @@ fn measure(
         predictions,
         evaluation,
     })
-}
-
-/// The temperature at which the teacher's heatmaps mean what they say, where positions are known:
-/// in the source area. Heatmaps are trained towards a Gaussian of a metre, wider than the errors.
-fn source_temperature(
-    pairs: &dyn Dataset,
-    predictions: &[PairPrediction],
-    truth: &Truth,
-    spec: &ModelSpec,
-) -> anyhow::Result<f64> {
-    let side = spec.heatmap_side();
-    let cell = |at: f64| (at >= 0.0 && at < side as f64).then_some(at as usize);
-    let samples: Vec<(Vec<f32>, usize)> = pairs
-        .samples()
-        .zip(predictions)
-        .filter_map(|(sample, prediction)| {
-            let [column, row] = cell_from_offset(true_pose(sample, truth)?.offset_m, spec);
-            let (column, row) = (cell(column)?, cell(row)?);
-            let probabilities = prediction.heatmap.as_ref()?.iter();
-            let logs = probabilities.map(|p| p.max(f32::MIN_POSITIVE).ln());
-            Some((logs.collect(), row * side + column))
-        })
-        .collect();
-    let samples = samples.iter().map(|(logs, cell)| (logs.as_slice(), *cell));
-    let fit = fit_temperature(samples).context("no temperature fits the source area")?;
-    Ok(fit.temperature)
 }
 
 /// The folder of the demo: one that is empty or not there, or that an earlier demo made. What lies in

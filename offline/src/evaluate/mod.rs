@@ -1,8 +1,10 @@
 //! One model, one area, one table.
 
 mod published;
+mod temperature;
 
 pub use published::{PublishedEvaluation, evaluate_published};
+pub use temperature::temperature;
 
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::wrap_rad;
