@@ -1,4 +1,4 @@
-//! What a network says about pairs, in metres. Knows no truth.
+//! Predictions of a network for pairs, in metres. Knows no truth.
 
 use crate::data::batch::{BatchError, plain_batch};
 use crate::data::error::DatasetError;
@@ -18,7 +18,7 @@ use std::ops::Range;
 /// Squared Mahalanobis distance that holds 99 % of a two-dimensional Gaussian.
 pub const PRIOR_MAHALANOBIS_SQUARED: f64 = 9.210_340_371_976_184;
 
-/// What a network says about one pair; offsets are metres east and north of the patch centre.
+/// The prediction for one pair; offsets are metres east and north of the patch centre.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairPrediction {
     /// Mode of the heatmap: the centre of its largest cell, first in row-major order.
@@ -169,7 +169,7 @@ fn one(
     }
 }
 
-/// What one heatmap says; `residual_at` gives the yaw residual at a cell.
+/// The prediction that one heatmap amounts to; `residual_at` gives the yaw residual at a cell.
 pub fn from_heatmap(
     heatmap: &[f32],
     residual_at: impl Fn(usize) -> Option<f64>,

@@ -162,7 +162,7 @@ impl Interrupt {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody asked.
+    /// Whether a stop was requested.
     pub fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -196,7 +196,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
         .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// What every run says about the program that made it.
+/// The program that made a run, as every run records it.
 pub fn producer() -> Value {
     json!({
         "program": "crossfix",

@@ -24,7 +24,7 @@ pub struct Evaluation {
     pub masked: Summary,
     /// Mode of each matching level, coarsest first.
     pub levels: Vec<Summary>,
-    /// Yaw at the mode, if the model says one.
+    /// Yaw at the mode, if the network predicts it.
     pub yaw: Option<YawSummary>,
     /// Guessing the patch centre.
     pub guess_centre: Summary,
@@ -36,7 +36,7 @@ pub struct Evaluation {
     pub left_out: usize,
 }
 
-/// Runs a network over a dataset and compares what it says with the truth.
+/// Runs a network over a dataset and compares its predictions with the truth.
 ///
 /// # Errors
 /// As [`predict`].

@@ -41,7 +41,7 @@ impl PublishedEvaluation {
 }
 
 /// Runs a network over examples, read ahead of it. What an example draws (such as the turn of a
-/// panorama) depends on `seed` and its number alone. `vehicle_frame` says that the true angle is
+/// panorama) depends on `seed` and its number alone. `vehicle_frame`: the true angle is
 /// the vehicle's heading.
 ///
 /// # Errors

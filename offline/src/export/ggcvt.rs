@@ -2,16 +2,16 @@
 //! panorama that is not turned, or for a pinhole camera whose matrix is known when the file is
 //! written.
 //!
-//! Where an overhead cell is seen, and the columns it attends to, are in `sight`; the steps of the
+//! The projection of overhead cells into the ground image, and the columns they attend to, are in `projection`; the steps of the
 //! optimiser that finds a heading are in `rotation`, layers of tokens in `attention`. Cells of the
 //! coarsest level are kept window by window, as tokens `[cells, channels]`, until the attention is
 //! done. Of the distances, the heatmap needs the finest ones alone; the aerial map that they are
 //! looked for in, and the length they are divided by, are the cut points, and beside them the
-//! coarser maps where an optimiser looks at them.
+//! coarser maps where an optimiser needs them.
 
 mod attention;
+mod projection;
 mod rotation;
-mod sight;
 
 use super::graph::{Graph, Kernel, Value};
 use super::network::Network;
@@ -23,8 +23,8 @@ use crate::model::parameters::{ParameterId, Parameters};
 use crate::model::vgg::{Decoder, Vgg};
 use crate::model::{Ggcvt, GgcvtSpec, ModelError};
 use crossfix_kernels::{Tensor, ops};
+use projection::{Look, Pinhole, Places};
 use rotation::Views;
-use sight::{Look, Pinhole, Places};
 use tract_onnx::pb::tensor_proto::DataType;
 
 /// The finest level, which the heatmap is made of.
@@ -44,19 +44,19 @@ pub(super) fn network(
         parameters: model.parameters(),
         graph: Graph::new("crossfix"),
     };
-    let sight = match (&spec.camera, camera) {
-        (GgcvtCamera::Panorama { .. }, _) => Sight::Panorama(translation.panorama_looks()?),
+    let projection = match (&spec.camera, camera) {
+        (GgcvtCamera::Panorama { .. }, _) => Projection::Panorama(translation.panorama_looks()?),
         (pinhole, Some(matrix)) => match Pinhole::new(pinhole, matrix) {
-            Some(pinhole) => Sight::Pinhole(pinhole),
+            Some(pinhole) => Projection::Pinhole(pinhole),
             None => return Ok(None),
         },
         (GgcvtCamera::Pinhole { .. }, None) => return Ok(None),
     };
-    Ok(Some(translation.run(model, temperature, sight)))
+    Ok(Some(translation.run(model, temperature, projection)))
 }
 
-/// How the ground is seen.
-enum Sight {
+/// How overhead cells are projected into the ground image.
+enum Projection {
     Panorama(Vec<Look>),
     Pinhole(Pinhole),
 }
@@ -68,7 +68,7 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    fn run(mut self, model: &Ggcvt, temperature: f64, sight: Sight) -> Network {
+    fn run(mut self, model: &Ggcvt, temperature: f64, projection: Projection) -> Network {
         let spec = self.spec;
         let shape = [1, 3, spec.ground_rows, spec.ground_columns];
         let ground = self.graph.input("ground", &shape, DataType::Float);
@@ -78,7 +78,7 @@ impl Translation<'_> {
         let [ground, aerial] =
             [ground, aerial].map(|image| self.graph.combine("Mul", &image, &scale));
 
-        // The aerial half. Only an optimiser looks at the coarser levels.
+        // The aerial half. Only an optimiser needs the coarser levels.
         let [half, quarter, eighth] = self.vgg(&model.aerial, &aerial);
         let quarter = self.decoder(&model.aerial_decoders[0], &eighth, &quarter);
         let half = self.decoder(&model.aerial_decoders[1], &quarter, &half);
@@ -104,9 +104,9 @@ impl Translation<'_> {
         let unit = |this: &mut Self, map| this.unit(map, LENGTH_EPSILON);
         let ground = [&eighth, &quarter, &half].map(|map| unit(&mut self, map));
         let mut heading = None;
-        let (looks, in_front) = match sight {
-            Sight::Panorama(looks) => (looks, None),
-            Sight::Pinhole(pinhole) => {
+        let (looks, in_front) = match projection {
+            Projection::Panorama(looks) => (looks, None),
+            Projection::Pinhole(pinhole) => {
                 let pose = match optimiser {
                     None => self.graph.floats("known_pose", &[1, 3], &[0.0; 3]),
                     Some((optimiser, iterations)) => {

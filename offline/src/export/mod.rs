@@ -92,7 +92,7 @@ pub enum ExportError {
 /// # Shapes
 /// One sample: inputs `ground` `[1, 3, rows, columns]` and `aerial` `[1, 3, side, side]`, RGB from
 /// 0 to 255, and [`LEFT_BIN_INPUT`] for networks that see part of the turn; outputs `heatmap`
-/// `[1, side, side]`, which sums to 1, and, where the network tells an orientation, `orientation`
+/// `[1, side, side]`, which sums to 1, and, where the network predicts an orientation, `orientation`
 /// `[1, 2, side, side]`, unit vectors. A heading that a GGCVT finds is the same in all cells: cosine
 /// and sine of how far it is clockwise from the aerial image's top.
 ///

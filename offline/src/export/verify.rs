@@ -24,7 +24,7 @@ pub struct Verification {
     /// Of the orientation field, where the network gives one. Where the vector before its normalisation
     /// is all but zero, the last bits of the arithmetic turn the direction far.
     pub max_relative_error_orientation: Option<f64>,
-    /// Of the vectors that the orientation is the direction of, as far as it tells them: a difference in
+    /// Of the vectors that the orientation is the direction of, where the network has them: a difference in
     /// direction counts in proportion to the vector's length, that of the longest one in full.
     pub max_relative_error_orientation_vectors: Option<f64>,
     /// Of the orientation at the heatmap's mode, around which driving reads it; 0 where the network

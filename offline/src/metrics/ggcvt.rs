@@ -81,7 +81,7 @@ impl PlaceErrors {
 
 impl GgcvtSummary {
     /// Of these outcomes on maps with `side` cells, with the middle that the published test program
-    /// takes; `vehicle_frame` says that the true angle is the vehicle's heading.
+    /// takes; `vehicle_frame`: the true angle is the vehicle's heading.
     pub fn of(
         outcomes: &[Outcome],
         side: usize,

@@ -1,4 +1,4 @@
-//! The metrics of the published tables, to the letter, and beside them what geometry says.
+//! The metrics of the published tables, exactly as published, and the geometrically right ones beside them.
 //!
 //! Published: positions are peaks of maps, in whole pixels; angles go through an arc cosine, and
 //! samples whose cosine was rounded beyond 1 are skipped; KITTI's longitudinal and lateral errors
@@ -20,7 +20,7 @@ pub const RECALL_BELOW: [f64; 3] = [1.0, 3.0, 5.0];
 pub struct Outcome {
     /// Heatmap cell (column, row) of the network's peak.
     pub peak: [usize; 2],
-    /// Cosine and sine that the network says there, if it says any.
+    /// Cosine and sine of the predicted orientation there, if the network has one.
     pub direction: Option<[f32; 2]>,
     /// Probability that the network gives the true cell.
     pub probability_at_truth: f64,
@@ -179,7 +179,7 @@ pub struct PublishedSummary {
 }
 
 impl PublishedSummary {
-    /// Of these outcomes on heatmaps with `side` cells; `vehicle_frame` says that the true angle is
+    /// Of these outcomes on heatmaps with `side` cells; `vehicle_frame`: the true angle is
     /// the vehicle's heading, clockwise from the image's top.
     pub fn of(outcomes: &[Outcome], side: usize, vehicle_frame: bool) -> Self {
         let all = |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).collect::<Vec<_>>();

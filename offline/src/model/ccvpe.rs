@@ -1,6 +1,6 @@
 //! CCVPE: matching of a rolled ground descriptor with aerial descriptors, coarse to fine.
 //!
-//! One implementation for every size; [`CcvpeSpec`] says which.
+//! One implementation for every size; [`CcvpeSpec`] holds the sizes.
 //!
 //! Source: Convolutional Cross-View Pose Estimation (Xia, Booij, Kooij 2023).
 

@@ -1,4 +1,4 @@
-//! What a network is to those outside: the images it eats, the maps it gives, what it searches.
+//! The public description of a network: its input images, its output maps, the orientations it searches.
 //!
 //! Each kind of network has a table of its own ([`CcvpeSpec`], [`GgcvtSpec`]) and derives a
 //! [`ModelSpec`] from it; training, adaptation, datasets and evaluation read only that.

@@ -19,7 +19,7 @@ pub(crate) struct Pass<'a> {
 }
 
 /// Called with the name of a layer and what came out of it. A layer is named like its weight,
-/// less `.weight`; a batch norm is seen with its activation, an encoder block as
+/// less `.weight`; a batch norm is reported with its activation, an encoder block as
 /// `ENCODER._blocks.INDEX`.
 pub type Watch<'a> = &'a mut dyn FnMut(&str, &Tensor);
 

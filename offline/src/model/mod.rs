@@ -158,7 +158,7 @@ impl ForwardOptions<'_> {
     }
 }
 
-/// What a network says about a batch.
+/// A network's outputs for a batch.
 #[derive(Debug, Clone)]
 pub struct Prediction {
     /// Score stacks `[N, channels, side, side]`, coarsest first, higher is better; what they cover

@@ -1,4 +1,4 @@
-//! Weights as safetensors: the numbers by name, and one JSON text that says what they are.
+//! Weights as safetensors: arrays by name, and one JSON text that describes them.
 //!
 //! The text is the metadata entry `crossfix`: the network's table, how pixels are normalised,
 //! where the weights came from and how good they were.
@@ -17,7 +17,7 @@ const METADATA_KEY: &str = "crossfix";
 /// Files larger than this are refused before they are read.
 const MOST_BYTES: u64 = 2 << 30;
 
-/// What a weights file says about itself.
+/// The description in a weights file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(into = "WrittenHeader", try_from = "WrittenHeader")]
 pub struct Header {
@@ -143,7 +143,7 @@ pub fn save(path: &Path, model: &dyn CrossViewModel, provenance: Value) -> Resul
     write_arrays(path, &arrays_from(model)?, &text)
 }
 
-/// Reads a network and what its file says about it.
+/// Reads a network and its file's description of it.
 ///
 /// # Errors
 /// [`ModelError::Weights`] naming tensors that are missing, extra, or of another shape.

@@ -83,7 +83,7 @@ pub struct Adapted {
     pub fit: Fitted,
 }
 
-/// The student that learned every label, and what it says of them.
+/// The student that learned every label, and its predictions.
 pub struct Auxiliary {
     /// The network.
     pub model: Box<dyn CrossViewModel>,

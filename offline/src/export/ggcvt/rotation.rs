@@ -2,7 +2,7 @@
 
 use super::super::graph::Value;
 use super::Translation;
-use super::sight::Pinhole;
+use super::projection::Pinhole;
 use crate::model::ggcvt::rotation::{self, FARTHEST, Refiner, RotationOptimiser};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -4,7 +4,7 @@
 //! improved by attention along the ground columns that each overhead cell lies in; the result is
 //! the template of a correlation with the aerial features, coarse to fine. Low distances are good.
 //!
-//! One implementation for every size and both cameras; [`GgcvtSpec`] says which. Names of
+//! One implementation for every size and both cameras; [`GgcvtSpec`] holds them. Names of
 //! parameters follow the published state dict.
 //!
 //! Source: Boosting 3-DoF Ground-to-Satellite `GgcvtCamera` Localization Accuracy via Geometry-Guided
@@ -79,7 +79,7 @@ pub(crate) struct PassInputs {
     geometry: CameraGeometry,
 }
 
-/// What the network says about a batch.
+/// The network's outputs for a batch.
 #[derive(Debug, Clone)]
 pub struct GgcvtPrediction {
     /// Distances `[N, n, n]`, coarsest first, low where the views agree. Row 0 is north (for a

@@ -55,7 +55,7 @@ pub enum GgcvtCamera {
     Panorama {
         /// Above the ground.
         height_m: f64,
-        /// Of the aerial images trained on; each sample says its own.
+        /// Of the aerial images trained on; each sample has its own.
         metres_per_pixel: f64,
         /// From straight up to the upper edge: 0 for an image of the whole sphere.
         top_deg: f64,
@@ -198,7 +198,7 @@ impl GgcvtSpec {
                 },
             },
             field_of_view_deg: 360.0,
-            // No orientation is searched: one column is as fine as a heading can be told.
+            // No orientation is searched: the heading is resolved to one column.
             orientation_bins: self.ground_columns,
             columns_per_bin: 1,
             orientation_prior: Some(0),

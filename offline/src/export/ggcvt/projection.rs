@@ -1,6 +1,6 @@
-//! Where overhead cells are seen in the ground features, and what is seen there.
+//! The projection of overhead cells into the ground features, and the features sampled there.
 //!
-//! With a panorama the places are known when the file is written: what is seen are four look-ups
+//! With a panorama the places are known when the file is written: sampling is four look-ups
 //! with known weights, which the daemon's few operators suffice for. With a pinhole camera the graph
 //! computes the places from the pose; where the pose is known, runtimes do so once, when they load.
 
