@@ -26,8 +26,8 @@ pub(super) enum Strategy {
 ///
 /// The matrix products (`Pointwise` and `Dense`) have no alternative. Removed as below 5 %: products of
 /// large planes for 1 × 1 (0.5 %), rows read in place for few taps (1.2 %), weight gradients by pairs of
-/// planes (0.5 %), by rows (0.9 %), by planes (1.5 %) and in interleaved order (3.2 %, compact step), and
-/// depthwise bands with prefetching (1.3 %).
+/// planes (0.5 %), by rows (0.9 %), by planes and in interleaved order (3.1 % together, compact step), and
+/// depthwise bands with prefetching (1.3 %). All removals together: `docs/benchmarks.md`.
 pub(super) fn plan(g: &Geometry) -> Strategy {
     if depthwise::fits(g) {
         Strategy::Depthwise
