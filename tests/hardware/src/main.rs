@@ -1,0 +1,153 @@
+//! Drives under faults: every file of `scenarios/` says what goes wrong and what must hold all the
+//! same. Needs the folder that `crossfix demo` made: its student, its tiles and its drives.
+//!
+//! `fault_drives DEMO_OUT [SCENARIO...]` prints a table and exits with 1 when a bound is broken.
+//! Scenarios are named in full or by how they begin.
+
+mod drive;
+mod fault;
+mod figures;
+mod picture;
+mod run;
+mod scenario;
+mod student;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use drive::Drive;
+use figures::{Compared, Figures, farthest_m};
+use run::{Run, Vehicle, run};
+use scenario::Scenario;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Runs recorded drives under faults and checks what must hold.
+#[derive(Debug, Parser)]
+struct Args {
+    /// The folder that `crossfix demo` made.
+    demo: PathBuf,
+    /// Names of scenarios, or how they begin; none means all.
+    scenarios: Vec<String>,
+    /// Folder of scenario files.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Use only so many drives.
+    #[arg(long)]
+    drives: Option<usize>,
+    /// Drives at once.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Print every estimate of the first drive.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut scenarios = Scenario::all(args.folder.as_deref().unwrap_or(&here))?;
+    if !args.scenarios.is_empty() {
+        let wanted = |name: &str| {
+            args.scenarios
+                .iter()
+                .any(|wanted| name.starts_with(wanted.as_str()))
+        };
+        scenarios.retain(|scenario| wanted(&scenario.name));
+    }
+    ensure!(!scenarios.is_empty(), "there is no such scenario");
+    let mut drives = Drive::all(&args.demo.join("test/logs"))?;
+    drives.truncate(args.drives.unwrap_or(drives.len()));
+    let (student, tiles) = (
+        args.demo.join("student.onnx"),
+        args.demo.join("test/tiles.pmtiles"),
+    );
+    let vehicle = Vehicle {
+        student: &student,
+        tiles: &tiles,
+    };
+    println!("{}", Figures::heading());
+    let mut broken = 0;
+    for scenario in &scenarios {
+        let all = |scenario: &Scenario| run_all(&drives, scenario, vehicle, args.threads);
+        let runs = all(scenario).with_context(|| format!("in {}", scenario.name))?;
+        if args.verbose {
+            println!("{}", drives[0].name);
+            print_run(&runs[0]);
+        }
+        let figures = Figures::of(scenario, &runs);
+        let mut compared = Compared::default();
+        if let Some(reference) = scenario.reference() {
+            compared.reference_m = Some(Figures::of(&reference, &all(&reference)?).mean_m);
+        }
+        if let Some(other) = scenario.without_late_faults() {
+            compared.moved_m = Some(farthest_m(&runs, &all(&other)?));
+        }
+        println!("{}", figures.row(&scenario.name, compared));
+        let failures = figures.failures(&scenario.expect, compared);
+        for failure in &failures {
+            println!("    BROKEN: {failure}");
+        }
+        if !failures.is_empty() {
+            println!("    {} Mostly said: {:?}", scenario.about, figures.reason);
+            broken += 1;
+        }
+    }
+    println!(
+        "{} of {} scenarios hold",
+        scenarios.len() - broken,
+        scenarios.len()
+    );
+    Ok(if broken == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// The runs of all drives, `threads` at once, in the drives' order.
+fn run_all(
+    drives: &[Drive],
+    scenario: &Scenario,
+    vehicle: Vehicle<'_>,
+    threads: usize,
+) -> anyhow::Result<Vec<Run>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(drive) = drives.get(index) else {
+                return done;
+            };
+            done.push((index, run(drive, scenario, vehicle)));
+        }
+    };
+    let mut runs = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("no run panics"));
+        joined.flatten().collect::<Vec<_>>()
+    });
+    runs.sort_by_key(|(index, _)| *index);
+    runs.into_iter().map(|(_, run)| run).collect()
+}
+
+fn print_run(run: &Run) {
+    for published in &run.fused {
+        let [east, north] = published.error_m.unwrap_or([f64::NAN; 2]);
+        println!(
+            "{:8.2} s  error {:8.2} {:8.2} m  radius {:7.1} m  {:<9} resets {}  {}",
+            published.at_s,
+            east,
+            north,
+            published.radius_m,
+            published.state.as_str(),
+            published.reset_count,
+            published.reason
+        );
+    }
+}

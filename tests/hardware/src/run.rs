@@ -1,0 +1,133 @@
+//! A drive through the core on a simulated clock: events when they arrive, ticks when too little does,
+//! as the daemon does it.
+
+use crate::drive::Drive;
+use crate::fault::{apply, seconds};
+use crate::scenario::{Act, Scenario};
+use crate::student::{Lies, LyingStudent};
+use anyhow::Context;
+use crossfix_onboard::core::Core;
+use crossfix_onboard::event::{Estimate, EstimateKind, State};
+use crossfix_onboard::fusion::FusionConfig;
+use crossfix_onboard::matcher::Matcher;
+use crossfix_onboard::pipeline::LiveCore;
+use crossfix_onboard::tiles::TileStore;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// The daemon's tick.
+const TICK: Duration = Duration::from_millis(100);
+
+/// One published estimate of the fused output.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// The time it claims, nanoseconds UTC.
+    pub time_ns: i64,
+    /// When it came out, seconds of the drive.
+    pub at_s: f64,
+    /// Metres east and north of the truth at the time it claims; nothing for a time outside the drive.
+    pub error_m: Option<[f64; 2]>,
+    /// Its covariance, m².
+    pub covariance_m2: [[f64; 2]; 2],
+    /// Its protection radius, metres.
+    pub radius_m: f64,
+    /// Its state.
+    pub state: State,
+    /// Why.
+    pub reason: String,
+    /// Its count of discontinuities.
+    pub reset_count: u32,
+}
+
+/// What came out of a drive.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Length of the drive, seconds.
+    pub length_s: f64,
+    /// In order.
+    pub fused: Vec<Published>,
+}
+
+/// The files that every run needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Vehicle<'a> {
+    /// The exported student.
+    pub student: &'a Path,
+    /// The aerial tiles.
+    pub tiles: &'a Path,
+}
+
+/// Drives `drive` under a scenario.
+///
+/// # Errors
+/// When student or tiles cannot be used.
+pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::Result<Run> {
+    let drive = apply(drive, scenario);
+    let lies = Arc::new(Mutex::new(Lies::default()));
+    let elsewhere = |act: &Act| matches!(act, Act::Elsewhere { .. });
+    let matching = scenario.student && !scenario.fault.iter().any(|fault| elsewhere(&fault.act));
+    let (mut tiles, mut student) = (None, None);
+    if matching {
+        tiles = Some(TileStore::open(vehicle.tiles).context("no aerial tiles")?);
+        let lying = LyingStudent::load(vehicle.student, lies.clone()).context("no student")?;
+        student = Some(Box::new(lying) as Box<dyn Matcher>);
+    }
+    let core = Core::new(
+        FusionConfig::default(),
+        drive.camera.clone(),
+        tiles,
+        student,
+    );
+    let begun = Instant::now();
+    let mut live = LiveCore::new(core, TICK, begun);
+    let mut fused = Vec::new();
+    let mut publish = |at: Duration, estimates: Vec<Estimate>| {
+        for estimate in estimates {
+            if estimate.kind == EstimateKind::Fused {
+                fused.push(Published {
+                    time_ns: estimate.time_ns,
+                    at_s: at.as_secs_f64(),
+                    error_m: drive.truth.error_m(estimate.time_ns, estimate.position),
+                    covariance_m2: estimate.covariance_m2,
+                    radius_m: estimate.protection_radius_m,
+                    state: estimate.state,
+                    reason: estimate.reason,
+                    reset_count: estimate.reset_count,
+                });
+            }
+        }
+    };
+    let mut clock = Duration::ZERO;
+    for arrival in &drive.arrivals {
+        let at = Duration::from_nanos(u64::try_from(arrival.at_ns).unwrap_or(0));
+        while clock + live.patience(begun + clock) < at {
+            clock += live.patience(begun + clock).max(Duration::from_millis(1));
+            publish(clock, live.wait_over(begun + clock));
+        }
+        clock = clock.max(at);
+        *lies.lock().expect("nobody panics with it") = lies_at(scenario, clock);
+        publish(clock, live.handle(arrival.event.clone(), begun + clock));
+    }
+    let length_s = drive
+        .arrivals
+        .last()
+        .map_or(0.0, |last| last.at_ns as f64 * 1e-9);
+    Ok(Run { length_s, fused })
+}
+
+fn lies_at(scenario: &Scenario, clock: Duration) -> Lies {
+    let mut lies = Lies::default();
+    for fault in &scenario.fault {
+        let at_ns = clock.as_nanos() as i64;
+        if at_ns < seconds(fault.from_s) || at_ns >= seconds(fault.until_s) {
+            continue;
+        }
+        match fault.act {
+            Act::Heatmap { what } => lies.heatmap = Some(what),
+            Act::Aerial { what } => lies.aerial = Some(what),
+            _ => {}
+        }
+    }
+    lies
+}
