@@ -4,12 +4,12 @@
 use anyhow::{Context, Result, ensure};
 
 use crossfix_onboard::core::Core;
-use crossfix_onboard::event::{Estimate, EstimateKind, Event, GnssFix};
+use crossfix_onboard::event::{Arrival, Estimate, EstimateKind, Event, GnssFix};
 use crossfix_onboard::fusion::FusionConfig;
 use crossfix_onboard::peer::nmea::{NmeaConfig, NmeaSentences};
 use crossfix_onboard::pipeline::LiveCore;
 use crossfix_tests::{data, horizontal_m, mean, place_at, read_gga};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The stretch that the gpsd test plays too.
 const FIRST_EPOCH: usize = 700;
@@ -20,7 +20,7 @@ const DAY_NS: i64 = 86_400_000_000_000;
 
 /// How fixes and ticks come.
 #[derive(Debug, Clone, Copy)]
-struct Arrival {
+struct Punctuality {
     /// Most that a fix is late, beyond the 30 ms that all are, seconds.
     fix_late_s: f64,
     /// Most that a tick is late, seconds.
@@ -31,7 +31,7 @@ struct Arrival {
     copies: usize,
 }
 
-const PUNCTUAL: Arrival = Arrival {
+const PUNCTUAL: Punctuality = Punctuality {
     fix_late_s: 0.0,
     tick_late_s: 0.0,
     stall: None,
@@ -68,12 +68,12 @@ fn recorded_fixes() -> Result<Vec<GnssFix>> {
 }
 
 /// Plays the fixes with this unpunctuality and gives what a client would have been sent.
-fn play(fixes: &[GnssFix], arrival: Arrival, seed: u64) -> Vec<Estimate> {
+fn play(fixes: &[GnssFix], arrival: Punctuality, seed: u64) -> Vec<Estimate> {
     let random = &mut Random(seed);
-    let start = Instant::now();
+    let nanoseconds = |seconds: f64| (seconds * 1e9) as i64;
     let core = Core::new(FusionConfig::default(), None, None, None);
-    let mut live = LiveCore::new(core, Duration::from_millis(100), start);
-    let (mut now, mut held_until_s) = (start, 0.0f64);
+    let mut live = LiveCore::new(core, 100_000_000, 0);
+    let (mut now_ns, mut held_until_s) = (0, 0.0f64);
     let mut estimates = Vec::new();
     for (index, fix) in fixes.iter().enumerate() {
         let due_s = (fix.time_ns - fixes[0].time_ns) as f64 * 1e-9 + 0.03;
@@ -83,19 +83,20 @@ fn play(fixes: &[GnssFix], arrival: Arrival, seed: u64) -> Vec<Estimate> {
             held_until_s = due_s + stall_s;
         }
         let late_s = arrival.fix_late_s * random.uniform();
-        let at = start + Duration::from_secs_f64((due_s + late_s).max(held_until_s));
+        let at_ns = nanoseconds((due_s + late_s).max(held_until_s));
         loop {
-            let tick_late = Duration::from_secs_f64(arrival.tick_late_s * random.uniform());
-            let wakes = now + live.patience(now) + tick_late;
-            if wakes >= at {
+            let tick_late_ns = nanoseconds(arrival.tick_late_s * random.uniform());
+            let wakes_ns = live.next_tick_ns().max(now_ns) + tick_late_ns;
+            if wakes_ns >= at_ns {
                 break;
             }
-            now = wakes;
-            estimates.extend(live.wait_over(now));
+            now_ns = wakes_ns;
+            estimates.extend(live.wait_over(now_ns));
         }
-        now = now.max(at);
+        now_ns = now_ns.max(at_ns);
         for _ in 0..arrival.copies {
-            estimates.extend(live.handle(Event::Gnss(fix.clone()), now));
+            let event = Event::Gnss(fix.clone());
+            estimates.extend(live.handle(Arrival::new("receiver", now_ns, event)));
         }
     }
     estimates.retain(|estimate| estimate.kind == EstimateKind::Fused);
@@ -129,7 +130,7 @@ fn however_the_fixes_arrive_the_output_at_their_times_is_as_good_as_they_are() -
         ("punctual", PUNCTUAL),
         (
             "some milliseconds late",
-            Arrival {
+            Punctuality {
                 fix_late_s: 0.003,
                 tick_late_s: 0.0002,
                 ..PUNCTUAL
@@ -137,7 +138,7 @@ fn however_the_fixes_arrive_the_output_at_their_times_is_as_good_as_they_are() -
         ),
         (
             "a busy machine",
-            Arrival {
+            Punctuality {
                 fix_late_s: 0.06,
                 tick_late_s: 0.01,
                 ..PUNCTUAL
@@ -145,7 +146,7 @@ fn however_the_fixes_arrive_the_output_at_their_times_is_as_good_as_they_are() -
         ),
         (
             "bursts after a second and a half",
-            Arrival {
+            Punctuality {
                 fix_late_s: 0.003,
                 tick_late_s: 0.001,
                 stall: Some((5, 1.5)),
@@ -154,7 +155,7 @@ fn however_the_fixes_arrive_the_output_at_their_times_is_as_good_as_they_are() -
         ),
         (
             "everything twice",
-            Arrival {
+            Punctuality {
                 fix_late_s: 0.003,
                 tick_late_s: 0.0002,
                 copies: 2,

@@ -5,7 +5,7 @@ use crossfix_calibration::nalgebra::Vector3;
 use crossfix_calibration::{Ecef, Geodetic, LocalFrame};
 use crossfix_onboard::core::Core;
 use crossfix_onboard::event::{
-    CovarianceRule, EstimateKind, Event, FixDimension, GnssFix, OdometrySample, State,
+    Arrival, CovarianceRule, EstimateKind, Event, FixDimension, GnssFix, OdometrySample, State,
 };
 use crossfix_onboard::fusion::FusionConfig;
 use crossfix_tests::read_csv;
@@ -84,7 +84,7 @@ fn wheel_speed_and_gyro_make_the_real_minute_better_than_the_fixes_alone() -> Re
     let mut core = Core::new(FusionConfig::default(), None, None, None);
     let (mut fused, mut inside) = (Vec::new(), Vec::new());
     for event in events {
-        for estimate in core.handle(event) {
+        for estimate in core.handle(Arrival::at_once("recorded", event)) {
             if estimate.kind != EstimateKind::Fused || estimate.state == State::Lost {
                 continue;
             }

@@ -4,10 +4,13 @@
 //! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
 //! used is counted, and the estimates say what is missing.
 
+mod clock;
+
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 use serde::Serialize;
 
-use crate::event::{CameraFrame, CrossViewFix, Estimate, Event, Match};
+use self::clock::EventClock;
+use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::{GroundStrip, MatchTimings, Matcher};
@@ -59,6 +62,7 @@ pub struct Core {
     matcher: Option<Box<dyn Matcher>>,
     /// What keeps the camera from contributing, as a sentence.
     missing: Option<String>,
+    clock: EventClock,
     last_output_ns: i64,
     /// Time of the last fix, and since the one before.
     cadence_ns: Option<(i64, i64)>,
@@ -93,6 +97,7 @@ impl Core {
             tiles,
             matcher,
             missing: None,
+            clock: EventClock::default(),
             last_output_ns: i64::MIN,
             cadence_ns: None,
             doubted_in_a_row: 0,
@@ -132,11 +137,15 @@ impl Core {
     }
 
     /// Takes in one event. After a fix or a heatmap, and at 10 Hz with odometry, there are estimates.
-    pub fn handle(&mut self, event: Event) -> Vec<Estimate> {
+    pub fn handle(&mut self, arrival: Arrival) -> Vec<Estimate> {
+        let Arrival {
+            arrived_ns, event, ..
+        } = arrival;
         if let Event::SourceState { source, up, .. } = &event {
             tracing::info!(source = source.as_str(), up, "source changed");
             return Vec::new();
         }
+        self.clock.note(event.time_ns(), arrived_ns);
         if !self.accepts_time(event.time_ns()) {
             return Vec::new();
         }
@@ -166,9 +175,12 @@ impl Core {
         if due { self.estimates() } else { Vec::new() }
     }
 
-    /// Time has passed: dead-reckons to `time_ns`, so that silence shows in the estimates. There is
-    /// nothing while a fix is due any moment; ask again a little later.
-    pub fn tick(&mut self, time_ns: i64) -> Vec<Estimate> {
+    /// It is `arrived_now_ns` on the clock of the arrivals: dead-reckons to there, so that silence shows
+    /// in the estimates. There is nothing while a fix is due any moment; ask again a little later.
+    pub fn tick(&mut self, arrived_now_ns: i64) -> Vec<Estimate> {
+        let Some(time_ns) = self.clock.now_ns(arrived_now_ns) else {
+            return Vec::new();
+        };
         let plausible = self.fusion.now_ns().is_some_and(|now_ns| {
             time_ns > now_ns && time_ns.saturating_sub(now_ns) < 6 * TIME_JUMP_NS
         });

@@ -1,8 +1,8 @@
 //! What sources deliver and what the core makes of it, as types.
 //!
 //! Directions inside are [`Yaw`]; degrees clockwise from north appear only where a receiver's own
-//! figure is kept (`track_deg`). Times are UTC nanoseconds of the moment
-//! the thing was true, never of its arrival.
+//! figure is kept (`track_deg`). The times of events are UTC nanoseconds of the moment the thing was
+//! true; an [`Arrival`] also says when it came, on the clock of this machine.
 
 use std::sync::Arc;
 
@@ -38,6 +38,35 @@ impl Event {
             Event::Odometry(sample) => sample.time_ns,
             Event::SourceState { time_ns, .. } => *time_ns,
         }
+    }
+}
+
+/// An event, with who sent it and when it came.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Name of the source as in the config, or the topic of a log.
+    pub source: Arc<str>,
+    /// When it came, nanoseconds on this machine's monotonic clock, of any epoch; in a replay the
+    /// time at which it was recorded.
+    pub arrived_ns: i64,
+    /// What came.
+    pub event: Event,
+}
+
+impl Arrival {
+    /// An event of this source that came at this time.
+    pub fn new(source: impl Into<Arc<str>>, arrived_ns: i64, event: Event) -> Self {
+        Self {
+            source: source.into(),
+            arrived_ns,
+            event,
+        }
+    }
+
+    /// An event that came at the moment it was true, as in simulations.
+    pub fn at_once(source: impl Into<Arc<str>>, event: Event) -> Self {
+        let arrived_ns = event.time_ns();
+        Self::new(source, arrived_ns, event)
     }
 }
 

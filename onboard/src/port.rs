@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Checker;
-use crate::event::{Estimate, Event, Match};
+use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
 use crate::log::LogError;
 use crate::peer::Playback;
@@ -21,7 +21,7 @@ pub const READ_PATIENCE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub enum Outbound {
     /// An input event, as it entered the core.
-    Event(Arc<Event>),
+    Event(Arc<Arrival>),
     /// A frame that was matched with an aerial patch.
     Match(Arc<Match>),
     /// Where the vehicle is.

@@ -154,10 +154,15 @@ fn drive(core: &mut Core, ticks: std::ops::Range<i64>, keep: fn(&Event) -> bool)
             events.push(frame(tick, image.clone()));
         }
         for event in events.into_iter().filter(keep) {
-            estimates.extend(core.handle(event));
+            estimates.extend(take(core, event));
         }
     }
     estimates
+}
+
+/// The core takes in what came at the moment it was true.
+fn take(core: &mut Core, event: Event) -> Vec<Estimate> {
+    core.handle(Arrival::at_once("test", event))
 }
 
 fn all(_: &Event) -> bool {
@@ -271,7 +276,7 @@ fn corrupt_frames_are_counted_and_passed_over() {
         (56, b"\xff\xd8\xff\xe0 rubbish"),
         (58, b"GIF89a"),
     ] {
-        assert!(core.handle(frame(tick, bytes.into())).is_empty());
+        assert!(take(&mut core, frame(tick, bytes.into())).is_empty());
     }
     assert_eq!(core.counters().frames_unused, before.frames_unused + 3);
     let estimates = drive(&mut core, 60..100, all);
@@ -282,14 +287,14 @@ fn corrupt_frames_are_counted_and_passed_over() {
 fn a_late_frame_counts_at_its_own_time_and_a_very_late_one_does_not_count() {
     let (mut core, _folder) = core();
     drive(&mut core, 0..60, |event| !matches!(event, Event::Frame(_)));
-    let estimates = core.handle(frame(50, picture()));
+    let estimates = take(&mut core, frame(50, picture()));
     assert_eq!(core.counters().frames, 1);
     assert!(
         estimates
             .iter()
             .all(|estimate| estimate.time_ns >= START_NS + 59 * 100_000_000)
     );
-    core.handle(frame(20, picture()));
+    take(&mut core, frame(20, picture()));
     assert_eq!(
         (core.counters().frames, core.counters().frames_unused),
         (1, 1)
@@ -344,7 +349,7 @@ fn fixes_and_ticks(ticks_ms: impl Iterator<Item = i64>) -> Vec<Estimate> {
         // Braking and turning, so that what the receiver last said does not hold.
         fix.speed_mps = Some(12.0 - 0.5 * second as f64);
         fix.track_deg = Some(90.0 + 8.0 * second as f64);
-        after_fixes.extend(core.handle(Event::Gnss(fix)));
+        after_fixes.extend(take(&mut core, Event::Gnss(fix)));
     }
     after_fixes
 }
@@ -362,9 +367,9 @@ fn what_follows_a_measurement_does_not_depend_on_the_ticks_before_it() {
 fn a_fix_that_comes_after_a_tick_at_its_time_is_in_the_next_estimate_and_time_goes_on() {
     let mut core = Core::new(FusionConfig::default(), None, None, None);
     let millisecond = |ms: i64| START_NS + ms * 1_000_000;
-    core.handle(fix(0));
+    take(&mut core, fix(0));
     let ticked = core.tick(millisecond(1100));
-    let late = core.handle(fix(10));
+    let late = take(&mut core, fix(10));
     assert_eq!(ticked[0].time_ns, late[0].time_ns);
     let error_m = |estimate: &Estimate| {
         (estimate.position.longitude_deg - place(10.0).longitude_deg).abs() * 68_000.0
@@ -376,7 +381,7 @@ fn a_fix_that_comes_after_a_tick_at_its_time_is_in_the_next_estimate_and_time_go
 fn no_tick_speaks_while_a_fix_is_due_and_a_lost_fix_silences_none_after_it() {
     let mut core = Core::new(FusionConfig::default(), None, None, None);
     for second in 0..3 {
-        core.handle(fix(10 * second));
+        take(&mut core, fix(10 * second));
     }
     let mut spoken_ms = Vec::new();
     for ms in (2000..4500).step_by(25) {
@@ -393,9 +398,9 @@ fn no_tick_speaks_while_a_fix_is_due_and_a_lost_fix_silences_none_after_it() {
 #[test]
 fn a_fix_that_comes_twice_counts_once() {
     let mut core = Core::new(FusionConfig::default(), None, None, None);
-    core.handle(fix(0));
-    assert_eq!(core.handle(fix(10)).len(), 1);
-    assert_eq!(core.handle(fix(10)).len(), 0);
+    take(&mut core, fix(0));
+    assert_eq!(take(&mut core, fix(10)).len(), 1);
+    assert_eq!(take(&mut core, fix(10)).len(), 0);
     assert_eq!(
         (core.counters().fixes, core.counters().fixes_unused),
         (2, 1)
@@ -420,13 +425,13 @@ fn numbers_that_cannot_be_are_counted_and_change_nothing() {
         spoil_fix(|fix| fix.covariance_m2[1][1] = -1.0),
     ];
     for event in bad {
-        assert!(core.handle(event).is_empty());
+        assert!(take(&mut core, event).is_empty());
     }
     let Event::Odometry(mut sample) = odometry(31) else {
         unreachable!()
     };
     sample.forward_speed_mps = f64::INFINITY;
-    assert!(core.handle(Event::Odometry(sample)).is_empty());
+    assert!(take(&mut core, Event::Odometry(sample)).is_empty());
     assert_eq!(
         (
             core.counters().fixes_unused,
@@ -442,9 +447,9 @@ fn one_wrong_time_is_passed_over_and_a_clock_that_was_set_starts_over() {
     let (mut core, _folder) = core();
     drive(&mut core, 0..60, all);
     for tick in [1_000_000, -1_000_000] {
-        assert!(core.handle(odometry(tick)).is_empty());
-        assert!(core.handle(fix(tick)).is_empty());
-        core.handle(odometry(60));
+        assert!(take(&mut core, odometry(tick)).is_empty());
+        assert!(take(&mut core, fix(tick)).is_empty());
+        take(&mut core, odometry(60));
     }
     assert_eq!(
         (core.counters().times_doubted, core.counters().restarts),
@@ -471,12 +476,12 @@ fn extreme_times_never_overflow() {
                 unreachable!()
             };
             sample.time_ns = time_ns;
-            core.handle(Event::Odometry(sample));
+            take(&mut core, Event::Odometry(sample));
             let Event::Gnss(mut extreme) = fix(0) else {
                 unreachable!()
             };
             extreme.time_ns = time_ns;
-            core.handle(Event::Gnss(extreme));
+            take(&mut core, Event::Gnss(extreme));
             core.tick(time_ns);
         }
     }

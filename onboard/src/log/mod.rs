@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use crossfix_calibration::Camera;
 
-pub use self::reader::LogReader;
+pub use self::reader::{LogReader, Record};
 pub use self::writer::LogWriter;
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 

@@ -4,18 +4,39 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use mcap::records::{Record, op};
+use mcap::records::op;
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
 use super::message::{CompressedImage, LocationFix, Odometry};
 use super::{LogError, Message, topic};
+use crate::event::Arrival;
 
 /// No record or chunk, packed or unpacked, may be longer than this; a damaged length would otherwise
 /// ask for all memory.
 const RECORD_LIMIT_BYTES: usize = 64 << 20;
 /// Most bytes asked of the file at a time, whatever the log claims to need.
 const READ_LIMIT_BYTES: usize = 1 << 20;
+
+/// A message with where and when it was recorded.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// When it was recorded, nanoseconds on the recorder's clock.
+    pub log_time_ns: i64,
+    /// The message itself.
+    pub message: Message,
+}
+
+impl Record {
+    /// The recorded event as it arrived; none for calibrations, estimates and foreign messages.
+    pub fn into_arrival(self) -> Option<Arrival> {
+        let event = self.message.into_event()?;
+        Some(Arrival::new(self.topic, self.log_time_ns, event))
+    }
+}
 
 /// Reads a log from start to end as an iterator of messages.
 ///
@@ -25,7 +46,7 @@ pub struct LogReader<R = File> {
     path: PathBuf,
     input: R,
     reader: LinearReader,
-    channels: HashMap<u16, (String, String)>, // id -> topic and message encoding
+    channels: HashMap<u16, (Arc<str>, String)>, // id -> topic and message encoding
     offset: u64,
     messages: u64,
     done: bool,
@@ -64,6 +85,11 @@ impl<R: Read> LogReader<R> {
         }
     }
 
+    /// The messages with where and when each was recorded.
+    pub fn records(mut self) -> impl Iterator<Item = Result<Record, LogError>> {
+        std::iter::from_fn(move || self.next_record())
+    }
+
     fn damaged(&mut self, reason: impl ToString) -> LogError {
         self.done = true;
         LogError::Damaged {
@@ -95,6 +121,13 @@ impl<R: Read> Iterator for LogReader<R> {
     type Item = Result<Message, LogError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_record()?.map(|record| record.message))
+    }
+}
+
+impl<R: Read> LogReader<R> {
+    /// The next message, with where and when it was recorded.
+    pub fn next_record(&mut self) -> Option<Result<Record, LogError>> {
         while !self.done {
             let step = match self.reader.next_event() {
                 None => {
@@ -128,7 +161,7 @@ impl<R: Read> Iterator for LogReader<R> {
                     topic,
                     encoding,
                 }) => {
-                    self.channels.insert(id, (topic, encoding));
+                    self.channels.insert(id, (topic.into(), encoding));
                 }
                 Ok(Step::Message {
                     channel,
@@ -141,14 +174,21 @@ impl<R: Read> Iterator for LogReader<R> {
                             "a message is on channel {channel}, which is not declared"
                         ))));
                     };
-                    return Some(decode(topic, encoding, log_time, data).map_err(|reason| {
-                        LogError::BadMessage {
-                            path: self.path.clone(),
+                    let log_time_ns = i64::try_from(log_time).unwrap_or(i64::MAX);
+                    let decoded = decode(topic, encoding, log_time_ns, data);
+                    return Some(match decoded {
+                        Ok(message) => Ok(Record {
                             topic: topic.clone(),
+                            log_time_ns,
+                            message,
+                        }),
+                        Err(reason) => Err(LogError::BadMessage {
+                            path: self.path.clone(),
+                            topic: topic.to_string(),
                             number: self.messages,
                             reason,
-                        }
-                    }));
+                        }),
+                    });
                 }
             }
         }
@@ -166,12 +206,12 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         return Ok(Step::Nothing);
     }
     Ok(match mcap::parse_record(opcode, data)? {
-        Record::Channel(channel) => Step::Channel {
+        mcap::records::Record::Channel(channel) => Step::Channel {
             id: channel.id,
             topic: channel.topic,
             encoding: channel.message_encoding,
         },
-        Record::Message { header, data } => Step::Message {
+        mcap::records::Record::Message { header, data } => Step::Message {
             channel: header.channel_id,
             log_time: header.log_time,
             data: data.into_owned(),
@@ -180,7 +220,7 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
     })
 }
 
-fn decode(topic: &str, encoding: &str, log_time: u64, data: Vec<u8>) -> Result<Message, String> {
+fn decode(topic: &str, encoding: &str, log_time_ns: i64, data: Vec<u8>) -> Result<Message, String> {
     fn json<'a, T: serde::Deserialize<'a>>(encoding: &str, data: &'a [u8]) -> Result<T, String> {
         if encoding != "json" {
             return Err(format!(
@@ -199,7 +239,7 @@ fn decode(topic: &str, encoding: &str, log_time: u64, data: Vec<u8>) -> Result<M
         }
         _ => Message::Other {
             topic: topic.to_owned(),
-            time_ns: i64::try_from(log_time).unwrap_or(i64::MAX),
+            time_ns: log_time_ns,
             data,
         },
     })

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, select};
 use tracing::debug;
 
 use super::live_core::LiveCore;
+use super::machine_clock;
 use super::outputs::Outputs;
 use super::shared::Shared;
-use crate::event::{Estimate, Event};
+use crate::event::{Arrival, Estimate};
 use crate::matcher::Matcher;
 use crate::port::{Interests, Outbound};
 
@@ -22,7 +23,7 @@ pub struct CoreThread {
 }
 
 enum Input {
-    Event(Event),
+    Event(Arrival),
     Matcher(Box<dyn Matcher>),
     Nothing,
 }
@@ -31,14 +32,15 @@ impl CoreThread {
     /// Runs until every sender of events and frames is gone.
     pub fn run(
         mut self,
-        mut events: Receiver<Event>,
-        mut frames: Receiver<Event>,
+        mut events: Receiver<Arrival>,
+        mut frames: Receiver<Arrival>,
         matchers: &Receiver<Box<dyn Matcher>>,
     ) {
         let (mut events_open, mut frames_open) = (true, true);
         while events_open || frames_open {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
-            let patience = self.core.patience(Instant::now());
+            let wait_ns = self.core.next_tick_ns() - machine_clock::now_ns();
+            let patience = Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(0));
             // Fixes and odometry are cheap and place the frames, so they go first.
             let input = if let Ok(event) = events.try_recv() {
                 Input::Event(event)
@@ -62,7 +64,7 @@ impl CoreThread {
                 Input::Event(event) => self.take(event),
                 Input::Matcher(matcher) => self.core.set_matcher(matcher),
                 Input::Nothing => {
-                    let estimates = self.core.wait_over(Instant::now());
+                    let estimates = self.core.wait_over(machine_clock::now_ns());
                     self.publish(estimates);
                 }
             }
@@ -70,12 +72,13 @@ impl CoreThread {
         debug!(counters = ?self.core.counters(), "core is done");
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, arrival: Arrival) {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
         if self.outputs.want(Interests::EVENTS) {
-            self.outputs.send(&Outbound::Event(Arc::new(event.clone())));
+            self.outputs
+                .send(&Outbound::Event(Arc::new(arrival.clone())));
         }
-        let estimates = self.core.handle(event, Instant::now());
+        let estimates = self.core.handle(arrival);
         self.shared.note_counters(self.core.counters());
         if let Some(found) = self.core.take_match() {
             self.outputs.send(&Outbound::Match(Arc::new(found)));

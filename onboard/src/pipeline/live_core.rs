@@ -1,32 +1,26 @@
 //! The core with a clock: events as they arrive, and ticks when too little does.
 //!
-//! The clock is the caller's, so that arrivals of any unpunctuality can be tested.
+//! The clock is the caller's, so that arrivals of any unpunctuality can be tested, and so that a replay
+//! goes through the same as a drive.
 
-use std::time::{Duration, Instant};
-
-use super::clock::EventClock;
 use super::tick::Ticker;
 use crate::core::{Core, CoreCounters};
-use crate::event::{Estimate, Event, Match};
+use crate::event::{Arrival, Estimate, Match};
 use crate::matcher::Matcher;
 
-/// A core whose events come with the moment they arrived.
+/// A core that is ticked. All times are nanoseconds on the clock of the arrivals.
 #[derive(Debug)]
 pub struct LiveCore {
     core: Core,
-    clock: EventClock,
     ticker: Ticker,
-    started: Instant,
 }
 
 impl LiveCore {
-    /// Ticks `core` when there was no estimate for `tick`.
-    pub fn new(core: Core, tick: Duration, now: Instant) -> Self {
+    /// Ticks `core` when there was no estimate for `tick_ns`.
+    pub fn new(core: Core, tick_ns: i64, now_ns: i64) -> Self {
         Self {
             core,
-            clock: EventClock::default(),
-            ticker: Ticker::new(nanoseconds(tick), 0),
-            started: now,
+            ticker: Ticker::new(tick_ns, now_ns),
         }
     }
 
@@ -45,43 +39,28 @@ impl LiveCore {
         self.core.set_matcher(matcher);
     }
 
-    /// How long an event may be waited for.
-    pub fn patience(&self, now: Instant) -> Duration {
-        let wait_ns = self.ticker.next_ns() - self.elapsed_ns(now);
-        Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(0))
+    /// When [`LiveCore::wait_over`] is due.
+    pub fn next_tick_ns(&self) -> i64 {
+        self.ticker.next_ns()
     }
 
-    /// Takes in an event that arrived just now.
-    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Estimate> {
-        if !matches!(event, Event::SourceState { .. }) {
-            self.clock.note(event.time_ns(), now);
-        }
-        let estimates = self.core.handle(event);
+    /// Takes in an event.
+    pub fn handle(&mut self, arrival: Arrival) -> Vec<Estimate> {
+        let arrived_ns = arrival.arrived_ns;
+        let estimates = self.core.handle(arrival);
         if !estimates.is_empty() {
-            self.ticker.restart(self.elapsed_ns(now));
+            self.ticker.restart(arrived_ns);
         }
         estimates
     }
 
     /// Nothing arrived: dead-reckons, if it is time to.
-    pub fn wait_over(&mut self, now: Instant) -> Vec<Estimate> {
-        let elapsed_ns = self.elapsed_ns(now);
-        if elapsed_ns < self.ticker.next_ns() {
+    pub fn wait_over(&mut self, now_ns: i64) -> Vec<Estimate> {
+        if now_ns < self.ticker.next_ns() {
             return Vec::new();
         }
-        let estimates = self
-            .clock
-            .now_ns(now)
-            .map_or_else(Vec::new, |now_ns| self.core.tick(now_ns));
-        self.ticker.ticked(elapsed_ns, !estimates.is_empty());
+        let estimates = self.core.tick(now_ns);
+        self.ticker.ticked(now_ns, !estimates.is_empty());
         estimates
     }
-
-    fn elapsed_ns(&self, now: Instant) -> i64 {
-        nanoseconds(now.saturating_duration_since(self.started))
-    }
-}
-
-fn nanoseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -4,9 +4,9 @@
 //! core is too slow for are dropped, oldest first, and counted; a slow sink loses the oldest of what
 //! it wants and never holds up the core. When every source is silent, ticks make the core go on.
 
-mod clock;
 mod core_thread;
 mod live_core;
+mod machine_clock;
 mod outputs;
 mod peers;
 mod queue;
@@ -21,7 +21,7 @@ mod tick;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use tracing::{error, info};
@@ -150,9 +150,9 @@ impl Daemon {
             .collect::<Result<_, _>>()?;
 
         let (matcher_sender, matchers) = crossbeam_channel::bounded(1);
-        let tick = Duration::from_secs_f64(self.config.tick_s);
+        let tick_ns = (self.config.tick_s * 1e9) as i64;
         let core = CoreThread {
-            core: LiveCore::new(self.core, tick, Instant::now()),
+            core: LiveCore::new(self.core, tick_ns, machine_clock::now_ns()),
             outputs: outputs.clone(),
             shared: shared.clone(),
         };

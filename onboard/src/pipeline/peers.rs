@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use tracing::{error, info, warn};
 
+use super::machine_clock;
 use super::queue::OldestDropped;
 use super::shared::{PeerState, utc_now_ns};
 use crate::config::DaemonConfig;
-use crate::event::Event;
+use crate::event::{Arrival, Event};
 use crate::peer::Playback;
 use crate::port::{Connection, Outbound, Peer, PeerError, Reader, Writer};
 
@@ -22,8 +23,8 @@ const STOP_POLL: Duration = Duration::from_millis(50);
 
 /// Where the events of a source go, and when to stop. The core runs until the last one is gone.
 pub struct Route {
-    pub events: Sender<Event>,
-    pub frames: OldestDropped<Event>,
+    pub events: Sender<Arrival>,
+    pub frames: OldestDropped<Arrival>,
     pub stop: Arc<AtomicBool>,
     pub state: Arc<PeerState>,
 }
@@ -199,14 +200,14 @@ impl Route {
                     *worked = true;
                     self.state.count_event(event.time_ns());
                     if self.state.set_up() {
-                        info!(source = self.state.name(), "delivers");
+                        info!(source = &*self.state.name(), "delivers");
                         self.send(self.source_state(true));
                     }
                     self.send(event);
                 }
                 Ok(None) => {}
                 Err(PeerError::Ended) => {
-                    info!(source = self.state.name(), "the recording is over");
+                    info!(source = &*self.state.name(), "the recording is over");
                     break End::Finished;
                 }
                 Err(failure) => break End::Failed(failure),
@@ -223,25 +224,26 @@ impl Route {
     }
 
     fn send(&self, event: Event) {
-        if let Event::Frame(_) = event {
-            self.frames.send(event);
+        let mut arrival = Arrival::new(self.state.name(), machine_clock::now_ns(), event);
+        if let Event::Frame(_) = arrival.event {
+            self.frames.send(arrival);
             return;
         }
         // Fixes and odometry are never dropped: the source waits for the core.
-        let mut event = event;
-        while let Err(SendTimeoutError::Timeout(back)) =
-            self.events.send_timeout(event, Duration::from_millis(100))
+        while let Err(SendTimeoutError::Timeout(back)) = self
+            .events
+            .send_timeout(arrival, Duration::from_millis(100))
         {
             if self.is_stopped() {
                 return;
             }
-            event = back;
+            arrival = back;
         }
     }
 
     fn source_state(&self, up: bool) -> Event {
         Event::SourceState {
-            source: self.state.name().to_owned(),
+            source: self.state.name().to_string(),
             up,
             time_ns: utc_now_ns(),
         }
@@ -260,7 +262,7 @@ impl Inbox {
                 Err(RecvTimeoutError::Disconnected) => {
                     if let Err(failure) = writer.finish() {
                         error!(
-                            sink = self.state.name(),
+                            sink = &*self.state.name(),
                             error = %failure,
                             "cannot be finished; its last seconds may be missing"
                         );

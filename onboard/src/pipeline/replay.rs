@@ -9,7 +9,7 @@ use super::tick::Ticker;
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
 use crate::event::Estimate;
-use crate::log::{LogError, LogReader, Message};
+use crate::log::{LogError, LogReader, Message, Record};
 
 /// Silence in a log longer than this is passed over in one step, seconds.
 const LONGEST_SILENCE_S: f64 = 60.0;
@@ -56,16 +56,16 @@ pub fn replay(
     publish: impl FnMut(&Estimate),
 ) -> Result<ReplaySummary, ReplayError> {
     let core = core_from(config)?;
-    Ok(replay_messages(
-        LogReader::open(log)?,
+    Ok(replay_records(
+        LogReader::open(log)?.records(),
         core,
         config,
         publish,
     ))
 }
 
-fn replay_messages(
-    messages: impl Iterator<Item = Result<Message, LogError>>,
+fn replay_records(
+    records: impl Iterator<Item = Result<Record, LogError>>,
     mut core: Core,
     config: &Config,
     mut publish: impl FnMut(&Estimate),
@@ -74,15 +74,18 @@ fn replay_messages(
     let mut ticker: Option<Ticker> = None;
     let mut last_ns: Option<i64> = None;
     let tick_ns = (config.daemon.tick_s * 1e9) as i64;
-    for message in messages {
-        let event = match message {
-            Ok(Message::Calibration(camera)) => {
+    for record in records {
+        let arrival = match record {
+            Ok(Record {
+                message: Message::Calibration(camera),
+                ..
+            }) => {
                 if config.camera.is_none() {
                     core.set_camera(camera);
                 }
                 continue;
             }
-            Ok(message) => message.into_event(),
+            Ok(record) => record.into_arrival(),
             Err(error) if error.ends_the_log() => {
                 warn!(%error, "the replay ends here");
                 summary.damage = Some(error);
@@ -94,8 +97,8 @@ fn replay_messages(
                 continue;
             }
         };
-        let Some(event) = event else { continue };
-        let time_ns = event.time_ns();
+        let Some(arrival) = arrival else { continue };
+        let time_ns = arrival.arrived_ns;
         let mut publish_all = |estimates: Vec<Estimate>| {
             summary.estimates += estimates.len() as u64;
             estimates.iter().for_each(&mut publish);
@@ -119,7 +122,7 @@ fn replay_messages(
         last_ns = Some(reached_ns);
         ticker = Some(Ticker::new(tick_ns, reached_ns));
         summary.events += 1;
-        publish_all(core.handle(event));
+        publish_all(core.handle(arrival));
     }
     summary.counters = core.counters();
     summary

@@ -30,7 +30,7 @@ pub struct Shared {
 /// What one half of a peer did so far.
 #[derive(Debug, Default)]
 pub struct PeerState {
-    name: String,
+    name: Arc<str>,
     up: AtomicBool,
     moved: AtomicU64,
     last_event_ns: AtomicI64,
@@ -118,7 +118,7 @@ impl PeerState {
     /// The state of a peer that was not opened yet; `dropped` counts what its queue drops.
     pub fn new(name: &str, dropped: Arc<AtomicU64>) -> Self {
         Self {
-            name: name.to_owned(),
+            name: name.into(),
             dropped,
             last_event_ns: AtomicI64::new(i64::MIN),
             ..Self::default()
@@ -126,8 +126,8 @@ impl PeerState {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+    pub fn name(&self) -> Arc<str> {
+        self.name.clone()
     }
 
     /// It delivers or is open; whether it did not before.
@@ -163,7 +163,7 @@ impl PeerState {
     fn source(&self) -> SourceHealth {
         let last_ns = self.last_event_ns.load(Ordering::Relaxed);
         SourceHealth {
-            name: self.name.clone(),
+            name: self.name.to_string(),
             up: self.up.load(Ordering::Relaxed),
             events: self.moved.load(Ordering::Relaxed),
             last_event_ns: (last_ns != i64::MIN).then_some(last_ns),
@@ -173,7 +173,7 @@ impl PeerState {
 
     fn sink(&self) -> SinkHealth {
         SinkHealth {
-            name: self.name.clone(),
+            name: self.name.to_string(),
             up: self.up.load(Ordering::Relaxed),
             written: self.moved.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),

@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use super::*;
 use crate::core::tests::{core, fix, frame, odometry, picture, staged};
