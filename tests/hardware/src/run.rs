@@ -7,17 +7,16 @@ use crate::scenario::{Act, Scenario};
 use crate::student::{Lies, LyingStudent};
 use anyhow::Context;
 use crossfix_onboard::core::Core;
-use crossfix_onboard::event::{Estimate, EstimateKind, State};
+use crossfix_onboard::event::{Arrival, Estimate, EstimateKind, State};
 use crossfix_onboard::fusion::FusionConfig;
 use crossfix_onboard::matcher::Matcher;
 use crossfix_onboard::pipeline::LiveCore;
 use crossfix_onboard::tiles::TileStore;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 /// The daemon's tick.
-const TICK: Duration = Duration::from_millis(100);
+const TICK_NS: i64 = 100_000_000;
 
 /// One published estimate of the fused output.
 #[derive(Debug, Clone)]
@@ -79,15 +78,14 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
         tiles,
         student,
     );
-    let begun = Instant::now();
-    let mut live = LiveCore::new(core, TICK, begun);
+    let mut live = LiveCore::new(core, TICK_NS, 0);
     let mut fused = Vec::new();
-    let mut publish = |at: Duration, estimates: Vec<Estimate>| {
+    let mut publish = |at_ns: i64, estimates: Vec<Estimate>| {
         for estimate in estimates {
             if estimate.kind == EstimateKind::Fused {
                 fused.push(Published {
                     time_ns: estimate.time_ns,
-                    at_s: at.as_secs_f64(),
+                    at_s: at_ns as f64 * 1e-9,
                     error_m: drive.truth.error_m(estimate.time_ns, estimate.position),
                     covariance_m2: estimate.covariance_m2,
                     radius_m: estimate.protection_radius_m,
@@ -98,28 +96,24 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
             }
         }
     };
-    let mut clock = Duration::ZERO;
     for arrival in &drive.arrivals {
-        let at = Duration::from_nanos(u64::try_from(arrival.at_ns).unwrap_or(0));
-        while clock + live.patience(begun + clock) < at {
-            clock += live.patience(begun + clock).max(Duration::from_millis(1));
-            publish(clock, live.wait_over(begun + clock));
+        let at_ns = arrival.at_ns.max(0);
+        while live.next_tick_ns() < at_ns {
+            let now_ns = live.next_tick_ns();
+            publish(now_ns, live.wait_over(now_ns));
         }
-        clock = clock.max(at);
-        *lies.lock().expect("nobody panics with it") = lies_at(scenario, clock);
-        publish(clock, live.handle(arrival.event.clone(), begun + clock));
+        *lies.lock().expect("nobody panics with it") = lies_at(scenario, at_ns);
+        let arrival = Arrival::new(arrival.source, at_ns, arrival.event.clone());
+        publish(at_ns, live.handle(arrival));
     }
-    let length_s = drive
-        .arrivals
-        .last()
-        .map_or(0.0, |last| last.at_ns as f64 * 1e-9);
+    let last = drive.arrivals.last();
+    let length_s = last.map_or(0.0, |last| last.at_ns as f64 * 1e-9);
     Ok(Run { length_s, fused })
 }
 
-fn lies_at(scenario: &Scenario, clock: Duration) -> Lies {
+fn lies_at(scenario: &Scenario, at_ns: i64) -> Lies {
     let mut lies = Lies::default();
     for fault in &scenario.fault {
-        let at_ns = clock.as_nanos() as i64;
         if at_ns < seconds(fault.from_s) || at_ns >= seconds(fault.until_s) {
             continue;
         }
