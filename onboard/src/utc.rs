@@ -1,6 +1,6 @@
 //! UTC nanoseconds to and from the texts that protocols write.
 
-use chrono::{DateTime, NaiveDate, NaiveTime, SecondsFormat, Timelike, Utc};
+use chrono::{DateTime, SecondsFormat, Timelike, Utc};
 
 /// Nanoseconds UTC of an ISO 8601 text such as gpsd's `2020-07-11T22:37:48.000Z`.
 pub fn ns_from_iso8601(text: &str) -> Option<i64> {
@@ -12,11 +12,6 @@ pub fn ns_from_iso8601(text: &str) -> Option<i64> {
 /// ISO 8601 with milliseconds, as gpsd writes it.
 pub fn iso8601_from_ns(time_ns: i64) -> String {
     at(time_ns).to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// Nanoseconds UTC of a date and a time of day.
-pub fn ns_from_date_time(date: NaiveDate, time: NaiveTime) -> Option<i64> {
-    date.and_time(time).and_utc().timestamp_nanos_opt()
 }
 
 /// NMEA's `hhmmss.ss` and `ddmmyy`.

@@ -4,6 +4,7 @@
 //! implements [`Peer`]; nothing else names it.
 
 mod covariance;
+mod dates;
 mod ellipse;
 pub mod gpsd;
 pub mod images;

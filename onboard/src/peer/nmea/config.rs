@@ -27,10 +27,13 @@ pub struct NmeaConfig {
     /// Also send our position back over the same serial port or TCP connection, as GGA, RMC and GST:
     /// which estimates. Default: none.
     pub send: Option<EstimateKind>,
-    /// 1-sigma per axis for a horizontal dilution of precision of one, metres, when there is no GST.
-    /// Default 3.5.
+    /// Take positions that the receiver says are simulated, on a test bench. Default false.
+    pub accept_simulated: bool,
+    /// 1-sigma per axis for a horizontal dilution of precision of one, metres, when there is no GST: of a
+    /// plain fix. Corrections make half of it, a float carrier-phase solution a tenth and a fixed one a
+    /// hundredth. Default 3.5.
     pub range_sigma_m: f64,
-    /// 1-sigma per axis when not even the dilution is reported, metres. Default 10.
+    /// 1-sigma per axis of a plain fix when not even the dilution is reported, metres. Default 10.
     pub default_sigma_m: f64,
     /// Smallest 1-sigma per axis that is used, metres. Default 0.3.
     pub floor_sigma_m: f64,
@@ -45,6 +48,7 @@ impl Default for NmeaConfig {
             tcp: None,
             file: None,
             send: None,
+            accept_simulated: false,
             range_sigma_m: 3.5,
             default_sigma_m: 10.0,
             floor_sigma_m: 0.3,

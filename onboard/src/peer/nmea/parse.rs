@@ -1,25 +1,22 @@
 //! NMEA 0183 sentences to GNSS fixes: pure, so that recorded sentences test it.
 //!
-//! GGA, RMC and GST with the same time of day are one epoch. Date comes from RMC; a time of day that
-//! falls by half a day without a new date is the next day.
+//! Every receiver has its own choice of sentences. A place comes from GGA, GNS, RMC or GLL, in this order;
+//! speed and course from RMC or VTG, errors from GST or the dilution of precision, the date from RMC or
+//! ZDA, and without either from this machine's clock.
 
 use std::time::Duration;
 
-use chrono::{Days, NaiveDate, NaiveTime};
+use chrono::NaiveDateTime;
 use crossfix_calibration::Geodetic;
-use nmea::ParseResult;
-use nmea::sentences::rmc::RmcStatusOfFix;
-use nmea::sentences::{GgaData, RmcData};
 
 use super::NmeaConfig;
+use super::epoch::{Epoch, Epochs};
+use super::quality::Quality;
+use super::sentence::{Position, Sentence, Unread};
 use crate::event::{CovarianceRule, FixDimension, GnssFix};
-use crate::peer::covariance::{self, GstSigmas, positive};
-use crate::utc;
+use crate::peer::covariance::{self, positive};
+use crate::peer::dates;
 
-/// How long after its last sentence an epoch is taken as complete.
-const SETTLE: Duration = Duration::from_millis(60);
-/// Metres per second of one knot.
-const MPS_PER_KNOT: f64 = 1852.0 / 3600.0;
 /// 1-sigma of a height that was never measured, metres.
 const UNKNOWN_HEIGHT_SIGMA_M: f64 = 1000.0;
 /// A receiver clock that steps back further than this was set anew; less is a repeated epoch.
@@ -29,20 +26,16 @@ const CLOCK_STEP_NS: i64 = 5_000_000_000;
 #[derive(Debug)]
 pub struct NmeaSentences {
     config: NmeaConfig,
-    epoch: Option<Epoch>,
-    done: Option<Epoch>,
-    date: Option<(NaiveDate, NaiveTime)>, // the latest date, and the time of day it was seen at
+    epochs: Epochs,
+    /// The latest date and time of day that the receiver gave, or that a fix had.
+    date_time: Option<NaiveDateTime>,
+    /// Date and time of this machine, or of the recording.
+    machine: Option<NaiveDateTime>,
     last_fix_ns: Option<i64>,
     bad_sentences: u64,
-}
-
-#[derive(Debug)]
-struct Epoch {
-    time: NaiveTime,
-    arrived: Duration,
-    rmc: Option<RmcData>,
-    gga: Option<GgaData>,
-    gst: Option<GstSigmas>,
+    rollovers: i64,
+    undated: u64,
+    simulated: u64,
 }
 
 impl NmeaSentences {
@@ -50,12 +43,21 @@ impl NmeaSentences {
     pub fn new(config: &NmeaConfig) -> Self {
         Self {
             config: config.clone(),
-            epoch: None,
-            done: None,
-            date: None,
+            epochs: Epochs::default(),
+            date_time: None,
+            machine: None,
             last_fix_ns: None,
             bad_sentences: 0,
+            rollovers: 0,
+            undated: 0,
+            simulated: 0,
         }
+    }
+
+    /// Says what date and time it is where the sentences are read, or was when they were recorded: for
+    /// receivers that give no date, and for those whose date is 1024 weeks behind.
+    pub fn set_machine_time(&mut self, machine: Option<NaiveDateTime>) {
+        self.machine = machine;
     }
 
     /// Sentences with a wrong checksum or shape, which were passed over.
@@ -63,138 +65,112 @@ impl NmeaSentences {
         self.bad_sentences
     }
 
+    /// What the receiver does that its owner should know, as sentences.
+    pub fn remarks(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        if self.rollovers > 0 {
+            remarks.push(format!(
+                "the receiver's date is {} weeks behind (week number rollover) and is corrected; update its firmware",
+                1024 * self.rollovers
+            ));
+        }
+        if self.undated > 0 {
+            remarks.push(
+                "the receiver sends no date (neither RMC nor ZDA) and this machine's clock is not set; its positions are not used"
+                    .to_owned(),
+            );
+        }
+        if self.simulated > 0 {
+            remarks.push(
+                "the receiver says its positions are simulated, so they are not used; set accept_simulated = true on a test bench"
+                    .to_owned(),
+            );
+        }
+        remarks
+    }
+
     /// Takes one line in; `now` is any monotonic time. Take the fixes out after each line.
     pub fn line(&mut self, line: &[u8], now: Duration) {
-        // Receivers mix binary messages in; a sentence begins at the last `$`.
-        let Some(start) = line.iter().rposition(|byte| *byte == b'$') else {
-            return;
-        };
-        match nmea::parse_bytes(&line[start..]) {
-            Ok(ParseResult::GGA(gga)) => self.add(gga.fix_time, now, |epoch| epoch.gga = Some(gga)),
-            Ok(ParseResult::RMC(rmc)) => self.add(rmc.fix_time, now, |epoch| epoch.rmc = Some(rmc)),
-            Ok(ParseResult::GST(gst)) => self.add(gst.time, now, |epoch| {
-                epoch.gst = Some(GstSigmas {
-                    latitude_m: wide(gst.lat_sd),
-                    longitude_m: wide(gst.long_sd),
-                    altitude_m: wide(gst.alt_sd),
-                    major_m: wide(gst.ellipse_semi_major_sd),
-                    minor_m: wide(gst.ellipse_semi_minor_sd),
-                    orientation_deg: wide(gst.err_ellipse_orientation),
-                });
-            }),
-            Ok(_) => {}
-            Err(
-                nmea::Error::Unsupported(_)
-                | nmea::Error::Unknown(_)
-                | nmea::Error::DisabledSentence,
-            ) => {}
-            Err(_) => self.bad_sentences += 1,
+        match Sentence::parse(line) {
+            Ok(Sentence::Date(date_time)) => self.date_time = Some(date_time),
+            Ok(sentence) => self.epochs.add(&sentence, now),
+            Err(Unread::Other) => {}
+            Err(Unread::Bad) => self.bad_sentences += 1,
         }
     }
 
-    /// A fix whose epoch is complete: all three sentences are there, a newer epoch began, or nothing
-    /// more came for a moment.
+    /// A fix whose epoch is complete.
     pub fn take(&mut self, now: Duration) -> Option<GnssFix> {
-        if let Some(done) = self.done.take()
-            && let Some(fix) = self.fix(&done)
-        {
-            return Some(fix);
+        while let Some(epoch) = self.epochs.take(now) {
+            if let Some(fix) = self.fix(&epoch) {
+                return Some(fix);
+            }
         }
-        let epoch = self.epoch.as_ref()?;
-        let complete = epoch.rmc.is_some() && epoch.gga.is_some() && epoch.gst.is_some();
-        if complete || now.saturating_sub(epoch.arrived) >= SETTLE {
-            self.finish()
-        } else {
-            None
-        }
+        None
     }
 
     /// The fix of the last epoch of a recording.
     pub fn finish(&mut self) -> Option<GnssFix> {
-        let epoch = self.epoch.take()?;
-        self.fix(&epoch)
-    }
-
-    fn add(&mut self, time: Option<NaiveTime>, now: Duration, set: impl FnOnce(&mut Epoch)) {
-        let Some(time) = time else { return };
-        if self.epoch.as_ref().is_some_and(|epoch| epoch.time != time) {
-            self.done = self.epoch.take();
+        while let Some(epoch) = self.epochs.finish() {
+            if let Some(fix) = self.fix(&epoch) {
+                return Some(fix);
+            }
         }
-        let epoch = self.epoch.get_or_insert(Epoch {
-            time,
-            arrived: now,
-            rmc: None,
-            gga: None,
-            gst: None,
-        });
-        epoch.arrived = now;
-        set(epoch);
+        None
     }
 
     fn time_ns(&mut self, epoch: &Epoch) -> Option<i64> {
-        let date = match (epoch.rmc.as_ref().and_then(|rmc| rmc.fix_date), self.date) {
-            (Some(date), _) => date,
-            (None, Some((date, seen))) if (seen - epoch.time).num_hours() >= 12 => {
-                date.checked_add_days(Days::new(1))?
-            }
-            (None, Some((date, _))) => date,
-            (None, None) => return None, // before the receiver knows the date
+        let near = epoch.date_time.or(self.date_time).or(self.machine);
+        let Some(date_time) = near.and_then(|near| dates::nearest(epoch.time, near)) else {
+            self.undated += 1;
+            return None;
         };
-        self.date = Some((date, epoch.time));
-        utc::ns_from_date_time(date, epoch.time)
+        self.date_time = Some(date_time);
+        let time_ns = date_time.and_utc().timestamp_nanos_opt()?;
+        self.rollovers = self
+            .machine
+            .map_or(0, |machine| dates::rollovers(time_ns, machine));
+        time_ns.checked_add(dates::rollover_ns(self.rollovers))
     }
 
     fn fix(&mut self, epoch: &Epoch) -> Option<GnssFix> {
+        let places = [epoch.position, epoch.minimum, epoch.place];
+        let places = || places.iter().flatten();
+        let is = |quality| places().any(|place| place.quality == Some(quality));
+        // Any of them may be the first to notice that the position is lost.
+        if is(Quality::Invalid) {
+            return None;
+        }
+        if is(Quality::Simulated) && !self.config.accept_simulated {
+            self.simulated += 1;
+            return None;
+        }
+        let place = places().find(|p| p.latitude_deg.is_some() && p.longitude_deg.is_some())?;
+        let quality = places().find_map(|place| place.quality);
+        let quality = quality.unwrap_or(Quality::Plain);
         let time_ns = self.time_ns(epoch)?;
-        let void = epoch
-            .rmc
-            .as_ref()
-            .is_some_and(|rmc| rmc.status_of_fix == RmcStatusOfFix::Invalid)
-            || epoch
-                .gga
-                .as_ref()
-                .is_some_and(|gga| gga.fix_type.is_none_or(|fix_type| !fix_type.is_valid()));
         let repeated = self
             .last_fix_ns
             .is_some_and(|last| time_ns <= last && last.saturating_sub(time_ns) < CLOCK_STEP_NS);
-        if void || repeated {
+        if repeated {
             return None;
         }
-        let gga = epoch.gga.as_ref();
-        let rmc = epoch.rmc.as_ref();
-        let latitude_deg = gga
-            .and_then(|gga| gga.latitude)
-            .or(rmc.and_then(|rmc| rmc.lat))?;
-        let longitude_deg = gga
-            .and_then(|gga| gga.longitude)
-            .or(rmc.and_then(|rmc| rmc.lon))?;
-        let height_m = gga
-            .and_then(|gga| Some(wide(gga.altitude)? + wide(gga.geoid_separation).unwrap_or(0.0)))
+        let height_m = places()
+            .find_map(height_above_ellipsoid_m)
             .filter(|height_m| (-1e4..1e5).contains(height_m));
-        let position = Geodetic::new(latitude_deg, longitude_deg, height_m.unwrap_or(0.0)).ok()?;
-        let config = &self.config;
-        let hdop = positive(gga.and_then(|gga| wide(gga.hdop)));
-        let (covariance_m2, covariance_rule) =
-            match (epoch.gst.and_then(|gst| gst.covariance_m2()), hdop) {
-                (Some(covariance_m2), _) => (covariance_m2, CovarianceRule::Gst),
-                (None, Some(hdop)) => {
-                    // HDOP spans both axes, so each has its share.
-                    let sigma_m = hdop * config.range_sigma_m / std::f64::consts::SQRT_2;
-                    (covariance::diagonal(sigma_m, sigma_m), CovarianceRule::Hdop)
-                }
-                (None, None) => (
-                    covariance::diagonal(config.default_sigma_m, config.default_sigma_m),
-                    CovarianceRule::Default,
-                ),
-            };
-        let covariance_m2 = covariance::floored(covariance_m2, config.floor_sigma_m);
+        let position = Geodetic::new(
+            place.latitude_deg?,
+            place.longitude_deg?,
+            height_m.unwrap_or(0.0),
+        )
+        .ok()?;
+        let (covariance_m2, covariance_rule) = self.covariance(epoch, quality);
         let horizontal_sigma_m = (covariance_m2[0][0] + covariance_m2[1][1]).sqrt();
         let height_sigma_m = match height_m {
-            Some(_) => epoch
-                .gst
+            Some(_) => (epoch.sigmas)
                 .and_then(|gst| positive(gst.altitude_m))
                 .unwrap_or(2.0 * horizontal_sigma_m)
-                .max(config.floor_sigma_m),
+                .max(self.config.floor_sigma_m),
             None => UNKNOWN_HEIGHT_SIGMA_M,
         };
         self.last_fix_ns = Some(time_ns);
@@ -204,13 +180,8 @@ impl NmeaSentences {
             covariance_m2,
             height_sigma_m,
             covariance_rule,
-            speed_mps: rmc
-                .and_then(|rmc| wide(rmc.speed_over_ground))
-                .map(|knots| knots * MPS_PER_KNOT)
-                .filter(|speed| (0.0..1e3).contains(speed)),
-            track_deg: rmc
-                .and_then(|rmc| wide(rmc.true_course))
-                .filter(|track| (0.0..=360.0).contains(track)),
+            speed_mps: epoch.velocity.speed_mps,
+            track_deg: epoch.velocity.track_deg,
             dimension: if height_m.is_some() {
                 FixDimension::Three
             } else {
@@ -218,13 +189,37 @@ impl NmeaSentences {
             },
         })
     }
+
+    /// The horizontal covariance by the best evidence of the epoch, m², and which that was.
+    fn covariance(&self, epoch: &Epoch, quality: Quality) -> ([[f64; 2]; 2], CovarianceRule) {
+        let config = &self.config;
+        let hdop = positive(epoch.position.and_then(|position| position.hdop));
+        let (covariance_m2, rule) = match (epoch.sigmas.and_then(|gst| gst.covariance_m2()), hdop) {
+            (Some(covariance_m2), _) => (covariance_m2, CovarianceRule::Gst),
+            (None, Some(hdop)) => {
+                // HDOP spans both axes, so each has its share.
+                let range_sigma_m = config.range_sigma_m * quality.range_share();
+                let sigma_m = hdop * range_sigma_m / std::f64::consts::SQRT_2;
+                (covariance::diagonal(sigma_m, sigma_m), CovarianceRule::Hdop)
+            }
+            (None, None) => {
+                let sigma_m = config.default_sigma_m * quality.range_share();
+                (
+                    covariance::diagonal(sigma_m, sigma_m),
+                    CovarianceRule::Default,
+                )
+            }
+        };
+        (
+            covariance::floored(covariance_m2, config.floor_sigma_m),
+            rule,
+        )
+    }
 }
 
-/// Sentences have at most four decimals; going through `f32` must not add more.
-fn wide(value: Option<f32>) -> Option<f64> {
-    value
-        .filter(|value| value.is_finite())
-        .map(|value| (f64::from(value) * 1e4).round() / 1e4)
+/// Metres above the ellipsoid, where the sentence has a height.
+fn height_above_ellipsoid_m(position: &Position) -> Option<f64> {
+    Some(position.sea_level_height_m? + position.geoid_m.unwrap_or(0.0))
 }
 
 #[cfg(test)]
@@ -232,6 +227,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::utc;
+
+    /// Metres per second of one knot.
+    const MPS_PER_KNOT: f64 = 1852.0 / 3600.0;
 
     fn fixes(lines: &[u8]) -> Vec<GnssFix> {
         let mut sentences = NmeaSentences::new(&NmeaConfig::default());
@@ -286,6 +285,154 @@ mod tests {
             "${body}*{:02X}\n",
             body.bytes().fold(0, |sum, byte| sum ^ byte)
         )
+    }
+
+    /// Fixes of lines that arrive at these times, seconds, and on a machine whose clock says so.
+    fn timed(lines: &[(f64, String)], machine: Option<&str>) -> (Vec<GnssFix>, Vec<String>) {
+        let mut sentences = NmeaSentences::new(&NmeaConfig::default());
+        let machine = machine.map(|text| text.parse::<NaiveDateTime>().unwrap());
+        sentences.set_machine_time(machine);
+        let mut fixes = Vec::new();
+        for (at_s, line) in lines {
+            let now = Duration::from_secs_f64(*at_s);
+            // The reader asks every 50 ms, whether anything came or not.
+            fixes.extend(sentences.take(now));
+            sentences.line(line.as_bytes(), now);
+            fixes.extend(sentences.take(now));
+        }
+        fixes.extend(sentences.finish());
+        assert_eq!(sentences.bad_sentences(), 0);
+        (fixes, sentences.remarks())
+    }
+
+    /// Twelve seconds of a receiver that sends these sentences, `TIME` for the time of day, each of
+    /// them `gap_s` after the one before.
+    fn receiver(bodies: &[&str], gap_s: f64) -> Vec<(f64, String)> {
+        let mut lines = Vec::new();
+        for second in 0..12 {
+            for (number, body) in bodies.iter().enumerate() {
+                let at_s = f64::from(second) + gap_s * number as f64;
+                let body = body.replace("TIME", &format!("1000{second:02}.00"));
+                lines.push((at_s, sentence(&body)));
+            }
+        }
+        lines
+    }
+
+    const GGA: &str = "GNGGA,TIME,5200.696,N,00421.426,E,1,10,0.9,10.0,M,40.0,M,,";
+    const RMC: &str = "GNRMC,TIME,A,5200.696,N,00421.426,E,19.44,90.0,291126,,,A";
+    const GST: &str = "GNGST,TIME,,,,,0.9,1.2,2.0";
+    const ZDA: &str = "GNZDA,TIME,29,11,2026,00,00";
+    const GSV: &str = "GPGSV,1,1,00";
+
+    #[test]
+    fn a_slow_port_spreads_an_epoch_over_its_second_and_nothing_of_it_is_lost() {
+        for bodies in [
+            [GGA, GSV, GSV, GSV, GSV, GSV, RMC, GST],
+            [RMC, GSV, GSV, GGA, GSV, GSV, GSV, GST],
+            [GST, GSV, GSV, GGA, GSV, GSV, GSV, RMC],
+        ] {
+            let (fixes, _) = timed(&receiver(&bodies, 0.13), None);
+            assert_eq!(fixes.len(), 12, "{bodies:?}");
+            for fix in &fixes {
+                assert!((fix.speed_mps.unwrap() - 10.0).abs() < 0.01);
+                assert_eq!(fix.covariance_rule, CovarianceRule::Gst);
+                assert!((fix.covariance_m2[0][0].sqrt() - 1.2).abs() < 1e-6);
+                assert!((fix.position.height_m - 50.0).abs() < 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn from_the_second_epoch_on_a_fix_comes_with_its_last_sentence() {
+        let mut sentences = NmeaSentences::new(&NmeaConfig::default());
+        for (number, (at_s, line)) in receiver(&[GGA, RMC, GST], 0.05).iter().enumerate() {
+            let now = Duration::from_secs_f64(*at_s);
+            sentences.line(line.as_bytes(), now);
+            let came = sentences.take(now).is_some();
+            // The first epoch ends where the second begins; then each with its GST.
+            let expected = number == 3 || (number > 3 && number % 3 == 2);
+            assert_eq!(came, expected, "sentence {number}");
+        }
+    }
+
+    #[test]
+    fn a_sentence_that_ceases_delays_one_fix_and_one_that_appears_is_taken_from_then_on() {
+        let mut lines = receiver(&[GGA, RMC, GST], 0.05);
+        lines.retain(|(at_s, line)| !(line.contains("GST") && (4.0..8.0).contains(at_s)));
+        let (fixes, _) = timed(&lines, None);
+        assert_eq!(fixes.len(), 12);
+        let gst = |fix: &GnssFix| fix.covariance_rule == CovarianceRule::Gst;
+        let with: Vec<bool> = fixes.iter().map(gst).collect();
+        // The epoch in which it appears again was handed out before it came.
+        assert_eq!(
+            with,
+            [
+                true, true, true, true, false, false, false, false, false, true, true, true
+            ]
+        );
+    }
+
+    #[test]
+    fn receivers_without_rmc_have_a_date_from_zda_or_from_this_machine() {
+        let expected = utc::ns_from_iso8601("2026-11-29T10:00:00Z").unwrap();
+        let vtg = "GNVTG,90.0,T,,M,19.44,N,36.0,K,A";
+        let gns = "GNGNS,TIME,5200.696,N,00421.426,E,RRNN,12,0.8,10.0,40.0,,";
+        let gll = "GNGLL,5200.696,N,00421.426,E,TIME,A,R";
+        let machine = Some("2026-11-29T10:00:05");
+        for (bodies, machine) in [
+            (vec![GGA], machine),
+            (vec![GGA, ZDA], None),
+            (vec![GGA, ZDA, vtg], None),
+            (vec![ZDA, gns, gll], None),
+            (vec![gll], machine),
+            // Midnight lies between the receiver and the machine.
+            (vec![GGA], Some("2026-11-29T21:59:00")),
+        ] {
+            let (fixes, remarks) = timed(&receiver(&bodies, 0.05), machine);
+            assert_eq!(fixes.len(), 12, "{bodies:?}");
+            assert_eq!(fixes[0].time_ns, expected, "{bodies:?}");
+            assert_eq!(remarks, Vec::<String>::new());
+            if bodies.contains(&vtg) {
+                assert!((fixes[5].speed_mps.unwrap() - 10.0).abs() < 0.01);
+            }
+        }
+        let (fixes, remarks) = timed(&receiver(&[GGA], 0.05), None);
+        assert_eq!(fixes, []);
+        assert!(remarks[0].contains("no date"), "{remarks:?}");
+    }
+
+    #[test]
+    fn quality_decides_the_sigma_where_there_is_no_gst() {
+        let sigma_m = |quality: &str| {
+            let gga = GGA.replace(",E,1,", &format!(",E,{quality},"));
+            let (fixes, _) = timed(&receiver(&[&gga, ZDA], 0.05), None);
+            fixes.first().map(|fix| fix.covariance_m2[0][0].sqrt())
+        };
+        let plain = 0.9 * 3.5 / std::f64::consts::SQRT_2;
+        let near = |sigma_m: Option<f64>, expected: f64| {
+            assert!((sigma_m.unwrap() - expected).abs() < 1e-6, "{sigma_m:?}");
+        };
+        near(sigma_m("1"), plain);
+        near(sigma_m("2"), 0.5 * plain);
+        near(sigma_m("9"), 0.5 * plain);
+        // The floor of the config holds for carrier-phase solutions too.
+        near(sigma_m("4"), 0.3);
+        near(sigma_m("5"), 0.3);
+        assert_eq!(sigma_m("6"), None);
+        let simulated = receiver(&[&GGA.replace(",E,1,", ",E,8,"), RMC], 0.05);
+        let (fixes, remarks) = timed(&simulated, None);
+        assert_eq!(fixes, []);
+        assert!(remarks[0].contains("simulated"), "{remarks:?}");
+    }
+
+    #[test]
+    fn a_date_of_1024_weeks_ago_is_corrected_and_said() {
+        let old = receiver(&[GGA, &RMC.replace("291126", "150407")], 0.05);
+        let (fixes, remarks) = timed(&old, Some("2026-11-29T10:00:00"));
+        let expected = utc::ns_from_iso8601("2026-11-29T10:00:00Z").unwrap();
+        assert_eq!((fixes.len(), fixes[0].time_ns), (12, expected));
+        assert!(remarks[0].contains("1024 weeks"), "{remarks:?}");
     }
 
     #[test]

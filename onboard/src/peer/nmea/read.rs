@@ -10,7 +10,7 @@ use tracing::warn;
 use super::write::NmeaStreamWriter;
 use super::{NmeaConfig, NmeaSentences};
 use crate::event::{Event, GnssFix};
-use crate::peer::Playback;
+use crate::peer::{Playback, dates};
 use crate::port::{Connection, PeerError, Reader, Writer};
 use crate::transport::lines::LineBuffer;
 use crate::transport::{serial, tcp};
@@ -25,10 +25,19 @@ const READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// Opens the one input that the config names; a stream is also written to if the config says so.
 pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, PeerError> {
     if let Some(path) = &config.file {
-        let input = File::open(path).map_err(PeerError::io(format!("opening {path:?}")))?;
+        let opening = || format!("opening {path:?}");
+        let input = File::open(path).map_err(PeerError::io(opening()))?;
+        let about = input.metadata().map_err(PeerError::io(opening()))?;
+        if !about.is_file() {
+            return Err(PeerError::Protocol(format!("{path:?} is no file")));
+        }
+        let mut sentences = SentenceReader::new(config);
+        // A recording without dates was made before its file was last written.
+        let written = about.modified().ok().and_then(dates::date_time);
+        sentences.sentences.set_machine_time(written);
         return Ok(Connection::reader(NmeaFile {
             input,
-            sentences: SentenceReader::new(config),
+            sentences,
             playback: playback.clone(),
             next: None,
             path: path.clone(),
@@ -73,6 +82,7 @@ struct SentenceReader {
     lines: LineBuffer,
     sentences: NmeaSentences,
     reported_bad: u64,
+    remarks: Vec<String>,
 }
 
 impl SentenceReader {
@@ -81,6 +91,7 @@ impl SentenceReader {
             lines: LineBuffer::new(LINE_LIMIT_BYTES),
             sentences: NmeaSentences::new(config),
             reported_bad: 0,
+            remarks: Vec::new(),
         }
     }
 
@@ -106,6 +117,13 @@ impl SentenceReader {
             );
             self.reported_bad = bad;
         }
+        let remarks = self.sentences.remarks();
+        if remarks != self.remarks {
+            for remark in remarks.iter().filter(|new| !self.remarks.contains(new)) {
+                warn!(source = what, "{remark}");
+            }
+            self.remarks = remarks;
+        }
     }
 }
 
@@ -120,6 +138,9 @@ struct NmeaStream {
 impl Reader for NmeaStream {
     fn next(&mut self) -> Result<Option<Event>, PeerError> {
         let now = self.started.elapsed();
+        self.sentences
+            .sentences
+            .set_machine_time(dates::machine_time());
         if let Some(fix) = self.sentences.next_fix(now) {
             return Ok(Some(Event::Gnss(fix)));
         }
