@@ -5,7 +5,8 @@ use crossfix_calibration::nalgebra::Vector3;
 use crossfix_calibration::{Ecef, Geodetic, LocalFrame};
 use crossfix_onboard::core::Core;
 use crossfix_onboard::event::{
-    Arrival, CovarianceRule, EstimateKind, Event, FixDimension, GnssFix, OdometrySample, State,
+    Arrival, CovarianceRule, EstimateKind, Event, FixDimension, GnssFix, OdometrySample, Reception,
+    State,
 };
 use crossfix_onboard::fusion::FusionConfig;
 use crossfix_tests::read_csv;
@@ -61,6 +62,7 @@ fn wheel_speed_and_gyro_make_the_real_minute_better_than_the_fixes_alone() -> Re
             speed_mps: Some(row[4]),
             track_deg: Some(row[5]),
             dimension: FixDimension::Three,
+            reception: Reception::default(),
         }));
     }
     let gyro = read_csv("comma2k19/gyro.csv")?;

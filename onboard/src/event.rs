@@ -89,6 +89,21 @@ pub struct GnssFix {
     pub track_deg: Option<f64>,
     /// Whether the height was solved for.
     pub dimension: FixDimension,
+    /// What else the receiver says of its reception; nothing of it is fused.
+    pub reception: Reception,
+}
+
+/// A receiver's own words about an epoch, carried to those who read our positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Reception {
+    /// Satellites in the solution.
+    pub satellites_used: Option<u32>,
+    /// Satellites in view.
+    pub satellites_visible: Option<u32>,
+    /// Horizontal dilution of precision.
+    pub hdop: Option<f64>,
+    /// Mean sea level above the ellipsoid at its position, metres.
+    pub geoid_m: Option<f64>,
 }
 
 /// Where a covariance came from, best first.

@@ -43,6 +43,8 @@ impl Interests {
     pub const ESTIMATES: Self = Self(4);
     /// [`Outbound::Health`].
     pub const HEALTH: Self = Self(8);
+    /// Of [`Outbound::Event`], the fixes of receivers only.
+    pub const FIXES: Self = Self(16);
     /// Every kind.
     pub const ALL: Self = Self(15);
 
@@ -59,6 +61,9 @@ impl Interests {
     /// The kind of this one.
     pub fn of(outbound: &Outbound) -> Self {
         match outbound {
+            Outbound::Event(event) if matches!(event.event, Event::Gnss(_)) => {
+                Self::EVENTS | Self::FIXES
+            }
             Outbound::Event(_) => Self::EVENTS,
             Outbound::Match(_) => Self::MATCHES,
             Outbound::Estimate(_) => Self::ESTIMATES,

@@ -6,7 +6,7 @@ use std::process::Command;
 use crossfix_calibration::Geodetic;
 use crossfix_onboard::config::Config;
 use crossfix_onboard::event::{
-    CovarianceRule, Estimate, FixDimension, GnssFix, OdometrySample, State,
+    CovarianceRule, Estimate, FixDimension, GnssFix, OdometrySample, Reception, State,
 };
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::pipeline::replay;
@@ -28,6 +28,7 @@ fn record(path: &Path) {
                 speed_mps: Some(10.0),
                 track_deg: Some(0.0),
                 dimension: FixDimension::Three,
+                reception: Reception::default(),
             })
             .unwrap();
         }

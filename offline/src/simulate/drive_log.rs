@@ -7,7 +7,7 @@ use crate::city::frames::{CameraKind, HEADING_SIGMA_DEG, PlannedDrive, heading_d
 use crate::data::pairs::write::{in_file, jpeg, line};
 use crossfix_calibration::{Geodetic, Yaw};
 use crossfix_onboard::event::{
-    CameraFrame, CovarianceRule, FixDimension, GnssFix, OdometrySample, YawMeasurement,
+    CameraFrame, CovarianceRule, FixDimension, GnssFix, OdometrySample, Reception, YawMeasurement,
 };
 use crossfix_onboard::log::LogWriter;
 use rayon::prelude::*;
@@ -64,6 +64,7 @@ pub fn write_drive_log(
                 speed_mps: Some(fix.speed_mps),
                 track_deg: fix.course_rad.map(heading_deg),
                 dimension: FixDimension::Three,
+                reception: Reception::default(),
             })?;
         }
         log.write_odometry(&OdometrySample {

@@ -8,7 +8,8 @@ use super::*;
 use crate::card::tests::tiny_card;
 use crate::card::{AerialInput, GroundInput, HeatmapOutput, StudentCard};
 use crate::event::{
-    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, State, YawMeasurement,
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, Reception, State,
+    YawMeasurement,
 };
 use crate::matcher::{MatchError, MatchResult};
 use crate::tiles::tests::{ORIGIN, stores};
@@ -115,6 +116,7 @@ pub(crate) fn fix(tick: i64) -> Event {
         speed_mps: None,
         track_deg: None,
         dimension: FixDimension::Three,
+        reception: Reception::default(),
     })
 }
 

@@ -11,7 +11,8 @@ use nalgebra::Vector2;
 
 use super::*;
 use crate::event::{
-    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, State, YawMeasurement,
+    CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, Reception, State,
+    YawMeasurement,
 };
 
 /// SplitMix64: enough randomness for a test, the same everywhere.
@@ -265,6 +266,7 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
                     speed_mps: Some((speed + 0.1 * random.normal()).abs()),
                     track_deg: Some(course.heading().degrees()),
                     dimension: FixDimension::Three,
+                    reception: Reception::default(),
                 });
             }
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{
     CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
-    State, YawMeasurement,
+    Reception, State, YawMeasurement,
 };
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
@@ -152,6 +152,7 @@ impl LocationFix {
             speed_mps: self.speed_mps.filter(|speed| speed.is_finite()),
             track_deg: self.track_deg.filter(|track| track.is_finite()),
             dimension: self.dimension.unwrap_or(FixDimension::Three),
+            reception: Reception::default(),
         })
     }
 

@@ -8,7 +8,7 @@ use crossfix_calibration::{Geodetic, Yaw};
 use super::{LogError, LogReader, LogWriter, Message};
 use crate::event::{
     CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
-    State, YawMeasurement,
+    Reception, State, YawMeasurement,
 };
 
 const START_NS: i64 = 1_700_000_000_000_000_000;
@@ -23,6 +23,7 @@ fn fix(index: i64) -> GnssFix {
         speed_mps: Some(7.5),
         track_deg: None,
         dimension: FixDimension::Three,
+        reception: Reception::default(),
     }
 }
 

@@ -55,6 +55,24 @@ pub fn rollover_ns(rollovers: i64) -> i64 {
     rollovers.saturating_mul(ROLLOVER_WEEKS * 7 * 86_400 * 1_000_000_000)
 }
 
+/// What the owner of such a receiver should know, as sentences.
+pub fn remarks(rollovers: i64, simulated: u64) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if rollovers > 0 {
+        remarks.push(format!(
+            "the receiver's date is {} weeks behind (week number rollover) and is corrected; update its firmware",
+            ROLLOVER_WEEKS * rollovers
+        ));
+    }
+    if simulated > 0 {
+        remarks.push(
+            "the receiver says its positions are simulated, so they are not used; set accept_simulated = true on a test bench"
+                .to_owned(),
+        );
+    }
+    remarks
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::NaiveDate;

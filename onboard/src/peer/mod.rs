@@ -6,12 +6,14 @@
 mod covariance;
 mod dates;
 mod ellipse;
+mod geoid;
 pub mod gpsd;
 pub mod images;
 pub mod jsonl;
 pub mod mcap;
 pub mod nmea;
 mod playback;
+mod reception;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,8 +101,30 @@ pub(crate) mod testing {
 
     use crossfix_calibration::{Geodetic, Yaw};
 
-    use crate::event::{Estimate, EstimateKind, State};
+    use crate::event::{
+        CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, Reception, State,
+    };
     use crate::port::Outbound;
+
+    /// A fix of nine satellites.
+    pub fn fix(time_ns: i64) -> GnssFix {
+        GnssFix {
+            time_ns,
+            position: Geodetic::new(-33.5, 151.25, 40.0).unwrap(),
+            covariance_m2: [[4.0, 0.0], [0.0, 1.0]],
+            height_sigma_m: 3.0,
+            covariance_rule: CovarianceRule::Gst,
+            speed_mps: None,
+            track_deg: None,
+            dimension: FixDimension::Three,
+            reception: Reception {
+                satellites_used: Some(9),
+                satellites_visible: Some(14),
+                hdop: Some(0.9),
+                geoid_m: Some(22.0),
+            },
+        }
+    }
 
     /// An estimate at 2020-07-11T22:37:48.500Z, heading east at 10 m/s.
     pub fn estimate(state: State) -> Estimate {

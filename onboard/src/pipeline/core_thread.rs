@@ -74,7 +74,7 @@ impl CoreThread {
 
     fn take(&mut self, arrival: Arrival) {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
-        if self.outputs.want(Interests::EVENTS) {
+        if self.outputs.want(Interests::EVENTS | Interests::FIXES) {
             self.outputs
                 .send(&Outbound::Event(Arc::new(arrival.clone())));
         }

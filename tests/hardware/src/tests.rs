@@ -7,7 +7,7 @@ use crate::run::{Published, Run};
 use crate::scenario::{Expect, Scenario};
 use crossfix_calibration::Geodetic;
 use crossfix_onboard::event::{
-    CovarianceRule, Event, FixDimension, GnssFix, OdometrySample, State,
+    CovarianceRule, Event, FixDimension, GnssFix, OdometrySample, Reception, State,
 };
 use std::path::Path;
 
@@ -38,6 +38,7 @@ fn drive() -> Drive {
                 speed_mps: Some(second as f64),
                 track_deg: Some(10.0),
                 dimension: FixDimension::Three,
+                reception: Reception::default(),
             }),
         );
         arrive(

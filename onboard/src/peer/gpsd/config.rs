@@ -21,6 +21,8 @@ pub struct GpsdConfig {
     /// Only take reports of this device (gpsd's path of it). Needed when crossfixd's NMEA could reach
     /// the same gpsd, or it would read its own output. Default: any.
     pub device: Option<String>,
+    /// Take positions that the receiver says are simulated, on a test bench. Default false.
+    pub accept_simulated: bool,
     /// How long to wait after a TPV for the GST of the same epoch, seconds. Default 0.03.
     pub settle_s: f64,
     /// What `eph` means on this receiver. Default "auto": by gpsd's driver name.
@@ -41,6 +43,7 @@ impl Default for GpsdConfig {
             name: "gpsd".into(),
             address: "127.0.0.1:2947".into(),
             device: None,
+            accept_simulated: false,
             settle_s: 0.03,
             eph_confidence: EphConfidence::Auto,
             epx_confidence: EpxConfidence::P95,
@@ -130,7 +133,7 @@ impl Peer for GpsdServerConfig {
     }
 
     fn wants(&self) -> Interests {
-        Interests::ESTIMATES
+        Interests::ESTIMATES | Interests::FIXES
     }
 
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::OUTPUT_DEVICE_PREFIX;
 use crate::event::{Estimate, EstimateKind, State};
 use crate::peer::ellipse::Ellipse;
+use crate::peer::reception::Attendant;
 use crate::utc;
 
 /// Half the 95 % interval of a normal distribution, in sigmas.
@@ -17,6 +18,8 @@ const P95_SIGMAS: f64 = 1.959_964;
 const MIN_COURSE_SPEED_MPS: f64 = 0.5;
 /// A yaw less certain than this is not worth an ATT, radians.
 const MAX_ATT_SIGMA_RAD: f64 = 0.6;
+/// Error of the times at 95 %, seconds: estimates hold at the times of the sensors' stamps.
+const TIME_ERROR_S: f64 = 0.005;
 
 #[derive(Serialize)]
 struct Tpv<'a> {
@@ -26,6 +29,7 @@ struct Tpv<'a> {
     status: Option<u8>,
     mode: u8,
     time: String,
+    ept: f64,
     #[serde(skip_serializing_if = "Option::is_none", flatten)]
     position: Option<Position>,
     crossfix_state: State,
@@ -40,8 +44,8 @@ struct Tpv<'a> {
 struct Position {
     lat: f64,
     lon: f64,
-    #[serde(rename = "altHAE", skip_serializing_if = "Option::is_none")]
-    alt_hae: Option<f64>,
+    #[serde(flatten)]
+    height: Option<Height>,
     epx: f64,
     epy: f64,
     eph: f64,
@@ -51,6 +55,20 @@ struct Position {
     speed: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     epd: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Height {
+    #[serde(rename = "altHAE")]
+    alt_hae: f64,
+    #[serde(rename = "altMSL")]
+    alt_msl: f64,
+    /// The old name of `altMSL`, which many clients read.
+    alt: f64,
+    #[serde(rename = "geoidSep")]
+    geoid_sep: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epv: Option<f64>,
 }
 
 /// The name of the device that an estimate of this kind comes from.
@@ -63,11 +81,11 @@ pub fn device(kind: EstimateKind) -> String {
 }
 
 /// Time, position and velocity; mode 1 and no position when lost.
-pub fn tpv(estimate: &Estimate) -> Value {
-    let position = position(estimate);
+pub fn tpv(estimate: &Estimate, attendant: &Attendant) -> Value {
+    let position = position(estimate, attendant);
     let mode = position
         .as_ref()
-        .map_or(1, |position| if position.alt_hae.is_some() { 3 } else { 2 });
+        .map_or(1, |position| if position.height.is_some() { 3 } else { 2 });
     let tpv = Tpv {
         class: "TPV",
         device: device(estimate.kind),
@@ -75,6 +93,7 @@ pub fn tpv(estimate: &Estimate) -> Value {
         status: (estimate.state == State::Coasting).then_some(5),
         mode,
         time: utc::iso8601_from_ns(estimate.time_ns),
+        ept: TIME_ERROR_S,
         position,
         crossfix_state: estimate.state,
         crossfix_reason: &estimate.reason,
@@ -85,7 +104,7 @@ pub fn tpv(estimate: &Estimate) -> Value {
     serde_json::to_value(tpv).unwrap_or(Value::Null)
 }
 
-fn position(estimate: &Estimate) -> Option<Position> {
+fn position(estimate: &Estimate, attendant: &Attendant) -> Option<Position> {
     if estimate.state == State::Lost {
         return None;
     }
@@ -95,7 +114,7 @@ fn position(estimate: &Estimate) -> Option<Position> {
     Some(Position {
         lat: finite(estimate.position.latitude_deg, 9)?,
         lon: finite(estimate.position.longitude_deg, 9)?,
-        alt_hae: finite(estimate.height_m, 3),
+        height: height(estimate, attendant),
         epx: finite(P95_SIGMAS * ee.sqrt(), 3)?,
         epy: finite(P95_SIGMAS * nn.sqrt(), 3)?,
         eph: finite(Ellipse::new(estimate.covariance_m2).p95_radius_m(), 3)?,
@@ -109,9 +128,42 @@ fn position(estimate: &Estimate) -> Option<Position> {
     })
 }
 
+fn height(estimate: &Estimate, attendant: &Attendant) -> Option<Height> {
+    let alt_msl = finite(estimate.height_m - attendant.geoid_m, 3)?;
+    Some(Height {
+        alt_hae: finite(estimate.height_m, 3)?,
+        alt_msl,
+        alt: alt_msl,
+        geoid_sep: finite(attendant.geoid_m, 3)?,
+        epv: (attendant.height_sigma_m).and_then(|sigma_m| finite(P95_SIGMAS * sigma_m, 3)),
+    })
+}
+
+/// The receiver's satellites: `hdop` and how many there are; gpsd's clients show no fix without.
+pub fn sky(estimate: &Estimate, attendant: &Attendant) -> Value {
+    let mut sky = json!({
+        "class": "SKY",
+        "device": device(estimate.kind),
+        "time": utc::iso8601_from_ns(estimate.time_ns),
+        "hdop": finite(attendant.hdop, 2),
+        "satellites": [],
+    });
+    for (key, count) in [
+        ("uSat", attendant.satellites_used),
+        ("nSat", attendant.satellites_visible),
+    ] {
+        if let Some(count) = count {
+            sky[key] = count.into();
+        }
+    }
+    sky
+}
+
 /// The 1-sigma error ellipse; none when lost.
 pub fn gst(estimate: &Estimate) -> Option<Value> {
-    position(estimate)?;
+    if estimate.state == State::Lost {
+        return None;
+    }
     let [[ee, _], [_, nn]] = estimate.covariance_m2;
     let ellipse = Ellipse::new(estimate.covariance_m2);
     Some(json!({
@@ -141,12 +193,17 @@ pub fn att(estimate: &Estimate) -> Option<Value> {
 
 /// Everything a watching client gets for one estimate. GST first, as receivers' drivers do, so that a
 /// client which waits for neither has both.
-pub fn reports(estimate: &Estimate) -> Vec<String> {
-    [gst(estimate), Some(tpv(estimate)), att(estimate)]
-        .into_iter()
-        .flatten()
-        .map(|value| line(&value))
-        .collect()
+pub fn reports(estimate: &Estimate, attendant: &Attendant) -> Vec<String> {
+    [
+        gst(estimate),
+        Some(sky(estimate, attendant)),
+        Some(tpv(estimate, attendant)),
+        att(estimate),
+    ]
+    .into_iter()
+    .flatten()
+    .map(|value| line(&value))
+    .collect()
 }
 
 /// One object as it goes over the wire.
@@ -170,8 +227,8 @@ pub struct Server {
     pub kind: EstimateKind,
     /// When the first estimate came.
     pub activated_ns: Option<i64>,
-    /// The latest estimate.
-    pub latest: Option<Estimate>,
+    /// The latest estimate, and what the receiver says.
+    pub latest: Option<(Estimate, Attendant)>,
 }
 
 impl Server {
@@ -202,9 +259,11 @@ impl Server {
                     }
                     let wish = |key| wishes.get(key).and_then(Value::as_bool);
                     *watch = if wish("enable").unwrap_or(true) {
+                        let nmea = wish("nmea").unwrap_or(watch.nmea);
                         Watch {
-                            json: wish("json").unwrap_or(watch.json),
-                            nmea: wish("nmea").unwrap_or(watch.nmea),
+                            // Who names no format gets gpsd's own.
+                            json: wish("json").unwrap_or(watch.json || !nmea),
+                            nmea,
                         }
                     } else {
                         Watch::default()
@@ -233,16 +292,16 @@ impl Server {
     fn poll(&self, watch: Watch) -> Value {
         // As with gpsd, nothing is active before a WATCH.
         let latest = self.latest.as_ref().filter(|_| watch.json || watch.nmea);
-        let time = latest.map_or(String::new(), |estimate| {
+        let time = latest.map_or(String::new(), |(estimate, _)| {
             utc::iso8601_from_ns(estimate.time_ns)
         });
         json!({
             "class": "POLL",
             "time": time,
             "active": usize::from(latest.is_some()),
-            "tpv": latest.map(tpv).into_iter().collect::<Vec<_>>(),
-            "gst": latest.and_then(gst).into_iter().collect::<Vec<_>>(),
-            "sky": [],
+            "tpv": latest.map(|(estimate, attendant)| tpv(estimate, attendant)).into_iter().collect::<Vec<_>>(),
+            "gst": latest.and_then(|(estimate, _)| gst(estimate)).into_iter().collect::<Vec<_>>(),
+            "sky": latest.map(|(estimate, attendant)| sky(estimate, attendant)).into_iter().collect::<Vec<_>>(),
         })
     }
 }
@@ -273,15 +332,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::Event;
     use crate::peer::gpsd::{GpsdConfig, GpsdReports};
-    use crate::peer::testing::estimate;
+    use crate::peer::reception::Receivers;
+    use crate::peer::testing::{estimate, fix};
+
+    /// With a receiver of nine satellites.
+    fn attendant(estimate: &Estimate) -> Attendant {
+        let mut receivers = Receivers::default();
+        receivers.note(&Event::Gnss(fix(estimate.time_ns)));
+        receivers.attend(estimate)
+    }
+
+    fn tpv(estimate: &Estimate) -> Value {
+        super::tpv(estimate, &attendant(estimate))
+    }
+
+    fn reports(estimate: &Estimate) -> Vec<String> {
+        super::reports(estimate, &attendant(estimate))
+    }
 
     fn server() -> Server {
         let latest = estimate(State::Degraded);
         Server {
             kind: EstimateKind::Fused,
             activated_ns: Some(latest.time_ns),
-            latest: Some(latest),
+            latest: Some((latest.clone(), attendant(&latest))),
         }
     }
 
@@ -296,7 +372,19 @@ mod tests {
             (tpv["lat"].as_f64(), tpv["lon"].as_f64()),
             (Some(-33.5), Some(151.25))
         );
-        assert_eq!(tpv["altHAE"], 40.0);
+        assert_eq!(
+            [
+                &tpv["altHAE"],
+                &tpv["altMSL"],
+                &tpv["alt"],
+                &tpv["geoidSep"]
+            ],
+            [40.0, 18.0, 18.0, 22.0]
+        );
+        assert_eq!(
+            (tpv["epv"].as_f64(), tpv["ept"].as_f64()),
+            (Some(5.88), Some(0.005))
+        );
         assert_eq!(
             (tpv["epx"].as_f64(), tpv["epy"].as_f64()),
             (Some(3.92), Some(1.96))
@@ -329,7 +417,7 @@ mod tests {
                 .all(|key| tpv.get(*key).is_none()),
             "{tpv}"
         );
-        assert_eq!(reports(&lost).len(), 1);
+        assert_eq!(reports(&lost).len(), 2);
     }
 
     #[test]
@@ -341,14 +429,23 @@ mod tests {
         let tpv = tpv(&estimate);
         assert_eq!(tpv["mode"], 2);
         assert!(
-            ["altHAE", "track", "epd", "crossfix_protection_radius_m"]
-                .iter()
-                .all(|key| tpv.get(*key).is_none()),
+            [
+                "altHAE",
+                "altMSL",
+                "alt",
+                "geoidSep",
+                "epv",
+                "track",
+                "epd",
+                "crossfix_protection_radius_m"
+            ]
+            .iter()
+            .all(|key| tpv.get(*key).is_none()),
             "{tpv}"
         );
         assert!(!reports(&estimate).concat().contains("null"));
         estimate.covariance_m2 = [[f64::NAN; 2]; 2];
-        assert_eq!(super::tpv(&estimate)["mode"], 1);
+        assert_eq!(super::tpv(&estimate, &attendant(&estimate))["mode"], 1);
     }
 
     #[test]
@@ -398,6 +495,8 @@ mod tests {
             ["DEVICES", "WATCH"]
         );
         assert_eq!(classes("?POLL"), ["POLL"]);
+        assert_eq!(classes("?WATCH={\"enable\":false}"), ["DEVICES", "WATCH"]);
+        assert_eq!(classes("?WATCH={\"enable\":true}"), ["DEVICES", "WATCH"]);
         assert_eq!(classes("?WATCH={\"enable\":tru"), ["ERROR"]);
         assert_eq!(classes("?WATCH={\"device\":\"/dev/ttyUSB0\"}"), ["ERROR"]);
         assert_eq!(classes("?FOO"), ["ERROR"]);

@@ -9,6 +9,7 @@ use tracing::{debug, info, warn};
 use super::GpsdConfig;
 use super::report::{GpsdReports, Line};
 use crate::event::Event;
+use crate::peer::dates;
 use crate::port::{PeerError, READ_PATIENCE, Reader};
 use crate::transport::lines::LineBuffer;
 use crate::transport::tcp;
@@ -33,6 +34,7 @@ pub struct GpsdReader {
     last_input: Duration,
     watch: Watch,
     broken_lines: u64,
+    remarks: Vec<String>,
 }
 
 /// Where the handshake stands.
@@ -56,6 +58,7 @@ impl GpsdReader {
             last_input: Duration::ZERO,
             watch: Watch::Asked(1, Duration::ZERO),
             broken_lines: 0,
+            remarks: Vec::new(),
         };
         source.ask()?;
         Ok(source)
@@ -73,7 +76,15 @@ impl GpsdReader {
         let Some(line) = self.lines.next_line() else {
             return Ok(false);
         };
-        match self.reports.line(line, now) {
+        self.reports.set_machine_time(dates::machine_time());
+        let meaning = self.reports.line(line, now);
+        for remark in self.reports.remarks() {
+            if !self.remarks.contains(&remark) {
+                warn!(source = self.config.name, "{remark}");
+                self.remarks.push(remark);
+            }
+        }
+        match meaning {
             Line::Report => {}
             Line::Watch { enabled: true } => self.watch = Watch::On,
             Line::Watch { enabled: false } => {
@@ -91,6 +102,18 @@ impl GpsdReader {
                         self.config.address
                     )));
                 }
+            }
+            Line::WithoutDevice(paths) => {
+                let there = if paths.is_empty() {
+                    "none".to_owned()
+                } else {
+                    paths.join(", ")
+                };
+                return Err(PeerError::Protocol(format!(
+                    "gpsd at {} has no device {:?}; it has {there}",
+                    self.config.address,
+                    self.config.device.as_deref().unwrap_or_default()
+                )));
             }
             Line::Error(message) => {
                 warn!(source = self.config.name, message, "gpsd refused a request");

@@ -7,13 +7,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use chrono::NaiveDateTime;
 use crossfix_calibration::Geodetic;
 use gpsd_proto::{Gst, Mode, Tpv};
 use serde_json::Value;
 
 use super::{EphConfidence, EpxConfidence, GpsdConfig};
-use crate::event::{CovarianceRule, FixDimension, GnssFix};
+use crate::event::{CovarianceRule, FixDimension, GnssFix, Reception};
 use crate::peer::covariance::{self, GstSigmas, P95_INTERVAL_SIGMAS, P95_RADIUS_SIGMAS, positive};
+use crate::peer::dates;
+use crate::peer::geoid::Geoid;
 use crate::{OUTPUT_DEVICE_PREFIX, utc};
 
 /// Devices whose reports are kept apart; more than any vehicle has.
@@ -22,6 +25,9 @@ const MAX_DEVICES: usize = 16;
 const CLOCK_STEP_NS: i64 = 5_000_000_000;
 /// 1-sigma of a height that was never measured, metres.
 const UNKNOWN_HEIGHT_SIGMA_M: f64 = 1000.0;
+/// `status` of a TPV (gpsd's manual).
+const STATUS_DEAD_RECKONING: i64 = 5;
+const STATUS_SIMULATED: i64 = 8;
 
 /// What a line was, beyond the fixes that [`GpsdReports::take`] hands out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub enum Line {
         /// JSON reports are on.
         enabled: bool,
     },
+    /// The devices that gpsd has, if the one that the config asks for is not among them.
+    WithoutDevice(Vec<String>),
     /// gpsd refused a request.
     Error(String),
     /// Not JSON, or not what its class promises.
@@ -51,6 +59,9 @@ pub enum Line {
 pub struct GpsdReports {
     config: GpsdConfig,
     devices: BTreeMap<String, Device>,
+    machine: Option<NaiveDateTime>,
+    rollovers: i64,
+    simulated: u64,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +72,8 @@ struct Device {
     gst: Option<(i64, GstSigmas)>, // time and sigmas of the latest GST
     last_fix_ns: Option<i64>,
     last_height_m: Option<f64>,
+    reception: Reception,
+    geoid: Geoid,
 }
 
 #[derive(Debug)]
@@ -76,7 +89,20 @@ impl GpsdReports {
         Self {
             config: config.clone(),
             devices: BTreeMap::new(),
+            machine: None,
+            rollovers: 0,
+            simulated: 0,
         }
+    }
+
+    /// Says what date and time it is here, for receivers whose date is 1024 weeks behind.
+    pub fn set_machine_time(&mut self, machine: Option<NaiveDateTime>) {
+        self.machine = machine;
+    }
+
+    /// What the receiver does that its owner should know, as sentences.
+    pub fn remarks(&self) -> Vec<String> {
+        dates::remarks(self.rollovers, self.simulated)
     }
 
     /// Takes one line in; `now` is any monotonic time. Take the fixes out after each line.
@@ -86,23 +112,33 @@ impl GpsdReports {
             Err(error) => return Line::Broken(error.to_string()),
         };
         match value.get("class").and_then(Value::as_str) {
-            Some("TPV") => self.report(value, |device, time_ns, tpv: Tpv| {
-                device.tpv(time_ns, tpv, now);
-            }),
+            Some("TPV") => {
+                let status = value.get("status").and_then(Value::as_i64);
+                if status == Some(STATUS_SIMULATED) && !self.config.accept_simulated {
+                    self.simulated += 1;
+                    return Line::Report;
+                }
+                // A receiver's own dead reckoning is no measurement of this moment.
+                if status == Some(STATUS_DEAD_RECKONING) {
+                    return Line::Report;
+                }
+                self.report(value, |device, time_ns, tpv: Tpv| {
+                    device.tpv(time_ns, tpv, now);
+                })
+            }
             Some("GST") => self.report(value, |device, time_ns, gst: Gst| {
                 device.gst = Some((time_ns, sigmas(&gst)));
             }),
-            Some("DEVICES") => {
-                for device in value
-                    .get("devices")
-                    .and_then(Value::as_array)
-                    .into_iter()
-                    .flatten()
-                {
-                    self.driver(device);
+            Some("SKY") => {
+                let path = value.get("device").and_then(Value::as_str).unwrap_or("");
+                let reception = reception_of(&value);
+                let path = path.to_owned();
+                if let Some(device) = self.device(&path) {
+                    device.reception = reception;
                 }
                 Line::Report
             }
+            Some("DEVICES") => self.devices(&value),
             Some("DEVICE") => {
                 self.driver(&value);
                 Line::Report
@@ -188,7 +224,8 @@ impl GpsdReports {
         let time_ns = value
             .get("time")
             .and_then(Value::as_str)
-            .and_then(utc::ns_from_iso8601);
+            .and_then(utc::ns_from_iso8601)
+            .map(|time_ns| self.without_rollover(time_ns));
         match (serde_json::from_value(value), time_ns) {
             (Err(error), _) => Line::Broken(error.to_string()),
             // Before the receiver knows the date there is no moment this could be true of.
@@ -199,6 +236,27 @@ impl GpsdReports {
                 }
                 Line::Report
             }
+        }
+    }
+
+    /// The time with the week number that the receiver's firmware has lost, if it has.
+    fn without_rollover(&mut self, time_ns: i64) -> i64 {
+        let machine = self.machine;
+        self.rollovers = machine.map_or(0, |machine| dates::rollovers(time_ns, machine));
+        time_ns.saturating_add(dates::rollover_ns(self.rollovers))
+    }
+
+    fn devices(&mut self, value: &Value) -> Line {
+        let devices = value.get("devices").and_then(Value::as_array);
+        let mut paths = Vec::new();
+        for device in devices.into_iter().flatten().take(MAX_DEVICES) {
+            self.driver(device);
+            let path = device.get("path").and_then(Value::as_str);
+            paths.extend(path.map(|path| path.chars().take(100).collect::<String>()));
+        }
+        match &self.config.device {
+            Some(wanted) if !paths.contains(wanted) => Line::WithoutDevice(paths),
+            _ => Line::Report,
         }
     }
 
@@ -258,7 +316,8 @@ impl Device {
         } else {
             FixDimension::Two
         };
-        let height_m = height_above_ellipsoid_m(&tpv);
+        let height_m = self.height_above_ellipsoid_m(&tpv);
+        self.reception.geoid_m = wide(tpv.geoid_sep).or(self.reception.geoid_m);
         self.last_height_m = height_m.or(self.last_height_m);
         let position = Geodetic::new(tpv.lat?, tpv.lon?, self.last_height_m.unwrap_or(0.0)).ok()?;
         let (covariance_m2, covariance_rule) =
@@ -281,17 +340,47 @@ impl Device {
             speed_mps: wide(tpv.speed).filter(|speed| (0.0..1e3).contains(speed)),
             track_deg: wide(tpv.track).filter(|track| (0.0..=360.0).contains(track)),
             dimension,
+            reception: self.reception,
         })
+    }
+
+    /// `altHAE`; else mean sea level plus the geoid's separation, gpsd's or EGM96's; else the old
+    /// ambiguous `alt`.
+    fn height_above_ellipsoid_m(&mut self, tpv: &Tpv) -> Option<f64> {
+        let from_sea_level = wide(tpv.alt_msl).map(|above_sea_m| {
+            let separation_m = wide(tpv.geoid_sep).unwrap_or_else(|| {
+                let place = Geodetic::new(tpv.lat.unwrap_or(0.0), tpv.lon.unwrap_or(0.0), 0.0);
+                place.map_or(0.0, |place| self.geoid.separation_m(place))
+            });
+            above_sea_m + separation_m
+        });
+        let height_m = wide(tpv.alt_hae).or(from_sea_level).or(wide(tpv.alt))?;
+        (-1e4..1e5).contains(&height_m).then_some(height_m)
     }
 }
 
-/// `altHAE`; else mean sea level plus geoid separation; else the old ambiguous `alt`.
-fn height_above_ellipsoid_m(tpv: &Tpv) -> Option<f64> {
-    let from_sea_level = wide(tpv.alt_msl)
-        .zip(wide(tpv.geoid_sep))
-        .map(|(msl_m, geoid_m)| msl_m + geoid_m);
-    let height_m = wide(tpv.alt_hae).or(from_sea_level).or(wide(tpv.alt))?;
-    (-1e4..1e5).contains(&height_m).then_some(height_m)
+/// What a SKY report says of the reception. Old releases give the satellites only.
+fn reception_of(sky: &Value) -> Reception {
+    let count = |key| {
+        let count = sky.get(key).and_then(Value::as_u64);
+        count.and_then(|count| u32::try_from(count).ok())
+    };
+    let satellites = sky.get("satellites").and_then(Value::as_array);
+    let listed = |used: bool| {
+        let satellites = satellites.filter(|satellites| !satellites.is_empty())?;
+        let is_used = |satellite: &&Value| satellite.get("used") == Some(&Value::Bool(true));
+        let count = satellites
+            .iter()
+            .filter(|one| !used || is_used(one))
+            .count();
+        u32::try_from(count).ok()
+    };
+    Reception {
+        satellites_used: count("uSat").or(listed(true)),
+        satellites_visible: count("nSat").or(listed(false)),
+        hdop: positive(sky.get("hdop").and_then(Value::as_f64)),
+        geoid_m: None,
+    }
 }
 
 /// The covariance by the best evidence there is, and which that was.
@@ -521,6 +610,64 @@ mod tests {
         };
         assert_eq!(fixes(&tpv("/dev/a"), &only_b), []);
         assert_eq!(fixes(&tpv("/dev/b"), &only_b).len(), 1);
+    }
+
+    #[test]
+    fn a_receiver_that_gpsd_does_not_have_is_named_with_those_it_has() {
+        let config = GpsdConfig {
+            device: Some("/dev/ttyACM1".into()),
+            ..GpsdConfig::default()
+        };
+        let devices = r#"{"class":"DEVICES","devices":[{"class":"DEVICE","path":"/dev/ttyACM0"}]}"#;
+        let line = GpsdReports::new(&config).line(devices.as_bytes(), SETTLED);
+        assert_eq!(line, Line::WithoutDevice(vec!["/dev/ttyACM0".into()]));
+        let any = GpsdReports::new(&GpsdConfig::default()).line(devices.as_bytes(), SETTLED);
+        assert_eq!(any, Line::Report);
+    }
+
+    #[test]
+    fn satellites_are_carried_and_simulated_and_reckoned_positions_are_not_taken() {
+        let sky =
+            r#"{"class":"SKY","device":"/dev/a","hdop":0.8,"nSat":20,"uSat":9,"satellites":[]}"#;
+        let old = r#"{"class":"SKY","device":"/dev/a","satellites":[{"PRN":1,"used":true},{"PRN":2,"used":false}]}"#;
+        let tpv = |more: &str| {
+            format!(
+                r#"{{"class":"TPV","device":"/dev/a","mode":3,"time":"2020-07-11T22:37:48.000Z","lat":52.0,"lon":4.4,"altMSL":10.0{more}}}"#
+            )
+        };
+        let config = GpsdConfig::default();
+        let fix = fixes(&format!("{sky}\n{}", tpv("")), &config)
+            .pop()
+            .unwrap();
+        let reception = fix.reception;
+        assert_eq!(
+            (reception.satellites_used, reception.satellites_visible),
+            (Some(9), Some(20))
+        );
+        assert_eq!(reception.hdop, Some(0.8));
+        // Without gpsd's separation the geoid is EGM96's.
+        assert!(
+            (fix.position.height_m - 53.4).abs() < 0.6,
+            "{}",
+            fix.position.height_m
+        );
+        let fix = fixes(&format!("{old}\n{}", tpv("")), &config)
+            .pop()
+            .unwrap();
+        assert_eq!(
+            (
+                fix.reception.satellites_used,
+                fix.reception.satellites_visible
+            ),
+            (Some(1), Some(2))
+        );
+        assert_eq!(fixes(&tpv(r#","status":8"#), &config), []);
+        assert_eq!(fixes(&tpv(r#","status":5"#), &config), []);
+        let bench = GpsdConfig {
+            accept_simulated: true,
+            ..GpsdConfig::default()
+        };
+        assert_eq!(fixes(&tpv(r#","status":8"#), &bench).len(), 1);
     }
 
     #[test]

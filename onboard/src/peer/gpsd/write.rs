@@ -4,6 +4,7 @@ use super::GpsdServerConfig;
 use super::json::{self, Watch, error, line};
 use crate::event::Estimate;
 use crate::peer::nmea::sentences;
+use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 use crate::transport::tcp_server::{Client, Server};
 
@@ -14,6 +15,7 @@ const REQUEST_LIMIT_BYTES: usize = 512;
 pub struct GpsdServer {
     server: Server<Conversation>,
     state: json::Server,
+    receivers: Receivers,
 }
 
 /// What we remember of a client.
@@ -38,19 +40,24 @@ impl GpsdServer {
                 activated_ns: None,
                 latest: None,
             },
+            receivers: Receivers::default(),
         })
     }
 }
 
 impl Writer for GpsdServer {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
+        if let Outbound::Event(event) = outbound {
+            self.receivers.note(&event.event);
+        }
         if let Outbound::Estimate(estimate) = outbound
             && estimate.kind == self.state.kind
         {
             self.state.activated_ns.get_or_insert(estimate.time_ns);
-            self.state.latest = Some(Estimate::clone(estimate));
-            let reports = json::reports(estimate).concat();
-            let nmea = sentences(estimate).concat();
+            let attendant = self.receivers.attend(estimate);
+            self.state.latest = Some((Estimate::clone(estimate), attendant));
+            let reports = json::reports(estimate, &attendant).concat();
+            let nmea = sentences(estimate, &attendant).concat();
             for client in self.server.clients() {
                 if client.state.watch.json {
                     client.send(reports.clone());
@@ -188,7 +195,7 @@ mod tests {
             .collect();
         assert_eq!(
             classes,
-            ["VERSION", "DEVICES", "WATCH", "GST", "TPV", "ATT"]
+            ["VERSION", "DEVICES", "WATCH", "GST", "SKY", "TPV", "ATT"]
         );
     }
 }

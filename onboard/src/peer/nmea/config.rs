@@ -63,7 +63,7 @@ impl Peer for NmeaConfig {
 
     fn wants(&self) -> Interests {
         if self.send.is_some() {
-            Interests::ESTIMATES
+            Interests::ESTIMATES | Interests::FIXES
         } else {
             Interests::default()
         }
@@ -132,7 +132,7 @@ impl Peer for NmeaTcpConfig {
     }
 
     fn wants(&self) -> Interests {
-        Interests::ESTIMATES
+        Interests::ESTIMATES | Interests::FIXES
     }
 
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {

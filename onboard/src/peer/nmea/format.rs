@@ -1,17 +1,19 @@
 //! Estimates as NMEA 0183: pure, so that its texts are tested.
 //!
 //! GGA's quality and RMC's mode agree: 1/A for a fix, 6/E while coasting, 0/N and no position when lost.
-//! The altitude is above the ellipsoid with a geoid separation of zero, so that their sum is right; we
-//! carry no geoid model. Satellites and HDOP are empty: an estimate has neither.
+//! Altitude is above mean sea level: the height above the ellipsoid less the receiver's geoid separation,
+//! or EGM96's. Satellites and HDOP are the receiver's; without a word of it the number of satellites is
+//! empty, and the HDOP is the estimate's own error over a range error of 3.5 m.
 
 use crate::event::{Estimate, State};
 use crate::peer::ellipse::Ellipse;
+use crate::peer::reception::Attendant;
 use crate::utc;
 
 const KNOTS_PER_MPS: f64 = 3600.0 / 1852.0;
 
 /// GGA, RMC and GST of one estimate, each with checksum and line end.
-pub fn sentences(estimate: &Estimate) -> Vec<String> {
+pub fn sentences(estimate: &Estimate, attendant: &Attendant) -> Vec<String> {
     let (time, date) = utc::nmea_time_and_date(estimate.time_ns);
     let [[ee, _], [_, nn]] = estimate.covariance_m2;
     let numbers = [
@@ -47,10 +49,15 @@ pub fn sentences(estimate: &Estimate) -> Vec<String> {
         String::new()
     };
     let ellipse = Ellipse::new(estimate.covariance_m2);
+    let satellites = attendant
+        .satellites_used
+        .map_or(String::new(), |satellites| format!("{satellites:02}"));
     vec![
         sentence(&format!(
-            "GNGGA,{time},{latitude},{longitude},{quality},,,{:.3},M,0.000,M,,",
-            estimate.height_m
+            "GNGGA,{time},{latitude},{longitude},{quality},{satellites},{:.2},{:.3},M,{:.3},M,,",
+            attendant.hdop,
+            estimate.height_m - attendant.geoid_m,
+            attendant.geoid_m,
         )),
         sentence(&format!(
             "GNRMC,{time},A,{latitude},{longitude},{:.3},{course},{date},,,{mode},V",
@@ -96,26 +103,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{CovarianceRule, GnssFix};
+    use crate::event::{CovarianceRule, Event, GnssFix};
     use crate::peer::nmea::{NmeaConfig, NmeaSentences};
-    use crate::peer::testing::estimate;
+    use crate::peer::reception::Receivers;
+    use crate::peer::testing::{estimate, fix};
+
+    /// With a receiver of nine satellites.
+    fn said(estimate: &Estimate) -> Vec<String> {
+        let mut receivers = Receivers::default();
+        receivers.note(&Event::Gnss(fix(estimate.time_ns)));
+        sentences(estimate, &receivers.attend(estimate))
+    }
 
     fn read_back(estimate: &Estimate) -> Option<GnssFix> {
         let mut reader = NmeaSentences::new(&NmeaConfig::default());
-        for line in sentences(estimate) {
+        for line in said(estimate) {
             assert!(line.len() <= 102, "{line}");
             reader.line(line.trim_ascii().as_bytes(), Duration::ZERO);
         }
-        assert_eq!(reader.bad_sentences(), 0, "{:?}", sentences(estimate));
+        assert_eq!(reader.bad_sentences(), 0, "{:?}", said(estimate));
         reader.finish()
     }
 
     #[test]
     fn sentences_are_as_the_standard_writes_them() {
         assert_eq!(
-            sentences(&estimate(State::Degraded)),
+            said(&estimate(State::Degraded)),
             [
-                "$GNGGA,223748.50,3330.0000000,S,15115.0000000,E,1,,,40.000,M,0.000,M,,*4A\r\n",
+                "$GNGGA,223748.50,3330.0000000,S,15115.0000000,E,1,09,0.90,18.000,M,22.000,M,,*69\r\n",
                 "$GNRMC,223748.50,A,3330.0000000,S,15115.0000000,E,19.438,90.00,110720,,,A,V*13\r\n",
                 "$GNGST,223748.50,,2.000,1.000,90.0,1.000,2.000,*7D\r\n",
             ]
@@ -125,7 +140,7 @@ mod tests {
     #[test]
     fn coasting_is_estimated_in_both_and_lost_has_no_position() {
         let kinds = |state| {
-            sentences(&estimate(state))
+            said(&estimate(state))
                 .iter()
                 .map(|line| nmea::parse_str(line.trim_ascii()).unwrap())
                 .collect::<Vec<_>>()

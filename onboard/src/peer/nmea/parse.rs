@@ -12,10 +12,11 @@ use crossfix_calibration::Geodetic;
 use super::NmeaConfig;
 use super::epoch::{Epoch, Epochs};
 use super::quality::Quality;
-use super::sentence::{Position, Sentence, Unread};
-use crate::event::{CovarianceRule, FixDimension, GnssFix};
+use super::sentence::{Sentence, Unread};
+use crate::event::{CovarianceRule, FixDimension, GnssFix, Reception};
 use crate::peer::covariance::{self, positive};
 use crate::peer::dates;
+use crate::peer::geoid::Geoid;
 
 /// 1-sigma of a height that was never measured, metres.
 const UNKNOWN_HEIGHT_SIGMA_M: f64 = 1000.0;
@@ -34,6 +35,7 @@ pub struct NmeaSentences {
     last_fix_ns: Option<i64>,
     bad_sentences: u64,
     rollovers: i64,
+    geoid: Geoid,
     undated: u64,
     simulated: u64,
 }
@@ -49,6 +51,7 @@ impl NmeaSentences {
             last_fix_ns: None,
             bad_sentences: 0,
             rollovers: 0,
+            geoid: Geoid::default(),
             undated: 0,
             simulated: 0,
         }
@@ -67,22 +70,10 @@ impl NmeaSentences {
 
     /// What the receiver does that its owner should know, as sentences.
     pub fn remarks(&self) -> Vec<String> {
-        let mut remarks = Vec::new();
-        if self.rollovers > 0 {
-            remarks.push(format!(
-                "the receiver's date is {} weeks behind (week number rollover) and is corrected; update its firmware",
-                1024 * self.rollovers
-            ));
-        }
+        let mut remarks = dates::remarks(self.rollovers, self.simulated);
         if self.undated > 0 {
             remarks.push(
                 "the receiver sends no date (neither RMC nor ZDA) and this machine's clock is not set; its positions are not used"
-                    .to_owned(),
-            );
-        }
-        if self.simulated > 0 {
-            remarks.push(
-                "the receiver says its positions are simulated, so they are not used; set accept_simulated = true on a test bench"
                     .to_owned(),
             );
         }
@@ -155,15 +146,15 @@ impl NmeaSentences {
         if repeated {
             return None;
         }
+        let mut position = Geodetic::new(place.latitude_deg?, place.longitude_deg?, 0.0).ok()?;
+        let geoid_m = places().find_map(|place| place.geoid_m);
         let height_m = places()
-            .find_map(height_above_ellipsoid_m)
+            .find_map(|place| place.sea_level_height_m)
+            .map(|above_sea_m| {
+                above_sea_m + geoid_m.unwrap_or_else(|| self.geoid.separation_m(position))
+            })
             .filter(|height_m| (-1e4..1e5).contains(height_m));
-        let position = Geodetic::new(
-            place.latitude_deg?,
-            place.longitude_deg?,
-            height_m.unwrap_or(0.0),
-        )
-        .ok()?;
+        position.height_m = height_m.unwrap_or(0.0);
         let (covariance_m2, covariance_rule) = self.covariance(epoch, quality);
         let horizontal_sigma_m = (covariance_m2[0][0] + covariance_m2[1][1]).sqrt();
         let height_sigma_m = match height_m {
@@ -186,6 +177,12 @@ impl NmeaSentences {
                 FixDimension::Three
             } else {
                 FixDimension::Two
+            },
+            reception: Reception {
+                satellites_used: places().find_map(|place| place.satellites),
+                satellites_visible: None,
+                hdop: places().find_map(|place| place.hdop),
+                geoid_m,
             },
         })
     }
@@ -215,11 +212,6 @@ impl NmeaSentences {
             rule,
         )
     }
-}
-
-/// Metres above the ellipsoid, where the sentence has a height.
-fn height_above_ellipsoid_m(position: &Position) -> Option<f64> {
-    Some(position.sea_level_height_m? + position.geoid_m.unwrap_or(0.0))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::NmeaConfig;
 use crate::event::{EstimateKind, Event, State};
 use crate::peer::Playback;
+use crate::peer::reception::Receivers;
 use crate::peer::testing::{estimate, outbound};
 use crate::port::{Interests, Peer};
 
@@ -18,13 +19,14 @@ fn a_receiver_delivers_fixes_and_gets_positions_over_one_connection() {
         send: Some(EstimateKind::Fused),
         ..NmeaConfig::default()
     };
-    assert_eq!(config.wants(), Interests::ESTIMATES);
+    assert_eq!(config.wants(), Interests::ESTIMATES | Interests::FIXES);
     let mut connection = config.open(&Playback::default()).unwrap();
     let (receiver, _) = listener.accept().unwrap();
     receiver
         .set_read_timeout(Some(Duration::from_secs(5)))
         .unwrap();
-    let position = super::sentences(&estimate(State::Ok)).concat();
+    let sent = estimate(State::Ok);
+    let position = super::sentences(&sent, &Receivers::default().attend(&sent)).concat();
     (&receiver).write_all(position.as_bytes()).unwrap();
 
     let mut reader = connection.reader.take().unwrap();

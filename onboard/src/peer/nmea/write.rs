@@ -7,13 +7,14 @@ use tracing::warn;
 use super::NmeaTcpConfig;
 use super::format::sentences;
 use crate::event::EstimateKind;
+use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 use crate::transport::is_timeout;
 use crate::transport::tcp_server::Server;
 
 /// A server that sends GGA, RMC and GST of each estimate.
 pub struct NmeaTcp {
-    kind: EstimateKind,
+    texts: Texts,
     server: Server<()>,
 }
 
@@ -27,7 +28,7 @@ impl NmeaTcp {
             config.max_clients,
         )?;
         Ok(Self {
-            kind: config.estimate,
+            texts: Texts::of(config.estimate),
             server,
         })
     }
@@ -35,7 +36,7 @@ impl NmeaTcp {
 
 impl Writer for NmeaTcp {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
-        if let Some(text) = text_of(outbound, self.kind) {
+        if let Some(text) = self.texts.of_outbound(outbound) {
             self.server
                 .clients()
                 .for_each(|client| client.send(text.clone()));
@@ -55,7 +56,7 @@ impl Writer for NmeaTcp {
 pub struct NmeaStreamWriter {
     what: String,
     output: Box<dyn Write + Send>,
-    kind: EstimateKind,
+    texts: Texts,
     lost_epochs: u64,
 }
 
@@ -65,7 +66,7 @@ impl NmeaStreamWriter {
         Self {
             what,
             output,
-            kind,
+            texts: Texts::of(kind),
             lost_epochs: 0,
         }
     }
@@ -73,7 +74,7 @@ impl NmeaStreamWriter {
 
 impl Writer for NmeaStreamWriter {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
-        let Some(text) = text_of(outbound, self.kind) else {
+        let Some(text) = self.texts.of_outbound(outbound) else {
             return Ok(());
         };
         match self.output.write_all(text.as_bytes()) {
@@ -98,9 +99,30 @@ impl Writer for NmeaStreamWriter {
     }
 }
 
-fn text_of(outbound: &Outbound, kind: EstimateKind) -> Option<String> {
-    match outbound {
-        Outbound::Estimate(estimate) if estimate.kind == kind => Some(sentences(estimate).concat()),
-        _ => None,
+/// Estimates of one kind as texts, with what the receivers say meanwhile.
+struct Texts {
+    kind: EstimateKind,
+    receivers: Receivers,
+}
+
+impl Texts {
+    fn of(kind: EstimateKind) -> Self {
+        Self {
+            kind,
+            receivers: Receivers::default(),
+        }
+    }
+
+    fn of_outbound(&mut self, outbound: &Outbound) -> Option<String> {
+        match outbound {
+            Outbound::Estimate(estimate) if estimate.kind == self.kind => {
+                Some(sentences(estimate, &self.receivers.attend(estimate)).concat())
+            }
+            Outbound::Event(event) => {
+                self.receivers.note(&event.event);
+                None
+            }
+            _ => None,
+        }
     }
 }
