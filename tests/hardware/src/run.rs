@@ -13,6 +13,7 @@ use crossfix_onboard::matcher::Matcher;
 use crossfix_onboard::pipeline::LiveCore;
 use crossfix_onboard::tiles::TileStore;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// The daemon's tick.
@@ -124,4 +125,36 @@ fn lies_at(scenario: &Scenario, at_ns: i64) -> Lies {
         }
     }
     lies
+}
+
+/// The runs of all drives, `threads` at once, in the drives' order.
+///
+/// # Errors
+/// When student or tiles cannot be used.
+pub fn run_all(
+    drives: &[Drive],
+    scenario: &Scenario,
+    vehicle: Vehicle<'_>,
+    threads: usize,
+) -> anyhow::Result<Vec<Run>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(drive) = drives.get(index) else {
+                return done;
+            };
+            done.push((index, run(drive, scenario, vehicle)));
+        }
+    };
+    let mut runs = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().expect("no run panics"));
+        joined.flatten().collect::<Vec<_>>()
+    });
+    runs.sort_by_key(|(index, _)| *index);
+    runs.into_iter().map(|(_, run)| run).collect()
 }

@@ -79,6 +79,7 @@ pub enum Field {
 /// What a fault does.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+#[expect(missing_docs, reason = "what a variant does names its fields")]
 pub enum Act {
     /// Writes one value.
     Set {

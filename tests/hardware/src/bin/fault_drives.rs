@@ -4,25 +4,14 @@
 //! `fault_drives DEMO_OUT [SCENARIO...]` prints a table and exits with 1 when a bound is broken.
 //! Scenarios are named in full or by how they begin.
 
-mod drive;
-mod fault;
-mod figures;
-mod picture;
-mod run;
-mod scenario;
-mod student;
-#[cfg(test)]
-mod tests;
-
 use anyhow::{Context, ensure};
 use clap::Parser;
-use drive::Drive;
-use figures::{Compared, Figures, farthest_m};
-use run::{Run, Vehicle, run};
-use scenario::Scenario;
+use crossfix_hardware_tests::drive::Drive;
+use crossfix_hardware_tests::figures::{Compared, Figures, farthest_m};
+use crossfix_hardware_tests::run::{Run, Vehicle, run_all};
+use crossfix_hardware_tests::scenario::Scenario;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Runs recorded drives under faults and checks what must hold.
 #[derive(Debug, Parser)]
@@ -105,35 +94,6 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// The runs of all drives, `threads` at once, in the drives' order.
-fn run_all(
-    drives: &[Drive],
-    scenario: &Scenario,
-    vehicle: Vehicle<'_>,
-    threads: usize,
-) -> anyhow::Result<Vec<Run>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(drive) = drives.get(index) else {
-                return done;
-            };
-            done.push((index, run(drive, scenario, vehicle)));
-        }
-    };
-    let mut runs = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let joined = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no run panics"));
-        joined.flatten().collect::<Vec<_>>()
-    });
-    runs.sort_by_key(|(index, _)| *index);
-    runs.into_iter().map(|(_, run)| run).collect()
 }
 
 fn print_run(run: &Run) {
