@@ -52,6 +52,8 @@ pub struct Run {
 /// The files that every run needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Vehicle<'a> {
+    /// The daemon's settings.
+    pub fusion: &'a FusionConfig,
     /// The exported student.
     pub student: &'a Path,
     /// The aerial tiles.
@@ -73,12 +75,7 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
         let lying = LyingStudent::load(vehicle.student, lies.clone()).context("no student")?;
         student = Some(Box::new(lying) as Box<dyn Matcher>);
     }
-    let core = Core::new(
-        FusionConfig::default(),
-        drive.camera.clone(),
-        tiles,
-        student,
-    );
+    let core = Core::new(vehicle.fusion.clone(), drive.camera.clone(), tiles, student);
     let mut live = LiveCore::new(core, TICK_NS, 0);
     let mut fused = Vec::new();
     let mut publish = |at_ns: i64, estimates: Vec<Estimate>| {

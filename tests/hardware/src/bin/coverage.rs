@@ -10,6 +10,7 @@ use crossfix_hardware_tests::drive::Drive;
 use crossfix_hardware_tests::run::{Published, Run, Vehicle, run_all};
 use crossfix_hardware_tests::scenario::Scenario;
 use crossfix_onboard::event::State;
+use crossfix_onboard::fusion::FusionConfig;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -29,6 +30,9 @@ struct Args {
     /// Drives at once.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
+    #[arg(long)]
+    set: Vec<String>,
     /// Write every estimate there, as lines of numbers: folder, drive, seconds, error east and north,
     /// covariance ee, en, nn, radius, 1 if ok.
     #[arg(long)]
@@ -98,10 +102,12 @@ fn main() -> anyhow::Result<()> {
         "{:<24} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}",
         "folder", "count", "spans", "50 %", "68 %", "90 %", "95 %", "99 %", "out, %", "mean, m"
     );
+    let fusion: FusionConfig = toml::from_str(&args.set.join("\n"))?;
     let mut pooled = Counts::default();
     for folder in &args.folders {
         let drives = Drive::all(&folder.join("test/logs"))?;
         let vehicle = Vehicle {
+            fusion: &fusion,
             student: &folder.join("student.onnx"),
             tiles: &folder.join("test/tiles.pmtiles"),
         };

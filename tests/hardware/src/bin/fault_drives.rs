@@ -10,6 +10,7 @@ use crossfix_hardware_tests::drive::Drive;
 use crossfix_hardware_tests::figures::{Compared, Figures, farthest_m};
 use crossfix_hardware_tests::run::{Run, Vehicle, run_all};
 use crossfix_hardware_tests::scenario::Scenario;
+use crossfix_onboard::fusion::FusionConfig;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -54,6 +55,7 @@ fn main() -> anyhow::Result<ExitCode> {
         args.demo.join("test/tiles.pmtiles"),
     );
     let vehicle = Vehicle {
+        fusion: &FusionConfig::default(),
         student: &student,
         tiles: &tiles,
     };
