@@ -4,12 +4,13 @@
 //! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
 //! used is counted, and the estimates say what is missing.
 
-mod clock;
+mod passing;
 
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 use serde::Serialize;
 
-use self::clock::EventClock;
+use self::passing::LONGEST_PAUSE_NS;
+use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
 use crate::image_decode::decode_rgb;
@@ -26,10 +27,6 @@ const BEFORE_FIX_NS: i64 = 25_000_000;
 const AFTER_FIX_NS: i64 = 95_000_000;
 /// Longest interval between fixes that makes the next one expected, nanoseconds.
 const LONGEST_CADENCE_NS: i64 = 2_500_000_000;
-/// A time this far from the others is doubted, nanoseconds.
-const TIME_JUMP_NS: i64 = 10_000_000_000;
-/// Events in a row with doubted times before they are believed and everything starts over.
-const TIME_JUMP_EVENTS: usize = 5;
 
 /// What became of the events.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +45,7 @@ pub struct CoreCounters {
     pub frames_near: u64,
     /// Frames that could not be used: late, corrupt, no tile, no heading.
     pub frames_unused: u64,
-    /// Events whose times were doubted.
+    /// Events that were not used because of their stamps.
     pub times_doubted: u64,
     /// Times that everything started over.
     pub restarts: u64,
@@ -62,11 +59,14 @@ pub struct Core {
     matcher: Option<Box<dyn Matcher>>,
     /// What keeps the camera from contributing, as a sentence.
     missing: Option<String>,
-    clock: EventClock,
+    clocks: Clocks,
+    /// The latest arrival or tick.
+    last_arrived_ns: Option<i64>,
+    /// The latest output; states and reasons of those still count when everything starts over.
+    last: Vec<Estimate>,
     last_output_ns: i64,
     /// Time of the last fix, and since the one before.
     cadence_ns: Option<(i64, i64)>,
-    doubted_in_a_row: usize,
     counters: CoreCounters,
     timings: MatchTimings,
     new_match: Option<Match>,
@@ -97,16 +97,22 @@ impl Core {
             tiles,
             matcher,
             missing: None,
-            clock: EventClock::default(),
+            clocks: Clocks::default(),
+            last_arrived_ns: None,
+            last: Vec::new(),
             last_output_ns: i64::MIN,
             cadence_ns: None,
-            doubted_in_a_row: 0,
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
             new_match: None,
         };
         core.missing = core.absent();
         core
+    }
+
+    /// Judges the clocks of the sources by this from now on.
+    pub fn set_clocks(&mut self, config: ClockConfig) {
+        self.clocks = Clocks::new(config);
     }
 
     /// Uses another camera calibration from now on.
@@ -136,20 +142,68 @@ impl Core {
         self.new_match.take()
     }
 
+    /// What is thought of each source's clock at `arrived_now_ns`.
+    pub fn clocks(&self, arrived_now_ns: i64) -> Vec<ClockHealth> {
+        self.clocks.health(arrived_now_ns)
+    }
+
     /// Takes in one event. After a fix or a heatmap, and at 10 Hz with odometry, there are estimates.
-    pub fn handle(&mut self, arrival: Arrival) -> Vec<Estimate> {
-        let Arrival {
-            arrived_ns, event, ..
-        } = arrival;
-        if let Event::SourceState { source, up, .. } = &event {
+    pub fn handle(&mut self, mut arrival: Arrival) -> Vec<Estimate> {
+        if let Event::SourceState { source, up, .. } = &arrival.event {
             tracing::info!(source = source.as_str(), up, "source changed");
             return Vec::new();
         }
-        self.clock.note(event.time_ns(), arrived_ns);
-        if !self.accepts_time(event.time_ns()) {
+        let mut estimates = self.note_passing(arrival.arrived_ns);
+        match self.clocks.judge(&mut arrival) {
+            TimeVerdict::Use => {}
+            TimeVerdict::Wait => return estimates,
+            TimeVerdict::SetAside => {
+                self.counters.times_doubted += 1;
+                self.note_set_aside(&arrival);
+                return estimates;
+            }
+            TimeVerdict::StartOver => {
+                let reason = format!("the clock of {} was set", arrival.source);
+                estimates.extend(self.start_over(&reason, arrival.arrived_ns));
+            }
+        }
+        estimates.extend(self.use_event(arrival));
+        estimates
+    }
+
+    /// It is `arrived_now_ns` on the clock of the arrivals: dead-reckons to there, so that silence shows
+    /// in the estimates. There is nothing before the first fix, and while a fix is due any moment; ask
+    /// again a little later.
+    pub fn tick(&mut self, arrived_now_ns: i64) -> Vec<Estimate> {
+        let estimates = self.note_passing(arrived_now_ns);
+        if !estimates.is_empty() {
+            return estimates;
+        }
+        let (Some(gnss_ns), Some(time_ns)) = (
+            self.clocks.gnss_ns(arrived_now_ns),
+            self.clocks.now_ns(arrived_now_ns),
+        ) else {
+            return Vec::new();
+        };
+        let Some(reached_ns) = self.fusion.now_ns() else {
+            return self.still_lost(time_ns);
+        };
+        if time_ns <= reached_ns || self.fix_is_due(gnss_ns) {
             return Vec::new();
         }
-        let due = match event {
+        if time_ns.saturating_sub(reached_ns) > 2 * LONGEST_PAUSE_NS {
+            return self.start_over("the measurements stopped", arrived_now_ns);
+        }
+        self.fusion.look_ahead(time_ns);
+        if self.output_is_due() {
+            self.estimates()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn use_event(&mut self, arrival: Arrival) -> Vec<Estimate> {
+        let due = match arrival.event {
             Event::Gnss(fix) => {
                 let used = self.fusion.on_gnss(&fix);
                 if used.is_ok() {
@@ -173,26 +227,6 @@ impl Core {
             Event::SourceState { .. } => false,
         };
         if due { self.estimates() } else { Vec::new() }
-    }
-
-    /// It is `arrived_now_ns` on the clock of the arrivals: dead-reckons to there, so that silence shows
-    /// in the estimates. There is nothing while a fix is due any moment; ask again a little later.
-    pub fn tick(&mut self, arrived_now_ns: i64) -> Vec<Estimate> {
-        let Some(time_ns) = self.clock.now_ns(arrived_now_ns) else {
-            return Vec::new();
-        };
-        let plausible = self.fusion.now_ns().is_some_and(|now_ns| {
-            time_ns > now_ns && time_ns.saturating_sub(now_ns) < 6 * TIME_JUMP_NS
-        });
-        if !plausible || self.fix_is_due(time_ns) {
-            return Vec::new();
-        }
-        self.fusion.look_ahead(time_ns);
-        if self.output_is_due() {
-            self.estimates()
-        } else {
-            Vec::new()
-        }
     }
 
     fn note_cadence(&mut self, fix_ns: i64) {
@@ -219,37 +253,19 @@ impl Core {
     }
 
     fn estimates(&mut self) -> Vec<Estimate> {
+        let estimates = self.fusion.estimates(self.missing.as_deref());
+        if estimates.is_empty() {
+            let now_ns = self.fusion.now_ns();
+            return now_ns.map_or_else(Vec::new, |now_ns| self.still_lost(now_ns));
+        }
         self.last_output_ns = self.fusion.now_ns().unwrap_or(i64::MIN);
-        self.fusion.estimates(self.missing.as_deref())
+        self.last = estimates.clone();
+        estimates
     }
 
     fn output_is_due(&self) -> bool {
         let now_ns = self.fusion.now_ns().unwrap_or(i64::MIN);
         now_ns >= self.last_output_ns.saturating_add(OUTPUT_SPACING_NS)
-    }
-
-    /// Whether an event's time fits the others. One wrong stamp is skipped; several in a row mean
-    /// that the clock was set or a log started over, and then so does everything here.
-    fn accepts_time(&mut self, time_ns: i64) -> bool {
-        let Some(now_ns) = self.fusion.now_ns() else {
-            return true;
-        };
-        if time_ns.saturating_sub(now_ns).saturating_abs() <= TIME_JUMP_NS {
-            self.doubted_in_a_row = 0;
-            return true;
-        }
-        self.counters.times_doubted += 1;
-        self.doubted_in_a_row += 1;
-        if self.doubted_in_a_row < TIME_JUMP_EVENTS {
-            return false;
-        }
-        tracing::warn!(time_ns, now_ns, "time jumped; starting over");
-        self.doubted_in_a_row = 0;
-        self.counters.restarts += 1;
-        self.fusion.restart();
-        self.last_output_ns = i64::MIN;
-        self.cadence_ns = None;
-        true
     }
 
     fn frame(&mut self, frame: &CameraFrame) -> bool {

@@ -39,6 +39,16 @@ impl Event {
             Event::SourceState { time_ns, .. } => *time_ns,
         }
     }
+
+    /// Corrects when the event was true, in nanoseconds UTC.
+    pub fn set_time_ns(&mut self, corrected_ns: i64) {
+        match self {
+            Event::Gnss(fix) => fix.time_ns = corrected_ns,
+            Event::Frame(frame) => frame.time_ns = corrected_ns,
+            Event::Odometry(sample) => sample.time_ns = corrected_ns,
+            Event::SourceState { time_ns, .. } => *time_ns = corrected_ns,
+        }
+    }
 }
 
 /// An event, with who sent it and when it came.

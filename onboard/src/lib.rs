@@ -9,12 +9,14 @@
 //! - [`event`]: the types of inputs and outputs.
 //! - [`core`]: aligns, matches and fuses events into estimates. It knows neither clock nor socket, so a
 //!   recorded drive replays to the same bytes at any speed.
+//! - [`clocks`]: what time it is, and whose stamps may be believed.
 //! - [`tiles`], [`matcher`], [`card`], [`fusion`]: what the core works with.
 //! - [`pipeline`]: threads, bounded channels and the clock; [`health`]: how all of it is.
 //! - [`log`]: drive logs, read and written.
 #![forbid(unsafe_code)]
 
 pub mod card;
+pub mod clocks;
 pub mod config;
 pub mod core;
 pub mod event;

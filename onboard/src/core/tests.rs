@@ -444,13 +444,18 @@ fn numbers_that_cannot_be_are_counted_and_change_nothing() {
     assert_goes_on(&drive(&mut core, 32..100, all), State::Ok, "");
 }
 
+/// The core takes in what came at this tenth of a second, whatever its own time.
+fn take_at(core: &mut Core, tick: i64, event: Event) -> Vec<Estimate> {
+    core.handle(Arrival::new("test", START_NS + tick * 100_000_000, event))
+}
+
 #[test]
-fn one_wrong_time_is_passed_over_and_a_clock_that_was_set_starts_over() {
+fn a_wrong_time_is_passed_over_and_a_log_that_begins_again_starts_over() {
     let (mut core, _folder) = core();
     drive(&mut core, 0..60, all);
     for tick in [1_000_000, -1_000_000] {
-        assert!(take(&mut core, odometry(tick)).is_empty());
-        assert!(take(&mut core, fix(tick)).is_empty());
+        assert!(take_at(&mut core, 60, odometry(tick)).is_empty());
+        assert!(take_at(&mut core, 60, fix(tick)).is_empty());
         take(&mut core, odometry(60));
     }
     assert_eq!(
@@ -463,6 +468,10 @@ fn one_wrong_time_is_passed_over_and_a_clock_that_was_set_starts_over() {
         !matches!(event, Event::Frame(_))
     });
     assert_eq!(core.counters().restarts, 1);
+    assert_eq!(
+        (estimates[0].state, estimates[0].reset_count),
+        (State::Lost, 1)
+    );
     let estimate = last(&estimates, EstimateKind::Fused);
     assert_eq!((estimate.state, estimate.reset_count), (State::Degraded, 1));
     assert!(estimate.time_ns < START_NS);
@@ -472,19 +481,17 @@ fn one_wrong_time_is_passed_over_and_a_clock_that_was_set_starts_over() {
 fn extreme_times_never_overflow() {
     let (mut core, _folder) = core();
     drive(&mut core, 0..30, all);
-    for time_ns in [i64::MIN, i64::MIN + 1, 0, i64::MAX - 1, i64::MAX] {
-        for _ in 0..8 {
-            let Event::Odometry(mut sample) = odometry(0) else {
-                unreachable!()
-            };
-            sample.time_ns = time_ns;
-            take(&mut core, Event::Odometry(sample));
-            let Event::Gnss(mut extreme) = fix(0) else {
-                unreachable!()
-            };
-            extreme.time_ns = time_ns;
-            take(&mut core, Event::Gnss(extreme));
-            core.tick(time_ns);
+    let extremes = [i64::MIN, i64::MIN + 1, 0, i64::MAX - 1, i64::MAX];
+    for arrived_ns in [START_NS].into_iter().chain(extremes) {
+        for time_ns in extremes {
+            for _ in 0..8 {
+                for mut event in [odometry(0), fix(0), frame(0, picture())] {
+                    event.set_time_ns(time_ns);
+                    core.handle(Arrival::at_once("test", event.clone()));
+                    core.handle(Arrival::new("test", arrived_ns, event));
+                }
+                core.tick(time_ns);
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 //! [`LogReader`] trusts nothing in the file and keeps what came before any damage; [`LogWriter`] writes
 //! in small checked chunks, so that little is lost when the power is. Truth is never in a log.
 
+mod arrivals;
 mod message;
 mod reader;
 mod schema;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use crossfix_calibration::Camera;
 
+pub use self::arrivals::Arrivals;
 pub use self::reader::{LogReader, Record};
 pub use self::writer::LogWriter;
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};

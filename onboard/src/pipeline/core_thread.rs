@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, never, select};
 use tracing::debug;
 
 use super::live_core::LiveCore;
-use super::machine_clock;
+use super::machine_clock::ArrivalClock;
 use super::outputs::Outputs;
 use super::shared::Shared;
 use crate::event::{Arrival, Estimate};
@@ -18,6 +18,7 @@ use crate::port::{Interests, Outbound};
 /// The core and who gets what it gives.
 pub struct CoreThread {
     pub core: LiveCore,
+    pub clock: ArrivalClock,
     pub outputs: Outputs,
     pub shared: Arc<Shared>,
 }
@@ -39,7 +40,7 @@ impl CoreThread {
         let (mut events_open, mut frames_open) = (true, true);
         while events_open || frames_open {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
-            let wait_ns = self.core.next_tick_ns() - machine_clock::now_ns();
+            let wait_ns = self.core.next_tick_ns() - self.clock.now_ns();
             let patience = Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(0));
             // Fixes and odometry are cheap and place the frames, so they go first.
             let input = if let Ok(event) = events.try_recv() {
@@ -64,7 +65,7 @@ impl CoreThread {
                 Input::Event(event) => self.take(event),
                 Input::Matcher(matcher) => self.core.set_matcher(matcher),
                 Input::Nothing => {
-                    let estimates = self.core.wait_over(machine_clock::now_ns());
+                    let estimates = self.core.wait_over(self.clock.now_ns());
                     self.publish(estimates);
                 }
             }

@@ -3,10 +3,18 @@
 //! The clock is the caller's, so that arrivals of any unpunctuality can be tested, and so that a replay
 //! goes through the same as a drive.
 
+use crossfix_calibration::Camera;
+
 use super::tick::Ticker;
+use crate::clocks::ClockHealth;
 use crate::core::{Core, CoreCounters};
 use crate::event::{Arrival, Estimate, Match};
 use crate::matcher::Matcher;
+
+/// No tick is further away than this, unless time went back, nanoseconds.
+const FAR_NS: i64 = 20_000_000_000;
+/// Nor is one ever this late, unless nothing was played before, nanoseconds.
+const LATE_NS: i64 = 600_000_000_000;
 
 /// A core that is ticked. All times are nanoseconds on the clock of the arrivals.
 #[derive(Debug)]
@@ -39,6 +47,16 @@ impl LiveCore {
         self.core.set_matcher(matcher);
     }
 
+    /// What is thought of each source's clock.
+    pub fn clocks(&self, now_ns: i64) -> Vec<ClockHealth> {
+        self.core.clocks(now_ns)
+    }
+
+    /// Uses another camera calibration from now on.
+    pub fn set_camera(&mut self, camera: Camera) {
+        self.core.set_camera(camera);
+    }
+
     /// When [`LiveCore::wait_over`] is due.
     pub fn next_tick_ns(&self) -> i64 {
         self.ticker.next_ns()
@@ -48,7 +66,9 @@ impl LiveCore {
     pub fn handle(&mut self, arrival: Arrival) -> Vec<Estimate> {
         let arrived_ns = arrival.arrived_ns;
         let estimates = self.core.handle(arrival);
-        if !estimates.is_empty() {
+        // The clock of the arrivals may have been set, or this is the first one.
+        let wait_ns = self.ticker.next_ns().saturating_sub(arrived_ns);
+        if !estimates.is_empty() || wait_ns > FAR_NS || wait_ns < -LATE_NS {
             self.ticker.restart(arrived_ns);
         }
         estimates

@@ -1,5 +1,10 @@
 //! The clock that arrivals are stamped with.
 
+#[cfg(test)]
+use std::sync::Arc;
+#[cfg(test)]
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use rustix::time::{ClockId, clock_gettime};
 
 /// Counts on while the machine sleeps, unlike [`std::time::Instant`], and is never set.
@@ -8,21 +13,43 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
-/// This machine's monotonic time, nanoseconds since it started.
-pub fn now_ns() -> i64 {
-    let now = clock_gettime(CLOCK);
-    now.tv_sec
-        .saturating_mul(1_000_000_000)
-        .saturating_add(now.tv_nsec)
+/// Where the time of arrivals and ticks is from.
+#[derive(Debug, Clone, Default)]
+pub enum ArrivalClock {
+    /// Nanoseconds since this machine started.
+    #[default]
+    Machine,
+    /// What a test says.
+    #[cfg(test)]
+    Staged(Arc<AtomicI64>),
+}
+
+impl ArrivalClock {
+    /// The time now, nanoseconds.
+    pub fn now_ns(&self) -> i64 {
+        match self {
+            Self::Machine => {
+                let now = clock_gettime(CLOCK);
+                now.tv_sec
+                    .saturating_mul(1_000_000_000)
+                    .saturating_add(now.tv_nsec)
+            }
+            #[cfg(test)]
+            Self::Staged(now_ns) => now_ns.load(Ordering::Relaxed),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
     #[test]
     fn it_goes_on_in_nanoseconds() {
-        let before = super::now_ns();
+        let clock = ArrivalClock::Machine;
+        let before_ns = clock.now_ns();
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let passed_ns = super::now_ns() - before;
+        let passed_ns = clock.now_ns() - before_ns;
         assert!(
             (20_000_000..5_000_000_000).contains(&passed_ns),
             "{passed_ns}"

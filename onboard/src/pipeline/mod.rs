@@ -28,6 +28,7 @@ use tracing::{error, info};
 
 use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
+use self::machine_clock::ArrivalClock;
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
@@ -84,6 +85,7 @@ pub fn run(config: &Config, controls: &Controls) -> Result<RunSummary, RunError>
     let daemon = Daemon {
         core: setup::core_or_less(config),
         config: config.daemon.clone(),
+        clock: ArrivalClock::default(),
         sources: peers(&config.source, SourceConfig::into_peer),
         sinks: peers(&config.sink, SinkConfig::into_peer),
         load_model: Arc::new(move || setup::reload_model(model.as_ref(), config_path.as_deref())),
@@ -101,6 +103,7 @@ type LoadModel = dyn Fn() -> Result<Box<dyn Matcher>, SetupError> + Send + Sync;
 struct Daemon {
     core: Core,
     config: DaemonConfig,
+    clock: ArrivalClock,
     sources: Vec<Box<dyn Peer>>,
     sinks: Vec<Box<dyn Peer>>,
     load_model: Arc<LoadModel>,
@@ -124,6 +127,7 @@ impl Daemon {
                     events: event_sender.clone(),
                     frames: frames.clone(),
                     stop: controls.stop.clone(),
+                    clock: self.clock.clone(),
                     state,
                 }
             });
@@ -152,7 +156,8 @@ impl Daemon {
         let (matcher_sender, matchers) = crossbeam_channel::bounded(1);
         let tick_ns = (self.config.tick_s * 1e9) as i64;
         let core = CoreThread {
-            core: LiveCore::new(self.core, tick_ns, machine_clock::now_ns()),
+            core: LiveCore::new(self.core, tick_ns, self.clock.now_ns()),
+            clock: self.clock,
             outputs: outputs.clone(),
             shared: shared.clone(),
         };

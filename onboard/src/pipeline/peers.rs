@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender};
 use tracing::{error, info, warn};
 
-use super::machine_clock;
+use super::machine_clock::ArrivalClock;
 use super::queue::OldestDropped;
 use super::shared::{PeerState, utc_now_ns};
 use crate::config::DaemonConfig;
@@ -26,6 +26,7 @@ pub struct Route {
     pub events: Sender<Arrival>,
     pub frames: OldestDropped<Arrival>,
     pub stop: Arc<AtomicBool>,
+    pub clock: ArrivalClock,
     pub state: Arc<PeerState>,
 }
 
@@ -224,7 +225,7 @@ impl Route {
     }
 
     fn send(&self, event: Event) {
-        let mut arrival = Arrival::new(self.state.name(), machine_clock::now_ns(), event);
+        let mut arrival = Arrival::new(self.state.name(), self.clock.now_ns(), event);
         if let Event::Frame(_) = arrival.event {
             self.frames.send(arrival);
             return;

@@ -4,18 +4,16 @@ use std::path::Path;
 
 use tracing::warn;
 
+use super::live_core::LiveCore;
 use super::setup::{SetupError, core_from};
-use super::tick::Ticker;
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
 use crate::event::Estimate;
-use crate::log::{LogError, LogReader, Message, Record};
+use crate::log::{Arrivals, LogError, LogReader, Message, Record};
 
-/// Silence in a log longer than this is passed over in one step, seconds.
-const LONGEST_SILENCE_S: f64 = 60.0;
-/// An event that is earlier than the one before by less than this is out of order; by more, the log
-/// started over. Nanoseconds.
-const LARGEST_DISORDER_NS: i64 = 999_999_999;
+/// Silence in a log longer than this was no silence of the sources: the recorder did not run. It is
+/// passed over in one step, nanoseconds.
+const LONGEST_SILENCE_NS: i64 = 600_000_000_000;
 
 /// Why a drive cannot be replayed.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +43,8 @@ pub struct ReplaySummary {
 
 /// Replays a log and hands each estimate to `publish`.
 ///
-/// Where the log is silent for longer than a tick the core is ticked, on the log's own time. The
-/// camera's calibration is the config's, or else the log's.
+/// The core is ticked as on a drive, on the log's own time, and judges the clocks of the sources by it.
+/// The camera's calibration is the config's, or else the log's.
 ///
 /// # Errors
 /// [`ReplayError`] before anything is replayed; damage to the log is in the summary.
@@ -66,15 +64,15 @@ pub fn replay(
 
 fn replay_records(
     records: impl Iterator<Item = Result<Record, LogError>>,
-    mut core: Core,
+    core: Core,
     config: &Config,
     mut publish: impl FnMut(&Estimate),
 ) -> ReplaySummary {
     let mut summary = ReplaySummary::default();
-    let mut ticker: Option<Ticker> = None;
-    let mut last_ns: Option<i64> = None;
     let tick_ns = (config.daemon.tick_s * 1e9) as i64;
-    for record in records {
+    let mut core = LiveCore::new(core, tick_ns, i64::MIN);
+    let mut last_ns: Option<i64> = None;
+    for record in Arrivals::new(records) {
         let arrival = match record {
             Ok(Record {
                 message: Message::Calibration(camera),
@@ -98,29 +96,18 @@ fn replay_records(
             }
         };
         let Some(arrival) = arrival else { continue };
-        let time_ns = arrival.arrived_ns;
+        let arrived_ns = arrival.arrived_ns;
         let mut publish_all = |estimates: Vec<Estimate>| {
             summary.estimates += estimates.len() as u64;
             estimates.iter().for_each(&mut publish);
         };
-        let silence_ns = last_ns.map_or(0, |last_ns| time_ns.saturating_sub(last_ns));
-        if let Some(ticker) = &mut ticker
-            && (silence_ns as f64) < LONGEST_SILENCE_S * 1e9
-        {
-            while ticker.next_ns() < time_ns {
-                let now_ns = ticker.next_ns();
-                let estimates = core.tick(now_ns);
-                ticker.ticked(now_ns, !estimates.is_empty());
-                publish_all(estimates);
+        let silence_ns = last_ns.map_or(i64::MAX, |last_ns| arrived_ns.saturating_sub(last_ns));
+        if silence_ns < LONGEST_SILENCE_NS {
+            while core.next_tick_ns() < arrived_ns {
+                publish_all(core.wait_over(core.next_tick_ns()));
             }
         }
-        // An event a little out of order does not set the time back.
-        let reached_ns = match last_ns {
-            Some(last_ns) if (-LARGEST_DISORDER_NS..0).contains(&silence_ns) => last_ns,
-            _ => time_ns,
-        };
-        last_ns = Some(reached_ns);
-        ticker = Some(Ticker::new(tick_ns, reached_ns));
+        last_ns = Some(arrived_ns);
         summary.events += 1;
         publish_all(core.handle(arrival));
     }

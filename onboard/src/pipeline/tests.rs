@@ -1,7 +1,7 @@
 //! The threads around the core, with peers that are staged here.
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicI64, AtomicUsize};
 use std::time::Instant;
 
 use super::*;
@@ -20,6 +20,8 @@ struct StagedSource {
     opened: Arc<AtomicUsize>,
     delivered: Arc<AtomicUsize>,
     writes: Option<Arc<StagedSink>>,
+    /// The clock of the arrivals: events arrive at the moment they are true, however fast they come.
+    clock: Arc<AtomicI64>,
 }
 
 /// Keeps what it gets.
@@ -64,6 +66,7 @@ impl Reader for StagedSource {
         std::thread::sleep(self.every);
         let event = self.events.get(index).cloned().ok_or(PeerError::Ended)?;
         self.delivered.fetch_add(1, Ordering::Relaxed);
+        self.clock.fetch_max(event.time_ns(), Ordering::Relaxed);
         Ok(Some(event))
     }
 }
@@ -133,6 +136,7 @@ fn source(events: Vec<Event>, every: Duration) -> StagedSource {
         opened: Arc::default(),
         delivered: Arc::default(),
         writes: None,
+        clock: Arc::default(),
     }
 }
 
@@ -149,16 +153,19 @@ fn drive(tenths: i64, frames: bool) -> Vec<Event> {
 
 fn daemon(sources: Vec<StagedSource>, sinks: &[&Arc<StagedSink>]) -> (Daemon, tempfile::TempDir) {
     let (core, folder) = core();
+    let clock = Arc::new(AtomicI64::new(i64::MIN));
+    let staged = |mut source: StagedSource| {
+        source.clock = clock.clone();
+        Box::new(source) as Box<dyn Peer>
+    };
     let daemon = Daemon {
         core,
+        clock: ArrivalClock::Staged(clock.clone()),
         config: DaemonConfig {
             retry_s: 0.01,
             ..DaemonConfig::default()
         },
-        sources: sources
-            .into_iter()
-            .map(|source| Box::new(source) as Box<dyn Peer>)
-            .collect(),
+        sources: sources.into_iter().map(staged).collect(),
         sinks: sinks
             .iter()
             .map(|sink| Box::new(Handle((*sink).clone())) as Box<dyn Peer>)
