@@ -13,29 +13,30 @@
 //! Everything is in order of the measurements' own times; nothing here asks for the clock.
 
 mod config;
+mod filter;
 mod history;
 mod jump;
 mod motion;
 mod navigator;
 mod output;
 mod predict;
+mod rewind;
 mod state;
 #[cfg(test)]
 mod synthetic;
 mod update;
 mod visual;
 
+use std::sync::Arc;
+
 use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, Yaw};
 use nalgebra::Matrix2;
 
 pub use config::FusionConfig;
-use history::History;
-use jump::{JumpGuard, Place};
-use navigator::{Motion, Navigator};
-use predict::Checkpoint;
-use visual::VisualBelief;
+use filter::Filter;
+use rewind::{Measurement, Memory};
 
-use crate::event::CrossViewFix;
+use crate::event::{CrossViewFix, Estimate, GnssFix, OdometrySample};
 
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
@@ -73,95 +74,97 @@ pub struct Pose {
     pub yaw_sigma_rad: f64,
 }
 
-/// What was last worked out, valid until the next measurement; it only widens with the track.
-#[derive(Debug, Clone, Copy)]
-struct Published {
-    place: Place,
-    mode_count: usize,
-    radius_m: f64,
-    track_variance_m2: f64,
-}
-
-/// The fusion of one drive.
+/// The fusion of one drive: the filter, and the memory that lets it take a measurement back.
 #[derive(Debug, Clone)]
 pub struct Fusion {
-    config: FusionConfig,
-    georef_sigma_m: f64,
-    now_ns: i64,
-    started: Option<Started>,
-    odometry: Option<(i64, Motion)>,
-    gnss_motion: Option<(i64, Motion, Option<Yaw>)>,
-    last_fix: Option<(i64, Geodetic)>,
-    heading_ns: i64,
-    reset_count: u32,
-    /// Where the measurements had left things before ticks led on from there.
-    checkpoint: Option<Checkpoint>,
-}
-
-/// Everything that exists once there was a fix.
-#[derive(Debug, Clone)]
-struct Started {
-    frame: LocalFrame,
-    height_m: f64,
-    navigator: Navigator,
-    history: History,
-    visual: Option<VisualBelief>,
-    guard: JumpGuard,
-    gnss_ns: i64,
-    contradictions: Vec<[f64; 2]>,
-    last_visual: Option<(i64, f64)>,
-    fused: Published,
-    visual_only: Option<Published>,
-    /// Heatmaps that `visual_only` contains.
-    visual_only_updates: u64,
+    filter: Filter,
+    memory: Memory,
 }
 
 impl Fusion {
     /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
-            config,
-            georef_sigma_m,
-            now_ns: i64::MIN,
-            started: None,
-            odometry: None,
-            gnss_motion: None,
-            last_fix: None,
-            heading_ns: i64::MIN,
-            reset_count: 0,
-            checkpoint: None,
+            filter: Filter::new(config, georef_sigma_m),
+            memory: Memory::default(),
         }
     }
 
     /// The parameters in use.
     pub fn config(&self) -> &FusionConfig {
-        &self.config
+        &self.filter.config
     }
 
     /// Time of the state, nanoseconds UTC.
     pub fn now_ns(&self) -> Option<i64> {
-        (self.now_ns != i64::MIN).then_some(self.now_ns)
+        (self.filter.now_ns != i64::MIN).then_some(self.filter.now_ns)
     }
 
     /// Forgets everything but the parameters: the clock was set, or the log starts over.
     pub fn restart(&mut self) {
-        let reset_count = self.reset_count.wrapping_add(1);
-        *self = Self {
-            reset_count,
-            ..Self::new(self.config.clone(), self.georef_sigma_m)
-        };
+        self.filter.restart();
+        self.memory = Memory::default();
     }
-}
 
-fn visual_is_fresh(started: &Started, now_ns: i64, config: &FusionConfig) -> bool {
-    let Some((time_ns, at_m)) = started.last_visual else {
-        return false;
-    };
-    let since_m = started.navigator.driven_m - at_m;
-    started.visual.is_some()
-        && since_m <= config.visual_timeout_m
-        && (now_ns - time_ns <= seconds(config.visual_timeout_s)
-            || since_m < 2.0 * config.visual_spacing_m)
+    /// Takes in a GNSS fix.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+        self.measure(Measurement::Gnss(fix.clone()))
+    }
+
+    /// Takes in speed, yaw rate and perhaps heading.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
+        self.measure(Measurement::Odometry(*sample))
+    }
+
+    /// Updates with the match of a frame and an aerial patch.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+        self.measure(Measurement::Visual(Arc::new(fix.clone())))
+    }
+
+    /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
+    pub fn reach(&mut self, time_ns: i64) {
+        let _ = self.measure(Measurement::Reach(time_ns));
+    }
+
+    /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement
+    /// is taken in as if there had been no look.
+    pub fn look_ahead(&mut self, time_ns: i64) {
+        self.filter.look_ahead(time_ns);
+    }
+
+    /// Whether a frame of this time would be used.
+    ///
+    /// # Errors
+    /// [`Unused`] with the reason.
+    pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+        self.filter.wants_frame(time_ns)
+    }
+
+    /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
+    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
+    pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+        self.filter.estimates(missing)
+    }
+
+    /// Takes a measurement in from where the measurements had left things, and then looks as far
+    /// ahead as before.
+    fn measure(&mut self, measurement: Measurement) -> Result<(), Unused> {
+        let ahead_ns = self.filter.now_ns;
+        self.filter.come_back();
+        let result = self.filter.take(&measurement);
+        self.memory.note(measurement, &self.filter);
+        self.filter.look_ahead(ahead_ns);
+        result
+    }
 }
 
 /// East and north of a place in the frame's tangent plane; the height plays no part.

@@ -1,7 +1,8 @@
 //! How the vehicle moves between measurements: by odometry, else by the receiver, else unknown.
 
+use super::filter::Filter;
 use super::navigator::Motion;
-use super::{Fusion, SLOWEST_COURSE_MPS, Unused, seconds};
+use super::{SLOWEST_COURSE_MPS, Unused, seconds};
 use crossfix_calibration::Heading;
 
 use crate::event::{GnssFix, OdometrySample};
@@ -17,16 +18,9 @@ const HEADING_SPACING_S: f64 = 1.0;
 /// Headings err alike for about this many of them, so each counts for less.
 const HEADING_REPETITION: f64 = 10.0;
 
-impl Fusion {
+impl Filter {
     /// Takes in speed, yaw rate and perhaps heading.
-    ///
-    /// # Errors
-    /// [`Unused`] when it was not usable.
-    pub fn on_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_odometry(sample))
-    }
-
-    fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
+    pub(super) fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
         let numbers = [
             sample.forward_speed_mps,
             sample.yaw_rate_rps,

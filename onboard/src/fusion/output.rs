@@ -3,18 +3,16 @@
 use crossfix_calibration::belief::BeliefEstimate;
 use nalgebra::{Matrix2, Vector2};
 
+use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
 use super::state::Inputs;
-use super::{
-    Fusion, Published, Started, gaussian_radius, geodetic_from_plane, largest_sigma, seconds,
-    visual_is_fresh,
-};
+use super::{gaussian_radius, geodetic_from_plane, largest_sigma, seconds};
 use crate::event::{Estimate, EstimateKind};
 
-impl Fusion {
+impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
-    pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+    pub(super) fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };

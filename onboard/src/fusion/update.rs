@@ -3,29 +3,26 @@
 use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::Matrix2;
 
+use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
 use super::jump::{JumpGuard, Place};
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
 use super::{
-    Fusion, Pose, Published, SLOWEST_COURSE_MPS, Started, Unused, gaussian_radius,
-    geodetic_from_plane, plane_from_geodetic, seconds, visual_is_fresh,
+    Pose, SLOWEST_COURSE_MPS, Unused, gaussian_radius, geodetic_from_plane, plane_from_geodetic,
+    seconds,
 };
 use crate::event::{CrossViewFix, GnssFix};
 
 /// Fixes in a row that contradict everything known, and agree with each other, before they win.
 const CONTRADICTIONS: usize = 8;
 
-impl Fusion {
+impl Filter {
     /// Takes in a GNSS fix.
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
-    pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_gnss(fix))
-    }
-
-    fn take_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+    pub(super) fn take_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
         let covariance = self.believed_covariance(fix).ok_or(Unused::Invalid)?;
         if fix.position.check().is_err() {
             return Err(Unused::Invalid);
@@ -108,11 +105,7 @@ impl Fusion {
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
-    pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_visual(fix))
-    }
-
-    fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+    pub(super) fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
         self.advance(fix.time_ns);
         let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
@@ -147,7 +140,7 @@ impl Fusion {
     ///
     /// # Errors
     /// [`Unused`] with the reason.
-    pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+    pub(super) fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
         let started = self.started.as_ref().ok_or(Unused::NotStarted)?;
         if !started.navigator.yaw_known() {
             return Err(Unused::NoHeading);
