@@ -2,10 +2,14 @@
 
 use crossfix_calibration::{Geodetic, LocalFrame, Yaw};
 
+use crate::event::GnssFix;
+
 use super::config::FusionConfig;
+use super::consistency::Exclusions;
 use super::history::History;
 use super::jump::{JumpGuard, Place};
-use super::navigator::{Motion, Navigator};
+use super::motion::{GnssMotion, Reported};
+use super::navigator::Navigator;
 use super::predict::Checkpoint;
 use super::rewind::Measurement;
 use super::visual::VisualBelief;
@@ -27,8 +31,19 @@ pub(super) struct Filter {
     pub(super) georef_sigma_m: f64,
     pub(super) now_ns: i64,
     pub(super) started: Option<Started>,
-    pub(super) odometry: Option<(i64, Motion)>,
-    pub(super) gnss_motion: Option<(i64, Motion, Option<Yaw>)>,
+    /// Time of the newest odometry sample, believed or not.
+    pub(super) odometry_ns: i64,
+    /// The newest speed of the odometry that was believed.
+    pub(super) speed: Option<Reported>,
+    /// The newest yaw rate of the odometry that was believed.
+    pub(super) yaw_rate: Option<Reported>,
+    pub(super) gnss_motion: Option<GnssMotion>,
+    /// Time of the fix before the newest.
+    pub(super) gnss_motion_before_ns: i64,
+    /// The fix to come, while the way to it is gone again.
+    pub(super) gnss_next: Option<GnssMotion>,
+    /// Who is not believed, and when.
+    pub(super) excluded: Exclusions,
     pub(super) last_fix: Option<(i64, Geodetic)>,
     pub(super) heading_ns: i64,
     pub(super) reset_count: u32,
@@ -62,8 +77,13 @@ impl Filter {
             georef_sigma_m,
             now_ns: i64::MIN,
             started: None,
-            odometry: None,
+            odometry_ns: i64::MIN,
+            speed: None,
+            yaw_rate: None,
             gnss_motion: None,
+            gnss_motion_before_ns: i64::MIN,
+            gnss_next: None,
+            excluded: Exclusions::default(),
             last_fix: None,
             heading_ns: i64::MIN,
             reset_count: 0,
@@ -82,6 +102,46 @@ impl Filter {
                 Ok(())
             }
         }
+    }
+
+    /// How far the published place is from that of another state of the same time, metres.
+    pub(super) fn moved_from(&self, other: &Self) -> f64 {
+        let place = |filter: &Self| {
+            let started = filter.started.as_ref()?;
+            let (track_m, offset_m) = (started.navigator.track_m(), started.fused.place.offset_m);
+            Some((
+                started.frame.origin(),
+                [track_m[0] + offset_m[0], track_m[1] + offset_m[1]],
+            ))
+        };
+        match (place(self), place(other)) {
+            (Some((origin, a)), Some((other_origin, b))) if origin == other_origin => {
+                (a[0] - b[0]).hypot(a[1] - b[1])
+            }
+            (None, None) => 0.0,
+            _ => f64::INFINITY,
+        }
+    }
+
+    /// Yaw of the track at this time.
+    pub(super) fn yaw_at(&self, time_ns: i64) -> Option<Yaw> {
+        let started = self.started.as_ref()?;
+        Some(started.history.at(time_ns)?.yaw).filter(|_| started.navigator.yaw_known())
+    }
+
+    /// Whether the vehicle moves backwards, by the speed that is believed.
+    pub(super) fn is_reversing(&self) -> bool {
+        self.motion(self.now_ns).speed_mps < -0.5
+    }
+
+    /// The next fix is known: the motion up to it lies between what it says and what the last said.
+    pub(super) fn expect_fix(&mut self, fix: Option<&GnssFix>) {
+        let timeout_ns = seconds(self.config.gnss_timeout_s);
+        self.gnss_next = fix.and_then(|fix| {
+            let before = self.gnss_motion.as_ref()?;
+            let gap_ns = fix.time_ns.saturating_sub(before.time_ns);
+            (gap_ns > 0 && gap_ns <= timeout_ns).then(|| GnssMotion::new(fix, Some(before)))
+        });
     }
 
     /// Forgets everything but the parameters: the clock was set, or the log starts over.

@@ -13,6 +13,7 @@
 //! Everything is in order of the measurements' own times; nothing here asks for the clock.
 
 mod config;
+mod consistency;
 mod filter;
 mod history;
 mod jump;
@@ -33,11 +34,15 @@ use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, Yaw};
 use nalgebra::Matrix2;
 
 pub use config::FusionConfig;
+use consistency::Gates;
+pub use consistency::{SourceVerdict, Trust};
 use filter::Filter;
 use rewind::{Measurement, Memory};
 
 use crate::event::{CrossViewFix, Estimate, GnssFix, OdometrySample};
 
+/// Between fixes nearer to each other than this the motion is held, nanoseconds.
+const SHORTEST_INTERVAL_NS: i64 = 450_000_000;
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
 /// Why a measurement was not used.
@@ -79,6 +84,9 @@ pub struct Pose {
 pub struct Fusion {
     filter: Filter,
     memory: Memory,
+    gates: Gates,
+    /// Discontinuities of the output beside those that the filter counts.
+    resets: u32,
 }
 
 impl Fusion {
@@ -87,6 +95,8 @@ impl Fusion {
         Self {
             filter: Filter::new(config, georef_sigma_m),
             memory: Memory::default(),
+            gates: Gates::new(),
+            resets: 0,
         }
     }
 
@@ -104,6 +114,7 @@ impl Fusion {
     pub fn restart(&mut self) {
         self.filter.restart();
         self.memory = Memory::default();
+        self.gates = Gates::new();
     }
 
     /// Takes in a GNSS fix.
@@ -152,7 +163,17 @@ impl Fusion {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
     pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
-        self.filter.estimates(missing)
+        let problems = self.gates.problems(self.filter.now_ns);
+        let mut estimates = self.filter.estimates(missing, &problems);
+        for estimate in &mut estimates {
+            estimate.reset_count = estimate.reset_count.wrapping_add(self.resets);
+        }
+        estimates
+    }
+
+    /// What the checks between the sources found.
+    pub fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.gates.verdicts()
     }
 
     /// Takes a measurement in from where the measurements had left things, and then looks as far
@@ -160,10 +181,62 @@ impl Fusion {
     fn measure(&mut self, measurement: Measurement) -> Result<(), Unused> {
         let ahead_ns = self.filter.now_ns;
         self.filter.come_back();
-        let result = self.filter.take(&measurement);
+        let sample = match &measurement {
+            Measurement::Odometry(sample) => Some(*sample),
+            _ => None,
+        };
+        let fix = match &measurement {
+            Measurement::Gnss(fix) => Some(fix.clone()),
+            _ => None,
+        };
+        if let Some(sample) = &sample {
+            let back_ns = self.gates.judge_odometry(sample, &self.filter);
+            self.believe(back_ns);
+        }
+        let mut result = self.filter.take(&measurement);
         self.memory.note(measurement, &self.filter);
+        if let (Some(fix), Ok(())) = (&fix, result) {
+            let back_ns = self.gates.judge_by_fix(fix, &self.filter);
+            // The way from the fix before is known only now.
+            let last_ns = self.filter.gnss_motion_before_ns;
+            let follows = self.filter.follows_gnss_motion()
+                && fix.time_ns.saturating_sub(last_ns) > SHORTEST_INTERVAL_NS
+                && fix.speed_mps.is_some();
+            let back_ns = match (back_ns, follows) {
+                (None, true) => Some(last_ns),
+                (back_ns, _) => back_ns,
+            };
+            self.believe(back_ns);
+            result = Ok(());
+        }
         self.filter.look_ahead(ahead_ns);
         result
+    }
+
+    /// Takes over who is believed; from a time in the past on where it says so.
+    fn believe(&mut self, back_ns: Option<i64>) {
+        self.filter.excluded.clone_from(&self.gates.excluded);
+        let Some(back_ns) = back_ns else { return };
+        let Some((state, since)) = self.memory.rewind(back_ns) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.filter, state);
+        self.filter.excluded.clone_from(&self.gates.excluded);
+        for at in 0..since.len() {
+            if self.filter.gnss_next.is_none() {
+                let next = since[at..].iter().find_map(Measurement::fix);
+                self.filter.expect_fix(next);
+            }
+            let _ = self.filter.take(&since[at]);
+            self.memory.note(since[at].clone(), &self.filter);
+        }
+        self.filter.gnss_next = None;
+        let jumped = self.filter.moved_from(&before) > self.filter.config.jump_m;
+        let counted = before.reset_count.wrapping_sub(self.filter.reset_count);
+        self.resets = self
+            .resets
+            .wrapping_add(if counted < u32::MAX / 2 { counted } else { 0 })
+            .wrapping_add(u32::from(jumped));
     }
 }
 

@@ -12,11 +12,15 @@ use crate::event::{Estimate, EstimateKind};
 impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
-    pub(super) fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+    pub(super) fn estimates(
+        &self,
+        missing: Option<&str>,
+        problems: &[String],
+    ) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
-        let inputs = self.inputs(started, missing);
+        let inputs = self.inputs(started, missing, problems);
         let mut estimates = Vec::new();
         let outputs = [
             (EstimateKind::Fused, Some(started.fused)),
@@ -81,18 +85,17 @@ impl Filter {
         })
     }
 
-    fn inputs(&self, started: &Started, missing: Option<&str>) -> Inputs {
+    fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
         Inputs {
             gnss: fresh(started.gnss_ns, self.config.gnss_timeout_s),
-            odometry: self
-                .odometry
-                .is_some_and(|(time_ns, _)| fresh(time_ns, self.config.odometry_timeout_s)),
+            odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
             visual: visual_is_fresh(started, self.now_ns, &self.config),
             missing: missing.map(str::to_owned),
+            problems: problems.to_vec(),
         }
     }
 

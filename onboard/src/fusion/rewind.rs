@@ -25,6 +25,15 @@ pub(super) enum Measurement {
     Reach(i64),
 }
 
+impl Measurement {
+    pub(super) fn fix(&self) -> Option<&GnssFix> {
+        match self {
+            Self::Gnss(fix) => Some(fix),
+            _ => None,
+        }
+    }
+}
+
 /// States of the filter and the measurements since the oldest of them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {

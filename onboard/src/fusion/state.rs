@@ -12,6 +12,8 @@ pub(crate) struct Inputs {
     pub(crate) visual: bool,
     /// What is missing according to the caller, as a sentence.
     pub(crate) missing: Option<String>,
+    /// What contradicts itself or another source, as sentences.
+    pub(crate) problems: Vec<String>,
 }
 
 impl Inputs {
@@ -43,6 +45,7 @@ impl Inputs {
         if !self.odometry {
             reasons.push("no recent odometry".to_owned());
         }
+        reasons.extend(self.problems.iter().cloned());
         if !self.heading {
             reasons.push("no heading yet".to_owned());
         }
@@ -70,6 +73,7 @@ mod tests {
             heading: true,
             visual: true,
             missing: None,
+            problems: Vec::new(),
         }
     }
 

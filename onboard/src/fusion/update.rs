@@ -5,6 +5,7 @@ use nalgebra::Matrix2;
 
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
+use super::motion::GnssMotion;
 use super::jump::{JumpGuard, Place};
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
@@ -36,21 +37,26 @@ impl Filter {
         {
             return Err(Unused::TooLate);
         }
-        let silence_ns = self
+        let motion = GnssMotion::new(fix, self.gnss_motion.as_ref());
+        if self
             .gnss_motion
-            .map_or(0, |(at_ns, ..)| fix.time_ns.saturating_sub(at_ns));
-        if silence_ns > seconds(self.config.gnss_timeout_s) {
-            // What the receiver says now tells nothing about the way through a long gap.
+            .is_none_or(|before| before.time_ns < fix.time_ns)
+        {
+            // Through a long gap it tells nothing about the way.
+            let gap_ns = self
+                .gnss_motion
+                .map_or(0, |before| fix.time_ns.saturating_sub(before.time_ns));
+            self.gnss_next =
+                Some(motion).filter(|_| gap_ns <= seconds(self.config.gnss_timeout_s));
             self.advance(fix.time_ns);
+            self.gnss_motion_before_ns = self
+                .gnss_motion
+                .map_or(i64::MIN, |before| before.time_ns);
+            self.gnss_motion = Some(motion);
         }
-        self.last_fix = Some((fix.time_ns, fix.position));
-        let since = self.note_gnss_motion(fix);
-        let from_now_on = self.gnss_motion;
-        if let (Some(since), Some((_, motion, _))) = (since, &mut self.gnss_motion) {
-            *motion = since;
-        }
+        self.gnss_next = None;
         self.advance(fix.time_ns);
-        self.gnss_motion = from_now_on;
+        self.last_fix = Some((fix.time_ns, fix.position));
         if self.started.is_none() {
             self.start(fix, covariance);
         }
@@ -215,9 +221,8 @@ impl Filter {
 
     /// Compares the receiver's speed and course with the odometry's.
     fn use_course(&mut self, fix: &GnssFix, then: TrackPoint) {
-        let odometry = self.odometry.filter(|(time_ns, _)| {
-            self.now_ns - time_ns <= seconds(self.config.odometry_timeout_s)
-        });
+        let motion = self.motion(self.now_ns);
+        let odometer_mps = motion.lasting_speed.then_some(motion.speed_mps);
         let Some(started) = &mut self.started else {
             return;
         };
@@ -227,7 +232,7 @@ impl Filter {
         if let Some(track_deg) = fix.track_deg.filter(|v| v.is_finite())
             && speed_mps > SLOWEST_COURSE_MPS
         {
-            let backwards = odometry.is_some_and(|(_, motion)| motion.speed_mps < -0.5);
+            let backwards = odometer_mps.is_some_and(|mps| mps < -0.5);
             let reversal_rad = if backwards { std::f64::consts::PI } else { 0.0 };
             // A receiver's course lags behind in a turn by a good part of its filter.
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
@@ -238,15 +243,15 @@ impl Filter {
                 sigma_rad,
             );
         }
-        if let Some((_, motion)) = odometry
-            && motion.speed_mps > 5.0
+        if let Some(odometer_mps) = odometer_mps
+            && odometer_mps > 5.0
             && speed_mps > 5.0
             && fix.time_ns == self.now_ns
         {
-            let sigma = 0.5 / motion.speed_mps;
+            let sigma = 0.5 / odometer_mps;
             started
                 .navigator
-                .update_scale(speed_mps / motion.speed_mps - 1.0, sigma);
+                .update_scale(speed_mps / odometer_mps - 1.0, sigma);
         }
     }
 
