@@ -2,10 +2,12 @@
 
 use crossfix_calibration::{Geodetic, LocalFrame, Yaw};
 
+use nalgebra::Matrix2;
+
 use crate::event::GnssFix;
 
 use super::config::FusionConfig;
-use super::consistency::Exclusions;
+use super::consistency::{Exclusions, HeatmapGate};
 use super::history::History;
 use super::jump::{JumpGuard, Place};
 use super::motion::{GnssMotion, Reported};
@@ -59,6 +61,7 @@ pub(super) struct Started {
     pub(super) navigator: Navigator,
     pub(super) history: History,
     pub(super) visual: Option<VisualBelief>,
+    pub(super) heatmaps: HeatmapGate,
     pub(super) guard: JumpGuard,
     pub(super) gnss_ns: i64,
     pub(super) contradictions: Vec<[f64; 2]>,
@@ -154,8 +157,29 @@ impl Filter {
     }
 }
 
+impl Started {
+    /// Gives the visual belief up.
+    pub(super) fn forget_visual(&mut self) {
+        self.visual = None;
+        self.visual_only = None;
+        self.visual_only_updates = 0;
+        self.heatmaps.forget();
+    }
+
+    /// The published place, widened by the way since it was worked out.
+    pub(super) fn known_place(&self) -> Place {
+        let behind_m2 = self.navigator.track_variance_m2 - self.fused.track_variance_m2;
+        Place {
+            offset_m: self.fused.place.offset_m,
+            covariance_m2: self.fused.place.covariance_m2
+                + Matrix2::identity() * behind_m2.max(0.0),
+        }
+    }
+}
+
+/// Whether a heatmap agreed with the track lately.
 pub(super) fn visual_is_fresh(started: &Started, now_ns: i64, config: &FusionConfig) -> bool {
-    let Some((time_ns, at_m)) = started.last_visual else {
+    let Some((time_ns, at_m)) = started.heatmaps.agreed else {
         return false;
     };
     let since_m = started.navigator.driven_m - at_m;

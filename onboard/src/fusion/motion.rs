@@ -15,6 +15,10 @@ const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
 const UNREPORTED_SPEED_SIGMA_MPS: f64 = 15.0;
 /// 1-sigma of the speed when nothing reports it, m/s.
 const BLIND_SPEED_MPS: f64 = 10.0;
+/// 1-sigma of the acceleration when nothing reports the speed any more, m/s².
+const BLIND_ACCELERATION: f64 = 2.0;
+/// How long the last speed is held, seconds.
+const LONGEST_HELD_S: f64 = 8.0;
 /// 1-sigma of a yaw rate that nothing reports, rad/s.
 const BLIND_YAW_RATE_RPS: f64 = 0.3;
 /// 1-sigma of a yaw rate between two courses of the receiver, rad/s.
@@ -233,9 +237,22 @@ impl Filter {
             .map(|speed| speed.time_ns)
             .max(self.gnss_motion.map(|motion| motion.time_ns));
         let blind_s = (time_ns - heard_ns.unwrap_or(time_ns)).max(0) as f64 * 1e-9;
-        // An unknown but lasting speed puts the vehicle `BLIND_SPEED_MPS · t` away, not `√t`; this is
-        // the noise per second whose sum is that square.
-        let speed_sigma_mps = BLIND_SPEED_MPS * (2.0 * blind_s).sqrt().max(1.0);
-        ((0.0, speed_sigma_mps), (0.0, BLIND_YAW_RATE_RPS))
+        // The last speed is held. An unknown acceleration puts the vehicle `a t² / 2` away and an
+        // unknown but lasting speed `v t`, not `√t`; these are the noises per second whose sums are
+        // the squares of that.
+        let by_acceleration = BLIND_ACCELERATION * blind_s.powf(1.5);
+        let by_speed = BLIND_SPEED_MPS * (2.0 * blind_s).sqrt();
+        let held_mps = match (self.speed, self.gnss_motion) {
+            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => gnss.speed_mps,
+            (Some(speed), _) => Some(speed.value),
+            (None, gnss) => gnss.and_then(|gnss| gnss.speed_mps),
+        };
+        match held_mps {
+            Some(mps) if blind_s < LONGEST_HELD_S => (
+                (mps, by_acceleration.min(by_speed).max(TOLD_SPEED_SIGMA_MPS)),
+                (0.0, BLIND_YAW_RATE_RPS),
+            ),
+            _ => ((0.0, by_speed.max(BLIND_SPEED_MPS)), (0.0, BLIND_YAW_RATE_RPS)),
+        }
     }
 }

@@ -94,6 +94,7 @@ impl Filter {
             odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
             visual: visual_is_fresh(started, self.now_ns, &self.config),
+            visual_agrees: started.heatmaps.supports(),
             missing: missing.map(str::to_owned),
             problems: problems.to_vec(),
         }
@@ -114,9 +115,7 @@ impl Filter {
             .last_visual
             .is_some_and(|(_, at_m)| driven_m - at_m > 4.0 * config.visual_timeout_m)
         {
-            started.visual = None;
-            started.visual_only = None;
-            started.visual_only_updates = 0;
+            started.forget_visual();
         }
         let risk = config.protection_risk;
         let product = started.visual.as_mut().and_then(|visual| {
@@ -162,6 +161,12 @@ impl Filter {
             }
         } else {
             started.guard = JumpGuard::default();
+        }
+        if let Some(distance_m) = started
+            .heatmaps
+            .candidate_distance_m(fused.place.offset_m, track_variance_m2)
+        {
+            fused.radius_m = fused.radius_m.max(distance_m + 2.0);
         }
         started.fused = fused;
     }

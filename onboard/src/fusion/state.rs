@@ -10,6 +10,8 @@ pub(crate) struct Inputs {
     pub(crate) odometry: bool,
     pub(crate) heading: bool,
     pub(crate) visual: bool,
+    /// Whether the last heatmaps agree with what is published.
+    pub(crate) visual_agrees: bool,
     /// What is missing according to the caller, as a sentence.
     pub(crate) missing: Option<String>,
     /// What contradicts itself or another source, as sentences.
@@ -38,6 +40,9 @@ impl Inputs {
                 Some(missing) => format!("no aerial matching: {missing}"),
                 None => "no recent aerial matching".to_owned(),
             });
+        }
+        if self.visual && !self.visual_agrees {
+            reasons.push("the aerial matching does not agree with the track".to_owned());
         }
         if fused && !self.gnss {
             reasons.push("no recent GNSS fix".to_owned());
@@ -72,6 +77,7 @@ mod tests {
             odometry: true,
             heading: true,
             visual: true,
+            visual_agrees: true,
             missing: None,
             problems: Vec::new(),
         }

@@ -3,6 +3,7 @@
 use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::Matrix2;
 
+use super::consistency::{HeatmapGate, Sighting};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
 use super::motion::GnssMotion;
@@ -10,13 +11,15 @@ use super::jump::{JumpGuard, Place};
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
 use super::{
-    Pose, SLOWEST_COURSE_MPS, Unused, gaussian_radius, geodetic_from_plane, plane_from_geodetic,
+    Pose, SLOWEST_COURSE_MPS, Unused, gaussian_radius, geodetic_from_plane, largest_sigma, plane_from_geodetic,
     seconds,
 };
 use crate::event::{CrossViewFix, GnssFix};
 
 /// Fixes in a row that contradict everything known, and agree with each other, before they win.
 const CONTRADICTIONS: usize = 8;
+/// A visual belief wider than this says nothing any more, metres.
+const GIVEN_UP_SIGMA_M: f64 = 15.0;
 
 impl Filter {
     /// Takes in a GNSS fix.
@@ -94,9 +97,7 @@ impl Filter {
                 let now_m = [0, 1].map(|axis| offset_m[axis] + started.navigator.track_m()[axis]);
                 started.navigator.relocate(now_m, covariance, config);
                 started.contradictions.clear();
-                started.visual = None;
-                started.visual_only = None;
-                started.visual_only_updates = 0;
+                started.forget_visual();
                 self.reset_count = self.reset_count.wrapping_add(1);
             }
         }
@@ -123,18 +124,39 @@ impl Filter {
         let centre_m = plane_from_geodetic(&started.frame, fix.centre);
         let centre_m = [centre_m[0] - then.track_m[0], centre_m[1] - then.track_m[1]];
         let track_variance_m2 = started.navigator.track_variance_m2;
+        let known = started.known_place();
+        if let Some(visual) = &started.visual
+            && largest_sigma(&visual.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
+            && started.heatmaps.agreed.is_some()
+        {
+            started.forget_visual();
+        }
         if started.visual.is_none() {
-            started.visual =
-                VisualBelief::new(started.fused.place.offset_m, track_variance_m2, config).ok();
+            started.visual = VisualBelief::new(known.offset_m, track_variance_m2, config).ok();
         }
         let Some(visual) = &mut started.visual else {
             return Err(Unused::Invalid);
         };
-        if visual
-            .update(&fix.heatmap, centre_m, track_variance_m2, config)
-            .is_err()
-        {
-            return Err(Unused::Invalid);
+        let gnss_is_fresh = now_ns - started.gnss_ns <= seconds(config.gnss_timeout_s);
+        let sighting = Sighting {
+            heatmap: &fix.heatmap,
+            centre_m,
+            known,
+            gnss: gnss_is_fresh.then(|| Place {
+                offset_m: started.navigator.offset_m(),
+                covariance_m2: started.navigator.position_covariance_m2(),
+            }),
+            time_ns: fix.time_ns.min(now_ns),
+            driven_m: then.driven_m,
+            track_variance_m2,
+        };
+        match started.heatmaps.take(&sighting, visual, config) {
+            Ok(false) => {}
+            Ok(true) => {
+                started.guard = JumpGuard::default();
+                self.reset_count = self.reset_count.wrapping_add(1);
+            }
+            Err(_) => return Err(Unused::Invalid),
         }
         started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
         self.refresh();
@@ -189,6 +211,7 @@ impl Filter {
             navigator,
             history: History::default(),
             visual: None,
+            heatmaps: HeatmapGate::new(),
             guard: JumpGuard::default(),
             gnss_ns: i64::MIN,
             contradictions: Vec::new(),

@@ -7,16 +7,18 @@
 mod exclusion;
 mod gate;
 mod heading;
+mod heatmaps;
 mod speed;
 mod yaw_rate;
 
 use crossfix_calibration::Heading;
 
-pub(super) use exclusion::{Exclusion, Exclusions};
+pub(super) use exclusion::Exclusions;
 use gate::Gate;
 pub use gate::{SourceVerdict, Trust};
 
 use self::heading::HeadingGate;
+pub(super) use self::heatmaps::{HeatmapGate, Sighting};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
 use super::filter::Filter;
