@@ -126,17 +126,20 @@ impl Filter {
             }
         }
         self.odometry_ns = self.odometry_ns.max(time_ns);
+        // Without a gyro the headings have to carry the turns.
+        let without_gyro = self.excluded.yaw_rate.covers(time_ns);
+        let spacing_ns = if without_gyro { 0 } else { seconds(HEADING_SPACING_S) };
         if let Some(measured) = sample.yaw
             && measured.yaw.is_finite()
             && measured.sigma_rad > 0.0
             && !self.excluded.heading.covers(time_ns)
-            && time_ns >= self.heading_ns.saturating_add(seconds(HEADING_SPACING_S))
+            && time_ns >= self.heading_ns.saturating_add(spacing_ns)
             && let Some(started) = &mut self.started
             && let Some(then) = started.history.at(time_ns)
         {
             self.heading_ns = time_ns;
             let first = !started.navigator.yaw_known();
-            let repetition = if first {
+            let repetition = if first || without_gyro {
                 1.0
             } else {
                 HEADING_REPETITION.sqrt()

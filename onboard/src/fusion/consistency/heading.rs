@@ -28,22 +28,23 @@ impl HeadingGate {
         }
     }
 
-    /// A sample comes. Returns the time to go back to when earlier ones turn out to be wrong.
-    pub(crate) fn on_sample(
-        &mut self,
-        sample: &OdometrySample,
-        exclusion: &mut Exclusion,
-    ) -> Option<i64> {
-        let measured = sample
+    /// A sample comes.
+    pub(crate) fn on_sample(&mut self, sample: &OdometrySample, exclusion: &mut Exclusion) {
+        let Some(measured) = sample
             .yaw
-            .filter(|measured| measured.yaw.is_finite() && measured.sigma_rad > 0.0)?;
+            .filter(|measured| measured.yaw.is_finite() && measured.sigma_rad > 0.0)
+        else {
+            return;
+        };
         let before = self.newest.replace((
             sample.time_ns,
             measured.yaw,
             measured.sigma_rad,
             sample.yaw_rate_rps,
         ));
-        let (before_ns, before_yaw, ..) = before?;
+        let Some((before_ns, before_yaw, ..)) = before else {
+            return;
+        };
         let dt_s = (sample.time_ns - before_ns) as f64 * 1e-9;
         let jump = measured.yaw.difference_rad(before_yaw).abs();
         // No vehicle turns that fast between two samples.
@@ -57,7 +58,6 @@ impl HeadingGate {
             );
             exclusion.open(sample.time_ns);
         }
-        None
     }
 
     /// A fix with a course comes, turned round where the vehicle reverses. Returns the time to go

@@ -54,9 +54,14 @@ impl Gates {
         let excluded = &mut self.excluded;
         let speed = self.speed.on_sample(sample, &mut excluded.speed);
         let moving_mps = filter.motion(filter.now_ns).speed_mps.abs();
-        self.yaw_rate
-            .on_sample(sample, moving_mps, &mut excluded.yaw_rate);
-        self.heading.on_sample(sample, &mut excluded.heading).or(speed)
+        self.heading.on_sample(sample, &mut excluded.heading);
+        let heading = sample
+            .yaw
+            .filter(|_| self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3);
+        let yaw_rate =
+            self.yaw_rate
+                .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
+        earlier(speed, yaw_rate)
     }
 
     /// Judges the odometry by a fix that was taken in. Returns the time to go back to, if any.

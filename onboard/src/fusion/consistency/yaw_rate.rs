@@ -7,8 +7,12 @@ use crossfix_calibration::Yaw;
 
 use super::exclusion::Exclusion;
 use super::gate::{Gate, Trust};
-use crate::event::OdometrySample;
+use crate::event::{OdometrySample, YawMeasurement};
 
+/// Over this time the gyro is compared with the odometry's own heading, nanoseconds.
+const HEADING_STRETCH_NS: i64 = 2_000_000_000;
+/// A turn of this much shows whether a yaw rate that was wrong is right again, radians.
+const TELLING_TURN_RAD: f64 = 0.15;
 /// How long turns and courses are kept, nanoseconds.
 const KEEP_NS: i64 = 7_000_000_000;
 /// Stretches that are compared, nanoseconds.
@@ -25,7 +29,7 @@ const LARGEST_LATERAL: f64 = 15.0;
 const LARGEST_CHANGE: f64 = 6.0;
 /// Agreeing fixes until an excluded yaw rate is believed again, and contradicting ones until it is
 /// excluded.
-const AGREEMENTS: u32 = 4;
+const AGREEMENTS: u32 = 3;
 const CONTRADICTIONS: u32 = 2;
 
 /// The check of the odometry's yaw rate.
@@ -36,6 +40,10 @@ pub(crate) struct YawRateGate {
     turns: VecDeque<(i64, f64, f64)>,
     /// Time, course, 1-sigma error.
     courses: VecDeque<(i64, Yaw, f64)>,
+    /// Time, turn since the start and heading of the odometry itself.
+    headings: VecDeque<(i64, f64, Yaw)>,
+    /// Samples in a row that contradict the odometry's own heading.
+    against_heading: u32,
     /// The last plausible sample.
     plausible: Option<(i64, f64)>,
     doubted_ns: i64,
@@ -47,22 +55,26 @@ impl YawRateGate {
             gate: Gate::new("odometry_vs_gnss", "yaw rate"),
             turns: VecDeque::new(),
             courses: VecDeque::new(),
+            headings: VecDeque::new(),
+            against_heading: 0,
             plausible: None,
             doubted_ns: 0,
         }
     }
 
-    /// A sample comes, at this speed.
+    /// A sample comes, at this speed; `heading` is its heading if the course has confirmed it. Returns
+    /// the time to go back to when earlier ones turn out to be wrong.
     pub(crate) fn on_sample(
         &mut self,
         sample: &OdometrySample,
         speed_mps: f64,
+        heading: Option<YawMeasurement>,
         exclusion: &mut Exclusion,
-    ) {
+    ) -> Option<i64> {
         let (time_ns, rate) = (sample.time_ns, sample.yaw_rate_rps);
         let last = self.turns.back().copied();
         if !rate.is_finite() || last.is_some_and(|(last_ns, ..)| time_ns <= last_ns) {
-            return;
+            return None;
         }
         let turn = match last {
             Some((last_ns, turn, before)) if time_ns - last_ns < 1_000_000_000 => {
@@ -81,8 +93,17 @@ impl YawRateGate {
         {
             self.turns.pop_front();
         }
+        let contradicts = self.contradicts_heading(time_ns, turn, heading);
         if self.gate.trust == Trust::Excluded {
-            return;
+            return None;
+        }
+        if contradicts {
+            self.gate
+                .exclude("the odometry's yaw rate differs from the turns of its own heading");
+            let newly = !exclusion.is_open();
+            let since_ns = time_ns - HEADING_STRETCH_NS;
+            exclusion.open(since_ns);
+            return newly.then_some(since_ns);
         }
         let impossible = rate.abs() > LARGEST_RATE_RPS && speed_mps > 1.0
             || (rate * speed_mps).abs() > LARGEST_LATERAL && speed_mps > SLOWEST_MPS;
@@ -116,6 +137,40 @@ impl YawRateGate {
         if !exclusion.is_open() {
             self.plausible = Some((time_ns, rate));
         }
+        None
+    }
+
+    /// Whether the turns of the last seconds contradict the odometry's own heading.
+    fn contradicts_heading(
+        &mut self,
+        time_ns: i64,
+        turn: f64,
+        heading: Option<YawMeasurement>,
+    ) -> bool {
+        let Some(heading) = heading else {
+            self.headings.clear();
+            self.against_heading = 0;
+            return false;
+        };
+        while self
+            .headings
+            .front()
+            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - HEADING_STRETCH_NS)
+        {
+            self.headings.pop_front();
+        }
+        let tolerance = (5.0 * heading.sigma_rad).max(0.15);
+        let off = self.headings.front().map_or(0.0, |(_, then, yaw)| {
+            let turned = heading.yaw.difference_rad(*yaw);
+            (turn - then - turned).abs()
+        });
+        self.headings.push_back((time_ns, turn, heading.yaw));
+        self.against_heading = if off > tolerance {
+            self.against_heading + 1
+        } else {
+            0
+        };
+        self.against_heading >= 3
     }
 
     /// A fix with a course comes. Returns the time to go back to when samples since turn out wrong.
@@ -133,6 +188,7 @@ impl YawRateGate {
         let sigma = (0.35 / speed_mps).hypot(0.02);
         let mut worst = 0.0f64;
         let (mut product, mut square, mut compared) = (0.0, 0.0, 0);
+        let mut largest_turn = 0.0f64;
         for (then_ns, then, then_sigma) in &self.courses {
             if !STRETCH_NS.contains(&(time_ns - then_ns)) {
                 continue;
@@ -147,6 +203,7 @@ impl YawRateGate {
                 continue;
             };
             compared += 1;
+            largest_turn = largest_turn.max(turned.abs().min(gyro.abs()));
             product += gyro * turned;
             square += gyro * gyro;
             // The gyro counts whole turns, the course does not.
@@ -174,7 +231,9 @@ impl YawRateGate {
             exclusion.open(since_ns);
             return newly.then_some(since_ns);
         }
-        if worst < 0.7 {
+        // Driving straight on says nothing about a yaw rate that was wrong in a turn.
+        let telling = !exclusion.is_open() || largest_turn > TELLING_TURN_RAD;
+        if worst < 0.7 && telling {
             self.gate.agree(time_ns, AGREEMENTS);
             if self.gate.trust == Trust::Agrees && exclusion.is_open() {
                 exclusion.close(time_ns);
