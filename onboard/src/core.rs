@@ -139,7 +139,9 @@ impl Core {
     /// Takes in one event. After a fix or a heatmap, and at 10 Hz with odometry, there are estimates.
     pub fn handle(&mut self, arrival: Arrival) -> Vec<Estimate> {
         let Arrival {
-            arrived_ns, event, ..
+            source,
+            arrived_ns,
+            event,
         } = arrival;
         if let Event::SourceState { source, up, .. } = &event {
             tracing::info!(source = source.as_str(), up, "source changed");
@@ -151,7 +153,7 @@ impl Core {
         }
         let due = match event {
             Event::Gnss(fix) => {
-                let used = self.fusion.on_gnss(&fix);
+                let used = self.fusion.on_gnss(&source, &fix);
                 if used.is_ok() {
                     self.note_cadence(fix.time_ns);
                 }

@@ -7,7 +7,7 @@ use nalgebra::Matrix2;
 use crate::event::GnssFix;
 
 use super::config::FusionConfig;
-use super::consistency::{Exclusions, HeatmapGate};
+use super::consistency::{Exclusions, HeatmapGate, Receivers};
 use super::history::History;
 use super::jump::{JumpGuard, Place};
 use super::motion::{GnssMotion, Reported};
@@ -48,6 +48,8 @@ pub(super) struct Filter {
     pub(super) excluded: Exclusions,
     pub(super) last_fix: Option<(i64, Geodetic)>,
     pub(super) heading_ns: i64,
+    /// When the vehicle was last found to be somewhere else altogether.
+    pub(super) relocated_ns: i64,
     pub(super) reset_count: u32,
     /// Where the measurements had left things before ticks led on from there.
     pub(super) checkpoint: Option<Checkpoint>,
@@ -64,7 +66,9 @@ pub(super) struct Started {
     pub(super) heatmaps: HeatmapGate,
     pub(super) guard: JumpGuard,
     pub(super) gnss_ns: i64,
-    pub(super) contradictions: Vec<[f64; 2]>,
+    pub(super) receivers: Receivers,
+    /// The last fix was a surprise.
+    pub(super) surprised: bool,
     pub(super) last_visual: Option<(i64, f64)>,
     pub(super) fused: Published,
     pub(super) visual_only: Option<Published>,
@@ -89,6 +93,7 @@ impl Filter {
             excluded: Exclusions::default(),
             last_fix: None,
             heading_ns: i64::MIN,
+            relocated_ns: i64::MIN,
             reset_count: 0,
             checkpoint: None,
         }
@@ -97,7 +102,7 @@ impl Filter {
     /// Takes in a measurement, in the order of arrival.
     pub(super) fn take(&mut self, measurement: &Measurement) -> Result<(), Unused> {
         match measurement {
-            Measurement::Gnss(fix) => self.take_gnss(fix),
+            Measurement::Gnss(source, fix) => self.take_gnss(source, fix),
             Measurement::Odometry(sample) => self.take_odometry(sample),
             Measurement::Visual(fix) => self.take_visual(fix),
             Measurement::Reach(time_ns) => {

@@ -63,6 +63,9 @@ pub enum Unused {
     /// There is no yaw yet, so the camera's picture cannot be aligned.
     #[error("there is no heading yet")]
     NoHeading,
+    /// It contradicts what the other sources say.
+    #[error("it contradicts the other sources")]
+    Contradicts,
     /// The vehicle has hardly moved since the last heatmap.
     #[error("the vehicle has hardly moved since the last frame that counted")]
     TooNear,
@@ -117,12 +120,12 @@ impl Fusion {
         self.gates = Gates::new();
     }
 
-    /// Takes in a GNSS fix.
+    /// Takes in a fix of the receiver with this name.
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
-    pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
-        self.measure(Measurement::Gnss(fix.clone()))
+    pub fn on_gnss(&mut self, source: &Arc<str>, fix: &GnssFix) -> Result<(), Unused> {
+        self.measure(Measurement::Gnss(source.clone(), fix.clone()))
     }
 
     /// Takes in speed, yaw rate and perhaps heading.
@@ -185,10 +188,7 @@ impl Fusion {
             Measurement::Odometry(sample) => Some(*sample),
             _ => None,
         };
-        let fix = match &measurement {
-            Measurement::Gnss(fix) => Some(fix.clone()),
-            _ => None,
-        };
+        let fix = measurement.fix().cloned();
         if let Some(sample) = &sample {
             let back_ns = self.gates.judge_odometry(sample, &self.filter);
             self.believe(back_ns);

@@ -55,8 +55,8 @@ const LEAST_VISIBLE_SHARE: f64 = 0.02;
 const VISIBLE_SHARE_ALONE: f64 = 1e-4;
 /// 1-sigma change of a vehicle's speed in one second, for a speed reported by the receiver, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
-/// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
-const CONTRADICTION: f64 = 18.4;
+/// Squared Mahalanobis distance from which it counts as contradicting (99.75 % of χ² with 2 degrees).
+const CONTRADICTION: f64 = 12.0;
 
 /// How the vehicle moves, held until the next measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -258,6 +258,18 @@ impl Navigator {
         }
         self.covariance = transition * self.covariance * transition.transpose()
             + Covariance::from_diagonal(&noise);
+    }
+
+    /// Whether a fix is far from what fixes and odometry before it lead to expect.
+    pub(crate) fn is_surprised(
+        &self,
+        fix_m: [f64; 2],
+        fix_covariance_m2: Matrix2<f64>,
+        track_then_m: [f64; 2],
+        config: &FusionConfig,
+    ) -> bool {
+        let mut copy = self.clone();
+        copy.update_position(fix_m, fix_covariance_m2, track_then_m, config)
     }
 
     /// A fix that was true when the track was `track_then_m`. Returns whether it contradicts what was

@@ -55,8 +55,9 @@ impl Filter {
         let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
         extra += along * along.transpose();
         let covariance = published.place.covariance_m2 + extra;
+        let published_m = published.radius_m.max(inputs.unclear_m + 2.0 * config.position_floor_m);
         // The bound of two independent errors, each within its own radius, summed in squares.
-        let radius_m = (published.radius_m.powi(2)
+        let radius_m = (published_m.powi(2)
             - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0)
             .sqrt();
         let (state, reason) = inputs.judge(
@@ -86,6 +87,8 @@ impl Filter {
     }
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
+        let agree = visual_is_fresh(started, self.now_ns, &self.config)
+            && started.heatmaps.supports();
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
@@ -96,7 +99,14 @@ impl Filter {
             visual: visual_is_fresh(started, self.now_ns, &self.config),
             visual_agrees: started.heatmaps.supports(),
             missing: missing.map(str::to_owned),
-            problems: problems.to_vec(),
+            problems: problems
+                .iter()
+                .map(String::as_str)
+                .chain(started.receivers.problems())
+                .map(str::to_owned)
+                .collect(),
+            relocated: self.now_ns == self.relocated_ns,
+            unclear_m: started.receivers.distance_m(agree),
         }
     }
 

@@ -18,7 +18,8 @@ const MOST_MEASUREMENTS: usize = 1 << 14;
 /// What the filter takes in.
 #[derive(Debug, Clone)]
 pub(super) enum Measurement {
-    Gnss(GnssFix),
+    /// A fix and the name of its receiver.
+    Gnss(Arc<str>, GnssFix),
     Odometry(OdometrySample),
     Visual(Arc<CrossViewFix>),
     /// A frame is from this time: dead-reckon to there.
@@ -28,7 +29,7 @@ pub(super) enum Measurement {
 impl Measurement {
     pub(super) fn fix(&self) -> Option<&GnssFix> {
         match self {
-            Self::Gnss(fix) => Some(fix),
+            Self::Gnss(_, fix) => Some(fix),
             _ => None,
         }
     }
@@ -48,7 +49,7 @@ impl Memory {
     /// A measurement was taken in and left the filter like this. States are kept after fixes, or about
     /// every second without.
     pub(super) fn note(&mut self, measurement: Measurement, filter: &Filter) {
-        let is_fix = matches!(measurement, Measurement::Gnss(_));
+        let is_fix = matches!(measurement, Measurement::Gnss(..));
         self.measurements.push_back(measurement);
         let since_ns = self.states.back().map_or(i64::MAX, |(_, last)| {
             filter.now_ns.saturating_sub(last.now_ns)

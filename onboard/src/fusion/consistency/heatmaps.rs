@@ -223,6 +223,18 @@ impl HeatmapGate {
             && wrong(5) < 3
     }
 
+    /// Whether the last heatmaps contradict what is published.
+    pub(crate) fn contradicts(&self) -> bool {
+        self.established
+            && self.recent.len() >= 2
+            && self
+                .recent
+                .iter()
+                .rev()
+                .take(2)
+                .all(|answer| *answer == Answer::Contradicts)
+    }
+
     /// How far the place is that heatmaps agree on instead, while they do.
     pub(crate) fn candidate_distance_m(&self, known_m: [f64; 2], variance_m2: f64) -> Option<f64> {
         let candidate = self.candidate.as_ref().filter(|c| c.agreeing >= 2)?;

@@ -8,6 +8,7 @@ mod exclusion;
 mod gate;
 mod heading;
 mod heatmaps;
+mod receivers;
 mod speed;
 mod yaw_rate;
 
@@ -19,6 +20,7 @@ pub use gate::{SourceVerdict, Trust};
 
 use self::heading::HeadingGate;
 pub(super) use self::heatmaps::{HeatmapGate, Sighting};
+pub(super) use self::receivers::{Comparison, Receivers, Verdict};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
 use super::filter::Filter;
