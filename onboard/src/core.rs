@@ -203,9 +203,10 @@ impl Core {
     }
 
     fn use_event(&mut self, arrival: Arrival) -> Vec<Estimate> {
-        let due = match arrival.event {
+        let Arrival { source, event, .. } = arrival;
+        let due = match event {
             Event::Gnss(fix) => {
-                let used = self.fusion.on_gnss(&fix);
+                let used = self.fusion.on_gnss(&source, &fix);
                 if used.is_ok() {
                     self.note_cadence(fix.time_ns);
                 }

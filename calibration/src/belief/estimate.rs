@@ -81,7 +81,8 @@ impl GridBelief {
         }
     }
 
-    fn moments(&self) -> ([f64; 2], [[f64; 2]; 2]) {
+    /// Mean `[east, north]` and covariance about it, m², each cell spread over its square.
+    pub fn moments(&self) -> ([f64; 2], [[f64; 2]; 2]) {
         let cells = self.cells;
         // Sums down the columns first: moments about the window's centre, in cells.
         let half = (cells as f64 - 1.0) / 2.0;

@@ -13,30 +13,36 @@
 //! Everything is in order of the measurements' own times; nothing here asks for the clock.
 
 mod config;
+mod consistency;
+mod filter;
 mod history;
 mod jump;
 mod motion;
 mod navigator;
 mod output;
 mod predict;
+mod rewind;
 mod state;
 #[cfg(test)]
 mod synthetic;
 mod update;
 mod visual;
 
+use std::sync::Arc;
+
 use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, Yaw};
 use nalgebra::Matrix2;
 
 pub use config::FusionConfig;
-use history::History;
-use jump::{JumpGuard, Place};
-use navigator::{Motion, Navigator};
-use predict::Checkpoint;
-use visual::VisualBelief;
+use consistency::Gates;
+pub use consistency::{SourceVerdict, Trust};
+use filter::Filter;
+use rewind::{Measurement, Memory};
 
-use crate::event::CrossViewFix;
+use crate::event::{CrossViewFix, Estimate, GnssFix, OdometrySample};
 
+/// Between fixes nearer to each other than this the motion is held, nanoseconds.
+const SHORTEST_INTERVAL_NS: i64 = 450_000_000;
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
 /// Why a measurement was not used.
@@ -57,6 +63,9 @@ pub enum Unused {
     /// There is no yaw yet, so the camera's picture cannot be aligned.
     #[error("there is no heading yet")]
     NoHeading,
+    /// It contradicts what the other sources say.
+    #[error("it contradicts the other sources")]
+    Contradicts,
     /// The vehicle has hardly moved since the last heatmap.
     #[error("the vehicle has hardly moved since the last frame that counted")]
     TooNear,
@@ -73,95 +82,162 @@ pub struct Pose {
     pub yaw_sigma_rad: f64,
 }
 
-/// What was last worked out, valid until the next measurement; it only widens with the track.
-#[derive(Debug, Clone, Copy)]
-struct Published {
-    place: Place,
-    mode_count: usize,
-    radius_m: f64,
-    track_variance_m2: f64,
-}
-
-/// The fusion of one drive.
+/// The fusion of one drive: the filter, and the memory that lets it take a measurement back.
 #[derive(Debug, Clone)]
 pub struct Fusion {
-    config: FusionConfig,
-    georef_sigma_m: f64,
-    now_ns: i64,
-    started: Option<Started>,
-    odometry: Option<(i64, Motion)>,
-    gnss_motion: Option<(i64, Motion, Option<Yaw>)>,
-    last_fix: Option<(i64, Geodetic)>,
-    heading_ns: i64,
-    reset_count: u32,
-    /// Where the measurements had left things before ticks led on from there.
-    checkpoint: Option<Checkpoint>,
-}
-
-/// Everything that exists once there was a fix.
-#[derive(Debug, Clone)]
-struct Started {
-    frame: LocalFrame,
-    height_m: f64,
-    navigator: Navigator,
-    history: History,
-    visual: Option<VisualBelief>,
-    guard: JumpGuard,
-    gnss_ns: i64,
-    contradictions: Vec<[f64; 2]>,
-    last_visual: Option<(i64, f64)>,
-    fused: Published,
-    visual_only: Option<Published>,
-    /// Heatmaps that `visual_only` contains.
-    visual_only_updates: u64,
+    filter: Filter,
+    memory: Memory,
+    gates: Gates,
+    /// Discontinuities of the output beside those that the filter counts.
+    resets: u32,
 }
 
 impl Fusion {
     /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
-            config,
-            georef_sigma_m,
-            now_ns: i64::MIN,
-            started: None,
-            odometry: None,
-            gnss_motion: None,
-            last_fix: None,
-            heading_ns: i64::MIN,
-            reset_count: 0,
-            checkpoint: None,
+            filter: Filter::new(config, georef_sigma_m),
+            memory: Memory::default(),
+            gates: Gates::new(),
+            resets: 0,
         }
     }
 
     /// The parameters in use.
     pub fn config(&self) -> &FusionConfig {
-        &self.config
+        &self.filter.config
     }
 
     /// Time of the state, nanoseconds UTC.
     pub fn now_ns(&self) -> Option<i64> {
-        (self.now_ns != i64::MIN).then_some(self.now_ns)
+        (self.filter.now_ns != i64::MIN).then_some(self.filter.now_ns)
     }
 
     /// Forgets everything but the parameters: the clock was set, or the log starts over.
     pub fn restart(&mut self) {
-        let reset_count = self.reset_count.wrapping_add(1);
-        *self = Self {
-            reset_count,
-            ..Self::new(self.config.clone(), self.georef_sigma_m)
-        };
+        self.filter.restart();
+        self.memory = Memory::default();
+        self.gates = Gates::new();
     }
-}
 
-fn visual_is_fresh(started: &Started, now_ns: i64, config: &FusionConfig) -> bool {
-    let Some((time_ns, at_m)) = started.last_visual else {
-        return false;
-    };
-    let since_m = started.navigator.driven_m - at_m;
-    started.visual.is_some()
-        && since_m <= config.visual_timeout_m
-        && (now_ns - time_ns <= seconds(config.visual_timeout_s)
-            || since_m < 2.0 * config.visual_spacing_m)
+    /// Takes in a fix of the receiver with this name.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_gnss(&mut self, source: &Arc<str>, fix: &GnssFix) -> Result<(), Unused> {
+        self.measure(Measurement::Gnss(source.clone(), fix.clone()))
+    }
+
+    /// Takes in speed, yaw rate and perhaps heading.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
+        self.measure(Measurement::Odometry(*sample))
+    }
+
+    /// Updates with the match of a frame and an aerial patch.
+    ///
+    /// # Errors
+    /// [`Unused`] when it was not usable.
+    pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+        self.measure(Measurement::Visual(Arc::new(fix.clone())))
+    }
+
+    /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
+    pub fn reach(&mut self, time_ns: i64) {
+        let _ = self.measure(Measurement::Reach(time_ns));
+    }
+
+    /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement
+    /// is taken in as if there had been no look.
+    pub fn look_ahead(&mut self, time_ns: i64) {
+        self.filter.look_ahead(time_ns);
+    }
+
+    /// Whether a frame of this time would be used.
+    ///
+    /// # Errors
+    /// [`Unused`] with the reason.
+    pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+        self.filter.wants_frame(time_ns)
+    }
+
+    /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
+    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
+    pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+        let problems = self.gates.problems(self.filter.now_ns);
+        let mut estimates = self.filter.estimates(missing, &problems);
+        for estimate in &mut estimates {
+            estimate.reset_count = estimate.reset_count.wrapping_add(self.resets);
+        }
+        estimates
+    }
+
+    /// What the checks between the sources found.
+    pub fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.gates.verdicts()
+    }
+
+    /// Takes a measurement in from where the measurements had left things, and then looks as far
+    /// ahead as before.
+    fn measure(&mut self, measurement: Measurement) -> Result<(), Unused> {
+        let ahead_ns = self.filter.now_ns;
+        self.filter.come_back();
+        let sample = match &measurement {
+            Measurement::Odometry(sample) => Some(*sample),
+            _ => None,
+        };
+        let fix = measurement.fix().cloned();
+        if let Some(sample) = &sample {
+            let back_ns = self.gates.judge_odometry(sample, &self.filter);
+            self.believe(back_ns);
+        }
+        let mut result = self.filter.take(&measurement);
+        self.memory.note(measurement, &self.filter);
+        if let (Some(fix), Ok(())) = (&fix, result) {
+            let back_ns = self.gates.judge_by_fix(fix, &self.filter);
+            // The way from the fix before is known only now.
+            let last_ns = self.filter.gnss_motion_before_ns;
+            let follows = self.filter.follows_gnss_motion()
+                && fix.time_ns.saturating_sub(last_ns) > SHORTEST_INTERVAL_NS
+                && fix.speed_mps.is_some();
+            let back_ns = match (back_ns, follows) {
+                (None, true) => Some(last_ns),
+                (back_ns, _) => back_ns,
+            };
+            self.believe(back_ns);
+            result = Ok(());
+        }
+        self.filter.look_ahead(ahead_ns);
+        result
+    }
+
+    /// Takes over who is believed; from a time in the past on where it says so.
+    fn believe(&mut self, back_ns: Option<i64>) {
+        self.filter.excluded.clone_from(&self.gates.excluded);
+        let Some(back_ns) = back_ns else { return };
+        let Some((state, since)) = self.memory.rewind(back_ns) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.filter, state);
+        self.filter.excluded.clone_from(&self.gates.excluded);
+        for at in 0..since.len() {
+            if self.filter.gnss_next.is_none() {
+                let next = since[at..].iter().find_map(Measurement::fix);
+                self.filter.expect_fix(next);
+            }
+            let _ = self.filter.take(&since[at]);
+            self.memory.note(since[at].clone(), &self.filter);
+        }
+        self.filter.gnss_next = None;
+        let jumped = self.filter.moved_from(&before) > self.filter.config.jump_m;
+        let counted = before.reset_count.wrapping_sub(self.filter.reset_count);
+        self.resets = self
+            .resets
+            .wrapping_add(if counted < u32::MAX / 2 { counted } else { 0 })
+            .wrapping_add(u32::from(jumped));
+    }
 }
 
 /// East and north of a place in the frame's tangent plane; the height plays no part.

@@ -1,9 +1,12 @@
 //! How the vehicle moves between measurements: by odometry, else by the receiver, else unknown.
+//!
+//! Speed and yaw rate are chosen one by one: a wheel sensor that lies does not cost the gyro.
 
+use crossfix_calibration::{Heading, Yaw};
+
+use super::filter::Filter;
 use super::navigator::Motion;
-use super::{Fusion, SLOWEST_COURSE_MPS, Unused, seconds};
-use crossfix_calibration::Heading;
-
+use super::{SLOWEST_COURSE_MPS, Unused, seconds};
 use crate::event::{GnssFix, OdometrySample};
 
 /// 1-sigma of a speed that a receiver reports, m/s.
@@ -12,21 +15,67 @@ const TOLD_SPEED_SIGMA_MPS: f64 = 0.7;
 const UNREPORTED_SPEED_SIGMA_MPS: f64 = 15.0;
 /// 1-sigma of the speed when nothing reports it, m/s.
 const BLIND_SPEED_MPS: f64 = 10.0;
+/// 1-sigma of the acceleration when nothing reports the speed any more, m/s².
+const BLIND_ACCELERATION: f64 = 2.0;
+/// How long the last speed is held, seconds.
+const LONGEST_HELD_S: f64 = 8.0;
+/// 1-sigma of a yaw rate that nothing reports, rad/s.
+const BLIND_YAW_RATE_RPS: f64 = 0.3;
+/// 1-sigma of a yaw rate between two courses of the receiver, rad/s.
+const COURSE_RATE_SIGMA_RPS: f64 = 0.15;
+/// Courses further apart than this say little about the turn between them, seconds.
+const LONGEST_TURN_S: f64 = 2.5;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
 const HEADING_SPACING_S: f64 = 1.0;
 /// Headings err alike for about this many of them, so each counts for less.
 const HEADING_REPETITION: f64 = 10.0;
 
-impl Fusion {
-    /// Takes in speed, yaw rate and perhaps heading.
-    ///
-    /// # Errors
-    /// [`Unused`] when it was not usable.
-    pub fn on_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_odometry(sample))
-    }
+/// A speed or a yaw rate that a source reported.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Reported {
+    pub(super) time_ns: i64,
+    pub(super) value: f64,
+    pub(super) sigma: f64,
+}
 
-    fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
+/// How the receiver says that it moves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct GnssMotion {
+    pub(super) time_ns: i64,
+    /// m/s; not every receiver reports it.
+    pub(super) speed_mps: Option<f64>,
+    pub(super) course: Option<Yaw>,
+    /// From the course before to this one.
+    pub(super) yaw_rate_rps: f64,
+}
+
+impl GnssMotion {
+    /// What a fix says of its motion, after the fix before it.
+    pub(super) fn new(fix: &GnssFix, before: Option<&Self>) -> Self {
+        let speed_mps = fix
+            .speed_mps
+            .filter(|v| v.is_finite() && (0.0..150.0).contains(v));
+        let course = fix
+            .track_deg
+            .filter(|v| v.is_finite() && speed_mps.is_some_and(|s| s > SLOWEST_COURSE_MPS))
+            .map(|track_deg| Heading::from_degrees(track_deg).yaw());
+        let turn = before.and_then(|before| {
+            let dt_s = (fix.time_ns - before.time_ns) as f64 * 1e-9;
+            let turned_rad = course?.difference_rad(before.course?);
+            (dt_s > 0.0 && dt_s < LONGEST_TURN_S).then(|| (turned_rad / dt_s).clamp(-1.0, 1.0))
+        });
+        Self {
+            time_ns: fix.time_ns,
+            speed_mps,
+            course,
+            yaw_rate_rps: turn.unwrap_or(0.0),
+        }
+    }
+}
+
+impl Filter {
+    /// Takes in speed, yaw rate and perhaps heading.
+    pub(super) fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
         let numbers = [
             sample.forward_speed_mps,
             sample.yaw_rate_rps,
@@ -35,47 +84,62 @@ impl Fusion {
         ];
         let sane = numbers.iter().all(|v| v.is_finite())
             && sample.forward_speed_mps.abs() < 150.0
-            && sample.yaw_rate_rps.abs() < 10.0;
+            && sample.yaw_rate_rps.abs() < 100.0;
         if !sane {
             return Err(Unused::Invalid);
         }
-        let motion = Motion {
-            speed_mps: sample.forward_speed_mps,
-            yaw_rate_rps: sample.yaw_rate_rps,
-            speed_sigma_mps: sample.speed_sigma_mps.clamp(0.0, 50.0),
-            yaw_rate_sigma_rps: sample.yaw_rate_sigma_rps.clamp(0.0, 1.0),
-            lasting: true,
+        let time_ns = sample.time_ns;
+        let believed = |excluded: bool, value: f64, sigma: f64| {
+            (!excluded).then_some(Reported {
+                time_ns,
+                value,
+                sigma,
+            })
         };
+        let speed = believed(
+            self.excluded.speed.covers(time_ns),
+            sample.forward_speed_mps,
+            sample.speed_sigma_mps.clamp(0.0, 50.0),
+        );
+        let yaw_rate = believed(
+            self.excluded.yaw_rate.covers(time_ns) || sample.yaw_rate_rps.abs() > 10.0,
+            sample.yaw_rate_rps,
+            sample.yaw_rate_sigma_rps.clamp(0.0, 1.0),
+        );
         // Between two samples the motion was between them too.
-        if let (Some((time_ns, before)), true) = (self.odometry, sample.time_ns > self.now_ns)
-            && sample.time_ns - time_ns <= seconds(self.config.odometry_timeout_s)
-            && time_ns <= self.now_ns
-        {
-            let half = |a: f64, b: f64| 0.5 * (a + b);
-            let middle = Motion {
-                speed_mps: half(before.speed_mps, motion.speed_mps),
-                yaw_rate_rps: half(before.yaw_rate_rps, motion.yaw_rate_rps),
-                ..motion
-            };
-            self.odometry = Some((sample.time_ns, middle));
+        if time_ns > self.now_ns {
+            let timeout_ns = seconds(self.config.odometry_timeout_s);
+            for (kept, new) in [(&mut self.speed, speed), (&mut self.yaw_rate, yaw_rate)] {
+                if let (Some(before), Some(new)) = (kept, new)
+                    && time_ns - before.time_ns <= timeout_ns
+                    && before.time_ns <= self.now_ns
+                {
+                    before.value = 0.5 * (before.value + new.value);
+                    before.time_ns = time_ns;
+                }
+            }
         }
-        self.advance(sample.time_ns);
-        if self
-            .odometry
-            .is_none_or(|(time_ns, _)| time_ns <= sample.time_ns)
-        {
-            self.odometry = Some((sample.time_ns, motion));
+        self.advance(time_ns);
+        for (kept, new) in [(&mut self.speed, speed), (&mut self.yaw_rate, yaw_rate)] {
+            if new.is_some() && kept.is_none_or(|kept| kept.time_ns <= time_ns) {
+                *kept = new;
+            }
         }
+        self.odometry_ns = self.odometry_ns.max(time_ns);
+        // Without a gyro the headings have to carry the turns.
+        let without_gyro = self.excluded.yaw_rate.covers(time_ns);
+        let spacing_ns = if without_gyro { 0 } else { seconds(HEADING_SPACING_S) };
         if let Some(measured) = sample.yaw
             && measured.yaw.is_finite()
             && measured.sigma_rad > 0.0
-            && sample.time_ns >= self.heading_ns.saturating_add(seconds(HEADING_SPACING_S))
+            && !self.excluded.heading.covers(time_ns)
+            && time_ns >= self.heading_ns.saturating_add(spacing_ns)
             && let Some(started) = &mut self.started
-            && let Some(then) = started.history.at(sample.time_ns)
+            && let Some(then) = started.history.at(time_ns)
         {
-            self.heading_ns = sample.time_ns;
+            self.heading_ns = time_ns;
             let first = !started.navigator.yaw_known();
-            let repetition = if first {
+            let repetition = if first || without_gyro {
                 1.0
             } else {
                 HEADING_REPETITION.sqrt()
@@ -89,79 +153,109 @@ impl Fusion {
         Ok(())
     }
 
-    /// Speed and yaw rate from the receiver, for when there is no odometry. Returns the motion since
-    /// the fix before, where both fixes reported it.
-    pub(super) fn note_gnss_motion(&mut self, fix: &GnssFix) -> Option<Motion> {
-        let before = self.gnss_motion;
-        if before.is_some_and(|(time_ns, ..)| fix.time_ns <= time_ns) {
-            return None;
-        }
-        let speed = fix
-            .speed_mps
-            .filter(|v| v.is_finite() && (0.0..150.0).contains(v));
-        let course = fix
-            .track_deg
-            .filter(|v| v.is_finite() && speed.is_some_and(|s| s > SLOWEST_COURSE_MPS))
-            .map(|track_deg| Heading::from_degrees(track_deg).yaw());
-        let yaw_rate_rps = match (before, course) {
-            (Some((time_ns, _, Some(before))), Some(now))
-                if fix.time_ns > time_ns && fix.time_ns - time_ns < seconds(2.5) =>
-            {
-                let dt_s = (fix.time_ns - time_ns) as f64 * 1e-9;
-                (now.difference_rad(before) / dt_s).clamp(-1.0, 1.0)
-            }
-            _ => 0.0,
+    /// Whether speed or yaw rate come from the receiver at this time, so that the way between two
+    /// fixes is known only at the second one.
+    pub(super) fn follows_gnss_motion(&self) -> bool {
+        let fresh = |reported: Option<Reported>| {
+            reported.is_some_and(|reported| {
+                self.now_ns - reported.time_ns <= seconds(self.config.odometry_timeout_s)
+            })
         };
-        let motion = match speed {
-            Some(speed_mps) => Motion {
-                speed_mps,
-                yaw_rate_rps,
-                speed_sigma_mps: TOLD_SPEED_SIGMA_MPS,
-                yaw_rate_sigma_rps: 0.15,
-                lasting: false,
-            },
-            // Anything a road vehicle does: the fixes themselves have to say.
-            None => Motion {
-                speed_mps: 0.0,
-                yaw_rate_rps: 0.0,
-                speed_sigma_mps: UNREPORTED_SPEED_SIGMA_MPS,
-                yaw_rate_sigma_rps: 0.3,
-                lasting: false,
-            },
-        };
-        self.gnss_motion = Some((fix.time_ns, motion, course));
-        let (time_ns, before, _) = before?;
-        let is_reported = |motion: &Motion| motion.speed_sigma_mps < UNREPORTED_SPEED_SIGMA_MPS;
-        let near = fix.time_ns - time_ns <= seconds(self.config.gnss_timeout_s);
-        (near && is_reported(&before) && is_reported(&motion)).then_some(Motion {
-            speed_mps: 0.5 * (before.speed_mps + motion.speed_mps),
-            ..motion
-        })
+        !fresh(self.speed)
+            || !fresh(self.yaw_rate)
+            || self.excluded.speed.covers(self.now_ns)
+            || self.excluded.yaw_rate.covers(self.now_ns)
     }
 
-    /// The motion to hold at `time_ns`: odometry, else the receiver's, else anything.
+    /// The motion to hold up to `time_ns`: odometry, else the receiver's, else anything.
     pub(super) fn motion(&self, time_ns: i64) -> Motion {
-        if let Some((at_ns, motion)) = self.odometry
-            && time_ns - at_ns <= seconds(self.config.odometry_timeout_s)
-        {
-            return motion;
-        }
-        if let Some((at_ns, motion, _)) = self.gnss_motion
-            && time_ns - at_ns <= seconds(self.config.gnss_timeout_s)
-        {
-            return motion;
-        }
-        let heard_ns = self.odometry.map(|(at_ns, _)| at_ns);
-        let heard_ns = heard_ns.max(self.gnss_motion.map(|(at_ns, ..)| at_ns));
-        let blind_s = (time_ns - heard_ns.unwrap_or(time_ns)).max(0) as f64 * 1e-9;
-        // An unknown but lasting speed puts the vehicle `BLIND_SPEED_MPS · t` away, not `√t`; this is
-        // the noise per second whose sum is that square.
+        let timeout_ns = seconds(self.config.odometry_timeout_s);
+        let newest_fix_ns = self.gnss_motion.map_or(i64::MIN, |motion| motion.time_ns);
+        let usable = |reported: Option<Reported>, excluded: bool| {
+            reported.filter(|reported| {
+                time_ns - reported.time_ns <= timeout_ns
+                    && (!excluded
+                        || self.gnss_next.is_none() && reported.time_ns > newest_fix_ns)
+            })
+        };
+        let speed = usable(self.speed, self.excluded.speed.covers(time_ns));
+        let yaw_rate = usable(self.yaw_rate, self.excluded.yaw_rate.covers(time_ns));
+        let (gnss_speed, gnss_rate) = self.gnss_motion_at(time_ns);
+        let chosen = |odometry: Option<Reported>, gnss: (f64, f64)| match odometry {
+            Some(reported) => (reported.value, reported.sigma, true),
+            None => (gnss.0, gnss.1, false),
+        };
+        let (speed_mps, speed_sigma_mps, lasting_speed) = chosen(speed, gnss_speed);
+        let (yaw_rate_rps, yaw_rate_sigma_rps, lasting_yaw_rate) = chosen(yaw_rate, gnss_rate);
         Motion {
-            speed_mps: 0.0,
-            yaw_rate_rps: 0.0,
-            speed_sigma_mps: BLIND_SPEED_MPS * (2.0 * blind_s).sqrt().max(1.0),
-            yaw_rate_sigma_rps: 0.3,
-            lasting: false,
+            speed_mps,
+            yaw_rate_rps,
+            speed_sigma_mps,
+            yaw_rate_sigma_rps,
+            lasting_speed,
+            lasting_yaw_rate,
+        }
+    }
+
+    /// Speed and yaw rate by the receiver, each with its 1-sigma error.
+    fn gnss_motion_at(&self, time_ns: i64) -> ((f64, f64), (f64, f64)) {
+        let timeout_ns = seconds(self.config.gnss_timeout_s);
+        let unreported = ((0.0, UNREPORTED_SPEED_SIGMA_MPS), (0.0, BLIND_YAW_RATE_RPS));
+        let before = self
+            .gnss_motion
+            .filter(|motion| time_ns.saturating_sub(motion.time_ns) <= timeout_ns);
+        let Some(before) = before else {
+            return self.blind_motion(time_ns);
+        };
+        // The way between two fixes lies between what both say.
+        if let Some(next) = self.gnss_next
+            && next.time_ns > before.time_ns
+            && next.time_ns >= time_ns
+        {
+            let middle_ns = (self.now_ns.max(before.time_ns) + time_ns) / 2;
+            let share = (middle_ns - before.time_ns) as f64
+                / (next.time_ns - before.time_ns) as f64;
+            return match (before.speed_mps, next.speed_mps) {
+                (Some(from), Some(to)) => (
+                    (from + share.clamp(0.0, 1.0) * (to - from), TOLD_SPEED_SIGMA_MPS),
+                    (next.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
+                ),
+                _ => unreported,
+            };
+        }
+        match before.speed_mps {
+            Some(speed_mps) => (
+                (speed_mps, TOLD_SPEED_SIGMA_MPS),
+                (before.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
+            ),
+            // Anything a road vehicle does: the fixes themselves have to say.
+            None => unreported,
+        }
+    }
+
+    /// The motion when nothing reports it.
+    fn blind_motion(&self, time_ns: i64) -> ((f64, f64), (f64, f64)) {
+        let heard_ns = self
+            .speed
+            .map(|speed| speed.time_ns)
+            .max(self.gnss_motion.map(|motion| motion.time_ns));
+        let blind_s = (time_ns - heard_ns.unwrap_or(time_ns)).max(0) as f64 * 1e-9;
+        // The last speed is held. An unknown acceleration puts the vehicle `a t² / 2` away and an
+        // unknown but lasting speed `v t`, not `√t`; these are the noises per second whose sums are
+        // the squares of that.
+        let by_acceleration = BLIND_ACCELERATION * blind_s.powf(1.5);
+        let by_speed = BLIND_SPEED_MPS * (2.0 * blind_s).sqrt();
+        let held_mps = match (self.speed, self.gnss_motion) {
+            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => gnss.speed_mps,
+            (Some(speed), _) => Some(speed.value),
+            (None, gnss) => gnss.and_then(|gnss| gnss.speed_mps),
+        };
+        match held_mps {
+            Some(mps) if blind_s < LONGEST_HELD_S => (
+                (mps, by_acceleration.min(by_speed).max(TOLD_SPEED_SIGMA_MPS)),
+                (0.0, BLIND_YAW_RATE_RPS),
+            ),
+            _ => ((0.0, by_speed.max(BLIND_SPEED_MPS)), (0.0, BLIND_YAW_RATE_RPS)),
         }
     }
 }

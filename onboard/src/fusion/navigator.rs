@@ -55,8 +55,8 @@ const LEAST_VISIBLE_SHARE: f64 = 0.02;
 const VISIBLE_SHARE_ALONE: f64 = 1e-4;
 /// 1-sigma change of a vehicle's speed in one second, for a speed reported by the receiver, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
-/// Squared Mahalanobis distance from which it counts as contradicting (99.99 % of χ² with 2 degrees).
-const CONTRADICTION: f64 = 18.4;
+/// Squared Mahalanobis distance from which it counts as contradicting (99.75 % of χ² with 2 degrees).
+const CONTRADICTION: f64 = 12.0;
 
 /// How the vehicle moves, held until the next measurement.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,8 +65,10 @@ pub(crate) struct Motion {
     pub(crate) yaw_rate_rps: f64,
     pub(crate) speed_sigma_mps: f64,
     pub(crate) yaw_rate_sigma_rps: f64,
-    /// Whether a scale and an offset of it are worth learning: true for wheels and gyros.
-    pub(crate) lasting: bool,
+    /// Whether a scale of the speed is worth learning: true for wheels.
+    pub(crate) lasting_speed: bool,
+    /// Whether an offset of the yaw rate is worth learning: true for gyros.
+    pub(crate) lasting_yaw_rate: bool,
 }
 
 /// The filter's state.
@@ -204,16 +206,17 @@ impl Navigator {
 
     /// Moves on by `dt_s` seconds.
     pub(crate) fn predict(&mut self, dt_s: f64, motion: Motion, config: &FusionConfig) {
-        let learn = if motion.lasting { 1.0 } else { 0.0 };
-        self.independent_motion = motion.lasting;
-        let rate = motion.yaw_rate_rps - learn * self.state[GYRO_BIAS];
+        let learn = if motion.lasting_speed { 1.0 } else { 0.0 };
+        let learn_gyro = if motion.lasting_yaw_rate { 1.0 } else { 0.0 };
+        self.independent_motion = motion.lasting_speed;
+        let rate = motion.yaw_rate_rps - learn_gyro * self.state[GYRO_BIAS];
         let yaw_mid = self.state[YAW] + 0.5 * rate * dt_s;
         let forward_m = motion.speed_mps * (1.0 + learn * self.state[SCALE]) * dt_s;
         let distance_m = forward_m.abs();
         let mut transition = Covariance::identity();
         let mut noise = SVector::<f64, STATES>::zeros();
         // An error of the speed lasts about a second, then it is another one.
-        let speed_sigma_mps = if motion.lasting {
+        let speed_sigma_mps = if motion.lasting_speed {
             motion.speed_sigma_mps
         } else {
             motion.speed_sigma_mps.max(HELD_SPEED_SIGMA_MPS)
@@ -241,7 +244,7 @@ impl Navigator {
         }
         self.driven_m += distance_m;
         self.state[YAW] = self.yaw().turned(rate * dt_s).radians();
-        transition[(YAW, GYRO_BIAS)] = -learn * dt_s;
+        transition[(YAW, GYRO_BIAS)] = -learn_gyro * dt_s;
         let keep = (-dt_s / config.gnss_correlation_s).exp();
         noise[EAST] = position_noise_m2;
         noise[NORTH] = position_noise_m2;
@@ -255,6 +258,18 @@ impl Navigator {
         }
         self.covariance = transition * self.covariance * transition.transpose()
             + Covariance::from_diagonal(&noise);
+    }
+
+    /// Whether a fix is far from what fixes and odometry before it lead to expect.
+    pub(crate) fn is_surprised(
+        &self,
+        fix_m: [f64; 2],
+        fix_covariance_m2: Matrix2<f64>,
+        track_then_m: [f64; 2],
+        config: &FusionConfig,
+    ) -> bool {
+        let mut copy = self.clone();
+        copy.update_position(fix_m, fix_covariance_m2, track_then_m, config)
     }
 
     /// A fix that was true when the track was `track_then_m`. Returns whether it contradicts what was
@@ -424,7 +439,8 @@ mod tests {
             yaw_rate_rps: 0.0,
             speed_sigma_mps: 0.0,
             yaw_rate_sigma_rps: 0.01,
-            lasting: true,
+            lasting_speed: true,
+            lasting_yaw_rate: true,
         }
     }
 

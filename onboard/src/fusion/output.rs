@@ -3,22 +3,24 @@
 use crossfix_calibration::belief::BeliefEstimate;
 use nalgebra::{Matrix2, Vector2};
 
+use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
 use super::state::Inputs;
-use super::{
-    Fusion, Published, Started, gaussian_radius, geodetic_from_plane, largest_sigma, seconds,
-    visual_is_fresh,
-};
+use super::{gaussian_radius, geodetic_from_plane, largest_sigma, seconds};
 use crate::event::{Estimate, EstimateKind};
 
-impl Fusion {
+impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
-    pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
+    pub(super) fn estimates(
+        &self,
+        missing: Option<&str>,
+        problems: &[String],
+    ) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
-        let inputs = self.inputs(started, missing);
+        let inputs = self.inputs(started, missing, problems);
         let mut estimates = Vec::new();
         let outputs = [
             (EstimateKind::Fused, Some(started.fused)),
@@ -53,8 +55,9 @@ impl Fusion {
         let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
         extra += along * along.transpose();
         let covariance = published.place.covariance_m2 + extra;
+        let published_m = published.radius_m.max(inputs.unclear_m + 2.0 * config.position_floor_m);
         // The bound of two independent errors, each within its own radius, summed in squares.
-        let radius_m = (published.radius_m.powi(2)
+        let radius_m = (published_m.powi(2)
             - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0)
             .sqrt();
         let (state, reason) = inputs.judge(
@@ -83,18 +86,27 @@ impl Fusion {
         })
     }
 
-    fn inputs(&self, started: &Started, missing: Option<&str>) -> Inputs {
+    fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
+        let agree = visual_is_fresh(started, self.now_ns, &self.config)
+            && started.heatmaps.supports();
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
         Inputs {
             gnss: fresh(started.gnss_ns, self.config.gnss_timeout_s),
-            odometry: self
-                .odometry
-                .is_some_and(|(time_ns, _)| fresh(time_ns, self.config.odometry_timeout_s)),
+            odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
             visual: visual_is_fresh(started, self.now_ns, &self.config),
+            visual_agrees: started.heatmaps.supports(),
             missing: missing.map(str::to_owned),
+            problems: problems
+                .iter()
+                .map(String::as_str)
+                .chain(started.receivers.problems())
+                .map(str::to_owned)
+                .collect(),
+            relocated: self.now_ns == self.relocated_ns,
+            unclear_m: started.receivers.distance_m(agree),
         }
     }
 
@@ -113,9 +125,7 @@ impl Fusion {
             .last_visual
             .is_some_and(|(_, at_m)| driven_m - at_m > 4.0 * config.visual_timeout_m)
         {
-            started.visual = None;
-            started.visual_only = None;
-            started.visual_only_updates = 0;
+            started.forget_visual();
         }
         let risk = config.protection_risk;
         let product = started.visual.as_mut().and_then(|visual| {
@@ -161,6 +171,12 @@ impl Fusion {
             }
         } else {
             started.guard = JumpGuard::default();
+        }
+        if let Some(distance_m) = started
+            .heatmaps
+            .candidate_distance_m(fused.place.offset_m, track_variance_m2)
+        {
+            fused.radius_m = fused.radius_m.max(distance_m + 2.0);
         }
         started.fused = fused;
     }

@@ -1,8 +1,9 @@
 //! Dead reckoning: from one moment to the next, for good or as a look ahead.
 
+use super::filter::{Filter, Started};
 use super::history::{History, TrackPoint};
 use super::navigator::{Motion, Navigator};
-use super::{Fusion, Started, geodetic_from_plane, seconds};
+use super::{geodetic_from_plane, seconds};
 use crossfix_calibration::LocalFrame;
 
 /// Longest step of the dead reckoning, seconds.
@@ -20,10 +21,10 @@ pub(super) struct Checkpoint {
     history: History,
 }
 
-impl Fusion {
+impl Filter {
     /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement
     /// is taken in as if there had been no look.
-    pub fn look_ahead(&mut self, time_ns: i64) {
+    pub(super) fn look_ahead(&mut self, time_ns: i64) {
         if time_ns <= self.now_ns {
             return;
         }
@@ -38,24 +39,14 @@ impl Fusion {
         self.advance(time_ns);
     }
 
-    /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
-    pub fn reach(&mut self, time_ns: i64) {
-        self.measure(|fusion| fusion.advance(time_ns));
-    }
-
-    /// Takes a measurement in from where the measurements had left things, and then looks as far
-    /// ahead as before.
-    pub(super) fn measure<T>(&mut self, take_in: impl FnOnce(&mut Self) -> T) -> T {
-        let ahead_ns = self.now_ns;
+    /// Back to where the measurements had left things.
+    pub(super) fn come_back(&mut self) {
         if let (Some(checkpoint), Some(started)) = (self.checkpoint.take(), &mut self.started) {
             self.now_ns = checkpoint.now_ns;
             started.frame = checkpoint.frame;
             started.navigator = checkpoint.navigator;
             started.history = checkpoint.history;
         }
-        let result = take_in(self);
-        self.look_ahead(ahead_ns);
-        result
     }
 
     pub(super) fn advance(&mut self, time_ns: i64) {

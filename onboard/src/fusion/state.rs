@@ -3,15 +3,26 @@
 use super::config::FusionConfig;
 use crate::event::{EstimateKind, State};
 
+/// Sources further apart than this leave no position worth publishing, metres.
+const LOST_M: f64 = 1000.0;
+
 /// What contributes at this moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inputs {
     pub(crate) gnss: bool,
     pub(crate) odometry: bool,
     pub(crate) heading: bool,
     pub(crate) visual: bool,
+    /// Whether the last heatmaps agree with what is published.
+    pub(crate) visual_agrees: bool,
     /// What is missing according to the caller, as a sentence.
     pub(crate) missing: Option<String>,
+    /// Whether the vehicle was just found to be somewhere else altogether.
+    pub(crate) relocated: bool,
+    /// How far away the vehicle may be instead, metres.
+    pub(crate) unclear_m: f64,
+    /// What contradicts itself or another source, as sentences.
+    pub(crate) problems: Vec<String>,
 }
 
 impl Inputs {
@@ -26,8 +37,15 @@ impl Inputs {
         if sigma_m > config.lost_sigma_m || !sigma_m.is_finite() {
             return (
                 State::Lost,
-                format!("the error has grown to {sigma_m:.0} m"),
+                "the error has grown beyond what is a position".to_owned(),
             );
+        }
+        if self.relocated {
+            return (State::Lost, "the vehicle was relocated".to_owned());
+        }
+        if self.unclear_m > LOST_M {
+            let words = "GNSS and the track are kilometres apart";
+            return (State::Lost, words.to_owned());
         }
         let fused = kind == EstimateKind::Fused;
         let mut reasons = Vec::new();
@@ -37,12 +55,16 @@ impl Inputs {
                 None => "no recent aerial matching".to_owned(),
             });
         }
+        if self.visual && !self.visual_agrees {
+            reasons.push("the aerial matching does not agree with the track".to_owned());
+        }
         if fused && !self.gnss {
             reasons.push("no recent GNSS fix".to_owned());
         }
         if !self.odometry {
             reasons.push("no recent odometry".to_owned());
         }
+        reasons.extend(self.problems.iter().cloned());
         if !self.heading {
             reasons.push("no heading yet".to_owned());
         }
@@ -69,7 +91,11 @@ mod tests {
             odometry: true,
             heading: true,
             visual: true,
+            visual_agrees: true,
             missing: None,
+            problems: Vec::new(),
+            relocated: false,
+            unclear_m: 0.0,
         }
     }
 
@@ -150,8 +176,8 @@ mod tests {
                 State::Coasting,
                 "aerial",
             ),
-            (well(), Fused, 80.0, 1, State::Lost, "80 m"),
-            (well(), Fused, f64::NAN, 1, State::Lost, "NaN"),
+            (well(), Fused, 80.0, 1, State::Lost, "grown"),
+            (well(), Fused, f64::NAN, 1, State::Lost, "grown"),
         ];
         for (inputs, kind, sigma_m, modes, state, reason) in cases {
             let (got, why) = judge(&inputs, kind, sigma_m, modes);

@@ -1,33 +1,36 @@
 //! Fixes and heatmaps, each at its own time.
 
-use crossfix_calibration::{Geodetic, Heading, LocalFrame};
-use nalgebra::Matrix2;
+use std::sync::Arc;
 
+use crossfix_calibration::{Geodetic, Heading, LocalFrame};
+use nalgebra::{Matrix2, Vector2};
+
+use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
+use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
+use super::motion::GnssMotion;
 use super::jump::{JumpGuard, Place};
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
 use super::{
-    Fusion, Pose, Published, SLOWEST_COURSE_MPS, Started, Unused, gaussian_radius,
-    geodetic_from_plane, plane_from_geodetic, seconds, visual_is_fresh,
+    Pose, SLOWEST_COURSE_MPS, Unused, gaussian_radius, geodetic_from_plane, largest_sigma, plane_from_geodetic,
+    seconds,
 };
 use crate::event::{CrossViewFix, GnssFix};
 
-/// Fixes in a row that contradict everything known, and agree with each other, before they win.
-const CONTRADICTIONS: usize = 8;
+/// A larger step than this sets up a new local frame, metres.
+const LARGEST_STEP_M: f64 = 5_000.0;
+/// A visual belief wider than this says nothing any more, metres.
+const GIVEN_UP_SIGMA_M: f64 = 15.0;
 
-impl Fusion {
+impl Filter {
     /// Takes in a GNSS fix.
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
-    pub fn on_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_gnss(fix))
-    }
-
-    fn take_gnss(&mut self, fix: &GnssFix) -> Result<(), Unused> {
+    pub(super) fn take_gnss(&mut self, source: &Arc<str>, fix: &GnssFix) -> Result<(), Unused> {
         let covariance = self.believed_covariance(fix).ok_or(Unused::Invalid)?;
-        if fix.position.check().is_err() {
+        if fix.position.check().is_err() || is_null_island(fix) {
             return Err(Unused::Invalid);
         }
         if self.last_fix == Some((fix.time_ns, fix.position)) {
@@ -39,25 +42,79 @@ impl Fusion {
         {
             return Err(Unused::TooLate);
         }
-        let silence_ns = self
-            .gnss_motion
-            .map_or(0, |(at_ns, ..)| fix.time_ns.saturating_sub(at_ns));
-        if silence_ns > seconds(self.config.gnss_timeout_s) {
-            // What the receiver says now tells nothing about the way through a long gap.
-            self.advance(fix.time_ns);
-        }
+        let stuck = self.is_stuck(fix);
         self.last_fix = Some((fix.time_ns, fix.position));
-        let since = self.note_gnss_motion(fix);
-        let from_now_on = self.gnss_motion;
-        if let (Some(since), Some((_, motion, _))) = (since, &mut self.gnss_motion) {
-            *motion = since;
+        if stuck {
+            if let Some(started) = &mut self.started {
+                started.receivers.repeats(source);
+            }
+            return Err(Unused::Repeated);
         }
+        let believed = self
+            .started
+            .as_ref()
+            .is_none_or(|started| started.receivers.believes(source));
+        if believed {
+            self.take_gnss_motion(fix);
+        }
+        self.gnss_next = None;
         self.advance(fix.time_ns);
-        self.gnss_motion = from_now_on;
         if self.started.is_none() {
             self.start(fix, covariance);
         }
-        let config = &self.config;
+        match self.judge_fix(source, fix, covariance)? {
+            (Verdict::Use, then) => self.use_fix(fix, covariance, then),
+            (Verdict::Relocate, then) => {
+                self.relocate(fix, covariance, then);
+                Ok(())
+            }
+            (Verdict::Hold, _) => {
+                self.refresh();
+                Err(Unused::Contradicts)
+            }
+        }
+    }
+
+    /// Whether the receiver repeats its position although something moves.
+    fn is_stuck(&self, fix: &GnssFix) -> bool {
+        let same = self.last_fix.is_some_and(|(_, position)| {
+            position.latitude_deg.to_bits() == fix.position.latitude_deg.to_bits()
+                && position.longitude_deg.to_bits() == fix.position.longitude_deg.to_bits()
+        });
+        let odometer_mps = self
+            .speed
+            .filter(|_| self.odometry_ns != i64::MIN)
+            .map_or(0.0, |speed| speed.value.abs());
+        same && (odometer_mps > 1.5 || fix.speed_mps.is_some_and(|mps| mps > 1.5))
+    }
+
+    /// What the receiver says of its motion, for the way to this fix and from it on.
+    fn take_gnss_motion(&mut self, fix: &GnssFix) {
+        if self
+            .gnss_motion
+            .is_some_and(|before| before.time_ns >= fix.time_ns)
+        {
+            return;
+        }
+        let motion = GnssMotion::new(fix, self.gnss_motion.as_ref());
+        let before_ns = self.gnss_motion.map(|before| before.time_ns);
+        // Through a long gap it tells nothing about the way.
+        let gap_ns = before_ns.map_or(0, |before_ns| fix.time_ns.saturating_sub(before_ns));
+        self.gnss_next = Some(motion).filter(|_| gap_ns <= seconds(self.config.gnss_timeout_s));
+        self.advance(fix.time_ns);
+        self.gnss_motion_before_ns = before_ns.unwrap_or(i64::MIN);
+        self.gnss_motion = Some(motion);
+    }
+
+    /// Compares a fix with the place known without it.
+    fn judge_fix(
+        &mut self,
+        source: &Arc<str>,
+        fix: &GnssFix,
+        covariance: Matrix2<f64>,
+    ) -> Result<(Verdict, TrackPoint), Unused> {
+        let odometry_is_believed = self.motion(self.now_ns).lasting_speed;
+        let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
             return Err(Unused::NotStarted);
         };
@@ -65,54 +122,95 @@ impl Fusion {
             return Err(Unused::TooLate);
         };
         let fix_m = plane_from_geodetic(&started.frame, fix.position);
+        let known = started.known_place();
+        let offset_m = [fix_m[0] - then.track_m[0], fix_m[1] - then.track_m[1]];
+        let heatmaps_agree = visual_is_fresh(started, now_ns, config) && started.heatmaps.supports();
+        let seen = Comparison {
+            time_ns: fix.time_ns,
+            residual_m: Vector2::from(offset_m) - Vector2::from(known.offset_m),
+            known_m2: known.covariance_m2,
+            stated_m2: covariance,
+            offset_m,
+            heatmaps_agree,
+            known_is_doubtful: !odometry_is_believed || started.heatmaps.contradicts(),
+        };
+        if started.gnss_ns == i64::MIN {
+            return Ok((Verdict::Use, then));
+        }
+        Ok((started.receivers.judge(source, &seen, config.jump_m), then))
+    }
+
+    /// Takes in a fix that may be believed.
+    fn use_fix(
+        &mut self,
+        fix: &GnssFix,
+        covariance: Matrix2<f64>,
+        then: TrackPoint,
+    ) -> Result<(), Unused> {
+        let config = &self.config;
+        let Some(started) = &mut self.started else {
+            return Err(Unused::NotStarted);
+        };
+        let fix_m = plane_from_geodetic(&started.frame, fix.position);
         if fix.dimension == crate::event::FixDimension::Three {
             started.height_m = fix.position.height_m;
         }
         let first = started.gnss_ns == i64::MIN;
+        started.gnss_ns = started.gnss_ns.max(fix.time_ns);
         if !first {
-            let contradicts =
+            let surprises = started
+                .navigator
+                .is_surprised(fix_m, covariance, then.track_m, config);
+            // One spike is not believed; what the next fix repeats is.
+            let confirmed = started.surprised;
+            started.surprised = surprises;
+            if !surprises || confirmed {
                 started
                     .navigator
                     .update_position(fix_m, covariance, then.track_m, config);
-            let offset_m = [fix_m[0] - then.track_m[0], fix_m[1] - then.track_m[1]];
-            let tolerance_m = 3.0 * covariance.trace().sqrt() + config.jump_m;
-            let repeats = started.contradictions.last().is_none_or(|last| {
-                (last[0] - offset_m[0]).hypot(last[1] - offset_m[1]) < tolerance_m
-            });
-            if !contradicts || !repeats {
-                started.contradictions.clear();
-            }
-            if contradicts {
-                started.contradictions.push(offset_m);
-            }
-            if started.contradictions.len() >= CONTRADICTIONS
-                && !visual_is_fresh(started, self.now_ns, config)
-            {
-                let now_m = [0, 1].map(|axis| offset_m[axis] + started.navigator.track_m()[axis]);
-                started.navigator.relocate(now_m, covariance, config);
-                started.contradictions.clear();
-                started.visual = None;
-                started.visual_only = None;
-                started.visual_only_updates = 0;
-                self.reset_count = self.reset_count.wrapping_add(1);
             }
         }
-        started.gnss_ns = started.gnss_ns.max(fix.time_ns);
         self.use_course(fix, then);
         self.remember();
         self.refresh();
         Ok(())
     }
 
+    /// The vehicle is where the receiver says.
+    fn relocate(&mut self, fix: &GnssFix, covariance: Matrix2<f64>, then: TrackPoint) {
+        let (config, now_ns) = (&self.config, self.now_ns);
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        let fix_m = plane_from_geodetic(&started.frame, fix.position);
+        self.reset_count = self.reset_count.wrapping_add(1);
+        self.relocated_ns = now_ns;
+        tracing::warn!("the vehicle was relocated");
+        let track_m = started.navigator.track_m();
+        if (fix_m[0] - track_m[0]).hypot(fix_m[1] - track_m[1]) > LARGEST_STEP_M {
+            let receivers = std::mem::take(&mut started.receivers);
+            self.start(fix, covariance);
+            if let Some(started) = &mut self.started {
+                started.receivers = receivers;
+                started.gnss_ns = fix.time_ns;
+            }
+        } else {
+            let moved_m = [0, 1].map(|axis| fix_m[axis] - then.track_m[axis] + track_m[axis]);
+            started.navigator.relocate(moved_m, covariance, config);
+            started.gnss_ns = started.gnss_ns.max(fix.time_ns);
+            started.surprised = false;
+            started.forget_visual();
+            started.guard = JumpGuard::default();
+        }
+        self.remember();
+        self.refresh();
+    }
+
     /// Updates with the match of a frame and an aerial patch.
     ///
     /// # Errors
     /// [`Unused`] when it was not usable.
-    pub fn on_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
-        self.measure(|fusion| fusion.take_visual(fix))
-    }
-
-    fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
+    pub(super) fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
         self.advance(fix.time_ns);
         let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
@@ -124,18 +222,39 @@ impl Fusion {
         let centre_m = plane_from_geodetic(&started.frame, fix.centre);
         let centre_m = [centre_m[0] - then.track_m[0], centre_m[1] - then.track_m[1]];
         let track_variance_m2 = started.navigator.track_variance_m2;
+        let known = started.known_place();
+        if let Some(visual) = &started.visual
+            && largest_sigma(&visual.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
+            && started.heatmaps.agreed.is_some()
+        {
+            started.forget_visual();
+        }
         if started.visual.is_none() {
-            started.visual =
-                VisualBelief::new(started.fused.place.offset_m, track_variance_m2, config).ok();
+            started.visual = VisualBelief::new(known.offset_m, track_variance_m2, config).ok();
         }
         let Some(visual) = &mut started.visual else {
             return Err(Unused::Invalid);
         };
-        if visual
-            .update(&fix.heatmap, centre_m, track_variance_m2, config)
-            .is_err()
-        {
-            return Err(Unused::Invalid);
+        let gnss_is_fresh = now_ns - started.gnss_ns <= seconds(config.gnss_timeout_s);
+        let sighting = Sighting {
+            heatmap: &fix.heatmap,
+            centre_m,
+            known,
+            gnss: gnss_is_fresh.then(|| Place {
+                offset_m: started.navigator.offset_m(),
+                covariance_m2: started.navigator.position_covariance_m2(),
+            }),
+            time_ns: fix.time_ns.min(now_ns),
+            driven_m: then.driven_m,
+            track_variance_m2,
+        };
+        match started.heatmaps.take(&sighting, visual, config) {
+            Ok(false) => {}
+            Ok(true) => {
+                started.guard = JumpGuard::default();
+                self.reset_count = self.reset_count.wrapping_add(1);
+            }
+            Err(_) => return Err(Unused::Invalid),
         }
         started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
         self.refresh();
@@ -147,7 +266,7 @@ impl Fusion {
     ///
     /// # Errors
     /// [`Unused`] with the reason.
-    pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+    pub(super) fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
         let started = self.started.as_ref().ok_or(Unused::NotStarted)?;
         if !started.navigator.yaw_known() {
             return Err(Unused::NoHeading);
@@ -190,9 +309,11 @@ impl Fusion {
             navigator,
             history: History::default(),
             visual: None,
+            heatmaps: HeatmapGate::new(),
             guard: JumpGuard::default(),
             gnss_ns: i64::MIN,
-            contradictions: Vec::new(),
+            receivers: Receivers::default(),
+            surprised: false,
             last_visual: None,
             fused,
             visual_only: None,
@@ -222,9 +343,8 @@ impl Fusion {
 
     /// Compares the receiver's speed and course with the odometry's.
     fn use_course(&mut self, fix: &GnssFix, then: TrackPoint) {
-        let odometry = self.odometry.filter(|(time_ns, _)| {
-            self.now_ns - time_ns <= seconds(self.config.odometry_timeout_s)
-        });
+        let motion = self.motion(self.now_ns);
+        let odometer_mps = motion.lasting_speed.then_some(motion.speed_mps);
         let Some(started) = &mut self.started else {
             return;
         };
@@ -234,7 +354,7 @@ impl Fusion {
         if let Some(track_deg) = fix.track_deg.filter(|v| v.is_finite())
             && speed_mps > SLOWEST_COURSE_MPS
         {
-            let backwards = odometry.is_some_and(|(_, motion)| motion.speed_mps < -0.5);
+            let backwards = odometer_mps.is_some_and(|mps| mps < -0.5);
             let reversal_rad = if backwards { std::f64::consts::PI } else { 0.0 };
             // A receiver's course lags behind in a turn by a good part of its filter.
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
@@ -245,15 +365,15 @@ impl Fusion {
                 sigma_rad,
             );
         }
-        if let Some((_, motion)) = odometry
-            && motion.speed_mps > 5.0
+        if let Some(odometer_mps) = odometer_mps
+            && odometer_mps > 5.0
             && speed_mps > 5.0
             && fix.time_ns == self.now_ns
         {
-            let sigma = 0.5 / motion.speed_mps;
+            let sigma = 0.5 / odometer_mps;
             started
                 .navigator
-                .update_scale(speed_mps / motion.speed_mps - 1.0, sigma);
+                .update_scale(speed_mps / odometer_mps - 1.0, sigma);
         }
     }
 
@@ -274,4 +394,9 @@ impl Fusion {
             self.remember();
         }
     }
+}
+
+/// A position of exactly 0, 0 is what receivers say that have none.
+fn is_null_island(fix: &GnssFix) -> bool {
+    fix.position.latitude_deg.abs() < 1e-6 && fix.position.longitude_deg.abs() < 1e-6
 }

@@ -10,6 +10,7 @@ use crossfix_calibration::{Error, Heatmap};
 use nalgebra::Matrix2;
 
 use super::config::FusionConfig;
+use super::jump::Place;
 
 /// Blur is worth applying from this share of a cell on.
 const BLUR_CELLS: f64 = 0.3;
@@ -76,6 +77,16 @@ impl VisualBelief {
             *self = Self::new(offset_m, self.blurred_m2, config)?;
         }
         Ok(())
+    }
+
+    /// Mean and covariance, widened to this track variance.
+    pub(crate) fn place(&self, track_variance_m2: f64) -> Place {
+        let (mean_m, [[ee, en], [ne, nn]]) = self.grid.moments();
+        let behind_m2 = (track_variance_m2 - self.blurred_m2).max(0.0);
+        Place {
+            offset_m: mean_m,
+            covariance_m2: Matrix2::new(ee + behind_m2, en, ne, nn + behind_m2),
+        }
     }
 
     /// The visual belief alone, and the variance it has yet to be blurred by.

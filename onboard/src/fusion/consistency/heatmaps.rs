@@ -1,0 +1,282 @@
+//! Heatmaps against the place that was known before: the last place they agreed on, carried on by
+//! dead reckoning.
+//!
+//! A place on which heatmaps have agreed is not given up for heatmaps that agree on another one,
+//! unless dead reckoning allows for the step or the receiver asks for it: a student can be sure and
+//! wrong for minutes. Heatmaps that contradict go into a belief of their own, the candidate.
+
+use std::collections::VecDeque;
+
+use crossfix_calibration::Heatmap;
+use nalgebra::{Matrix2, Vector2};
+
+use super::gate::{Gate, Trust};
+use crate::fusion::FusionConfig;
+use crate::fusion::jump::Place;
+use crate::fusion::largest_sigma;
+use crate::fusion::visual::VisualBelief;
+
+/// Heatmaps that are remembered.
+const REMEMBERED: usize = 6;
+/// Of these, agreeing ones that establish a place.
+const ESTABLISHES: usize = 4;
+/// Share of a heatmap near a place from which on it agrees, and below which it contradicts.
+const AGREES: f64 = 0.2;
+const CONTRADICTS: f64 = 0.05;
+/// A candidate needs this many heatmaps that agree on it, over this way, metres.
+const CANDIDATE_UPDATES: u32 = 5;
+const CANDIDATE_WAY_M: f64 = 16.0;
+/// A step of this many sigma is what dead reckoning allows for.
+const ALLOWED_SIGMAS: f64 = 3.0;
+/// Log-likelihood ratio from which on the receiver has decided for the candidate.
+const GNSS_DECIDES: f64 = 7.0;
+/// A belief wider than this is no better than the receiver, metres.
+const WIDEST_SIGMA_M: f64 = 12.0;
+
+/// What a heatmap means for the place that was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Agrees,
+    Unsure,
+    Contradicts,
+}
+
+/// Heatmaps that contradict, as a belief of their own.
+#[derive(Debug, Clone)]
+struct Candidate {
+    belief: VisualBelief,
+    agreeing: u32,
+    since_m: f64,
+    /// Log-likelihood ratio of the receiver's positions, candidate against the known place.
+    evidence: f64,
+    evidence_ns: i64,
+}
+
+/// Which heatmaps are believed.
+#[derive(Debug, Clone)]
+pub(crate) struct HeatmapGate {
+    pub(crate) gate: Gate,
+    recent: VecDeque<Answer>,
+    candidate: Option<Candidate>,
+    established: bool,
+    /// Time and way of the last heatmap that agreed.
+    pub(crate) agreed: Option<(i64, f64)>,
+}
+
+/// A heatmap with what was known when it was taken.
+pub(crate) struct Sighting<'a> {
+    pub(crate) heatmap: &'a Heatmap,
+    /// Patch centre minus track.
+    pub(crate) centre_m: [f64; 2],
+    /// The known place at that time, widened by the way since it was worked out.
+    pub(crate) known: Place,
+    /// The receiver's filtered position.
+    pub(crate) gnss: Option<Place>,
+    pub(crate) time_ns: i64,
+    pub(crate) driven_m: f64,
+    pub(crate) track_variance_m2: f64,
+}
+
+impl HeatmapGate {
+    pub(crate) fn new() -> Self {
+        Self {
+            gate: Gate::new("heatmap_vs_track", "camera"),
+            recent: VecDeque::new(),
+            candidate: None,
+            established: false,
+            agreed: None,
+        }
+    }
+
+    /// Takes a heatmap in: into `belief`, or into the candidate. Returns whether the candidate has
+    /// replaced the belief.
+    pub(crate) fn take(
+        &mut self,
+        sighting: &Sighting<'_>,
+        belief: &mut VisualBelief,
+        config: &FusionConfig,
+    ) -> Result<bool, crossfix_calibration::Error> {
+        let sigma_m = largest_sigma(&sighting.known.covariance_m2);
+        let answer = if sigma_m > WIDEST_SIGMA_M {
+            Answer::Unsure
+        } else {
+            answer(sighting, sighting.known.offset_m, sigma_m)
+        };
+        if self.recent.len() == REMEMBERED {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(answer);
+        if answer == Answer::Agrees {
+            self.agreed = Some((sighting.time_ns, sighting.driven_m));
+            self.gate.agree(sighting.time_ns, 2);
+            if self.count(Answer::Agrees) >= ESTABLISHES && sigma_m < 4.0 {
+                self.established = true;
+            }
+        }
+        if self.established && answer == Answer::Contradicts {
+            self.gate
+                .contradict(3, "the heatmaps contradict the place known before");
+            return self.consider(sighting, belief, config);
+        }
+        if answer == Answer::Agrees && self.count(Answer::Agrees) >= 2 {
+            self.candidate = None;
+        }
+        belief.update(
+            sighting.heatmap,
+            sighting.centre_m,
+            sighting.track_variance_m2,
+            config,
+        )?;
+        Ok(false)
+    }
+
+    /// Feeds the candidate, and lets it replace the belief when it may.
+    fn consider(
+        &mut self,
+        sighting: &Sighting<'_>,
+        belief: &mut VisualBelief,
+        config: &FusionConfig,
+    ) -> Result<bool, crossfix_calibration::Error> {
+        let variance_m2 = sighting.track_variance_m2;
+        let candidate = match &mut self.candidate {
+            Some(candidate) => candidate,
+            None => self.candidate.insert(Candidate {
+                belief: VisualBelief::new(sighting.known.offset_m, variance_m2, config)?,
+                agreeing: 0,
+                since_m: sighting.driven_m,
+                evidence: 0.0,
+                evidence_ns: sighting.time_ns,
+            }),
+        };
+        let before = candidate.belief.place(variance_m2);
+        let sigma_m = largest_sigma(&before.covariance_m2);
+        if sigma_m < 5.0 {
+            match answer(sighting, before.offset_m, sigma_m) {
+                Answer::Agrees => candidate.agreeing += 1,
+                Answer::Contradicts => candidate.agreeing = candidate.agreeing.saturating_sub(2),
+                Answer::Unsure => {}
+            }
+        } else {
+            candidate.agreeing = 0;
+            candidate.since_m = sighting.driven_m;
+        }
+        candidate.belief.update(
+            sighting.heatmap,
+            sighting.centre_m,
+            variance_m2,
+            config,
+        )?;
+        let place = candidate.belief.place(variance_m2);
+        if let Some(gnss) = sighting.gnss {
+            // Positions within a correlation time are one measurement.
+            let dt_s = (sighting.time_ns - candidate.evidence_ns) as f64 * 1e-9;
+            let weight = (dt_s / config.gnss_correlation_s).clamp(0.0, 1.0);
+            candidate.evidence += 0.5
+                * weight
+                * (squared_distance(&sighting.known, &gnss) - squared_distance(&place, &gnss))
+                    .clamp(-30.0, 30.0);
+            candidate.evidence_ns = sighting.time_ns;
+        }
+        let supported = candidate.agreeing >= CANDIDATE_UPDATES
+            && sighting.driven_m - candidate.since_m >= CANDIDATE_WAY_M;
+        let step = Vector2::from(place.offset_m) - Vector2::from(sighting.known.offset_m);
+        let sigma_m = largest_sigma(&(sighting.known.covariance_m2 + place.covariance_m2));
+        let allowed = step.norm() <= ALLOWED_SIGMAS * sigma_m;
+        if !(supported && (allowed || candidate.evidence > GNSS_DECIDES)) {
+            return Ok(false);
+        }
+        *belief = candidate.belief.clone();
+        self.candidate = None;
+        self.recent.clear();
+        self.recent.extend([Answer::Agrees; 2]);
+        self.agreed = Some((sighting.time_ns, sighting.driven_m));
+        self.gate.trust = Trust::Agrees;
+        self.gate.explain("");
+        Ok(true)
+    }
+
+    /// Starts over: the belief was given up.
+    pub(crate) fn forget(&mut self) {
+        self.recent.clear();
+        self.candidate = None;
+        self.established = false;
+        self.agreed = None;
+        if self.gate.trust != Trust::Unchecked {
+            self.gate.trust = Trust::Unchecked;
+            self.gate.explain("");
+        }
+    }
+
+    /// Whether the last heatmaps agree with what is published.
+    pub(crate) fn supports(&self) -> bool {
+        let last = self.recent.iter().rev().take(2);
+        let wrong = |answers: usize| {
+            self.recent
+                .iter()
+                .rev()
+                .take(answers)
+                .filter(|answer| **answer == Answer::Contradicts)
+                .count()
+        };
+        last.clone().any(|answer| *answer == Answer::Agrees)
+            && self.count(Answer::Agrees) >= 2
+            && wrong(5) < 3
+    }
+
+    /// Whether the last heatmaps contradict what is published.
+    pub(crate) fn contradicts(&self) -> bool {
+        self.established
+            && self.recent.len() >= 2
+            && self
+                .recent
+                .iter()
+                .rev()
+                .take(2)
+                .all(|answer| *answer == Answer::Contradicts)
+    }
+
+    /// How far the place is that heatmaps agree on instead, while they do.
+    pub(crate) fn candidate_distance_m(&self, known_m: [f64; 2], variance_m2: f64) -> Option<f64> {
+        let candidate = self.candidate.as_ref().filter(|c| c.agreeing >= 2)?;
+        let place = candidate.belief.place(variance_m2).offset_m;
+        Some((place[0] - known_m[0]).hypot(place[1] - known_m[1]))
+    }
+
+    fn count(&self, wanted: Answer) -> usize {
+        self.recent.iter().filter(|answer| **answer == wanted).count()
+    }
+}
+
+/// What a heatmap says about a place with this sigma.
+fn answer(sighting: &Sighting<'_>, place_m: [f64; 2], sigma_m: f64) -> Answer {
+    let heatmap = sighting.heatmap;
+    let radius_m = (2.5 + 2.0 * sigma_m).min(12.0);
+    let at = [0, 1].map(|axis| place_m[axis] - sighting.centre_m[axis]);
+    let side = heatmap.side();
+    let mut mass = 0.0;
+    for (index, p) in heatmap.probabilities().iter().enumerate() {
+        let offset = heatmap.offset_m([index % side, index / side]);
+        if (offset[0] - at[0]).powi(2) + (offset[1] - at[1]).powi(2) <= radius_m * radius_m {
+            mass += f64::from(*p);
+        }
+    }
+    let area_m2 = (side as f64 * heatmap.metres_per_cell()).powi(2);
+    let by_chance = std::f64::consts::PI * radius_m * radius_m / area_m2;
+    if mass >= AGREES.max(2.5 * by_chance) {
+        Answer::Agrees
+    } else if mass < CONTRADICTS.max(by_chance) {
+        Answer::Contradicts
+    } else {
+        Answer::Unsure
+    }
+}
+
+/// Squared Mahalanobis distance between two places, with the receiver's sigma once more: its slow
+/// error is larger than it says.
+fn squared_distance(place: &Place, gnss: &Place) -> f64 {
+    let between = Vector2::from(place.offset_m) - Vector2::from(gnss.offset_m);
+    let covariance: Matrix2<f64> = gnss.covariance_m2 * 2.0 + place.covariance_m2;
+    covariance
+        .try_inverse()
+        .map_or(0.0, |inverse| (between.transpose() * inverse * between)[0])
+}

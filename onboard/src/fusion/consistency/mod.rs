@@ -1,0 +1,139 @@
+//! Which source is believed: each kind of contradiction has its gate.
+//!
+//! A gate compares one quantity of one source with another source, says what it found in words, and
+//! excludes the quantity while it contradicts. Exclusions may begin in the past: the fusion then goes
+//! back to where the lie began and takes the measurements since in again, without it.
+
+mod exclusion;
+mod gate;
+mod heading;
+mod heatmaps;
+mod receivers;
+mod speed;
+mod yaw_rate;
+
+use crossfix_calibration::Heading;
+
+pub(super) use exclusion::Exclusions;
+use gate::Gate;
+pub use gate::{SourceVerdict, Trust};
+
+use self::heading::HeadingGate;
+pub(super) use self::heatmaps::{HeatmapGate, Sighting};
+pub(super) use self::receivers::{Comparison, Receivers, Verdict};
+use self::speed::SpeedGate;
+use self::yaw_rate::YawRateGate;
+use super::filter::Filter;
+use crate::event::{GnssFix, OdometrySample};
+
+/// All gates of one drive.
+#[derive(Debug, Clone)]
+pub(super) struct Gates {
+    pub(super) excluded: Exclusions,
+    speed: SpeedGate,
+    yaw_rate: YawRateGate,
+    heading: HeadingGate,
+    /// Time of the last fix that told a speed.
+    speed_told_ns: Option<i64>,
+}
+
+/// The evidence for the motion must be this recent, nanoseconds.
+const MOTION_EVIDENCE_NS: i64 = 2_600_000_000;
+
+impl Gates {
+    pub(super) fn new() -> Self {
+        Self {
+            excluded: Exclusions::default(),
+            speed: SpeedGate::new(),
+            yaw_rate: YawRateGate::new(),
+            heading: HeadingGate::new(),
+            speed_told_ns: None,
+        }
+    }
+
+    /// Judges a sample before it is taken in. Returns the time to go back to, if any.
+    pub(super) fn judge_odometry(&mut self, sample: &OdometrySample, filter: &Filter) -> Option<i64> {
+        let excluded = &mut self.excluded;
+        let speed = self.speed.on_sample(sample, &mut excluded.speed);
+        let moving_mps = filter.motion(filter.now_ns).speed_mps.abs();
+        self.heading.on_sample(sample, &mut excluded.heading);
+        let heading = sample
+            .yaw
+            .filter(|_| self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3);
+        let yaw_rate =
+            self.yaw_rate
+                .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
+        earlier(speed, yaw_rate)
+    }
+
+    /// Judges the odometry by a fix that was taken in. Returns the time to go back to, if any.
+    pub(super) fn judge_by_fix(&mut self, fix: &GnssFix, filter: &Filter) -> Option<i64> {
+        let speed_mps = fix.speed_mps.filter(|v| v.is_finite() && *v >= 0.0)?;
+        self.speed_told_ns = Some(fix.time_ns);
+        let course = fix
+            .track_deg
+            .filter(|v| v.is_finite())
+            .map(|track_deg| Heading::from_degrees(track_deg).yaw());
+        let reversing = filter.is_reversing();
+        let sure_of_yaw = self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3;
+        let backwards = course.filter(|_| speed_mps > 2.0 && sure_of_yaw).map(|course| {
+            let yaw = filter.yaw_at(fix.time_ns).unwrap_or(course);
+            course.difference_rad(yaw).abs() > 2.0
+        });
+        let excluded = &mut self.excluded;
+        let mut back_ns = self
+            .speed
+            .on_fix(fix.time_ns, speed_mps, backwards, &mut excluded.speed);
+        if let Some(course) = course {
+            let forward = if reversing {
+                course.turned(std::f64::consts::PI)
+            } else {
+                course
+            };
+            let since = self
+                .yaw_rate
+                .on_fix(fix.time_ns, course, speed_mps, &mut excluded.yaw_rate);
+            back_ns = earlier(back_ns, since);
+            let since = self
+                .heading
+                .on_fix(fix.time_ns, forward, speed_mps, &mut excluded.heading);
+            back_ns = earlier(back_ns, since);
+        }
+        back_ns
+    }
+
+    /// What speaks against `ok`, as sentences.
+    pub(super) fn problems(&self, now_ns: i64) -> Vec<String> {
+        let mut problems: Vec<String> = [&self.speed.gate, &self.yaw_rate.gate, &self.heading.gate]
+            .into_iter()
+            .filter_map(Gate::problem)
+            .map(str::to_owned)
+            .collect();
+        problems.dedup();
+        let told = self
+            .speed_told_ns
+            .is_some_and(|told_ns| now_ns - told_ns <= MOTION_EVIDENCE_NS);
+        if problems.is_empty()
+            && told
+            && !self.speed.gate.agreed_within(now_ns, MOTION_EVIDENCE_NS)
+        {
+            problems.push("the motion is not confirmed".to_owned());
+        }
+        problems
+    }
+
+    /// What every gate found.
+    pub(super) fn verdicts(&self) -> Vec<SourceVerdict> {
+        [&self.speed.gate, &self.yaw_rate.gate, &self.heading.gate]
+            .into_iter()
+            .map(Gate::verdict)
+            .collect()
+    }
+}
+
+fn earlier(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

@@ -1,0 +1,194 @@
+//! Each receiver's positions against the place known without them, over several fixes.
+//!
+//! One far fix is held back. Several that agree with each other are multipath, a receiver that lies,
+//! or a vehicle that was moved: what the others say decides.
+
+use std::sync::Arc;
+
+use nalgebra::{Matrix2, Vector2};
+
+use super::gate::{Gate, SourceVerdict, Trust};
+
+/// Squared Mahalanobis distance from which a fix contradicts: 3.7 sigma.
+const CONTRADICTION: f64 = 13.7;
+/// Fixes in a row that agree until a receiver that was excluded is believed again.
+const AGREEMENTS: u32 = 3;
+/// Contradicting fixes in a row, agreeing with each other, before anything follows from them.
+const CONFIRMATIONS: u32 = 3;
+/// Farther than this neither dead reckoning nor multipath explains a fix, metres.
+const FAR_M: f64 = 5_000.0;
+/// Fixes in a row from far away that set up a new local frame.
+const FAR_CONFIRMATIONS: u32 = 5;
+/// For this long fixes must insist against dead reckoning alone, nanoseconds.
+const INSISTENCE_NS: i64 = 30_000_000_000;
+/// A receiver has agreed lately within this time, nanoseconds.
+const LATELY_NS: i64 = 3_000_000_000;
+/// Receivers that are told apart; more than that are taken for the last one.
+const MOST_RECEIVERS: usize = 8;
+
+/// What to do with a fix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Take it in.
+    Use,
+    /// Set it aside.
+    Hold,
+    /// The vehicle is where it says: start over from there.
+    Relocate,
+}
+
+/// A fix beside what was known.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Comparison {
+    pub(crate) time_ns: i64,
+    /// Fix minus the place known, and its covariance.
+    pub(crate) residual_m: Vector2<f64>,
+    pub(crate) known_m2: Matrix2<f64>,
+    pub(crate) stated_m2: Matrix2<f64>,
+    /// Fix minus track.
+    pub(crate) offset_m: [f64; 2],
+    /// The last heatmaps agree with the place known.
+    pub(crate) heatmaps_agree: bool,
+    /// Nothing but the receiver supports the place known: no odometry that is believed, or heatmaps
+    /// that contradict it.
+    pub(crate) known_is_doubtful: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Receiver {
+    name: Arc<str>,
+    gate: Gate,
+    /// The last contradicting fix minus track, the first one's time, and how many.
+    run: Option<([f64; 2], i64, u32)>,
+    /// How far it was at the last comparison.
+    distance_m: f64,
+}
+
+/// The checks of all receivers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Receivers(Vec<Receiver>);
+
+impl Receivers {
+    /// Judges a fix of the receiver with this name.
+    pub(crate) fn judge(&mut self, name: &Arc<str>, seen: &Comparison, jump_m: f64) -> Verdict {
+        let other_agrees = self.0.iter().any(|receiver| {
+            receiver.name != *name && receiver.gate.agreed_within(seen.time_ns, LATELY_NS)
+        });
+        let receiver = self.of(name);
+        let distance_m = seen.residual_m.norm();
+        receiver.distance_m = distance_m;
+        let squared = (seen.known_m2 + seen.stated_m2)
+            .try_inverse()
+            .map_or(f64::INFINITY, |inverse| {
+                (seen.residual_m.transpose() * inverse * seen.residual_m)[0]
+            });
+        if squared <= CONTRADICTION {
+            receiver.run = None;
+            receiver.gate.agree(seen.time_ns, AGREEMENTS);
+            return match receiver.gate.trust {
+                Trust::Excluded => Verdict::Hold,
+                _ => Verdict::Use,
+            };
+        }
+        receiver.gate.contradict(u32::MAX, "");
+        let tolerance_m = 4.0 * seen.stated_m2.trace().sqrt() + jump_m;
+        let count = match receiver.run {
+            Some((last, since_ns, count))
+                if (last[0] - seen.offset_m[0]).hypot(last[1] - seen.offset_m[1])
+                    <= tolerance_m =>
+            {
+                receiver.run = Some((seen.offset_m, since_ns, count + 1));
+                count + 1
+            }
+            _ => {
+                receiver.run = Some((seen.offset_m, seen.time_ns, 1));
+                1
+            }
+        };
+        let since_ns = receiver.run.map_or(seen.time_ns, |(_, since_ns, _)| since_ns);
+        if other_agrees {
+            if count >= 2 {
+                let words = format!("receiver \"{name}\" is far from the other receiver");
+                receiver.gate.exclude(words);
+            }
+            return Verdict::Hold;
+        }
+        if count < CONFIRMATIONS {
+            return Verdict::Hold;
+        }
+        if seen.heatmaps_agree {
+            receiver
+                .gate
+                .exclude(format!("receiver \"{name}\" contradicts camera and odometry"));
+            return Verdict::Hold;
+        }
+        let insists = seen.time_ns - since_ns >= INSISTENCE_NS;
+        if seen.known_is_doubtful || insists || distance_m > FAR_M && count >= FAR_CONFIRMATIONS {
+            receiver.run = None;
+            receiver.gate.trust = Trust::Unchecked;
+            receiver.gate.explain("");
+            return Verdict::Relocate;
+        }
+        receiver
+            .gate
+            .exclude(format!("receiver \"{name}\" contradicts dead reckoning"));
+        Verdict::Hold
+    }
+
+    /// The fix repeats the one before it while the vehicle moves.
+    pub(crate) fn repeats(&mut self, name: &Arc<str>) {
+        let receiver = self.of(name);
+        let words = format!("receiver \"{name}\" repeats one position while the vehicle moves");
+        receiver.gate.contradict(2, words);
+    }
+
+    /// Whether the positions and speeds of this receiver are believed.
+    pub(crate) fn believes(&self, name: &Arc<str>) -> bool {
+        self.0
+            .iter()
+            .find(|receiver| receiver.name == *name)
+            .is_none_or(|receiver| receiver.gate.trust != Trust::Excluded)
+    }
+
+    /// What is wrong with receivers, and how far the farthest position is that may be right.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &str> {
+        self.0
+            .iter()
+            .filter(|receiver| receiver.gate.trust == Trust::Excluded)
+            .filter_map(|receiver| receiver.gate.problem())
+    }
+
+    /// The distance of a receiver that contradicts now and may be right.
+    pub(crate) fn distance_m(&self, heatmaps_agree: bool) -> f64 {
+        let contradicting = self.0.iter().filter(|receiver| {
+            receiver.gate.bad_run > 0 && receiver.run.is_some_and(|(.., count)| count >= 2)
+        });
+        let agreeing = self.0.iter().any(|receiver| receiver.gate.bad_run == 0);
+        if heatmaps_agree || agreeing {
+            return 0.0;
+        }
+        contradicting.fold(0.0, |most, receiver| receiver.distance_m.max(most))
+    }
+
+    /// What every check found.
+    pub(crate) fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.0.iter().map(|receiver| receiver.gate.verdict()).collect()
+    }
+
+    fn of(&mut self, name: &Arc<str>) -> &mut Receiver {
+        let at = match self.0.iter().position(|receiver| receiver.name == *name) {
+            Some(at) => at,
+            None if self.0.len() < MOST_RECEIVERS => {
+                self.0.push(Receiver {
+                    name: name.clone(),
+                    gate: Gate::new("gnss_vs_fused", name.as_ref()),
+                    run: None,
+                    distance_m: 0.0,
+                });
+                self.0.len() - 1
+            }
+            None => MOST_RECEIVERS - 1,
+        };
+        &mut self.0[at]
+    }
+}

@@ -1,0 +1,278 @@
+//! The odometry's speed against what a vehicle can do, and against the receiver's speed.
+
+use std::collections::VecDeque;
+
+use super::exclusion::Exclusion;
+use super::gate::{Gate, Trust};
+use crate::event::OdometrySample;
+
+/// Largest acceleration of a vehicle, m/s²: an emergency stop is 10.
+const LARGEST_ACCELERATION: f64 = 12.0;
+/// A speed that jumped and came back within this time was a single wrong value, nanoseconds.
+const SPIKE_NS: i64 = 300_000_000;
+/// Without a receiver's speed, a new level is believed after this time, nanoseconds.
+const NOBODY_SAYS_NS: i64 = 3_000_000_000;
+/// A receiver's speed may be this late, nanoseconds.
+const RECEIVER_LAG_NS: i64 = 400_000_000;
+/// 1-sigma error of a receiver's speed, m/s.
+const RECEIVER_SIGMA_MPS: f64 = 0.35;
+/// Agreeing fixes in motion until an excluded speed is believed again.
+const AGREEMENTS: u32 = 3;
+/// Contradicting fixes until it counts as excluded.
+const CONTRADICTIONS: u32 = 2;
+/// Fixes whose ratio of speeds is averaged.
+const RATIOS: usize = 8;
+/// A lasting ratio this far from 1 contradicts: wheels wear, but not that much.
+const LARGEST_SCALE_ERROR: f64 = 0.07;
+/// Samples alike in a row, of a source whose samples differ otherwise, that are one stuck sample.
+const STUCK_SAMPLES: u32 = 4;
+
+/// Ratios of units that are mistaken for m/s, and their names.
+const UNITS: [(f64, &str); 5] = [
+    (2.236_94, "mph"),
+    (3.6, "km/h"),
+    (1.943_84, "knots"),
+    (3.280_84, "feet per second"),
+    (0.277_778, "m/s taken as km/h"),
+];
+
+/// The check of the odometry's speed.
+#[derive(Debug, Clone)]
+pub(crate) struct SpeedGate {
+    pub(crate) gate: Gate,
+    /// Samples of the last second.
+    recent: VecDeque<(i64, f64)>,
+    /// The last plausible sample.
+    plausible: Option<(i64, f64)>,
+    repeats: Repeats,
+    receiver: Option<(i64, f64)>,
+    ratios: VecDeque<f64>,
+    doubted_ns: i64,
+}
+
+impl SpeedGate {
+    pub(crate) fn new() -> Self {
+        Self {
+            gate: Gate::new("odometry_vs_gnss", "speed"),
+            recent: VecDeque::new(),
+            plausible: None,
+            repeats: Repeats::default(),
+            receiver: None,
+            ratios: VecDeque::new(),
+            doubted_ns: 0,
+        }
+    }
+
+    /// A sample comes. Returns the time to go back to when earlier ones turn out to be wrong.
+    pub(crate) fn on_sample(
+        &mut self,
+        sample: &OdometrySample,
+        exclusion: &mut Exclusion,
+    ) -> Option<i64> {
+        let (time_ns, speed) = (sample.time_ns, sample.forward_speed_mps);
+        if !speed.is_finite() || self.recent.back().is_some_and(|last| time_ns <= last.0) {
+            return None;
+        }
+        self.recent.push_back((time_ns, speed));
+        while self
+            .recent
+            .front()
+            .is_some_and(|old| old.0 < time_ns - 1_200_000_000)
+        {
+            self.recent.pop_front();
+        }
+        let mut back_ns = None;
+        let stuck_ns = self.repeats.note(time_ns, [speed, sample.yaw_rate_rps]);
+        if self.gate.trust != Trust::Excluded {
+            if let Some(since_ns) = stuck_ns
+                && !exclusion.is_open()
+            {
+                self.doubt(time_ns, "the odometry repeats the same values");
+                exclusion.open(since_ns);
+                back_ns = Some(since_ns);
+            }
+            if self.jumps(time_ns, speed, sample.speed_sigma_mps) {
+                if !exclusion.is_open() {
+                    self.doubt(time_ns, "the odometry's speed jumps more than a vehicle can");
+                    exclusion.open(time_ns);
+                }
+            } else if exclusion.is_open()
+                && self.repeats.differ()
+                && self
+                    .plausible
+                    .is_some_and(|(last_ns, _)| time_ns - last_ns <= SPIKE_NS)
+            {
+                exclusion.close(time_ns);
+                self.gate.trust = Trust::Unchecked;
+            } else if exclusion.is_open()
+                && time_ns - self.doubted_ns > NOBODY_SAYS_NS
+                && self.receiver.is_none_or(|(at_ns, _)| time_ns - at_ns > NOBODY_SAYS_NS)
+            {
+                exclusion.close(time_ns);
+                self.gate.trust = Trust::Unchecked;
+            }
+        }
+        if !exclusion.is_open() {
+            self.plausible = Some((time_ns, speed));
+        }
+        back_ns
+    }
+
+    fn doubt(&mut self, time_ns: i64, words: &str) {
+        self.doubted_ns = time_ns;
+        if self.gate.trust != Trust::Excluded {
+            self.gate.trust = Trust::Doubted;
+            self.gate.explain(words);
+        }
+    }
+
+    fn jumps(&self, time_ns: i64, speed: f64, sigma: f64) -> bool {
+        self.plausible.is_some_and(|(last_ns, last)| {
+            let dt_s = ((time_ns - last_ns) as f64 * 1e-9).min(1.0);
+            let noise = 6.0 * sigma.clamp(0.05, 0.3);
+            (speed - last).abs() > LARGEST_ACCELERATION * dt_s + noise + 0.3
+        })
+    }
+
+    /// A fix with a speed comes; `backwards` is how the vehicle moves by course and heading. Returns
+    /// the time to go back to when samples since turn out to be wrong.
+    pub(crate) fn on_fix(
+        &mut self,
+        time_ns: i64,
+        receiver_mps: f64,
+        backwards: Option<bool>,
+        exclusion: &mut Exclusion,
+    ) -> Option<i64> {
+        let before = self.receiver.replace((time_ns, receiver_mps));
+        // A receiver that jumps itself is no reference.
+        if let Some((before_ns, before_mps)) = before {
+            let dt_s = (time_ns - before_ns) as f64 * 1e-9;
+            if dt_s <= 0.0
+                || (receiver_mps - before_mps).abs() > LARGEST_ACCELERATION * dt_s + 1.5
+            {
+                return None;
+            }
+        }
+        let around = self.recent.iter().filter(|(at_ns, _)| {
+            (time_ns - RECEIVER_LAG_NS..=time_ns + RECEIVER_LAG_NS / 2).contains(at_ns)
+        });
+        let (low, high) = around.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(_, v)| {
+            (low.min(v), high.max(v))
+        });
+        if low > high {
+            return None;
+        }
+        let middle = 0.5 * (low + high);
+        let wrong_sign = receiver_mps > 2.0
+            && middle.abs() > 1.0
+            && backwards.is_some_and(|backwards| backwards != (middle < 0.0));
+        let (low, high) = if high < 0.0 { (-high, -low) } else { (low.max(0.0), high) };
+        let off = (low - receiver_mps).max(receiver_mps - high).max(0.0);
+        let tolerance = 3.0 * RECEIVER_SIGMA_MPS + 0.05 * receiver_mps.max(high);
+        if receiver_mps > 3.0 {
+            self.ratios.push_back(middle.abs() / receiver_mps);
+            if self.ratios.len() > RATIOS {
+                self.ratios.pop_front();
+            }
+        }
+        if wrong_sign || off > tolerance {
+            let gross = wrong_sign || off > 3.0 * tolerance;
+            let words = if wrong_sign {
+                "the odometry's speed has the wrong sign".to_owned()
+            } else {
+                explain(middle.abs() / receiver_mps.max(0.1), receiver_mps)
+            };
+            let since_ns = self.gate.agreed_ns.unwrap_or(i64::MIN);
+            self.gate
+                .contradict(if gross { 1 } else { CONTRADICTIONS }, words.clone());
+            self.gate.explain(words);
+            let newly = !exclusion.is_open();
+            exclusion.open(since_ns);
+            return newly.then_some(since_ns);
+        }
+        if let Some(words) = self.scale_is_wrong() {
+            let newly = !exclusion.is_open();
+            self.gate.exclude(words);
+            self.gate.good_run = 0;
+            let since_ns = time_ns - 8_000_000_000;
+            exclusion.open(since_ns);
+            return newly.then_some(since_ns);
+        }
+        if off < 0.6 * tolerance {
+            // Standing still says nothing about a speed that was wrong in motion.
+            let moving = receiver_mps > 1.5;
+            if self.gate.trust == Trust::Agrees || self.gate.trust == Trust::Unchecked || moving {
+                let enough = AGREEMENTS;
+                self.gate.agree(time_ns, enough);
+                if self.gate.trust == Trust::Agrees && exclusion.is_open() {
+                    exclusion.close(time_ns);
+                }
+            }
+        }
+        None
+    }
+
+    /// A ratio that stays away from 1.
+    fn scale_is_wrong(&self) -> Option<String> {
+        let count = self.ratios.len() as f64;
+        if self.ratios.len() < RATIOS {
+            return None;
+        }
+        let mean = self.ratios.iter().sum::<f64>() / count;
+        let variance = self.ratios.iter().map(|r| (r - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let off = (mean - 1.0).abs();
+        (off > LARGEST_SCALE_ERROR && off > 4.0 * (variance / count).sqrt())
+            .then(|| explain(mean, 10.0))
+    }
+}
+
+/// What a ratio of odometry to receiver looks like.
+fn explain(ratio: f64, receiver_mps: f64) -> String {
+    if ratio < 0.08 && receiver_mps > 1.5 {
+        return "the odometry's speed reads 0 while GNSS moves".to_owned();
+    }
+    for (unit, name) in UNITS {
+        if (ratio / unit - 1.0).abs() < 0.06 {
+            return format!("the odometry's speed differs from GNSS like {name}");
+        }
+    }
+    let direction = if ratio > 1.0 { "above" } else { "below" };
+    format!("the odometry's speed is {direction} that of GNSS")
+}
+
+/// Finds values that repeat to the bit, of a source that does not do so otherwise.
+#[derive(Debug, Clone, Default)]
+struct Repeats {
+    last: Option<[u64; 2]>,
+    since_ns: i64,
+    run: u32,
+    /// Samples that differed from the one before.
+    different: u32,
+    /// Runs of repeated samples in motion seen so far: such a source may repeat.
+    repeated_before: bool,
+}
+
+impl Repeats {
+    /// Returns since when the values are stuck.
+    fn note(&mut self, time_ns: i64, values: [f64; 2]) -> Option<i64> {
+        let bits = values.map(f64::to_bits);
+        if self.last.replace(bits) != Some(bits) {
+            if self.run > STUCK_SAMPLES + 2 && self.different < 30 {
+                self.repeated_before = true;
+            }
+            self.different = self.different.saturating_add(1);
+            self.run = 0;
+            self.since_ns = time_ns;
+            return None;
+        }
+        self.run += 1;
+        let moving = values[0].abs() > 0.3;
+        (self.run >= STUCK_SAMPLES && moving && self.different >= 30 && !self.repeated_before)
+            .then_some(self.since_ns + 1)
+    }
+
+    /// Whether the newest sample differs from the one before.
+    fn differ(&self) -> bool {
+        self.run == 0
+    }
+}

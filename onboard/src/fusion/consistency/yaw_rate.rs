@@ -1,0 +1,270 @@
+//! The odometry's yaw rate against what a vehicle can do, and against the turns of the receiver's
+//! course.
+
+use std::collections::VecDeque;
+
+use crossfix_calibration::Yaw;
+
+use super::exclusion::Exclusion;
+use super::gate::{Gate, Trust};
+use crate::event::{OdometrySample, YawMeasurement};
+
+/// Over this time the gyro is compared with the odometry's own heading, nanoseconds.
+const HEADING_STRETCH_NS: i64 = 2_000_000_000;
+/// A turn of this much shows whether a yaw rate that was wrong is right again, radians.
+const TELLING_TURN_RAD: f64 = 0.15;
+/// How long turns and courses are kept, nanoseconds.
+const KEEP_NS: i64 = 7_000_000_000;
+/// Stretches that are compared, nanoseconds.
+const STRETCH_NS: std::ops::RangeInclusive<i64> = 700_000_000..=5_200_000_000;
+/// A receiver's course may be late by each of these, nanoseconds.
+const COURSE_LAGS_NS: [i64; 3] = [0, 200_000_000, 400_000_000];
+/// Below this speed a course is too noisy, m/s.
+const SLOWEST_MPS: f64 = 3.0;
+/// Largest yaw rate, rad/s.
+const LARGEST_RATE_RPS: f64 = 3.0;
+/// Largest acceleration to the side, m/s².
+const LARGEST_LATERAL: f64 = 15.0;
+/// Largest change of the yaw rate at speed, rad/s².
+const LARGEST_CHANGE: f64 = 6.0;
+/// Agreeing fixes until an excluded yaw rate is believed again, and contradicting ones until it is
+/// excluded.
+const AGREEMENTS: u32 = 3;
+const CONTRADICTIONS: u32 = 2;
+
+/// The check of the odometry's yaw rate.
+#[derive(Debug, Clone)]
+pub(crate) struct YawRateGate {
+    pub(crate) gate: Gate,
+    /// Time, turn since the start, rate.
+    turns: VecDeque<(i64, f64, f64)>,
+    /// Time, course, 1-sigma error.
+    courses: VecDeque<(i64, Yaw, f64)>,
+    /// Time, turn since the start and heading of the odometry itself.
+    headings: VecDeque<(i64, f64, Yaw)>,
+    /// Samples in a row that contradict the odometry's own heading.
+    against_heading: u32,
+    /// The last plausible sample.
+    plausible: Option<(i64, f64)>,
+    doubted_ns: i64,
+}
+
+impl YawRateGate {
+    pub(crate) fn new() -> Self {
+        Self {
+            gate: Gate::new("odometry_vs_gnss", "yaw rate"),
+            turns: VecDeque::new(),
+            courses: VecDeque::new(),
+            headings: VecDeque::new(),
+            against_heading: 0,
+            plausible: None,
+            doubted_ns: 0,
+        }
+    }
+
+    /// A sample comes, at this speed; `heading` is its heading if the course has confirmed it. Returns
+    /// the time to go back to when earlier ones turn out to be wrong.
+    pub(crate) fn on_sample(
+        &mut self,
+        sample: &OdometrySample,
+        speed_mps: f64,
+        heading: Option<YawMeasurement>,
+        exclusion: &mut Exclusion,
+    ) -> Option<i64> {
+        let (time_ns, rate) = (sample.time_ns, sample.yaw_rate_rps);
+        let last = self.turns.back().copied();
+        if !rate.is_finite() || last.is_some_and(|(last_ns, ..)| time_ns <= last_ns) {
+            return None;
+        }
+        let turn = match last {
+            Some((last_ns, turn, before)) if time_ns - last_ns < 1_000_000_000 => {
+                turn + 0.5 * (before + rate) * (time_ns - last_ns) as f64 * 1e-9
+            }
+            _ => {
+                self.turns.clear();
+                0.0
+            }
+        };
+        self.turns.push_back((time_ns, turn, rate));
+        while self
+            .turns
+            .front()
+            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - KEEP_NS)
+        {
+            self.turns.pop_front();
+        }
+        let contradicts = self.contradicts_heading(time_ns, turn, heading);
+        if self.gate.trust == Trust::Excluded {
+            return None;
+        }
+        if contradicts {
+            self.gate
+                .exclude("the odometry's yaw rate differs from the turns of its own heading");
+            let newly = !exclusion.is_open();
+            let since_ns = time_ns - HEADING_STRETCH_NS;
+            exclusion.open(since_ns);
+            return newly.then_some(since_ns);
+        }
+        let impossible = rate.abs() > LARGEST_RATE_RPS && speed_mps > 1.0
+            || (rate * speed_mps).abs() > LARGEST_LATERAL && speed_mps > SLOWEST_MPS;
+        let jumps = speed_mps > SLOWEST_MPS
+            && self.plausible.is_some_and(|(last_ns, last)| {
+                let dt_s = ((time_ns - last_ns) as f64 * 1e-9).min(0.5);
+                let noise = 6.0 * sample.yaw_rate_sigma_rps.clamp(0.002, 0.03);
+                (rate - last).abs() > LARGEST_CHANGE * 0.5 * dt_s + noise + 0.05
+            });
+        if impossible || jumps {
+            if !exclusion.is_open() {
+                self.doubted_ns = time_ns;
+                self.gate.trust = Trust::Doubted;
+                self.gate
+                    .explain("the odometry's yaw rate jumps more than a vehicle can");
+                exclusion.open(time_ns);
+            }
+        } else if exclusion.is_open()
+            && (self
+                .plausible
+                .is_some_and(|(last_ns, _)| time_ns - last_ns <= 300_000_000)
+                || time_ns - self.doubted_ns > 3_000_000_000
+                    && self
+                        .courses
+                        .back()
+                        .is_none_or(|(at_ns, ..)| time_ns - at_ns > 3_000_000_000))
+        {
+            exclusion.close(time_ns);
+            self.gate.trust = Trust::Unchecked;
+        }
+        if !exclusion.is_open() {
+            self.plausible = Some((time_ns, rate));
+        }
+        None
+    }
+
+    /// Whether the turns of the last seconds contradict the odometry's own heading.
+    fn contradicts_heading(
+        &mut self,
+        time_ns: i64,
+        turn: f64,
+        heading: Option<YawMeasurement>,
+    ) -> bool {
+        let Some(heading) = heading else {
+            self.headings.clear();
+            self.against_heading = 0;
+            return false;
+        };
+        while self
+            .headings
+            .front()
+            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - HEADING_STRETCH_NS)
+        {
+            self.headings.pop_front();
+        }
+        let tolerance = (5.0 * heading.sigma_rad).max(0.15);
+        let off = self.headings.front().map_or(0.0, |(_, then, yaw)| {
+            let turned = heading.yaw.difference_rad(*yaw);
+            (turn - then - turned).abs()
+        });
+        self.headings.push_back((time_ns, turn, heading.yaw));
+        self.against_heading = if off > tolerance {
+            self.against_heading + 1
+        } else {
+            0
+        };
+        self.against_heading >= 3
+    }
+
+    /// A fix with a course comes. Returns the time to go back to when samples since turn out wrong.
+    pub(crate) fn on_fix(
+        &mut self,
+        time_ns: i64,
+        course: Yaw,
+        speed_mps: f64,
+        exclusion: &mut Exclusion,
+    ) -> Option<i64> {
+        if speed_mps < SLOWEST_MPS {
+            self.courses.clear();
+            return None;
+        }
+        let sigma = (0.35 / speed_mps).hypot(0.02);
+        let mut worst = 0.0f64;
+        let (mut product, mut square, mut compared) = (0.0, 0.0, 0);
+        let mut largest_turn = 0.0f64;
+        for (then_ns, then, then_sigma) in &self.courses {
+            if !STRETCH_NS.contains(&(time_ns - then_ns)) {
+                continue;
+            }
+            let turned = course.difference_rad(*then);
+            let by_lag = COURSE_LAGS_NS.iter().filter_map(|lag_ns| {
+                Some(self.turn_at(time_ns - lag_ns)? - self.turn_at(then_ns - lag_ns)?)
+            });
+            let Some(gyro) = by_lag.min_by(|a, b| {
+                (a - turned).abs().total_cmp(&(b - turned).abs())
+            }) else {
+                continue;
+            };
+            compared += 1;
+            largest_turn = largest_turn.max(turned.abs().min(gyro.abs()));
+            product += gyro * turned;
+            square += gyro * gyro;
+            // The gyro counts whole turns, the course does not.
+            let off = Yaw::new(gyro).difference_rad(Yaw::new(turned)).abs();
+            let whole = (gyro - turned).abs().min(off.max((gyro.abs() - 6.0).max(0.0)));
+            worst = worst.max(whole / (3.0 * sigma.hypot(*then_sigma) + 0.03));
+        }
+        self.courses.push_back((time_ns, course, sigma));
+        while self
+            .courses
+            .front()
+            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - KEEP_NS)
+        {
+            self.courses.pop_front();
+        }
+        if compared == 0 {
+            return None;
+        }
+        if worst > 1.0 {
+            let since_ns = self.gate.agreed_ns.unwrap_or(i64::MIN);
+            let words = explain(product, square);
+            self.gate
+                .contradict(if worst > 2.0 { 1 } else { CONTRADICTIONS }, words);
+            let newly = !exclusion.is_open();
+            exclusion.open(since_ns);
+            return newly.then_some(since_ns);
+        }
+        // Driving straight on says nothing about a yaw rate that was wrong in a turn.
+        let telling = !exclusion.is_open() || largest_turn > TELLING_TURN_RAD;
+        if worst < 0.7 && telling {
+            self.gate.agree(time_ns, AGREEMENTS);
+            if self.gate.trust == Trust::Agrees && exclusion.is_open() {
+                exclusion.close(time_ns);
+            }
+        }
+        None
+    }
+
+    fn turn_at(&self, time_ns: i64) -> Option<f64> {
+        let after = self.turns.partition_point(|(at_ns, ..)| *at_ns < time_ns);
+        let later = self.turns.get(after)?;
+        if later.0 == time_ns {
+            return Some(later.1);
+        }
+        let earlier = self.turns.get(after.checked_sub(1)?)?;
+        let share = (time_ns - earlier.0) as f64 / (later.0 - earlier.0) as f64;
+        Some(earlier.1 + share * (later.1 - earlier.1))
+    }
+}
+
+/// What the turns of the gyro look like beside those of the course.
+fn explain(product: f64, square: f64) -> &'static str {
+    if square < 1e-3 {
+        return "the odometry's yaw rate reads 0 while the course turns";
+    }
+    let scale = product / square;
+    if (-1.4..-0.6).contains(&scale) {
+        "the odometry's yaw rate has the wrong sign"
+    } else if scale.abs() < 0.05 {
+        "the odometry's yaw rate looks like degrees"
+    } else {
+        "the odometry's yaw rate differs from the turns of the GNSS course"
+    }
+}
