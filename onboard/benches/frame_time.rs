@@ -118,7 +118,7 @@ impl Drive {
                     continue;
                 }
                 Message::Odometry(sample) => (10, self.fusion.on_odometry(&sample)),
-                Message::Gnss(fix) => (11, self.fusion.on_gnss(&fix)),
+                Message::Gnss(fix) => (11, self.fusion.on_gnss(&"gnss".into(), &fix)),
                 Message::Estimate(_) | Message::Other { .. } => continue,
             };
             if used.is_ok() {
