@@ -64,6 +64,7 @@ pub mod georeference;
 pub mod heatmap;
 pub mod image;
 mod mosaic;
+mod peak;
 pub mod uncertainty;
 
 pub use angle::{Heading, LineHeading, Yaw};
@@ -77,3 +78,4 @@ pub use georeference::{PatchGeoreference, PatchKey, PatchSpec};
 pub use heatmap::{Heatmap, Mode};
 pub use image::RgbImage;
 pub use nalgebra;
+pub use peak::refine_peak;

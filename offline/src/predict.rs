@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::progress;
 use crate::run::Interrupt;
+use crossfix_calibration::refine_peak;
 use crossfix_kernels::{Tape, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,11 @@ pub struct PairPrediction {
     pub masked_mode_m: [f64; 2],
     /// Heatmap cell (column, row) of the masked mode.
     pub masked_mode_cell: [usize; 2],
+    /// The mode between cells: the top of a parabola through the logarithms of its cell and their
+    /// neighbours.
+    pub peak_m: [f64; 2],
+    /// The masked mode between cells.
+    pub masked_peak_m: [f64; 2],
     /// Probability of the largest cell.
     pub peak: f64,
     /// Entropy of the heatmap, nats.
@@ -190,6 +196,7 @@ pub fn from_heatmap(
     };
     let mode = arg_max(heatmap, |_| true).unwrap_or(0);
     let masked = arg_max(heatmap, allowed).unwrap_or(mode);
+    let peak = |cell: usize| offset_from_cell(refine_peak(heatmap, side, place(cell)), spec);
     let entropy = heatmap
         .iter()
         .filter(|p| **p > 0.0)
@@ -199,6 +206,8 @@ pub fn from_heatmap(
         mode_cell: place(mode),
         masked_mode_m: offset(masked),
         masked_mode_cell: place(masked),
+        peak_m: peak(mode),
+        masked_peak_m: peak(masked),
         peak: heatmap.get(mode).map_or(0.0, |peak| f64::from(*peak)),
         entropy: entropy.sum(),
         level_modes_m: Vec::new(),

@@ -17,7 +17,7 @@ pub enum Labeller {
     GroundTruth,
 }
 
-/// How the teacher's heatmap becomes a label.
+/// How the teacher's heatmap becomes a label: the centre of its largest cell, as published.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherMode {
@@ -50,6 +50,9 @@ pub struct PseudoLabel {
     pub offset_m: [f64; 2],
     /// Yaw residual, radians counter-clockwise ([`PoseTarget::residual_rad`]).
     pub residual_rad: f64,
+    /// The teacher's mode between cells, metres east and north of the patch centre: what the filter
+    /// measures distances from.
+    pub peak_m: [f64; 2],
     /// Probability of the heatmap's largest cell; 0 where no heatmap made the label.
     pub peak: f64,
     /// Entropy of the heatmap, nats; 0 where no heatmap made the label.
@@ -105,6 +108,7 @@ impl TeacherMode {
                         found.clamp(-widest_rad, widest_rad)
                     }
                 },
+                peak_m: mode.peak_m,
                 peak: prediction.peak,
                 entropy: prediction.entropy,
                 weight: 1.0,
@@ -113,10 +117,12 @@ impl TeacherMode {
         Ok(labels.collect())
     }
 
-    /// Metres between a label and the mode of another model's prediction of the same pair.
+    /// Metres between the teacher's mode and that of another model's prediction of the same pair, both
+    /// taken between cells. Whole cells would make most distances 0 or 1 cell, and a filter would cut
+    /// among equal ones.
     pub fn distance_m(&self, label: &PseudoLabel, prediction: &PairPrediction) -> f64 {
-        let [east, north] = self.mode(prediction).offset_m;
-        (east - label.offset_m[0]).hypot(north - label.offset_m[1])
+        let [east, north] = self.mode(prediction).peak_m;
+        (east - label.peak_m[0]).hypot(north - label.peak_m[1])
     }
 
     fn mode(self, prediction: &PairPrediction) -> Mode {
@@ -124,12 +130,14 @@ impl TeacherMode {
             Mode {
                 cell: prediction.masked_mode_cell,
                 offset_m: prediction.masked_mode_m,
+                peak_m: prediction.masked_peak_m,
                 residual_rad: prediction.masked_residual_rad,
             }
         } else {
             Mode {
                 cell: prediction.mode_cell,
                 offset_m: prediction.mode_m,
+                peak_m: prediction.peak_m,
                 residual_rad: prediction.residual_rad,
             }
         }
@@ -141,5 +149,7 @@ struct Mode {
     /// Heatmap (column, row).
     cell: [usize; 2],
     offset_m: [f64; 2],
+    /// Between cells.
+    peak_m: [f64; 2],
     residual_rad: Option<f64>,
 }

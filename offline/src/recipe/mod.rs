@@ -214,7 +214,10 @@ fn learn(
         let distances_m: Vec<f64> = both
             .map(|(label, prediction)| mode.distance_m(label, prediction))
             .collect();
-        for (label, kept) in labels.iter_mut().zip(keep_closest(&distances_m, keep)) {
+        for (label, kept) in labels
+            .iter_mut()
+            .zip(keep_closest(&distances_m, keep, run.seed))
+        {
             if !kept {
                 label.weight = 0.0;
             }

@@ -44,6 +44,7 @@ pub fn true_labels(spec: &ModelSpec, pairs: &dyn Dataset, truth: &Truth) -> Vec<
             row: found.map_or(side / 2.0, |target| target.row),
             offset_m: pose.map_or([0.0; 2], |pose| pose.offset_m),
             residual_rad: found.map_or(0.0, |target| target.residual_rad),
+            peak_m: pose.map_or([0.0; 2], |pose| pose.offset_m),
             peak: 0.0,
             entropy: 0.0,
             weight: f64::from(u8::from(found.is_some())),
