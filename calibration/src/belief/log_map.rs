@@ -113,8 +113,8 @@ mod tests {
                 "{got} {expected}"
             );
         }
-        let flat = map.tempered(0.5).unwrap();
-        let expected = heatmap.tempered(0.5).unwrap();
+        let flat = map.tempered(0.8).unwrap();
+        let expected = heatmap.tempered(0.8).unwrap();
         let ratio = flat.covariance_m2(flat.mean_m())[0][0]
             / expected.covariance_m2(expected.mean_m())[0][0];
         assert!((ratio - 1.0).abs() < 0.1, "{ratio}");

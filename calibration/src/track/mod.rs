@@ -5,9 +5,11 @@
 //! mode of each picture's posterior, and how much of it lies there. [`drift`] finds what odometry and
 //! coarse positions had wrong over the whole drive, for a second pass.
 
+mod coarse;
 pub mod drift;
 mod motion;
 
+pub use coarse::{INDEPENDENT_ROUGHNESS, Offset, drive_bias, roughness, tile_offset};
 pub use drift::{Drift, drift};
 pub use motion::{GnssWeights, Motion, gnss_weights, motions, yaws};
 
@@ -50,7 +52,7 @@ pub struct TrackModel {
     pub repeat_m: f64,
     /// Error of odometry's distance, as a share of it.
     pub odometry_share: f64,
-    /// Error of each odometry step, metres.
+    /// Error of odometry beside that, metres for `repeat_m` of travel; it grows with travel's root.
     pub odometry_step_m: f64,
     /// What stated sigmas of coarse positions are multiplied with.
     pub gnss_inflation: f64,
@@ -141,7 +143,7 @@ pub fn places(
                     centre_m: frames[index].patch_m,
                     motion_m: motion.map_or([0.0; 2], |motion| motion.step_m),
                     motion_sigma_m: motion.map_or(0.0, |motion| motion.sigma_m),
-                    lost: if motion.is_some() { model.lost } else { 1.0 },
+                    lost: motion.map_or(1.0, |motion| model.lost * motion.travel(model.repeat_m)),
                 }
             })
             .collect();
@@ -199,15 +201,16 @@ fn place(belief: &GridBelief, model: &TrackModel, yaw_rad: f64) -> Place {
 fn exponents(frames: &[Frame], motions: &[Option<Motion>], repeat_m: f64) -> Vec<f64> {
     let length = |index: usize| {
         let motion = motions.get(index).copied().flatten();
-        motion.map_or(repeat_m, |Motion { step_m: [e, n], .. }| {
-            e.hypot(n).min(repeat_m)
-        })
+        motion.map_or(repeat_m, |motion| motion.travel(repeat_m) * repeat_m)
     };
     let share = |index: usize| {
         let around_m = f64::midpoint(length(index), length(index + 1));
-        (around_m / repeat_m).clamp(0.02, 1.0)
+        (around_m / repeat_m).clamp(1e-3, 1.0)
     };
     (0..frames.len())
         .map(|index| if repeat_m > 0.0 { share(index) } else { 1.0 })
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

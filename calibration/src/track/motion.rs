@@ -29,6 +29,18 @@ pub struct Motion {
     pub sigma_m: f64,
 }
 
+impl Motion {
+    /// Its length in units of `of_m`, at most 1; 1 where nothing repeats.
+    pub(super) fn travel(&self, of_m: f64) -> f64 {
+        let length = self.step_m[0].hypot(self.step_m[1]);
+        if of_m > 0.0 {
+            (length / of_m).min(1.0)
+        } else {
+            1.0
+        }
+    }
+}
+
 /// Yaw and its standard deviation at each frame, radians: measured headings and measured turns by a
 /// Kalman filter with a gyro bias, and a smoother (Rauch, Tung, Striebel 1965).
 pub fn yaws(frames: &[Frame], drift: &Drift) -> Vec<(f64, f64)> {
@@ -190,7 +202,8 @@ pub fn motions(
             let share = (model.odometry_share * drift.scale_share).hypot(across);
             Motion {
                 step_m,
-                sigma_m: (share * length).hypot(model.odometry_step_m),
+                sigma_m: (share * length)
+                    .hypot(model.odometry_step_m * (length / model.repeat_m.max(0.1)).sqrt()),
             }
         });
         let sigma_m = gnss.step_sigma_m[index];
