@@ -84,6 +84,24 @@ pub fn predict(
     keep_heatmaps: bool,
     interrupt: &Interrupt,
 ) -> Result<Vec<PairPrediction>, PredictError> {
+    predict_with(model, dataset, interrupt, |_, prediction, heatmap| {
+        Ok(PairPrediction {
+            heatmap: keep_heatmaps.then(|| heatmap.to_vec()),
+            ..prediction
+        })
+    })
+}
+
+/// As [`predict`], keeping of each prediction and its heatmap (row-major) what `keep` makes of them.
+///
+/// # Errors
+/// As [`predict`], and what `keep` returns.
+pub fn predict_with<T: Send>(
+    model: &mut dyn CrossViewModel,
+    dataset: &dyn Dataset,
+    interrupt: &Interrupt,
+    keep: impl Fn(&Sample, PairPrediction, &[f32]) -> Result<T, PredictError> + Sync,
+) -> Result<Vec<T>, PredictError> {
     let spec = model.describe().clone();
     let mut all = Vec::with_capacity(dataset.len());
     let read = |indices: Range<usize>| -> Result<_, PredictError> {
@@ -91,6 +109,7 @@ pub fn predict(
         let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
         Ok((plain_batch(&pairs, &spec)?, indices))
     };
+    let cells = spec.heatmap_side().pow(2);
     run_ahead(
         "predict",
         model,
@@ -100,10 +119,12 @@ pub fn predict(
         |prediction, heatmaps, indices| {
             let of_sample = |(place, index): (usize, usize)| {
                 let sample = dataset.sample(index);
-                one(&spec, prediction, heatmaps, place, sample, keep_heatmaps)
+                let one = one(&spec, prediction, heatmaps, place, sample);
+                keep(sample, one, &heatmaps.data()[place * cells..][..cells])
             };
             let places: Vec<(usize, usize)> = indices.enumerate().collect();
-            all.par_extend(places.into_par_iter().map(of_sample));
+            let kept = places.into_par_iter().map(of_sample);
+            all.extend(kept.collect::<Result<Vec<T>, _>>()?);
             Ok(())
         },
     )?;
@@ -158,7 +179,6 @@ fn one(
     heatmaps: &Tensor,
     index: usize,
     sample: &Sample,
-    keep_heatmap: bool,
 ) -> PairPrediction {
     let cells = spec.heatmap_side().pow(2);
     let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
@@ -171,7 +191,7 @@ fn one(
     let levels = levels.map(|(stack, level)| level_mode(stack, index, level));
     PairPrediction {
         level_modes_m: levels.collect(),
-        ..from_heatmap(heatmap, residual_at, sample, spec, keep_heatmap)
+        ..from_heatmap(heatmap, residual_at, sample, spec, false)
     }
 }
 

@@ -17,6 +17,14 @@ pub enum Filter {
         /// Share of labels kept (T of the paper), above 0 and at most 1.
         keep: f64,
     },
+    /// Labels that their drive supports, weighed by it. Where frames stand alone there is no such
+    /// support, and an auxiliary student filters them.
+    Support {
+        /// Least support of a label that is learned.
+        least: f64,
+        /// Share kept of labels of frames that stand alone.
+        keep_alone: f64,
+    },
 }
 
 /// Whether each label is kept: the ⌈`share` · n⌉ smallest distances. Of equal ones, those that a

@@ -1,5 +1,6 @@
 //! Pseudo ground truth: where a labeller says the camera is, and how much that counts.
 
+use super::consensus::Consensus;
 use crate::data::Dataset;
 use crate::model::CrossViewModel;
 use crate::model::loss::PoseTarget;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 pub enum Labeller {
     /// The mode of the teacher's heatmap; the rest of the heatmap is thrown away.
     TeacherMode(TeacherMode),
+    /// Where the frames of a drive agree that the vehicle was, by the teacher's heatmaps, odometry and
+    /// coarse positions.
+    Consensus(Consensus),
     /// True positions, which only [`super::oracle`] can read: the upper bound.
     GroundTruth,
 }
@@ -57,6 +61,9 @@ pub struct PseudoLabel {
     pub peak: f64,
     /// Entropy of the heatmap, nats; 0 where no heatmap made the label.
     pub entropy: f64,
+    /// Probability that the label is right within a metre or two, by the drive's evidence; 1 where
+    /// nothing tells.
+    pub support: f64,
     /// Weight in the loss, 0 for a label that is not learned.
     pub weight: f64,
 }
@@ -70,6 +77,18 @@ impl PseudoLabel {
             residual_rad: self.residual_rad,
             weight: self.weight,
         }
+    }
+
+    /// Metres between the teacher's mode and that of another model's prediction of the same pair, both
+    /// taken between cells. Whole cells would make most distances 0 or 1 cell, and a filter would cut
+    /// among equal ones.
+    pub fn distance_m(&self, prediction: &PairPrediction, within_prior: bool) -> f64 {
+        let [east, north] = if within_prior {
+            prediction.masked_peak_m
+        } else {
+            prediction.peak_m
+        };
+        (east - self.peak_m[0]).hypot(north - self.peak_m[1])
     }
 
     /// Whether a student learns it.
@@ -111,18 +130,11 @@ impl TeacherMode {
                 peak_m: mode.peak_m,
                 peak: prediction.peak,
                 entropy: prediction.entropy,
+                support: 1.0,
                 weight: 1.0,
             }
         });
         Ok(labels.collect())
-    }
-
-    /// Metres between the teacher's mode and that of another model's prediction of the same pair, both
-    /// taken between cells. Whole cells would make most distances 0 or 1 cell, and a filter would cut
-    /// among equal ones.
-    pub fn distance_m(&self, label: &PseudoLabel, prediction: &PairPrediction) -> f64 {
-        let [east, north] = self.mode(prediction).peak_m;
-        (east - label.peak_m[0]).hypot(north - label.peak_m[1])
     }
 
     fn mode(self, prediction: &PairPrediction) -> Mode {
