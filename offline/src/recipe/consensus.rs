@@ -50,7 +50,7 @@ impl Default for Consensus {
 }
 
 /// What labels rest on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
     /// Samples.
     pub frames: usize,
@@ -340,16 +340,7 @@ fn label(
 fn evidence(chains: &[Chain], predictions: &[PairPrediction], model: &TrackModel) -> Evidence {
     let mut evidence = Evidence {
         frames: predictions.len(),
-        by_odometry: 0,
-        by_coarse: 0,
-        with_coarse: 0,
-        coarse_is_independent: false,
-        tile_offset_m: [0.0; 2],
-        tile_offset_sigma_m: 0.0,
-        support: 0.0,
-        agreement: 0.0,
-        coarse_error_in_sigmas: 0.0,
-        drives: Vec::new(),
+        ..Evidence::default()
     };
     let (mut support, mut agreed, mut squares) = (Vec::new(), Vec::new(), Vec::new());
     for chain in chains {

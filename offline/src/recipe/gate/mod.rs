@@ -7,6 +7,8 @@
 
 mod input;
 mod student;
+#[cfg(test)]
+mod tests;
 
 pub use input::input;
 pub use student::{held_out, student};
@@ -111,7 +113,8 @@ pub fn teacher(evidence: &Evidence, gate: &Gate) -> Option<Finding> {
         return None;
     }
     let (value, limit) = (evidence.agreement, gate.least_agreement);
-    let refuses = value < limit;
+    // A share that is no number refuses too.
+    let refuses = !(value >= limit);
     let remedy = if refuses {
         "; it knows too little of this area, its pictures or its scale: check camera, mount and tiles, or train a teacher nearer to it"
     } else {
