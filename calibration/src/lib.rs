@@ -13,6 +13,7 @@
 //! - [`camera`]: equirectangular and pinhole cameras, and the remap to the network's ground strip.
 //! - [`heatmap`]: a network's output, as a mode, a mean and a covariance in metres.
 //! - [`belief`]: where the vehicle may be, as a grid of probabilities.
+//! - [`track`]: where a vehicle was at each picture of a drive, from all evidence of the drive.
 //! - [`uncertainty`]: whether stated uncertainty is true: temperature, coverage, NEES.
 //!
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with
@@ -64,10 +65,12 @@ pub mod georeference;
 pub mod heatmap;
 pub mod image;
 mod mosaic;
+mod peak;
+pub mod track;
 pub mod uncertainty;
 
 pub use angle::{Heading, LineHeading, Yaw};
-pub use belief::{BeliefEstimate, Evidence, GridBelief, Step, smooth};
+pub use belief::{BeliefEstimate, Evidence, GridBelief, LogMap, Step, smooth};
 pub use camera::{
     Camera, CameraModel, Equirectangular, Mount, Pinhole, PlumbBob, StripRemap, StripSpec,
 };
@@ -77,3 +80,4 @@ pub use georeference::{PatchGeoreference, PatchKey, PatchSpec};
 pub use heatmap::{Heatmap, Mode};
 pub use image::RgbImage;
 pub use nalgebra;
+pub use peak::refine_peak;

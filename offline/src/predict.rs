@@ -10,6 +10,7 @@ use crate::model::{
 };
 use crate::progress;
 use crate::run::Interrupt;
+use crossfix_calibration::refine_peak;
 use crossfix_kernels::{Tape, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,11 @@ pub struct PairPrediction {
     pub masked_mode_m: [f64; 2],
     /// Heatmap cell (column, row) of the masked mode.
     pub masked_mode_cell: [usize; 2],
+    /// The mode between cells: the top of a parabola through the logarithms of its cell and their
+    /// neighbours.
+    pub peak_m: [f64; 2],
+    /// The masked mode between cells.
+    pub masked_peak_m: [f64; 2],
     /// Probability of the largest cell.
     pub peak: f64,
     /// Entropy of the heatmap, nats.
@@ -78,6 +84,24 @@ pub fn predict(
     keep_heatmaps: bool,
     interrupt: &Interrupt,
 ) -> Result<Vec<PairPrediction>, PredictError> {
+    predict_with(model, dataset, interrupt, |_, prediction, heatmap| {
+        Ok(PairPrediction {
+            heatmap: keep_heatmaps.then(|| heatmap.to_vec()),
+            ..prediction
+        })
+    })
+}
+
+/// As [`predict`], keeping of each prediction and its heatmap (row-major) what `keep` makes of them.
+///
+/// # Errors
+/// As [`predict`], and what `keep` returns.
+pub fn predict_with<T: Send>(
+    model: &mut dyn CrossViewModel,
+    dataset: &dyn Dataset,
+    interrupt: &Interrupt,
+    keep: impl Fn(&Sample, PairPrediction, &[f32]) -> Result<T, PredictError> + Sync,
+) -> Result<Vec<T>, PredictError> {
     let spec = model.describe().clone();
     let mut all = Vec::with_capacity(dataset.len());
     let read = |indices: Range<usize>| -> Result<_, PredictError> {
@@ -85,6 +109,7 @@ pub fn predict(
         let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
         Ok((plain_batch(&pairs, &spec)?, indices))
     };
+    let cells = spec.heatmap_side().pow(2);
     run_ahead(
         "predict",
         model,
@@ -94,10 +119,12 @@ pub fn predict(
         |prediction, heatmaps, indices| {
             let of_sample = |(place, index): (usize, usize)| {
                 let sample = dataset.sample(index);
-                one(&spec, prediction, heatmaps, place, sample, keep_heatmaps)
+                let one = one(&spec, prediction, heatmaps, place, sample);
+                keep(sample, one, &heatmaps.data()[place * cells..][..cells])
             };
             let places: Vec<(usize, usize)> = indices.enumerate().collect();
-            all.par_extend(places.into_par_iter().map(of_sample));
+            let kept = places.into_par_iter().map(of_sample);
+            all.extend(kept.collect::<Result<Vec<T>, _>>()?);
             Ok(())
         },
     )?;
@@ -152,7 +179,6 @@ fn one(
     heatmaps: &Tensor,
     index: usize,
     sample: &Sample,
-    keep_heatmap: bool,
 ) -> PairPrediction {
     let cells = spec.heatmap_side().pow(2);
     let heatmap = &heatmaps.data()[index * cells..(index + 1) * cells];
@@ -165,7 +191,7 @@ fn one(
     let levels = levels.map(|(stack, level)| level_mode(stack, index, level));
     PairPrediction {
         level_modes_m: levels.collect(),
-        ..from_heatmap(heatmap, residual_at, sample, spec, keep_heatmap)
+        ..from_heatmap(heatmap, residual_at, sample, spec, false)
     }
 }
 
@@ -190,6 +216,7 @@ pub fn from_heatmap(
     };
     let mode = arg_max(heatmap, |_| true).unwrap_or(0);
     let masked = arg_max(heatmap, allowed).unwrap_or(mode);
+    let peak = |cell: usize| offset_from_cell(refine_peak(heatmap, side, place(cell)), spec);
     let entropy = heatmap
         .iter()
         .filter(|p| **p > 0.0)
@@ -199,6 +226,8 @@ pub fn from_heatmap(
         mode_cell: place(mode),
         masked_mode_m: offset(masked),
         masked_mode_cell: place(masked),
+        peak_m: peak(mode),
+        masked_peak_m: peak(masked),
         peak: heatmap.get(mode).map_or(0.0, |peak| f64::from(*peak)),
         entropy: entropy.sum(),
         level_modes_m: Vec::new(),

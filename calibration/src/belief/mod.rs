@@ -7,6 +7,7 @@
 
 mod estimate;
 mod grid;
+mod log_map;
 mod math;
 mod predict;
 mod smooth;
@@ -14,4 +15,5 @@ mod update;
 
 pub use estimate::BeliefEstimate;
 pub use grid::GridBelief;
+pub use log_map::LogMap;
 pub use smooth::{Evidence, Step, smooth};

@@ -2,6 +2,7 @@
 
 use super::GridBelief;
 use super::grid::SCALE;
+use super::math::for_each_cpu;
 use crate::{Heatmap, Result};
 
 /// One measurement at one step.
@@ -29,15 +30,19 @@ pub enum Evidence<'a> {
     },
 }
 
-/// One step of a drive: the motion that led here, and what was measured here.
-#[derive(Debug, Clone)]
-pub struct Step<'a> {
+/// One step of a drive: where its window lies, and the motion that led there.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Step {
+    /// `[east, north]` that the window's centre comes within half a cell of. The window should hold
+    /// every place where the vehicle may be.
+    pub centre_m: [f64; 2],
     /// `[east, north]` since the step before (for the first: since the starting belief).
     pub motion_m: [f64; 2],
     /// Standard deviation of that motion along each axis.
     pub motion_sigma_m: f64,
-    /// Measurements; none is fine.
-    pub evidence: Vec<Evidence<'a>>,
+    /// Share of the steps after which the vehicle may be anywhere in the window: what motion and
+    /// measurements contradict does not become impossible.
+    pub lost: f64,
 }
 
 impl GridBelief {
@@ -61,69 +66,88 @@ impl GridBelief {
         }
     }
 
-    /// Slides the window to the belief's mean when that is more than a quarter of a side off-centre.
+    /// Multiplies each cell with a likelihood, on any scale below 10¹⁵.
     ///
-    /// # Errors
-    /// As [`Self::recentre`].
-    pub fn follow(&mut self) -> Result<()> {
-        let mean_m = self.estimate().mean_m;
-        let limit_m = self.cells as f64 * self.metres_per_cell / 4.0;
-        let off = |axis: usize| (mean_m[axis] - self.centre_m[axis]).abs() > limit_m;
-        if off(0) || off(1) {
-            self.recentre(mean_m)?;
-        }
-        Ok(())
+    /// # Panics
+    /// When there are not as many likelihoods as cells.
+    pub fn multiply(&mut self, likelihoods: &[f32]) {
+        assert_eq!(
+            likelihoods.len(),
+            self.p.len(),
+            "one likelihood for each cell"
+        );
+        product(&mut self.p, likelihoods);
+        self.normalise();
+    }
+
+    /// Moves the window by whole cells to within half a cell of a place, whatever is left behind.
+    fn slide_to(&mut self, centre_m: [f64; 2]) {
+        let off = [0, 1]
+            .map(|axis| ((centre_m[axis] - self.centre_m[axis]) / self.metres_per_cell).round());
+        let limit = self.cells as f64;
+        let [right, up] = off.map(|cells| cells.clamp(-limit, limit) as isize);
+        let before_m = self.centre_m;
+        self.slide(right, up);
+        self.centre_m = [0, 1].map(|axis| before_m[axis] + off[axis] * self.metres_per_cell);
+        self.normalise();
     }
 }
 
-/// The belief at every step given all measurements of the drive, before and after it.
+for_each_cpu! {
+    /// `p *= SCALE · factor`, cell by cell.
+    fn product(p: &mut [f32], factors: &[f32]) {
+        for (p, factor) in p.iter_mut().zip(factors) {
+            *p *= factor * SCALE;
+        }
+    }
+}
+
+/// Gives `each` the belief at every step given all measurements of the drive, those after it as well
+/// as those before; the last step comes first.
 ///
-/// Windows follow the forward pass, so an odometry that drifts does not run out of its window; both
-/// passes share the windows, so nothing is interpolated.
+/// `evidence` weighs a belief with the measurements of a step; it is asked twice for each, on the
+/// same window. The beliefs of all steps are held until the end: cut long drives into pieces.
 ///
 /// # Errors
-/// [`crate::Error::Belief`] for a motion or measurement that cannot be.
+/// [`crate::Error::Belief`] for a motion that cannot be, and what `evidence` returns.
 ///
 /// # Source
 /// Rabiner, "A tutorial on hidden Markov models", 1989, equations 19 to 27.
-pub fn smooth(start: &GridBelief, steps: &[Step]) -> Result<Vec<GridBelief>> {
-    let mut beliefs = Vec::with_capacity(steps.len());
+pub fn smooth(
+    start: &GridBelief,
+    steps: &[Step],
+    mut evidence: impl FnMut(usize, &mut GridBelief) -> Result<()>,
+    mut each: impl FnMut(usize, &GridBelief),
+) -> Result<()> {
+    let mut beliefs: Vec<GridBelief> = Vec::with_capacity(steps.len());
     let mut belief = start.clone();
-    for step in steps {
+    for (index, step) in steps.iter().enumerate() {
         belief.predict(step.motion_m, step.motion_sigma_m)?;
-        belief.follow()?;
-        for evidence in &step.evidence {
-            belief.update(evidence)?;
-        }
+        belief.slide_to(step.centre_m);
+        belief.mix_uniform(step.lost)?;
+        evidence(index, &mut belief)?;
         beliefs.push(belief.clone());
     }
-    let Some(last) = beliefs.last() else {
-        return Ok(beliefs);
+    let Some(mut belief) = beliefs.pop() else {
+        return Ok(());
     };
     // What the steps after this one say, on this step's window; of the last one: nothing.
-    let mut future = GridBelief::new(last.centre_m, last.cells, last.metres_per_cell)?;
+    let mut future = GridBelief::new(belief.centre_m, belief.cells, belief.metres_per_cell)?;
+    each(steps.len() - 1, &belief);
     for index in (1..steps.len()).rev() {
-        for evidence in &steps[index].evidence {
-            future.update(evidence)?;
-        }
-        future.blur(steps[index].motion_sigma_m);
-        let before = &mut beliefs[index - 1];
-        // Undo the motion and the slide: to the step before, up to whole cells, where it then is exactly.
-        let motion_m = steps[index].motion_m;
-        let cells_off = |axis: usize| {
-            let centre_m = future.centre_m[axis] - motion_m[axis];
-            ((before.centre_m[axis] - centre_m) / before.metres_per_cell).round() as isize
-        };
-        let (right, up) = (cells_off(0), cells_off(1));
-        future.slide(right, up);
-        future.centre_m = before.centre_m;
-        future.normalise();
-        for (b, f) in before.p.iter_mut().zip(&future.p) {
-            *b *= f * SCALE;
-        }
-        before.normalise();
+        let step = &steps[index];
+        evidence(index, &mut future)?;
+        future.mix_uniform(step.lost)?;
+        // The windows of neighbours are whole cells apart once the motion is undone.
+        belief = beliefs.pop().expect("a belief for each step");
+        future.centre_m = [0, 1].map(|axis| future.centre_m[axis] - step.motion_m[axis]);
+        future.slide_to(belief.centre_m);
+        future.centre_m = belief.centre_m;
+        future.blur(step.motion_sigma_m);
+        belief.multiply(&future.p);
+        each(index - 1, &belief);
     }
-    Ok(beliefs)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -140,8 +164,50 @@ mod tests {
         }
     }
 
+    /// A step with its measurements.
+    struct Measured {
+        motion_m: [f64; 2],
+        motion_sigma_m: f64,
+        evidence: Vec<Evidence<'static>>,
+    }
+
+    /// All beliefs in order; windows follow the motion, and `windows_m` where they are given.
+    fn smoothed(
+        start: &GridBelief,
+        steps: &[Measured],
+        windows_m: Option<&[[f64; 2]]>,
+    ) -> Result<Vec<GridBelief>> {
+        let mut centre_m = start.centre_m;
+        let plan: Vec<Step> = steps
+            .iter()
+            .enumerate()
+            .map(|(index, step)| {
+                centre_m = [0, 1].map(|axis| centre_m[axis] + step.motion_m[axis]);
+                Step {
+                    centre_m: windows_m.map_or(centre_m, |windows| windows[index]),
+                    motion_m: step.motion_m,
+                    motion_sigma_m: step.motion_sigma_m,
+                    lost: 0.0,
+                }
+            })
+            .collect();
+        let apply = |index: usize, belief: &mut GridBelief| {
+            for evidence in &steps[index].evidence {
+                belief.update(evidence)?;
+            }
+            Ok(())
+        };
+        let mut beliefs = Vec::new();
+        smooth(start, &plan, apply, |index, belief| {
+            assert_eq!(index + beliefs.len() + 1, steps.len());
+            beliefs.push(belief.clone());
+        })?;
+        beliefs.reverse();
+        Ok(beliefs)
+    }
+
     /// Sums over every path through a 5 × 5 grid.
-    fn brute_force(start: &GridBelief, steps: &[Step]) -> Vec<Vec<f64>> {
+    fn brute_force(start: &GridBelief, steps: &[Measured]) -> Vec<Vec<f64>> {
         let side = start.cells;
         let cells = side * side;
         let mut centre = start.centre_m;
@@ -231,24 +297,26 @@ mod tests {
     fn smoothing_agrees_with_the_sum_over_all_paths() {
         let mut start = GridBelief::new([0.3, -0.2], 5, 1.0).unwrap();
         start.update(&gnss([0.0, 0.5], 1.5)).unwrap();
-        let heatmap = Heatmap::gaussian(6, 1.0, [0.5, -0.5], 1.0).unwrap();
+        let heatmap = Box::leak(Box::new(
+            Heatmap::gaussian(6, 1.0, [0.5, -0.5], 1.0).unwrap(),
+        ));
         let steps = [
-            Step {
+            Measured {
                 motion_m: [0.37, 0.0],
                 motion_sigma_m: 0.5,
                 evidence: vec![gnss([1.2, 0.1], 1.0)],
             },
-            Step {
+            Measured {
                 motion_m: [1.25, -0.6],
                 motion_sigma_m: 0.9,
                 evidence: vec![],
             },
-            Step {
+            Measured {
                 motion_m: [0.9, 0.45],
                 motion_sigma_m: 0.3,
                 evidence: vec![
                     Evidence::Heatmap {
-                        heatmap: &heatmap,
+                        heatmap,
                         centre_m: [2.2, -0.3],
                         exponent: 0.8,
                         outlier: 0.1,
@@ -257,7 +325,7 @@ mod tests {
                 ],
             },
         ];
-        let smoothed = smooth(&start, &steps).unwrap();
+        let smoothed = smoothed(&start, &steps, None).unwrap();
         for (step, (got, expected)) in smoothed.iter().zip(brute_force(&start, &steps)).enumerate()
         {
             for (cell, (g, e)) in got.probabilities().iter().zip(expected).enumerate() {
@@ -272,15 +340,20 @@ mod tests {
     #[test]
     fn a_drifting_drive_slides_its_windows_and_agrees_with_a_wide_one() {
         // Odometry says 1 m a step, the truth is 1.25 m: 15 m apart after 60 steps, the window reaches 8 m.
-        let steps: Vec<Step> = (0..60)
-            .map(|i| Step {
+        let steps: Vec<Measured> = (0..60)
+            .map(|i| Measured {
                 motion_m: [1.0, 0.1],
                 motion_sigma_m: 0.4,
                 evidence: vec![gnss([1.25 * f64::from(i + 1), 0.1 * f64::from(i + 1)], 0.8)],
             })
             .collect();
-        let narrow = smooth(&GridBelief::new([0.0, 0.0], 32, 0.5).unwrap(), &steps).unwrap();
-        let wide = smooth(&GridBelief::new([0.0, 0.0], 128, 0.5).unwrap(), &steps).unwrap();
+        let windows_m: Vec<[f64; 2]> = (1..=60)
+            .map(|i| [1.25 * f64::from(i), 0.1 * f64::from(i)])
+            .collect();
+        let narrow = GridBelief::new([0.0, 0.0], 32, 0.5).unwrap();
+        let narrow = smoothed(&narrow, &steps, Some(&windows_m)).unwrap();
+        let wide = GridBelief::new([0.0, 0.0], 128, 0.5).unwrap();
+        let wide = smoothed(&wide, &steps, None).unwrap();
         for (i, (a, b)) in narrow.iter().zip(&wide).enumerate() {
             let (a, b) = (a.estimate(), b.estimate());
             assert!(
@@ -300,20 +373,20 @@ mod tests {
         let mut two = vec![0.0f32; 32 * 32];
         two[16 * 32 + 8] = 0.5; // 7.5 m west
         two[16 * 32 + 23] = 0.5; // 7.5 m east
-        let doubt = Heatmap::new(32, 1.0, two).unwrap();
+        let doubt: &Heatmap = Box::leak(Box::new(Heatmap::new(32, 1.0, two).unwrap()));
         let start = GridBelief::new([0.0, 0.0], 64, 0.5).unwrap();
         let steps = [
-            Step {
+            Measured {
                 motion_m: [0.0, 0.0],
                 motion_sigma_m: 0.0,
                 evidence: vec![Evidence::Heatmap {
-                    heatmap: &doubt,
+                    heatmap: doubt,
                     centre_m: [0.0, 0.0],
                     exponent: 1.0,
                     outlier: 0.01,
                 }],
             },
-            Step {
+            Measured {
                 motion_m: [0.0, 3.0],
                 motion_sigma_m: 0.2,
                 evidence: vec![gnss([7.0, 2.5], 1.0)],
@@ -322,7 +395,7 @@ mod tests {
         let mut forward = start.clone();
         forward.update(&steps[0].evidence[0]).unwrap();
         assert_eq!(forward.estimate().mode_count, 2);
-        let first = smooth(&start, &steps).unwrap()[0].estimate();
+        let first = smoothed(&start, &steps, None).unwrap()[0].estimate();
         assert_eq!(first.mode_count, 1);
         assert!((first.mean_m[0] - 7.5).abs() < 0.3, "{first:?}");
     }
@@ -330,15 +403,16 @@ mod tests {
     #[test]
     fn an_empty_drive_is_empty_and_a_broken_one_is_refused() {
         let start = GridBelief::new([0.0, 0.0], 16, 0.5).unwrap();
-        assert!(smooth(&start, &[]).unwrap().is_empty());
+        assert!(smoothed(&start, &[], None).unwrap().is_empty());
         assert!(
-            smooth(
+            smoothed(
                 &start,
-                &[Step {
+                &[Measured {
                     motion_m: [f64::NAN, 0.0],
                     motion_sigma_m: 0.1,
                     evidence: vec![]
-                }]
+                }],
+                None
             )
             .is_err()
         );

@@ -8,7 +8,7 @@ use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::recipe::ablations::{self, RECIPES};
-use crate::recipe::{Adapted, Labeller, Recipe, adapt, oracle};
+use crate::recipe::{AdaptError, Adapted, Labeller, Recipe, Verdict, adapt, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -19,9 +19,13 @@ use std::time::Instant;
 /// Arguments of `crossfix adapt`.
 #[derive(Debug, Clone, Args)]
 pub struct AdaptArgs {
-    /// How, by name; `crossfix recipes` lists them.
-    #[arg(long, default_value = "paper")]
-    recipe: String,
+    /// How, by name; `crossfix recipes` lists them [default: consensus; of a published dataset, whose
+    /// pairs stand alone: paper]
+    #[arg(long)]
+    recipe: Option<String>,
+    /// Adapt and write the student even where the gate refuses data, teacher or student.
+    #[arg(long)]
+    force: bool,
     /// Weights trained where true positions were known.
     #[arg(long)]
     teacher: PathBuf,
@@ -68,25 +72,36 @@ pub struct AdaptArgs {
 }
 
 impl AdaptArgs {
+    /// The recipe's name.
+    fn recipe(&self) -> &str {
+        let default = if self.published.is_published() {
+            "paper"
+        } else {
+            "consensus"
+        };
+        self.recipe.as_deref().unwrap_or(default)
+    }
+
     /// The named recipe with --config and --set over it.
     fn resolve(&self, spec: &ModelSpec) -> anyhow::Result<Recipe> {
-        let named = ablations::named(&self.recipe, spec).with_context(|| {
+        let named = ablations::named(self.recipe(), spec).with_context(|| {
             let names: Vec<&str> = RECIPES.iter().map(|row| row.name).collect();
             format!(
                 "no recipe {:?}; there are {}",
-                self.recipe,
+                self.recipe(),
                 names.join(", ")
             )
         })?;
         let mut recipe = settings::resolve(&named, self.config.as_deref(), &self.changes)?;
         recipe.fit.epochs = self.epochs.unwrap_or(recipe.fit.epochs);
         recipe.fit.learning_rate = self.learning_rate.unwrap_or(recipe.fit.learning_rate);
+        recipe.gate.enforce &= !self.force;
         recipe.check()?;
         match (recipe.labeller, &self.truth) {
             (Labeller::GroundTruth, None) => {
                 bail!("this recipe learns from true positions; say --truth FOLDER")
             }
-            (Labeller::TeacherMode(_), Some(_)) => {
+            (Labeller::TeacherMode(_) | Labeller::Consensus(_), Some(_)) => {
                 bail!("this recipe uses no truth; leave --truth away")
             }
             _ => Ok(recipe),
@@ -120,6 +135,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         resume: args.resume,
         interrupt: &interrupt,
     };
+    folder.forget("refused.json");
     let begun = Instant::now();
     let pairs = args.published.target(&args.data, args.limit, &spec)?;
     let pairs = pairs.as_ref();
@@ -131,7 +147,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         Ok(json!({
             "made_by": producer(),
             "seed": args.seed,
-            "recipe": args.recipe,
+            "recipe": args.recipe(),
             "settings": recipe,
             "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
             "dataset": about,
@@ -146,8 +162,21 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             let truth = Truth::open(truth)?;
             oracle::adapt(teacher.as_ref(), pairs, &truth, &recipe, &context)?
         }
-        None => adapt(teacher.as_ref(), pairs, &recipe, &context)?,
+        None => match adapt(teacher.as_ref(), pairs, &recipe, &context) {
+            Err(AdaptError::Refused(verdict)) => {
+                note_refusal(&folder, &verdict)?;
+                return Err(AdaptError::Refused(verdict).into());
+            }
+            adapted => adapted?,
+        },
     };
+    if !adapted.verdict.findings.is_empty() {
+        crate::outln!("{}", adapted.verdict);
+    }
+    if adapted.verdict.refuses() && recipe.gate.enforce {
+        note_refusal(&folder, &adapted.verdict)?;
+        bail!("the student is refused and not written; --force writes it all the same");
+    }
     // Labelling and filtering take a forward pass of every pair each, students their steps.
     let all_seconds = begun.elapsed().as_secs_f64();
     let seconds = adapted.training_seconds();
@@ -159,6 +188,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         "seconds": seconds,
         "throughput": throughput,
         "label_and_filter_seconds": all_seconds - seconds,
+        "evidence": adapted.evidence,
+        "gate": adapted.verdict.findings,
     });
     if let Some(auxiliary) = &adapted.auxiliary {
         let path = folder.file("auxiliary.safetensors");
@@ -181,6 +212,13 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         .context("cannot write run.json")?;
     crate::outln!("{}", path.display());
     Ok(())
+}
+
+/// What the gate found, where there will be no `run.json`.
+fn note_refusal(folder: &RunFolder, verdict: &Verdict) -> anyhow::Result<()> {
+    folder
+        .write_json("refused.json", verdict)
+        .context("cannot write refused.json")
 }
 
 /// Measures teacher, auxiliary student and student: on --test, or on the test part of a published

@@ -1,7 +1,7 @@
 //! `crossfix demo`: the whole system once, small but real, on places the teacher has never seen.
 //!
-//! Simulate a target area and drives there → measure the shipped teacher → adapt (and fine-tune on
-//! true positions, as the upper bound) → evaluate on places never trained on → export → compare
+//! Simulate a target area and drives there → measure the shipped teacher → adapt by `consensus`, and
+//! beside it by `paper` (and fine-tune on true positions, as the upper bound) → evaluate on places never trained on → export → compare
 //! with the training engine → replay drives through the daemon's pipeline → one table, one page.
 
 mod area;
@@ -20,7 +20,7 @@ use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, producer, sha256_file};
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use area::Areas;
 use clap::Args;
 use crossfix_onboard::card::StudentCard;
@@ -70,6 +70,9 @@ struct Outcome {
     teacher_on_source: Evaluation,
     teacher: Measured,
     auxiliary: Measured,
+    paper: Measured,
+    paper_adapted: Adapted,
+    paper_label_errors_m: Vec<f64>,
     student: Measured,
     upper_bound: Measured,
     label_errors_m: Vec<f64>,
@@ -122,8 +125,10 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     .context("no temperature fits the source area")?;
     let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth, &interrupt)?;
 
-    say("adapting: auxiliary student, outlier filter, student (coarse positions only)");
-    let recipe = defaults::paper(teacher.describe());
+    say("adapting by `consensus` (coarse positions and odometry only)");
+    let mut recipe = defaults::consensus(teacher.describe());
+    // What the gate finds is shown; the demo goes on to show what would have come of it.
+    recipe.gate.enforce = false;
     let context = RunContext {
         seed: args.seed,
         folder: Some(&folder),
@@ -131,6 +136,21 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         interrupt: &interrupt,
     };
     let mut adapted = adapt(teacher.as_ref(), &areas.adapt, &recipe, &context)?;
+    crate::outln!("{}", adapted.verdict);
+    say("beside it by `paper`: auxiliary student, outlier filter, student");
+    let paper_folder = folder.subfolder("paper");
+    let paper_folder = paper_folder.map_err(|(path, error)| anyhow!("{path}: {error}"))?;
+    let paper_context = RunContext {
+        folder: Some(&paper_folder),
+        ..context
+    };
+    let paper_recipe = defaults::paper(teacher.describe());
+    let mut paper_adapted = adapt(
+        teacher.as_ref(),
+        &areas.adapt,
+        &paper_recipe,
+        &paper_context,
+    )?;
     say("fine-tuning on true positions, for the upper bound");
     let adapt_truth = Truth::open(&areas.adapt_folder)?;
     let upper_bound = defaults::oracle(teacher.describe());
@@ -143,10 +163,16 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     )?;
 
     say("evaluating where nothing was trained");
-    let auxiliary = adapted.auxiliary.as_mut();
+    let auxiliary = paper_adapted.auxiliary.as_mut();
     let auxiliary = auxiliary.context("the recipe `paper` trains an auxiliary student")?;
     let auxiliary = measure(
         auxiliary.model.as_mut(),
+        &areas.test,
+        &areas.test_truth,
+        &interrupt,
+    )?;
+    let paper = measure(
+        paper_adapted.student.as_mut(),
         &areas.test,
         &areas.test_truth,
         &interrupt,
@@ -170,7 +196,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
-        "recipe": "paper",
+        "recipe": "consensus",
         "settings": recipe,
         "teacher": header.provenance,
         "teacher_sha256": sha256_file(&teacher_path).context("cannot read the teacher")?,
@@ -179,6 +205,8 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         "licence": joint_licence(teacher_licence, Some(dataset_licence)),
         "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
         "test": { "student": student.evaluation },
+        "evidence": adapted.evidence,
+        "gate": adapted.verdict.findings,
     });
     let weights_path = folder.file("student.safetensors");
     weights::save(&weights_path, adapted.student.as_ref(), provenance)?;
@@ -194,6 +222,9 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let outcome = Outcome {
         seed: args.seed,
         label_errors_m: label_errors(&areas.adapt, &adapted, &adapt_truth),
+        paper_label_errors_m: label_errors(&areas.adapt, &paper_adapted, &adapt_truth),
+        paper,
+        paper_adapted,
         areas,
         teacher_on_source,
         teacher: measured_teacher,
@@ -290,7 +321,7 @@ fn parity_pairs(test: &dyn Dataset) -> impl Iterator<Item = usize> + use<> {
     (0..test.len()).step_by(step).take(PARITY_PAIRS)
 }
 
-/// Error of the teacher's label of each pair; only the simulation knows it.
+/// Error of the label of each pair; only the simulation knows it.
 fn label_errors(pairs: &dyn Dataset, adapted: &Adapted, truth: &Truth) -> Vec<f64> {
     let errors = pairs.samples().zip(&adapted.labels).map(|(sample, label)| {
         true_pose(sample, truth).map_or(f64::NAN, |pose| {
@@ -302,10 +333,32 @@ fn label_errors(pairs: &dyn Dataset, adapted: &Adapted, truth: &Truth) -> Vec<f6
 }
 
 impl Outcome {
-    fn label_error_m(&self, kept: bool) -> f64 {
-        let errors = self.label_errors_m.iter().zip(&self.adapted.labels);
+    /// Mean error of the labels of `paper`, kept or dropped.
+    fn paper_label_error_m(&self, kept: bool) -> f64 {
+        let labels = &self.paper_adapted.labels;
+        let errors = self.paper_label_errors_m.iter().zip(labels);
         let errors = errors.filter(|(error, label)| label.is_kept() == kept && error.is_finite());
         mean(&errors.map(|(error, _)| *error).collect::<Vec<f64>>())
+    }
+
+    /// Mean error of the labels of `consensus`.
+    fn label_error_m(&self) -> f64 {
+        let errors = self.label_errors_m.iter().copied();
+        mean(
+            &errors
+                .filter(|error| error.is_finite())
+                .collect::<Vec<f64>>(),
+        )
+    }
+
+    /// Mean error of all labels of `paper`: the teacher's modes.
+    fn mode_error_m(&self) -> f64 {
+        let errors = self.paper_label_errors_m.iter().copied();
+        mean(
+            &errors
+                .filter(|error| error.is_finite())
+                .collect::<Vec<f64>>(),
+        )
     }
 
     /// `summary.json`: an interface, only ever added to.
@@ -335,10 +388,19 @@ impl Outcome {
             "coarse": { "mean_m": target.coarse.mean_m },
             "paper": {
                 "auxiliary": model(&self.auxiliary.evaluation),
+                "student": model(&self.paper.evaluation),
+                "kept_fraction": self.paper_adapted.kept_fraction(),
+                "label_error_kept_m": self.paper_label_error_m(true),
+                "label_error_dropped_m": self.paper_label_error_m(false),
+            },
+            "consensus": {
                 "student": model(&self.student.evaluation),
                 "kept_fraction": self.adapted.kept_fraction(),
-                "label_error_kept_m": self.label_error_m(true),
-                "label_error_dropped_m": self.label_error_m(false),
+                "label_error_m": self.label_error_m(),
+                "teacher_label_error_m": self.mode_error_m(),
+                "evidence": self.adapted.evidence,
+                "gate": self.adapted.verdict.findings,
+                "refused": self.adapted.verdict.refuses(),
             },
             "upper_bound": model(&self.upper_bound.evaluation),
             "onnx": { "max_relative_error": self.export_error, "temperature": self.temperature },
@@ -359,8 +421,9 @@ impl Outcome {
         for (name, evaluation) in [
             ("teacher, source area", &self.teacher_on_source),
             ("teacher, target area", target),
-            ("auxiliary student", &self.auxiliary.evaluation),
-            ("adapted student", &self.student.evaluation),
+            ("paper, auxiliary", &self.auxiliary.evaluation),
+            ("paper, student", &self.paper.evaluation),
+            ("consensus, student", &self.student.evaluation),
             ("true positions (bound)", &self.upper_bound.evaluation),
         ] {
             let (free, masked) = (&evaluation.unmasked, &evaluation.masked);
@@ -379,15 +442,24 @@ impl Outcome {
         );
         let change = |of: f64, to: f64| (to / of - 1.0) * 100.0;
         text += &format!(
-            "student against teacher: {:+.0} % ({:+.0} % in prior); labels kept {:.0} %, their error {:.2} m, of dropped {:.2} m\n",
+            "student against teacher: {:+.0} % ({:+.0} % in prior), of `paper` {:+.0} %\n",
             change(
                 target.unmasked.mean_m,
                 self.student.evaluation.unmasked.mean_m
             ),
             change(target.masked.mean_m, self.student.evaluation.masked.mean_m),
-            self.adapted.kept_fraction() * 100.0,
-            self.label_error_m(true),
-            self.label_error_m(false),
+            change(
+                target.unmasked.mean_m,
+                self.paper.evaluation.unmasked.mean_m
+            ),
+        );
+        text += &format!(
+            "labels: teacher's modes {:.2} m, consensus {:.2} m; `paper` keeps {:.0} %, their error {:.2} m, of dropped {:.2} m\n",
+            self.mode_error_m(),
+            self.label_error_m(),
+            self.paper_adapted.kept_fraction() * 100.0,
+            self.paper_label_error_m(true),
+            self.paper_label_error_m(false),
         );
         text += &self.drives.line();
         text += &format!(

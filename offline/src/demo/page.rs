@@ -32,11 +32,12 @@ pub fn write(outcome: &Outcome, folder: &RunFolder) -> anyhow::Result<()> {
     report::write(&path, &input).with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn models(outcome: &Outcome) -> [(&'static str, Role, &Measured); 4] {
+fn models(outcome: &Outcome) -> [(&'static str, Role, &Measured); 5] {
     [
         ("teacher", Role::Teacher, &outcome.teacher),
-        ("auxiliary student", Role::Auxiliary, &outcome.auxiliary),
-        ("student", Role::Student, &outcome.student),
+        ("paper, auxiliary", Role::Auxiliary, &outcome.auxiliary),
+        ("paper, student", Role::Other, &outcome.paper),
+        ("consensus, student", Role::Student, &outcome.student),
         ("true positions", Role::UpperBound, &outcome.upper_bound),
     ]
 }
@@ -104,7 +105,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             series: vec![coverage_series("fused", Role::Fused, &outcome.drives.fused_squared)],
         }),
         label_quality: Some(LabelQuality {
-            caption: "Error of the teacher's labels on the adaptation drives; the filter never saw it.".into(),
+            caption: "Error of the labels that drives agree on; adaptation never saw it.".into(),
             kept_errors_m: labels(true),
             dropped_errors_m: labels(false),
         }),
@@ -130,11 +131,11 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
     })
 }
 
-/// What was done and what came of it, the auxiliary student's result included where it is better.
+/// What was done and what came of it, `paper` and the gate included.
 fn verdict(outcome: &Outcome, gnss_m: f64, fused_m: f64) -> String {
     let mean = |measured: &Measured| measured.evaluation.unmasked.mean_m;
     let teacher = mean(&outcome.teacher);
-    let (student, auxiliary) = (mean(&outcome.student), mean(&outcome.auxiliary));
+    let (student, paper) = (mean(&outcome.student), mean(&outcome.paper));
     let change = (student / teacher - 1.0) * 100.0;
     let mut text = format!(
         "Adapting the teacher with coarse positions only changed its mean error on unseen places of the target \
@@ -143,11 +144,10 @@ fn verdict(outcome: &Outcome, gnss_m: f64, fused_m: f64) -> String {
     if student >= teacher {
         text += "The student is no better than its teacher: don't drive with it. ";
     }
-    if auxiliary < student {
-        text += &format!(
-            "The auxiliary student, which learned every label, is better still ({auxiliary:.2} m): the outlier \
-             filter cost more than it gained here. "
-        );
+    text += &format!("The recipe `paper` came to {paper:.2} m. ");
+    let findings = &outcome.adapted.verdict;
+    for finding in findings.findings.iter().filter(|finding| finding.refuses) {
+        text += &format!("The gate refuses it: {}. ", finding.what);
     }
     text + &format!(
         "Along the drives, fusing the student with GNSS and odometry gave {fused_m:.2} m where GNSS alone gave \
@@ -210,6 +210,7 @@ fn summary_table(outcome: &Outcome) -> SummaryTable {
         higher_is_better: false,
         values: vec![
             Some(outcome.teacher_on_source.unmasked.mean_m),
+            None,
             None,
             None,
             None,
@@ -403,19 +404,19 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
 
 /// The trainings of the recipe: what its curves are called, their colour, how they went.
 fn trainings(outcome: &Outcome) -> Vec<(&Fitted, (&'static str, Role))> {
-    let auxiliary = outcome.adapted.auxiliary.as_ref();
+    let auxiliary = outcome.paper_adapted.auxiliary.as_ref();
     let auxiliary =
-        auxiliary.map(|auxiliary| (&auxiliary.fit, ("auxiliary student", Role::Auxiliary)));
-    let student = (&outcome.adapted.fit, ("student", Role::Student));
-    auxiliary.into_iter().chain([student]).collect()
+        auxiliary.map(|auxiliary| (&auxiliary.fit, ("paper, auxiliary", Role::Auxiliary)));
+    let paper = (&outcome.paper_adapted.fit, ("paper, student", Role::Other));
+    let student = (&outcome.adapted.fit, ("consensus, student", Role::Student));
+    auxiliary.into_iter().chain([paper, student]).collect()
 }
 
 /// The recipe's main settings.
 fn recipe_line(outcome: &Outcome) -> String {
     let fit = &outcome.recipe.fit;
     format!(
-        "paper: {} coarsest levels, {:.0} % of labels kept, {} epochs at {:e}",
-        fit.loss.levels.unwrap_or(0),
+        "consensus: {:.0} % of labels learned, {} epochs at {:e}",
         outcome.adapted.kept_fraction() * 100.0,
         fit.epochs,
         fit.learning_rate

@@ -18,6 +18,11 @@ pub struct Named {
 /// All of them. An ablation is a row here, not a flag.
 pub const RECIPES: &[Named] = &[
     Named {
+        name: "consensus",
+        what: "labels that the frames of a drive agree on, weighed by their support; all levels",
+        recipe: defaults::consensus,
+    },
+    Named {
         name: "paper",
         what: "labels by mode, coarse levels, outliers filtered with an auxiliary student",
         recipe: defaults::paper,

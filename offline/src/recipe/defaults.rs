@@ -5,7 +5,7 @@
 //! Cross-View Localization (Xia, Shi, Li, Kooij 2024) for the published rows. The compact rows were
 //! chosen on validation areas of the simulated city.
 
-use super::{Filter, HeadingLabels, Labeller, Recipe, TeacherMode};
+use super::{Consensus, Filter, Gate, HeadingLabels, Labeller, Recipe, TeacherMode};
 use crate::data::Augmentation;
 use crate::data::vigor::published_sigma_cells;
 use crate::model::loss::LossConfig;
@@ -397,6 +397,41 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
             ..FitConfig::default()
         },
         rounds: 1,
+        gate: Gate::default(),
+    }
+}
+
+/// Labels that the frames of a drive agree on, learned at all levels and in the heatmap, weighed by
+/// their support. Frames that stand alone are filtered as in [`paper`].
+pub fn consensus(spec: &ModelSpec) -> Recipe {
+    let paper = paper(spec);
+    let keep_alone = match paper.filter {
+        Filter::AuxiliaryStudent { keep } => keep,
+        Filter::KeepAll | Filter::Support { .. } => 1.0,
+    };
+    // Triplets take no weights; networks that learn by them learn labels as in `paper`.
+    let loss = match supervised(spec).loss {
+        loss if loss.triplet > 0.0 => LossConfig {
+            levels: None,
+            ..paper.fit.loss
+        },
+        loss => LossConfig {
+            sigma_m: paper.fit.loss.sigma_m,
+            ..loss
+        },
+    };
+    Recipe {
+        labeller: Labeller::Consensus(Consensus::default()),
+        filter: Filter::Support {
+            least: 0.5,
+            keep_alone,
+        },
+        fit: FitConfig { loss, ..paper.fit },
+        rounds: 1,
+        gate: Gate {
+            held_out: 0.15,
+            ..Gate::default()
+        },
     }
 }
 
@@ -414,6 +449,7 @@ pub fn oracle(spec: &ModelSpec) -> Recipe {
             ..paper.fit
         },
         rounds: 1,
+        gate: Gate::default(),
     }
 }
 
@@ -451,6 +487,7 @@ mod tests {
             let spec = named(name).unwrap().describe();
             supervised(&spec).check().unwrap();
             paper(&spec).check().unwrap();
+            consensus(&spec).check().unwrap();
             oracle(&spec).check().unwrap();
         }
     }

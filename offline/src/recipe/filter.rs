@@ -1,5 +1,8 @@
 //! Which labels are learned: outliers of the teacher shown by an auxiliary student.
 
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// Which labels a student learns.
@@ -14,15 +17,25 @@ pub enum Filter {
         /// Share of labels kept (T of the paper), above 0 and at most 1.
         keep: f64,
     },
+    /// Labels that their drive supports, weighed by it. Where frames stand alone there is no such
+    /// support, and an auxiliary student filters them.
+    Support {
+        /// Least support of a label that is learned.
+        least: f64,
+        /// Share kept of labels of frames that stand alone.
+        keep_alone: f64,
+    },
 }
 
-/// Whether each label is kept: the ⌈`share` · n⌉ smallest distances; of equal ones, those that
-/// come first.
-pub fn keep_closest(distances_m: &[f64], share: f64) -> Vec<bool> {
+/// Whether each label is kept: the ⌈`share` · n⌉ smallest distances. Of equal ones, those that a
+/// shuffle by `seed` puts first: the order of a dataset's drives decides nothing.
+pub fn keep_closest(distances_m: &[f64], share: f64, seed: u64) -> Vec<bool> {
     // The product may lie a rounding error above a whole number.
     let wanted = (share * distances_m.len() as f64 - 1e-9).ceil().max(0.0) as usize;
     let mut order: Vec<usize> = (0..distances_m.len()).collect();
-    order.sort_by(|a, b| distances_m[*a].total_cmp(&distances_m[*b]).then(a.cmp(b)));
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    // A stable sort leaves equal ones in the shuffled order.
+    order.sort_by(|a, b| distances_m[*a].total_cmp(&distances_m[*b]));
     let mut kept = vec![false; distances_m.len()];
     for index in order.into_iter().take(wanted) {
         kept[index] = true;
@@ -36,20 +49,25 @@ mod tests {
 
     #[test]
     fn the_smallest_distances_are_kept_rounded_up() {
-        let kept = keep_closest(&[5.0, 1.0, 3.0, 2.0], 0.6);
+        let kept = keep_closest(&[5.0, 1.0, 3.0, 2.0], 0.6, 0);
         assert_eq!(kept, [false, true, true, true]);
     }
 
     #[test]
-    fn ties_go_to_the_first() {
-        assert_eq!(
-            keep_closest(&[1.0; 5], 0.4),
-            [true, true, false, false, false]
-        );
+    fn ties_are_cut_by_the_seed_and_not_by_place() {
+        let distances: Vec<f64> = (0..1000).map(|index| f64::from(index % 2)).collect();
+        let kept = keep_closest(&distances, 0.75, 7);
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), 750);
+        // All zeros, and of the ones as many from the first half as from the second, give or take.
+        assert!(kept.iter().step_by(2).all(|kept| *kept));
+        let first_half = kept[..500].iter().filter(|kept| **kept).count();
+        assert!((345..=405).contains(&first_half), "{first_half}");
+        assert_eq!(kept, keep_closest(&distances, 0.75, 7));
+        assert_ne!(kept, keep_closest(&distances, 0.75, 8));
     }
 
     #[test]
     fn a_share_of_one_keeps_all() {
-        assert_eq!(keep_closest(&[f64::NAN, 1.0], 1.0), [true, true]);
+        assert_eq!(keep_closest(&[f64::NAN, 1.0], 1.0, 0), [true, true]);
     }
 }

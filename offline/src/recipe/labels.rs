@@ -1,5 +1,6 @@
 //! Pseudo ground truth: where a labeller says the camera is, and how much that counts.
 
+use super::consensus::Consensus;
 use crate::data::Dataset;
 use crate::model::CrossViewModel;
 use crate::model::loss::PoseTarget;
@@ -13,11 +14,14 @@ use serde::{Deserialize, Serialize};
 pub enum Labeller {
     /// The mode of the teacher's heatmap; the rest of the heatmap is thrown away.
     TeacherMode(TeacherMode),
+    /// Where the frames of a drive agree that the vehicle was, by the teacher's heatmaps, odometry and
+    /// coarse positions.
+    Consensus(Consensus),
     /// True positions, which only [`super::oracle`] can read: the upper bound.
     GroundTruth,
 }
 
-/// How the teacher's heatmap becomes a label.
+/// How the teacher's heatmap becomes a label: the centre of its largest cell, as published.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherMode {
@@ -50,10 +54,16 @@ pub struct PseudoLabel {
     pub offset_m: [f64; 2],
     /// Yaw residual, radians counter-clockwise ([`PoseTarget::residual_rad`]).
     pub residual_rad: f64,
+    /// The teacher's mode between cells, metres east and north of the patch centre: what the filter
+    /// measures distances from.
+    pub peak_m: [f64; 2],
     /// Probability of the heatmap's largest cell; 0 where no heatmap made the label.
     pub peak: f64,
     /// Entropy of the heatmap, nats; 0 where no heatmap made the label.
     pub entropy: f64,
+    /// Probability that the label is right within a metre or two, by the drive's evidence; 1 where
+    /// nothing tells.
+    pub support: f64,
     /// Weight in the loss, 0 for a label that is not learned.
     pub weight: f64,
 }
@@ -67,6 +77,18 @@ impl PseudoLabel {
             residual_rad: self.residual_rad,
             weight: self.weight,
         }
+    }
+
+    /// Metres between the teacher's mode and that of another model's prediction of the same pair, both
+    /// taken between cells. Whole cells would make most distances 0 or 1 cell, and a filter would cut
+    /// among equal ones.
+    pub fn distance_m(&self, prediction: &PairPrediction, within_prior: bool) -> f64 {
+        let [east, north] = if within_prior {
+            prediction.masked_peak_m
+        } else {
+            prediction.peak_m
+        };
+        (east - self.peak_m[0]).hypot(north - self.peak_m[1])
     }
 
     /// Whether a student learns it.
@@ -105,18 +127,14 @@ impl TeacherMode {
                         found.clamp(-widest_rad, widest_rad)
                     }
                 },
+                peak_m: mode.peak_m,
                 peak: prediction.peak,
                 entropy: prediction.entropy,
+                support: 1.0,
                 weight: 1.0,
             }
         });
         Ok(labels.collect())
-    }
-
-    /// Metres between a label and the mode of another model's prediction of the same pair.
-    pub fn distance_m(&self, label: &PseudoLabel, prediction: &PairPrediction) -> f64 {
-        let [east, north] = self.mode(prediction).offset_m;
-        (east - label.offset_m[0]).hypot(north - label.offset_m[1])
     }
 
     fn mode(self, prediction: &PairPrediction) -> Mode {
@@ -124,12 +142,14 @@ impl TeacherMode {
             Mode {
                 cell: prediction.masked_mode_cell,
                 offset_m: prediction.masked_mode_m,
+                peak_m: prediction.masked_peak_m,
                 residual_rad: prediction.masked_residual_rad,
             }
         } else {
             Mode {
                 cell: prediction.mode_cell,
                 offset_m: prediction.mode_m,
+                peak_m: prediction.peak_m,
                 residual_rad: prediction.residual_rad,
             }
         }
@@ -141,5 +161,7 @@ struct Mode {
     /// Heatmap (column, row).
     cell: [usize; 2],
     offset_m: [f64; 2],
+    /// Between cells.
+    peak_m: [f64; 2],
     residual_rad: Option<f64>,
 }

@@ -3,21 +3,27 @@
 //!
 //! Of the recipe `paper`: the teacher labels every pair by the mode of its heatmap; an auxiliary
 //! student learns all labels; labels that it disagrees with are dropped; the student, again from
-//! the teacher's weights, learns the rest. Nothing here can be given a true position, except
+//! the teacher's weights, learns the rest. Of the recipe `consensus`: the frames of a drive agree on
+//! where the vehicle was ([`consensus`]), and a student learns that. A [`gate`] refuses what does not
+//! fit and students that are no better than their teacher. Nothing here can be given a true position, except
 //! [`oracle`], which measures what true positions would buy.
 //!
 //! Source: Adapting Fine-Grained Cross-View Localization to Areas without Fine Ground Truth
 //! (Xia, Shi, Li, Kooij 2024).
 
 pub mod ablations;
+pub mod consensus;
 pub mod defaults;
 pub mod filter;
+pub mod gate;
 pub mod labels;
 pub mod oracle;
 #[cfg(test)]
 mod tests;
 
+pub use consensus::{Consensus, Evidence};
 pub use filter::{Filter, keep_closest};
+pub use gate::{Gate, Verdict};
 pub use labels::{HeadingLabels, Labeller, PseudoLabel, TeacherMode};
 
 use crate::data::{Dataset, Labelled};
@@ -42,6 +48,9 @@ pub struct Recipe {
     pub fit: FitConfig,
     /// Times that labelling and learning are done, each time with the student before as teacher.
     pub rounds: usize,
+    /// When an area, a teacher or a student is refused.
+    #[serde(default)]
+    pub gate: Gate,
 }
 
 /// Why adaptation stopped.
@@ -56,6 +65,9 @@ pub enum AdaptError {
     /// A recipe that cannot be followed.
     #[error("{0}")]
     Settings(String),
+    /// The gate refused before anything was trained.
+    #[error("refused before training:\n{0}\n--force adapts all the same")]
+    Refused(Verdict),
     /// Asked to stop; everything done is saved.
     #[error("stopped on request in the {0}; the same command with --resume goes on")]
     Interrupted(&'static str),
@@ -75,6 +87,10 @@ impl From<PredictError> for AdaptError {
 pub struct Adapted {
     /// The label of each pair, in the pairs' order; those not learned have weight 0.
     pub labels: Vec<PseudoLabel>,
+    /// What the labels rest on, where they were made from drives.
+    pub evidence: Option<Evidence>,
+    /// What the gate found.
+    pub verdict: Verdict,
     /// The auxiliary student, where the recipe filters with one.
     pub auxiliary: Option<Auxiliary>,
     /// The result.
@@ -102,13 +118,28 @@ impl Recipe {
     /// [`AdaptError::Settings`] naming the setting and its range.
     pub fn check(&self) -> Result<(), AdaptError> {
         let wrong = |what: String| Err(AdaptError::Settings(what));
-        if let Filter::AuxiliaryStudent { keep } = self.filter
-            && !(keep > 0.0 && keep <= 1.0)
-        {
+        let (name, keep) = match self.filter {
+            Filter::AuxiliaryStudent { keep } => ("keep", keep),
+            Filter::Support { keep_alone, .. } => ("keep_alone", keep_alone),
+            Filter::KeepAll => ("", 1.0),
+        };
+        if !(keep > 0.0 && keep <= 1.0) {
             return wrong(format!(
-                "filter.keep is {keep}; it must be above 0 and at most 1"
+                "filter.{name} is {keep}; it must be above 0 and at most 1"
             ));
         }
+        if let Filter::Support { least, .. } = self.filter {
+            if !(0.0..1.0).contains(&least) {
+                return wrong(format!("filter.least is {least}; it must be 0 to below 1"));
+            }
+            if !matches!(self.labeller, Labeller::Consensus(_)) {
+                return wrong("only labels of kind \"consensus\" have support to filter by".into());
+            }
+        }
+        if let Labeller::Consensus(consensus) = self.labeller {
+            consensus.check().map_err(AdaptError::Settings)?;
+        }
+        self.gate.check().map_err(AdaptError::Settings)?;
         if !(1..=20).contains(&self.rounds) {
             return wrong(format!("rounds is {}; it must be 1 to 20", self.rounds));
         }
@@ -150,11 +181,15 @@ pub fn adapt(
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
     recipe.check()?;
-    let Labeller::TeacherMode(mode) = recipe.labeller else {
+    if recipe.labeller == Labeller::GroundTruth {
         return Err(AdaptError::Settings(
             "this recipe learns true positions; give them with --truth".into(),
         ));
-    };
+    }
+    let mut verdict = gate::input(pairs, teacher.describe(), &recipe.gate);
+    if verdict.refuses() && recipe.gate.enforce {
+        return Err(AdaptError::Refused(verdict));
+    }
     let mut teacher = teacher.boxed_clone();
     for round in 1..recipe.rounds {
         let folder = run
@@ -167,11 +202,75 @@ pub fn adapt(
             folder: folder.as_ref(),
             ..*run
         };
-        let labels = mode.label(teacher.as_mut(), pairs, run.interrupt)?;
-        teacher = learn("student", teacher.as_ref(), pairs, labels, recipe, &run)?.student;
+        let found = label(recipe, teacher.as_mut(), pairs, &run)?;
+        teacher = learn("student", teacher.as_ref(), pairs, found, recipe, &run)?.student;
     }
-    let labels = mode.label(teacher.as_mut(), pairs, run.interrupt)?;
-    learn("student", teacher.as_ref(), pairs, labels, recipe, run)
+    let found = label(recipe, teacher.as_mut(), pairs, run)?;
+    if let Some(evidence) = &found.evidence {
+        crate::note!("{}", evidence.describe());
+        verdict.extend(gate::teacher(evidence, &recipe.gate));
+        if verdict.refuses() && recipe.gate.enforce {
+            return Err(AdaptError::Refused(verdict));
+        }
+    }
+    let held_out = gate::held_out(pairs, &found, &recipe.gate, run.seed);
+    let places = found.labels.clone();
+    let mut learned = found;
+    for index in &held_out {
+        learned.labels[*index].weight = 0.0;
+    }
+    let mut adapted = learn("student", teacher.as_ref(), pairs, learned, recipe, run)?;
+    if !held_out.is_empty() {
+        let student = adapted.student.as_mut();
+        let finding = gate::student(student, pairs, &places, &held_out, &recipe.gate, run);
+        verdict.extend([finding?]);
+    }
+    adapted.verdict = verdict;
+    Ok(adapted)
+}
+
+/// Labels, and what they rest on.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// In the pairs' order.
+    pub labels: Vec<PseudoLabel>,
+    /// Where drives were used.
+    pub evidence: Option<Evidence>,
+}
+
+impl Found {
+    /// Labels without evidence of drives.
+    pub fn of(labels: Vec<PseudoLabel>) -> Self {
+        Self {
+            labels,
+            evidence: None,
+        }
+    }
+}
+
+fn label(
+    recipe: &Recipe,
+    teacher: &mut dyn CrossViewModel,
+    pairs: &dyn Dataset,
+    run: &RunContext,
+) -> Result<Found, AdaptError> {
+    Ok(match recipe.labeller {
+        Labeller::TeacherMode(mode) => Found::of(mode.label(teacher, pairs, run.interrupt)?),
+        Labeller::Consensus(consensus) => consensus.label(teacher, pairs, run.interrupt)?,
+        Labeller::GroundTruth => return Err(AdaptError::Settings("no truth is given here".into())),
+    })
+}
+
+/// The share of labels that an auxiliary student shall keep, where one filters.
+fn auxiliary_keeps(recipe: &Recipe, found: &Found) -> Option<f64> {
+    match recipe.filter {
+        Filter::KeepAll => None,
+        Filter::AuxiliaryStudent { keep } => Some(keep),
+        Filter::Support { keep_alone, .. } => {
+            let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
+            alone.then_some(keep_alone)
+        }
+    }
 }
 
 /// Filters labels and trains the student called `name` on what is left.
@@ -179,10 +278,25 @@ fn learn(
     name: &'static str,
     teacher: &dyn CrossViewModel,
     pairs: &dyn Dataset,
-    mut labels: Vec<PseudoLabel>,
+    found: Found,
     recipe: &Recipe,
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
+    let keep = auxiliary_keeps(recipe, &found);
+    let Found {
+        mut labels,
+        evidence,
+    } = found;
+    if let (Filter::Support { least, .. }, None) = (recipe.filter, keep) {
+        for label in &mut labels {
+            let supported = label.support >= least && label.weight > 0.0;
+            label.weight = if supported { label.support } else { 0.0 };
+        }
+    }
+    let one = 1.0f64.to_bits();
+    let weighs = |label: &PseudoLabel| label.is_kept() && label.weight.to_bits() != one;
+    let mut config = recipe.fit.clone();
+    config.loss.weighted |= labels.iter().any(weighs);
     let train = |name: &'static str, labels: &[PseudoLabel]| {
         let kept = labels
             .iter()
@@ -197,24 +311,29 @@ fn learn(
             augmentation: &recipe.fit.augmentation,
             spec: teacher.describe(),
         };
-        let fitted = fit(name, student.as_mut(), &examples, &recipe.fit, run)?;
+        let fitted = fit(name, student.as_mut(), &examples, &config, run)?;
         if fitted.interrupted {
             return Err(AdaptError::Interrupted(name));
         }
         Ok((student, fitted))
     };
     let mut auxiliary = None;
-    if let (Filter::AuxiliaryStudent { keep }, Labeller::TeacherMode(mode)) =
-        (recipe.filter, recipe.labeller)
-    {
+    if let Some(keep) = keep {
         // It learns every label; where it ends far from one, the label is taken for an outlier.
         let (mut model, fit) = train("auxiliary", &labels)?;
         let predictions = predict(model.as_mut(), pairs, false, run.interrupt)?;
         let both = labels.iter().zip(&predictions);
+        let within_prior = match recipe.labeller {
+            Labeller::TeacherMode(mode) => mode.within_prior,
+            Labeller::Consensus(_) | Labeller::GroundTruth => false,
+        };
         let distances_m: Vec<f64> = both
-            .map(|(label, prediction)| mode.distance_m(label, prediction))
+            .map(|(label, prediction)| label.distance_m(prediction, within_prior))
             .collect();
-        for (label, kept) in labels.iter_mut().zip(keep_closest(&distances_m, keep)) {
+        for (label, kept) in labels
+            .iter_mut()
+            .zip(keep_closest(&distances_m, keep, run.seed))
+        {
             if !kept {
                 label.weight = 0.0;
             }
@@ -232,6 +351,8 @@ fn learn(
     let (student, fit) = train(name, &labels)?;
     Ok(Adapted {
         labels,
+        evidence,
+        verdict: Verdict::default(),
         auxiliary,
         student,
         fit,

@@ -1,7 +1,7 @@
 //! The upper bound: what adaptation would reach with true positions. The only part of adaptation
 //! that can name [`Truth`].
 
-use super::{AdaptError, Adapted, Labeller, PseudoLabel, Recipe, learn};
+use super::{AdaptError, Adapted, Found, Labeller, PseudoLabel, Recipe, learn};
 use crate::data::Dataset;
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::model::{CrossViewModel, ModelSpec};
@@ -26,7 +26,7 @@ pub fn adapt(
         ));
     }
     let labels = true_labels(teacher.describe(), pairs, truth);
-    learn("oracle", teacher, pairs, labels, recipe, run)
+    learn("oracle", teacher, pairs, Found::of(labels), recipe, run)
 }
 
 /// True positions as labels, in the pairs' order.
@@ -44,8 +44,10 @@ pub fn true_labels(spec: &ModelSpec, pairs: &dyn Dataset, truth: &Truth) -> Vec<
             row: found.map_or(side / 2.0, |target| target.row),
             offset_m: pose.map_or([0.0; 2], |pose| pose.offset_m),
             residual_rad: found.map_or(0.0, |target| target.residual_rad),
+            peak_m: pose.map_or([0.0; 2], |pose| pose.offset_m),
             peak: 0.0,
             entropy: 0.0,
+            support: 1.0,
             weight: f64::from(u8::from(found.is_some())),
         }
     };

@@ -188,3 +188,119 @@ fn true_positions_are_refused_where_truth_is_not_given_and_pairs_without_it_are_
     let labels = oracle::true_labels(teacher().describe(), &pairs(), &Truth::default());
     assert!(labels.iter().all(|label| !label.is_kept()));
 }
+
+/// Ten pairs of noise as one drive eastward, 4 m from frame to frame.
+fn drive() -> Vec<Pair> {
+    let mut pairs = pairs();
+    let frame = crossfix_calibration::LocalFrame::new(pairs[0].sample.centre);
+    for (index, pair) in pairs.iter_mut().enumerate() {
+        let east = 4.0 * index as f64;
+        let sample = &mut pair.sample;
+        sample.drive = "drive".into();
+        sample.time_ns = index as i64 * 500_000_000;
+        sample.centre = frame.geodetic_from_enu(crossfix_calibration::Enu::new(east, 0.0, 0.0));
+        sample.coarse_offset_m = [0.0; 2];
+        sample.coarse_covariance_m2 = [[9.0, 0.0], [0.0, 9.0]];
+        (sample.yaw_rad, sample.yaw_sigma_rad) = (0.0, 0.03);
+        sample.odometry = (index > 0).then_some(crate::data::OdometryStep {
+            forward_m: 4.0,
+            left_m: 0.0,
+            yaw_rad: 0.0,
+        });
+    }
+    pairs
+}
+
+/// The recipe `consensus` of a network, shortened, its gate silent.
+fn short_consensus() -> Recipe {
+    let mut recipe = defaults::consensus(teacher().describe());
+    recipe.fit.epochs = 1.0;
+    recipe.fit.batch = 4;
+    recipe.gate.enforce = false;
+    recipe
+}
+
+#[test]
+fn consensus_says_which_evidence_it_had() {
+    let mut pairs = drive();
+    let with = adapted(&teacher(), &pairs, &short_consensus());
+    let evidence = with.evidence.unwrap();
+    assert_eq!((evidence.by_odometry, evidence.by_coarse), (9, 0));
+    assert!(
+        evidence
+            .describe()
+            .contains("9 joined to the frame before by odometry")
+    );
+    assert!(with.auxiliary.is_none());
+    for pair in &mut pairs {
+        pair.sample.odometry = None;
+    }
+    let without = adapted(&teacher(), &pairs, &short_consensus());
+    let evidence = without.evidence.unwrap();
+    assert_eq!((evidence.by_odometry, evidence.by_coarse), (0, 9));
+    assert!(without.auxiliary.is_none());
+    for pair in &mut pairs {
+        pair.sample.drive = String::new();
+    }
+    let alone = adapted(&teacher(), &pairs, &short_consensus());
+    let evidence = alone.evidence.as_ref().unwrap();
+    assert!(evidence.stands_alone() && evidence.describe().contains("stand alone"));
+    // As in `paper`: an auxiliary student, and four fifths of the labels.
+    assert!(alone.auxiliary.is_some());
+    assert_eq!(alone.kept_fraction(), 0.8);
+}
+
+#[test]
+fn a_label_counts_by_its_support_and_not_at_all_below_the_least() {
+    let mut recipe = short_consensus();
+    let labels = adapted(&teacher(), &drive(), &recipe).labels;
+    let highest = labels.iter().map(|label| label.support).fold(0.0, f64::max);
+    recipe.filter = Filter::Support {
+        least: highest * 0.999,
+        keep_alone: 0.8,
+    };
+    let adapted = adapted(&teacher(), &drive(), &recipe);
+    for label in &adapted.labels {
+        let expected = if label.support >= highest * 0.999 {
+            label.support
+        } else {
+            0.0
+        };
+        assert_eq!(label.weight, expected);
+    }
+    assert!(adapted.kept_fraction() < 1.0);
+}
+
+#[test]
+fn frames_of_a_drive_follow_its_odometry() {
+    let pairs = drive();
+    let labels = adapted(&teacher(), &pairs, &short_consensus()).labels;
+    // An untrained teacher says nothing, so neighbours' labels are apart as odometry says.
+    for two in labels.windows(2) {
+        let step = two[1].offset_m[0] - two[0].offset_m[0];
+        assert!(step.abs() < 1.5, "{step}");
+    }
+}
+
+#[test]
+fn headings_against_the_course_are_refused_before_anything_is_trained() {
+    let mut pairs: Vec<Pair> = Vec::new();
+    for _ in 0..5 {
+        for mut pair in drive() {
+            // Northward headings on an eastward drive.
+            pair.sample.yaw_rad = std::f64::consts::FRAC_PI_2;
+            pair.sample.drive = format!("drive-{}", pairs.len() / 10);
+            pairs.push(pair);
+        }
+    }
+    let mut recipe = short_consensus();
+    recipe.gate.enforce = true;
+    let interrupt = Interrupt::default();
+    let refused = adapt(&teacher(), &pairs, &recipe, &run(&interrupt)).err();
+    let message = refused.unwrap().to_string();
+    assert!(message.contains("90.0° from the course"), "{message}");
+    assert!(message.contains("--force"), "{message}");
+    recipe.gate.enforce = false;
+    let forced = adapt(&teacher(), &pairs, &recipe, &run(&interrupt)).unwrap();
+    assert!(forced.verdict.refuses());
+}

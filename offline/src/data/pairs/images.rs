@@ -349,18 +349,72 @@ mod tests {
         let teacher = named("compact").unwrap().build(1).unwrap();
         let spec = teacher.describe();
         let pairs = PairsImages::open(pairs, spec, Preparation::default()).unwrap();
-        let mut recipe = defaults::paper(teacher.describe());
-        recipe.fit.batch = 2;
-        recipe.fit.epochs = 1.0;
-        let interrupt = Interrupt::default();
-        let run = RunContext {
-            seed: 1,
-            folder: None,
-            resume: false,
-            interrupt: &interrupt,
+        for mut recipe in [
+            defaults::paper(teacher.describe()),
+            defaults::consensus(teacher.describe()),
+        ] {
+            recipe.fit.batch = 2;
+            recipe.fit.epochs = 1.0;
+            recipe.gate.enforce = false;
+            let interrupt = Interrupt::default();
+            let run = RunContext {
+                seed: 1,
+                folder: None,
+                resume: false,
+                interrupt: &interrupt,
+            };
+            let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
+            assert_eq!(adapted.labels.len(), 4);
+        }
+    }
+
+    /// Consensus and gate see drives, and the same with truth as without it.
+    #[test]
+    fn truth_beside_a_dataset_changes_no_label_and_no_verdict() {
+        let folder = tempfile::tempdir().unwrap();
+        let area = build_area(AreaConfig {
+            area: AreaName::Target,
+            seed: 5,
+            gap: Gap::default(),
+        });
+        let plan = PairsPlan {
+            part: Part::Adapt,
+            districts: 1,
+            contents: Contents::Drives {
+                drives: 3,
+                length_m: 120.0,
+                spacing_m: 10.0,
+                logs: 0,
+            },
+            camera: CameraKind::Panorama,
         };
-        let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
-        assert_eq!(adapted.labels.len(), 4);
+        let hidden = indicatif::ProgressBar::hidden();
+        write_pairs(&area, &plan, folder.path(), &hidden).unwrap();
+        let teacher = named("compact").unwrap().build(1).unwrap();
+        let mut recipe = defaults::consensus(teacher.describe());
+        recipe.fit.steps = Some(1);
+        recipe.gate.enforce = false;
+        let adapted = || {
+            let pairs = Pairs::open(folder.path()).unwrap();
+            let pairs = PairsImages::open(pairs, teacher.describe(), Preparation::default());
+            let interrupt = Interrupt::default();
+            let run = RunContext {
+                seed: 1,
+                folder: None,
+                resume: false,
+                interrupt: &interrupt,
+            };
+            adapt(teacher.as_ref(), &pairs.unwrap(), &recipe, &run).unwrap()
+        };
+        let with = adapted();
+        let evidence = with.evidence.as_ref().unwrap();
+        assert!(evidence.by_odometry > 20, "{evidence:?}");
+        assert!(with.verdict.findings.iter().any(|f| f.check == "student"));
+        std::fs::remove_file(folder.path().join("truth.jsonl")).unwrap();
+        let without = adapted();
+        assert_eq!(with.labels, without.labels);
+        assert_eq!(with.verdict, without.verdict);
+        assert_eq!(with.evidence, without.evidence);
     }
 
     #[test]

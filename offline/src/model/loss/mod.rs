@@ -48,6 +48,10 @@ pub struct LossConfig {
     pub sigma_m: f64,
     /// Whether the first level's `InfoNCE` runs over all orientation bins or over those searched.
     pub all_bins_at_first_level: bool,
+    /// Whether the heatmap's cross entropy weighs labels, as a mean over the batch; otherwise it takes
+    /// weights of 1 only. Adaptation sets it where a recipe weighs its labels.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub weighted: bool,
 }
 
 impl Default for LossConfig {
@@ -64,6 +68,7 @@ impl Default for LossConfig {
             threshold: 0.01,
             sigma_m: 1.0,
             all_bins_at_first_level: true,
+            weighted: false,
         }
     }
 }
@@ -209,8 +214,8 @@ fn bin_angle_rad(spec: &CcvpeSpec, pose: &PoseTarget) -> f64 {
     }
 }
 
-/// Refuses weights that a term of the loss would ignore: the heatmap's cross entropy and the
-/// triplets count every sample alike.
+/// Refuses weights that a term of the loss would ignore: the triplets count every sample alike, and
+/// so does the heatmap's cross entropy unless it is told of weights.
 pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Result<(), ModelError> {
     let wrong = |weight: f64| !(weight.is_finite() && weight > 0.0);
     if let Some(target) = targets.iter().find(|target| wrong(target.weight)) {
@@ -222,8 +227,8 @@ pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Resu
     let weighted = targets
         .iter()
         .any(|target| target.weight.to_bits() != 1.0f64.to_bits());
-    if weighted && (config.heatmap > 0.0 || config.triplet > 0.0) {
-        let what = "loss.heatmap and loss.triplet count all labels alike; set them to 0 for weighted labels";
+    if weighted && (config.triplet > 0.0 || (config.heatmap > 0.0 && !config.weighted)) {
+        let what = "loss.triplet counts all labels alike, and loss.heatmap without loss.weighted; set it to true, or the terms to 0";
         return Err(ModelError::Input(what.into()));
     }
     Ok(())
@@ -244,6 +249,9 @@ pub(crate) struct Targets {
     levels: Vec<Tensor>,
     /// Gaussian maps `[N, side * side]`, where the heatmap or the orientation is weighed.
     map: Option<Tensor>,
+    /// The same maps, each divided by its sum and multiplied with its label's weight, where the
+    /// cross entropy weighs labels.
+    heatmap: Option<Tensor>,
     /// `[N, 2]`.
     directions: Option<Tensor>,
 }
@@ -277,16 +285,19 @@ impl Targets {
             Tensor::new(target, &[n, entries])
         };
         let needs_map = config.heatmap > 0.0 || config.orientation > 0.0;
+        let scaled = |scale: fn(&[f32]) -> f32| {
+            let maps = maps.iter().zip(targets).flat_map(|(map, pose)| {
+                let scale = scale(map) * pose.weight as f32;
+                map.iter().map(move |value| value * scale)
+            });
+            Tensor::new(maps.collect(), &[n, side * side])
+        };
+        let weighted = config.heatmap > 0.0 && config.weighted;
         Ok(Self {
             levels: (0..supervised).map(level).collect::<Result<_, _>>()?,
-            map: needs_map
-                .then(|| {
-                    let maps = maps
-                        .iter()
-                        .zip(targets)
-                        .flat_map(|(map, pose)| map.iter().map(|value| value * pose.weight as f32));
-                    Tensor::new(maps.collect(), &[n, side * side])
-                })
+            map: needs_map.then(|| scaled(|_| 1.0)).transpose()?,
+            heatmap: weighted
+                .then(|| scaled(|map| map.iter().sum::<f32>().recip()))
                 .transpose()?,
             directions: (config.orientation > 0.0)
                 .then(|| directions(targets))
@@ -387,8 +398,15 @@ pub(crate) fn loss_terms(
     let mut heatmap = None;
     if config.heatmap > 0.0 {
         let logits = part(prediction.logits.as_ref(), "heatmap")?;
-        let target = part(targets.map.as_ref(), "heatmap")?;
-        let term = ops::heatmap_cross_entropy(tape, logits, target)?;
+        let term = if config.weighted {
+            // The cross entropy of a batch whose samples count by the sums of their targets.
+            let target = part(targets.heatmap.as_ref(), "heatmap")?;
+            let logits = ops::reshape(tape, logits, target.shape())?;
+            ops::weighted_info_nce(tape, &logits, target, 1.0, 0.0)?
+        } else {
+            let target = part(targets.map.as_ref(), "heatmap")?;
+            ops::heatmap_cross_entropy(tape, logits, target)?
+        };
         terms.push(ops::scale(tape, &term, config.heatmap)?);
         heatmap = Some(term);
     }

@@ -18,6 +18,8 @@ type Separable = [Tensor; 3];
 pub(crate) struct Profiles {
     levels: Vec<Separable>,
     map: Option<Separable>,
+    /// Where the cross entropy weighs labels: the map, its sum the label's weight.
+    heatmap: Option<Separable>,
     directions: Option<Tensor>,
     /// Whether the map is the heatmap's too, or the orientation's alone.
     weighs_heatmap: bool,
@@ -65,17 +67,24 @@ impl Profiles {
             Ok([pooled(&columns)?, pooled(&rows)?, weights])
         };
         let needs_map = config.heatmap > 0.0 || config.orientation > 0.0;
-        let whole = || -> Result<Separable, ModelError> {
+        let whole = |scale: &dyn Fn(usize) -> f32| -> Result<Separable, ModelError> {
+            let weights = targets.iter().enumerate();
+            let weights = weights.map(|(sample, t)| t.weight as f32 * scale(sample));
             Ok([
                 Tensor::new(columns.concat(), &[n, side])?,
                 Tensor::new(rows.concat(), &[n, side])?,
-                Tensor::new(targets.iter().map(|t| t.weight as f32).collect(), &[n, 1])?,
+                Tensor::new(weights.collect(), &[n, 1])?,
             ])
         };
+        let sum = |profile: &[f32]| profile.iter().sum::<f32>();
+        let weighted = config.heatmap > 0.0 && config.weighted;
         let levels = supervised(spec, config, spec.levels.len());
         Ok(Self {
             levels: (0..levels).map(level).collect::<Result<_, _>>()?,
-            map: needs_map.then(whole).transpose()?,
+            map: needs_map.then(|| whole(&|_| 1.0)).transpose()?,
+            heatmap: weighted
+                .then(|| whole(&|sample| (sum(&columns[sample]) * sum(&rows[sample])).recip()))
+                .transpose()?,
             directions: (config.orientation > 0.0)
                 .then(|| directions(targets))
                 .transpose()?,
@@ -102,7 +111,8 @@ impl Profiles {
 
     /// All tensors, in an order that [`Profiles::like`] knows.
     pub fn tensors(&self) -> impl Iterator<Item = &Tensor> {
-        let maps = self.levels.iter().chain(&self.map).flatten();
+        let maps = self.levels.iter().chain(&self.map);
+        let maps = maps.chain(&self.heatmap).flatten();
         maps.chain(&self.directions)
     }
 
@@ -116,6 +126,7 @@ impl Profiles {
         Self {
             levels: levels.collect(),
             map: self.map.as_ref().map(|_| [next(), next(), next()]),
+            heatmap: self.heatmap.as_ref().map(|_| [next(), next(), next()]),
             directions: self.directions.as_ref().map(|_| next()),
             weighs_heatmap: self.weighs_heatmap,
         }
@@ -135,6 +146,7 @@ impl Profiles {
                 .map(multiplied)
                 .collect::<Result<_, _>>()?,
             map: self.map.as_ref().map(multiplied).transpose()?,
+            heatmap: self.heatmap.as_ref().map(multiplied).transpose()?,
             directions: self.directions.clone(),
         })
     }
@@ -207,6 +219,79 @@ mod tests {
         };
         let refused = Profiles::new(&spec, &[pose(20.0, 0.5)], &config);
         assert!(refused.unwrap_err().to_string().contains("loss.heatmap"));
+        let config = LossConfig {
+            weighted: true,
+            triplet: 1.0,
+            ..config
+        };
+        let refused = Profiles::new(&spec, &[pose(20.0, 0.5)], &config);
+        assert!(refused.unwrap_err().to_string().contains("loss.triplet"));
+    }
+
+    /// With weights the cross entropy is the weighted mean of the samples' own, and with weights of 1
+    /// what it is without; from drawn targets as from profiles.
+    #[test]
+    fn the_heatmaps_cross_entropy_counts_labels_by_their_weight() {
+        let spec = preset("compact").unwrap();
+        let pose = |column, weight| PoseTarget {
+            column,
+            row: 30.3,
+            residual_rad: 0.0,
+            weight,
+        };
+        let side = spec.heatmap_side();
+        let logits = crossfix_kernels::testing::noise(&[2, side * side], 5);
+        let levels = spec.levels.len();
+        let loss = |poses: &[PoseTarget], from: usize, weighted: bool, profiles: bool| {
+            let config = LossConfig {
+                info_nce: 0.0,
+                orientation: 0.0,
+                weighted,
+                levels: Some(1),
+                ..LossConfig::default()
+            };
+            let grid = spec.levels[0].grid;
+            let values = logits.data()[from * side * side..][..poses.len() * side * side].to_vec();
+            let shape = [poses.len(), spec.stack_bins(0).len(), grid, grid];
+            let prediction = crate::model::Prediction {
+                levels: vec![Tensor::zeros(&shape); levels.min(1)],
+                logits: Some(Tensor::new(values, &[poses.len(), side * side]).unwrap()),
+                orientation: None,
+                orientation_vectors: None,
+                poses: Vec::new(),
+            };
+            let targets = if profiles {
+                let profiles = Profiles::new(&spec, poses, &config).unwrap();
+                profiles
+                    .like(&mut profiles.tensors().cloned())
+                    .targets()
+                    .unwrap()
+            } else {
+                Targets::drawn(&spec, poses, &config, 1).unwrap()
+            };
+            let tape = &mut Tape::inference();
+            let terms = super::super::loss_terms(tape, &spec, &prediction, &targets, &config);
+            terms.unwrap().heatmap.unwrap().item().unwrap()
+        };
+        let (first, second) = (pose(20.4, 1.0), pose(44.0, 1.0));
+        let (a, b) = (
+            loss(&[first], 0, false, false),
+            loss(&[second], 1, false, false),
+        );
+        for profiles in [false, true] {
+            let both = loss(&[first, pose(44.0, 0.25)], 0, true, profiles);
+            let expected = (a + 0.25 * b) / 1.25;
+            assert!(
+                (both - expected).abs() < 1e-5 * expected,
+                "{both} {expected}"
+            );
+            let alike = loss(&[first, second], 0, true, profiles);
+            let expected = f32::midpoint(a, b);
+            assert!(
+                (alike - expected).abs() < 1e-5 * expected,
+                "{alike} {expected}"
+            );
+        }
     }
 
     /// Products of f32 profiles differ from rounded products of f64 ones by two roundings.
