@@ -30,7 +30,8 @@ pub struct FusionConfig {
     pub gnss_correlated_share: f64,
     /// How long that share lasts, seconds. Default 40.
     pub gnss_correlation_s: f64,
-    /// Factor on the stated 1-sigma errors of the receiver, which are optimistic among houses. Default 1.
+    /// Factor on the stated 1-sigma errors of the receiver: among houses receivers see their noise and a part
+    /// of their slow error, hardly their reflections. Default 1.5.
     pub gnss_sigma_factor: f64,
     /// Smallest 1-sigma horizontal error believed of any receiver, metres. Default 0.05.
     pub gnss_sigma_floor_m: f64,
@@ -86,7 +87,7 @@ impl Default for FusionConfig {
             visual_forgetting: 0.002,
             gnss_correlated_share: 0.9,
             gnss_correlation_s: 40.0,
-            gnss_sigma_factor: 1.0,
+            gnss_sigma_factor: 1.5,
             gnss_sigma_floor_m: 0.05,
             gnss_outlier_share: 0.02,
             odometry_noise_m2_per_m: 0.004,

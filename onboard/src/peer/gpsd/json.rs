@@ -214,6 +214,9 @@ pub fn line(value: &Value) -> String {
 /// What a client asked to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Watch {
+    /// It watches: `?POLL` answers with the latest. Reports are only sent in the formats below, which
+    /// a client asks for beside.
+    pub enabled: bool,
     /// JSON reports.
     pub json: bool,
     /// NMEA sentences.
@@ -259,11 +262,10 @@ impl Server {
                     }
                     let wish = |key| wishes.get(key).and_then(Value::as_bool);
                     *watch = if wish("enable").unwrap_or(true) {
-                        let nmea = wish("nmea").unwrap_or(watch.nmea);
                         Watch {
-                            // Who names no format gets gpsd's own.
-                            json: wish("json").unwrap_or(watch.json || !nmea),
-                            nmea,
+                            enabled: true,
+                            json: wish("json").unwrap_or(watch.json),
+                            nmea: wish("nmea").unwrap_or(watch.nmea),
                         }
                     } else {
                         Watch::default()
@@ -291,7 +293,7 @@ impl Server {
 
     fn poll(&self, watch: Watch) -> Value {
         // As with gpsd, nothing is active before a WATCH.
-        let latest = self.latest.as_ref().filter(|_| watch.json || watch.nmea);
+        let latest = self.latest.as_ref().filter(|_| watch.enabled);
         let time = latest.map_or(String::new(), |(estimate, _)| {
             utc::iso8601_from_ns(estimate.time_ns)
         });
@@ -308,7 +310,7 @@ impl Server {
 
 fn watch_echo(watch: Watch) -> Value {
     json!({
-        "class": "WATCH", "enable": watch.json || watch.nmea, "json": watch.json, "nmea": watch.nmea,
+        "class": "WATCH", "enable": watch.enabled, "json": watch.json, "nmea": watch.nmea,
         "raw": 0, "scaled": false, "timing": false, "split24": false, "pps": false,
     })
 }
@@ -495,8 +497,6 @@ mod tests {
             ["DEVICES", "WATCH"]
         );
         assert_eq!(classes("?POLL"), ["POLL"]);
-        assert_eq!(classes("?WATCH={\"enable\":false}"), ["DEVICES", "WATCH"]);
-        assert_eq!(classes("?WATCH={\"enable\":true}"), ["DEVICES", "WATCH"]);
         assert_eq!(classes("?WATCH={\"enable\":tru"), ["ERROR"]);
         assert_eq!(classes("?WATCH={\"device\":\"/dev/ttyUSB0\"}"), ["ERROR"]);
         assert_eq!(classes("?FOO"), ["ERROR"]);
@@ -504,6 +504,7 @@ mod tests {
         assert_eq!(
             watch,
             Watch {
+                enabled: true,
                 json: true,
                 nmea: false
             }
@@ -515,6 +516,11 @@ mod tests {
         server.answer("?WATCH={\"enable\":false}", &mut watch);
         assert_eq!(watch, Watch::default());
         assert_eq!(server.answer("?POLL", &mut watch)[0]["active"], 0);
+        // As gpsd-py3 asks: no reports are streamed, and polls are answered.
+        let answers = server.answer("?WATCH={\"enable\":true}", &mut watch);
+        assert_eq!(answers[1]["enable"], true);
+        assert!(!watch.json && !watch.nmea);
+        assert_eq!(server.answer("?POLL", &mut watch)[0]["active"], 1);
     }
 
     proptest! {
