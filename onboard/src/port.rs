@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
@@ -149,6 +150,12 @@ pub trait Peer: Send {
     /// What its writer wants; nothing for a peer that only reads.
     fn wants(&self) -> Interests {
         Interests::default()
+    }
+
+    /// What is stated of the clock behind its events: the longest time that they take to arrive in
+    /// seconds, and what to do when the clock is off.
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (None, ClockRule::Refuse)
     }
 
     /// Connects, listens, or opens the file. `playback` is the clock that recordings share.
