@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::State;
+use crate::port::Clients;
 
 /// A report of the whole daemon, sent at regular times and whenever a state or reason changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -59,6 +60,8 @@ pub struct SinkHealth {
     pub written: u64,
     /// What it lost because it was slow or not open.
     pub dropped: u64,
+    /// Its clients, if it is a server.
+    pub clients: Option<Clients>,
     /// Why it failed last; none while it is open.
     pub error: Option<String>,
 }

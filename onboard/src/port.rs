@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::{Arrival, Estimate, Event, Match};
@@ -81,6 +83,15 @@ impl std::ops::BitOr for Interests {
     }
 }
 
+/// The clients of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Clients {
+    /// Connected now.
+    pub connected: usize,
+    /// Sent away so far: too slow, idle, or the idlest when there was no room for a new one.
+    pub sent_away: u64,
+}
+
 /// Turns foreign bytes into events, on a thread of its own.
 pub trait Reader: Send {
     /// The next event, or `None` when none came within [`READ_PATIENCE`].
@@ -105,6 +116,11 @@ pub trait Writer: Send {
     /// As [`Writer::write`].
     fn poll(&mut self) -> Result<(), PeerError> {
         Ok(())
+    }
+
+    /// How many clients it has; none when it is no server.
+    fn clients(&self) -> Option<Clients> {
+        None
     }
 
     /// Writes what is still held back and closes.

@@ -8,6 +8,7 @@ use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::{Estimate, State};
 use crate::health::{Health, SinkHealth, SourceHealth};
+use crate::port::Clients;
 
 /// Estimates come at least every second, so after this they have stopped.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
@@ -42,6 +43,7 @@ pub struct PeerState {
     moved: AtomicU64,
     last_event_ns: AtomicI64,
     dropped: Arc<AtomicU64>,
+    clients: Mutex<Option<Clients>>,
     error: Mutex<Option<String>>,
 }
 
@@ -208,6 +210,11 @@ impl PeerState {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many clients it has.
+    pub fn note_clients(&self, clients: Option<Clients>) {
+        *lock(&self.clients) = clients;
+    }
+
     fn source(&self) -> SourceHealth {
         let last_ns = self.last_event_ns.load(Ordering::Relaxed);
         SourceHealth {
@@ -226,6 +233,7 @@ impl PeerState {
             up: self.up.load(Ordering::Relaxed),
             written: self.moved.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            clients: *lock(&self.clients),
             error: lock(&self.error).clone(),
         }
     }
