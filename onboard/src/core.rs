@@ -153,7 +153,8 @@ impl Core {
             tracing::info!(source = source.as_str(), up, "source changed");
             return Vec::new();
         }
-        let mut estimates = self.note_passing(arrival.arrived_ns);
+        let set_back = self.clocks.went_back(&arrival);
+        let mut estimates = self.note_passing(arrival.arrived_ns, set_back);
         match self.clocks.judge(&mut arrival) {
             TimeVerdict::Use => {}
             TimeVerdict::Wait => return estimates,
@@ -175,7 +176,7 @@ impl Core {
     /// in the estimates. There is nothing before the first fix, and while a fix is due any moment; ask
     /// again a little later.
     pub fn tick(&mut self, arrived_now_ns: i64) -> Vec<Estimate> {
-        let estimates = self.note_passing(arrived_now_ns);
+        let estimates = self.note_passing(arrived_now_ns, false);
         if !estimates.is_empty() {
             return estimates;
         }
@@ -260,7 +261,7 @@ impl Core {
             return now_ns.map_or_else(Vec::new, |now_ns| self.still_lost(now_ns));
         }
         self.last_output_ns = self.fusion.now_ns().unwrap_or(i64::MIN);
-        self.last = estimates.clone();
+        self.last.clone_from(&estimates);
         estimates
     }
 

@@ -2,8 +2,10 @@
 
 use serde::Serialize;
 
+use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::State;
+use crate::port::Clients;
 
 /// A report of the whole daemon, sent at regular times and whenever a state or reason changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -12,6 +14,8 @@ pub struct Health {
     pub time_ns: i64,
     /// State of the latest estimate; none before the first.
     pub state: Option<State>,
+    /// Time since the latest estimate, seconds; none before the first.
+    pub estimate_age_s: Option<f64>,
     /// Everything that is not as it should be, in words; empty when all is well.
     pub reasons: Vec<String>,
     /// Each source, in the order of the config.
@@ -29,7 +33,7 @@ pub struct Health {
 }
 
 /// One source.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct SourceHealth {
     /// Name from the config.
     pub name: String,
@@ -41,6 +45,8 @@ pub struct SourceHealth {
     pub last_event_ns: Option<i64>,
     /// Why it failed last; none while it delivers.
     pub error: Option<String>,
+    /// What is thought of its clock, for each kind of event it delivers.
+    pub clocks: Vec<ClockHealth>,
 }
 
 /// One sink.
@@ -54,6 +60,8 @@ pub struct SinkHealth {
     pub written: u64,
     /// What it lost because it was slow or not open.
     pub dropped: u64,
+    /// Its clients, if it is a server.
+    pub clients: Option<Clients>,
     /// Why it failed last; none while it is open.
     pub error: Option<String>,
 }

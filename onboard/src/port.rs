@@ -8,6 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
+use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
@@ -80,6 +83,15 @@ impl std::ops::BitOr for Interests {
     }
 }
 
+/// The clients of a server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Clients {
+    /// Connected now.
+    pub connected: usize,
+    /// Sent away so far: too slow, idle, or the idlest when there was no room for a new one.
+    pub sent_away: u64,
+}
+
 /// Turns foreign bytes into events, on a thread of its own.
 pub trait Reader: Send {
     /// The next event, or `None` when none came within [`READ_PATIENCE`].
@@ -104,6 +116,11 @@ pub trait Writer: Send {
     /// As [`Writer::write`].
     fn poll(&mut self) -> Result<(), PeerError> {
         Ok(())
+    }
+
+    /// How many clients it has; none when it is no server.
+    fn clients(&self) -> Option<Clients> {
+        None
     }
 
     /// Writes what is still held back and closes.
@@ -149,6 +166,12 @@ pub trait Peer: Send {
     /// What its writer wants; nothing for a peer that only reads.
     fn wants(&self) -> Interests {
         Interests::default()
+    }
+
+    /// What is stated of the clock behind its events: the longest time that they take to arrive in
+    /// seconds, and what to do when the clock is off.
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (None, ClockRule::Refuse)
     }
 
     /// Connects, listens, or opens the file. `playback` is the clock that recordings share.

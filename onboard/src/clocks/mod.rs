@@ -128,6 +128,7 @@ struct Stream {
     source: Arc<str>,
     kind: EventKind,
     follower: Follower,
+    last_arrived_ns: Option<i64>,
 }
 
 impl Clocks {
@@ -208,6 +209,23 @@ impl Clocks {
             }
             _ => TimeVerdict::SetAside,
         }
+    }
+
+    /// Whether this arrived more than a second before the one of its stream that came before it. That
+    /// only happens where a log starts over, and then all streams begin anew.
+    pub fn went_back(&mut self, arrival: &Arrival) -> bool {
+        let found = EventKind::of(&arrival.event).and_then(|kind| self.stream(arrival, kind));
+        let Some(stream) = found else { return false };
+        let before_ns = self.streams[stream].last_arrived_ns;
+        let back = before_ns
+            .is_some_and(|before_ns| before_ns.saturating_sub(arrival.arrived_ns) > SECOND_NS);
+        if back {
+            for stream in &mut self.streams {
+                stream.last_arrived_ns = None;
+            }
+        }
+        self.streams[stream].last_arrived_ns = Some(arrival.arrived_ns);
+        back
     }
 
     fn follow_lead(&mut self, stream: usize, verdict: LeadVerdict) -> TimeVerdict {
@@ -304,6 +322,7 @@ impl Clocks {
             source: arrival.source.clone(),
             kind,
             follower: Follower::new(kind, self.config.of(&arrival.source, kind)),
+            last_arrived_ns: None,
         });
         Some(self.streams.len() - 1)
     }

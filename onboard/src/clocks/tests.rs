@@ -518,6 +518,30 @@ fn after_a_pause_of_minutes_it_says_lost_and_the_next_fix_starts_anew() {
 }
 
 #[test]
+fn frames_that_waited_seconds_for_the_core_are_late_and_nothing_else() {
+    let (mut core, _folder) = core();
+    let at = |tick: i64| BOOT_NS + tick * TENTH_NS;
+    for tick in 0..100 {
+        if tick % 10 == 0 {
+            core.handle(Arrival::new("gnss", at(tick), fix(tick)));
+        }
+        core.handle(Arrival::new("wheels", at(tick), odometry(tick)));
+        // What arrived five seconds ago has its turn now.
+        if tick >= 60 && tick % 10 == 5 {
+            core.handle(Arrival::new(
+                "front",
+                at(tick - 50),
+                frame(tick - 50, picture()),
+            ));
+        }
+    }
+    assert_eq!(
+        (core.counters().restarts, core.counters().times_doubted),
+        (0, 0)
+    );
+}
+
+#[test]
 fn silence_of_all_sources_coasts_and_ends_in_lost() {
     let end_ns = BOOT_NS + 400 * SECOND_NS;
     let outcome = play_until(

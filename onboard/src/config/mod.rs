@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::check::{Checker, Part, Problem, ProblemKind};
 pub use self::core::{ModelConfig, TilesConfig};
+use crate::clocks::ClockConfig;
+use crate::log::topic;
 use crate::peer::{SinkConfig, SourceConfig};
 
 /// The whole config file.
@@ -186,6 +188,35 @@ impl Config {
             sink.peer().check(check);
         }
         checker.into_problems()
+    }
+
+    /// What is stated of the sources' clocks, by the names of the sources.
+    pub fn clocks(&self) -> ClockConfig {
+        let stated = self.source.iter().map(|source| {
+            let peer = source.peer();
+            (peer.name().to_owned(), peer.clock())
+        });
+        ClockConfig {
+            sources: stated.collect(),
+        }
+    }
+
+    /// The same by the topics of a log, for a replay: what is stated of a recording counts for all of
+    /// them, and else that of cameras for frames and that of receivers for fixes.
+    pub fn recorded_clocks(&self) -> ClockConfig {
+        let mut clocks = ClockConfig::default();
+        for source in &self.source {
+            let stated = source.peer().clock();
+            let topics: &[&str] = match source {
+                SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) => &[topic::GNSS],
+                SourceConfig::Images(_) => &[topic::IMAGE],
+                SourceConfig::Mcap(_) => &[topic::GNSS, topic::IMAGE, topic::ODOMETRY],
+            };
+            for topic in topics {
+                clocks.sources.insert((*topic).to_owned(), stated);
+            }
+        }
+        clocks
     }
 
     /// Problems that only matter to `crossfixd run`, which needs something to listen to.

@@ -7,25 +7,23 @@ use crate::event::{Arrival, Estimate, Event, State};
 /// After this long without an event or a tick the machine slept, or the program was stopped, and the
 /// vehicle may be anywhere, nanoseconds.
 pub(super) const LONGEST_PAUSE_NS: i64 = 60_000_000_000;
-/// Arrivals may be this much out of order; more, and the log or its clock started over, nanoseconds.
-const LARGEST_DISORDER_NS: i64 = 1_000_000_000;
 
 impl Core {
     /// An arrival or a tick. After a long pause, or when the clock of the arrivals was set back,
-    /// everything starts over.
-    pub(super) fn note_passing(&mut self, arrived_ns: i64) -> Vec<Estimate> {
+    /// everything starts over. What waited for the core may come out of order, and that is neither.
+    pub(super) fn note_passing(&mut self, arrived_ns: i64, set_back: bool) -> Vec<Estimate> {
         let before_ns = self.last_arrived_ns.unwrap_or(arrived_ns);
         let passed_ns = arrived_ns.saturating_sub(before_ns);
-        if (-LARGEST_DISORDER_NS..=LONGEST_PAUSE_NS).contains(&passed_ns) {
+        if !set_back && passed_ns <= LONGEST_PAUSE_NS {
             self.last_arrived_ns = Some(arrived_ns.max(before_ns));
             return Vec::new();
         }
         self.last_arrived_ns = Some(arrived_ns);
         self.clocks.doubt();
-        let reason = if passed_ns > 0 {
-            format!("nothing was heard for {:.0} s", passed_ns as f64 * 1e-9)
+        let reason = if set_back {
+            "the log started over".to_owned()
         } else {
-            "the clock of this machine was set back".to_owned()
+            format!("nothing was heard for {:.0} s", passed_ns as f64 * 1e-9)
         };
         self.start_over(&reason, arrived_ns)
     }

@@ -89,6 +89,10 @@ fn check_sigmas(default_sigma_m: f64, floor_sigma_m: f64, check: &mut Checker) {
     check.range("floor_sigma_m", floor_sigma_m, 0.001, 1e3);
 }
 
+fn check_latency(latency_s: Option<f64>, check: &mut Checker) {
+    check.range("latency_s", latency_s.unwrap_or(1.0), 0.0, 60.0);
+}
+
 fn check_server(listen: &str, client_queue: usize, max_clients: usize, check: &mut Checker) {
     check.address("listen", listen);
     check.range("client_queue", client_queue as f64, 1.0, 1e5);

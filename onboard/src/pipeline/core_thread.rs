@@ -15,10 +15,14 @@ use crate::event::{Arrival, Estimate};
 use crate::matcher::Matcher;
 use crate::port::{Interests, Outbound};
 
+/// How often health learns what is thought of the clocks, nanoseconds.
+const CLOCKS_EVERY_NS: i64 = 200_000_000;
+
 /// The core and who gets what it gives.
 pub struct CoreThread {
     pub core: LiveCore,
     pub clock: ArrivalClock,
+    pub clocks_noted_ns: i64,
     pub outputs: Outputs,
     pub shared: Arc<Shared>,
 }
@@ -40,7 +44,7 @@ impl CoreThread {
         let (mut events_open, mut frames_open) = (true, true);
         while events_open || frames_open {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
-            let wait_ns = self.core.next_tick_ns() - self.clock.now_ns();
+            let wait_ns = self.core.next_tick_ns().saturating_sub(self.clock.now_ns());
             let patience = Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(0));
             // Fixes and odometry are cheap and place the frames, so they go first.
             let input = if let Ok(event) = events.try_recv() {
@@ -81,10 +85,19 @@ impl CoreThread {
         }
         let estimates = self.core.handle(arrival);
         self.shared.note_counters(self.core.counters());
+        self.note_clocks();
         if let Some(found) = self.core.take_match() {
             self.outputs.send(&Outbound::Match(Arc::new(found)));
         }
         self.publish(estimates);
+    }
+
+    fn note_clocks(&mut self) {
+        let now_ns = self.clock.now_ns();
+        if now_ns.saturating_sub(self.clocks_noted_ns).saturating_abs() >= CLOCKS_EVERY_NS {
+            self.clocks_noted_ns = now_ns;
+            self.shared.note_clocks(self.core.clocks(now_ns));
+        }
     }
 
     fn publish(&self, estimates: Vec<Estimate>) {

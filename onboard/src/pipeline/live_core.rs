@@ -68,7 +68,7 @@ impl LiveCore {
         let estimates = self.core.handle(arrival);
         // The clock of the arrivals may have been set, or this is the first one.
         let wait_ns = self.ticker.next_ns().saturating_sub(arrived_ns);
-        if !estimates.is_empty() || wait_ns > FAR_NS || wait_ns < -LATE_NS {
+        if !estimates.is_empty() || !(-LATE_NS..=FAR_NS).contains(&wait_ns) {
             self.ticker.restart(arrived_ns);
         }
         estimates

@@ -158,6 +158,7 @@ impl Daemon {
         let core = CoreThread {
             core: LiveCore::new(self.core, tick_ns, self.clock.now_ns()),
             clock: self.clock,
+            clocks_noted_ns: i64::MIN,
             outputs: outputs.clone(),
             shared: shared.clone(),
         };

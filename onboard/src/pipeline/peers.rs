@@ -272,7 +272,10 @@ impl Inbox {
                 }
             };
             match done {
-                Ok(()) => *worked = true,
+                Ok(()) => {
+                    *worked = true;
+                    self.state.note_clients(writer.clients());
+                }
                 Err(failure) => {
                     self.state.set_down(None);
                     return End::Failed(failure);

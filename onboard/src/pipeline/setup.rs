@@ -53,7 +53,7 @@ pub enum SetupError {
     },
 }
 
-/// A core with all that the config names.
+/// A core with all that the config names, for a replay.
 ///
 /// # Errors
 /// [`SetupError`] when a tile set or student is named and cannot be used.
@@ -64,12 +64,9 @@ pub fn core_from(config: &Config) -> Result<Core, SetupError> {
         .map(|tiles| TileStore::open(&tiles.path))
         .transpose()?;
     let matcher = config.model.as_ref().map(load).transpose()?;
-    Ok(Core::new(
-        config.fusion.clone(),
-        config.camera.clone(),
-        tiles,
-        matcher,
-    ))
+    let mut core = Core::new(config.fusion.clone(), config.camera.clone(), tiles, matcher);
+    core.set_clocks(config.recorded_clocks());
+    Ok(core)
 }
 
 /// A core with what can be used of the config: on the road the output goes on, degraded.
@@ -83,7 +80,9 @@ pub fn core_or_less(config: &Config) -> Core {
         .as_ref()
         .and_then(|model| usable("model", load(model)));
     let camera = config.camera.clone().or_else(|| recorded_camera(config));
-    Core::new(config.fusion.clone(), camera, tiles, matcher)
+    let mut core = Core::new(config.fusion.clone(), camera, tiles, matcher);
+    core.set_clocks(config.clocks());
+    core
 }
 
 fn usable<T>(what: &str, result: Result<T, SetupError>) -> Option<T> {

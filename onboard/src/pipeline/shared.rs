@@ -2,11 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::{Estimate, State};
 use crate::health::{Health, SinkHealth, SourceHealth};
+use crate::port::Clients;
+
+/// Estimates come at least every second, so after this they have stopped.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3);
+const SILENT: &str = "the estimates have stopped";
+const NO_ESTIMATE_YET: &str = "no position yet: waiting for the first GNSS fix";
 
 /// What all threads share.
 #[derive(Debug, Default)]
@@ -18,8 +25,9 @@ pub struct Shared {
     /// Estimates the core gave.
     pub estimates: AtomicU64,
     frames_dropped: Arc<AtomicU64>,
-    latest: Mutex<Option<Arc<Estimate>>>,
+    latest: Mutex<Option<(Arc<Estimate>, Instant)>>,
     counters: Mutex<CoreCounters>,
+    clocks: Mutex<Vec<ClockHealth>>,
     model_error: Mutex<Option<String>>,
     /// Each source's state, in the order of the config.
     pub sources: Vec<Arc<PeerState>>,
@@ -35,6 +43,7 @@ pub struct PeerState {
     moved: AtomicU64,
     last_event_ns: AtomicI64,
     dropped: Arc<AtomicU64>,
+    clients: Mutex<Option<Clients>>,
     error: Mutex<Option<String>>,
 }
 
@@ -49,13 +58,14 @@ impl Shared {
 
     /// The latest estimate.
     pub fn latest(&self) -> Option<Arc<Estimate>> {
-        lock(&self.latest).clone()
+        let latest = lock(&self.latest);
+        latest.as_ref().map(|(estimate, _)| estimate.clone())
     }
 
     /// Notes an estimate.
     pub fn note_estimate(&self, estimate: &Arc<Estimate>) {
         self.estimates.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.latest) = Some(estimate.clone());
+        *lock(&self.latest) = Some((estimate.clone(), Instant::now()));
     }
 
     /// Notes what became of the events.
@@ -68,27 +78,66 @@ impl Shared {
         *lock(&self.model_error) = error;
     }
 
-    /// The state and its reason, for service managers; empty before the first estimate.
+    /// Time since the latest estimate; none before the first.
+    pub fn estimate_age(&self) -> Option<Duration> {
+        let latest = lock(&self.latest);
+        latest.as_ref().map(|(_, given)| given.elapsed())
+    }
+
+    /// The state and its reason, for service managers.
     pub fn status(&self) -> String {
-        self.latest()
-            .map_or_else(String::new, |latest| match latest.state {
-                State::Ok => latest.state.as_str().to_owned(),
-                state if latest.reason.is_empty() => state.as_str().to_owned(),
-                state => format!("{}: {}", state.as_str(), latest.reason),
-            })
+        let Some(latest) = self.latest() else {
+            return NO_ESTIMATE_YET.to_owned();
+        };
+        match latest.state {
+            _ if self.is_silent() => SILENT.to_owned(),
+            State::Ok => latest.state.as_str().to_owned(),
+            state if latest.reason.is_empty() => state.as_str().to_owned(),
+            state => format!("{}: {}", state.as_str(), latest.reason),
+        }
+    }
+
+    /// Whether the estimates stopped, which they never should.
+    pub fn is_silent(&self) -> bool {
+        self.estimate_age().is_some_and(|age| age > LONGEST_SILENCE)
+    }
+
+    /// Notes what is thought of the sources' clocks.
+    pub fn note_clocks(&self, clocks: Vec<ClockHealth>) {
+        *lock(&self.clocks) = clocks;
     }
 
     /// A report of everything, now.
     pub fn health(&self) -> Health {
         let latest = self.latest();
-        let sources: Vec<_> = self.sources.iter().map(|state| state.source()).collect();
+        let mut sources: Vec<_> = self.sources.iter().map(|state| state.source()).collect();
+        let clocks = lock(&self.clocks).clone();
         let sinks: Vec<_> = self.sinks.iter().map(|state| state.sink()).collect();
         let mut reasons = Vec::new();
-        if let Some(latest) = &latest
-            && latest.state != State::Ok
-            && !latest.reason.is_empty()
-        {
-            reasons.push(latest.reason.clone());
+        match &latest {
+            None => reasons.push(NO_ESTIMATE_YET.to_owned()),
+            Some(_) if self.is_silent() => reasons.push(SILENT.to_owned()),
+            Some(latest) if latest.state != State::Ok && !latest.reason.is_empty() => {
+                reasons.push(latest.reason.clone());
+            }
+            Some(_) => {}
+        }
+        for clock in clocks {
+            let untold = |problem: &&String| !reasons.iter().any(|told| told.contains(*problem));
+            reasons.extend(
+                clock
+                    .problem
+                    .iter()
+                    .filter(untold)
+                    .cloned()
+                    .collect::<Vec<_>>(),
+            );
+            if let Some(source) = sources
+                .iter_mut()
+                .find(|source| source.name == clock.source)
+            {
+                source.clocks.push(clock);
+            }
         }
         let failed_sources = sources.iter().filter_map(|source| {
             let error = source.error.as_ref()?;
@@ -103,6 +152,7 @@ impl Shared {
         Health {
             time_ns: utc_now_ns(),
             state: latest.map(|latest| latest.state),
+            estimate_age_s: self.estimate_age().map(|age| age.as_secs_f64()),
             reasons,
             sources,
             sinks,
@@ -160,6 +210,11 @@ impl PeerState {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// How many clients it has.
+    pub fn note_clients(&self, clients: Option<Clients>) {
+        *lock(&self.clients) = clients;
+    }
+
     fn source(&self) -> SourceHealth {
         let last_ns = self.last_event_ns.load(Ordering::Relaxed);
         SourceHealth {
@@ -168,6 +223,7 @@ impl PeerState {
             events: self.moved.load(Ordering::Relaxed),
             last_event_ns: (last_ns != i64::MIN).then_some(last_ns),
             error: lock(&self.error).clone(),
+            clocks: Vec::new(),
         }
     }
 
@@ -177,6 +233,7 @@ impl PeerState {
             up: self.up.load(Ordering::Relaxed),
             written: self.moved.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            clients: *lock(&self.clients),
             error: lock(&self.error).clone(),
         }
     }

@@ -1,5 +1,5 @@
-//! Tells systemd READY, STATUS and WATCHDOG (while the core makes progress), answers `crossfixd
-//! status`, and reports health to the sinks that want it.
+//! Tells systemd READY, STATUS and WATCHDOG (while the core makes progress and estimates come),
+//! answers `crossfixd status`, and reports health to the sinks that want it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -89,6 +89,7 @@ impl Supervisor {
         let progress = self.shared.progress.load(Ordering::Relaxed);
         if let Some(period) = self.watchdog
             && progress != self.progress
+            && !self.shared.is_silent()
             && self.fed.elapsed() >= period
         {
             notify(&[NotifyState::Watchdog]);
@@ -121,6 +122,7 @@ impl Supervisor {
             "up_s": self.started.elapsed().as_secs(),
             "events": health.events,
             "estimates": health.estimates,
+            "estimate_age_s": health.estimate_age_s,
             "frames_dropped": health.frames_dropped,
             "reasons": health.reasons,
             "sources": health.sources,

@@ -153,7 +153,7 @@ fn drive(tenths: i64, frames: bool) -> Vec<Event> {
 
 fn daemon(sources: Vec<StagedSource>, sinks: &[&Arc<StagedSink>]) -> (Daemon, tempfile::TempDir) {
     let (core, folder) = core();
-    let clock = Arc::new(AtomicI64::new(i64::MIN));
+    let clock = Arc::new(AtomicI64::new(1_700_000_000_000_000_000));
     let staged = |mut source: StagedSource| {
         source.clock = clock.clone();
         Box::new(source) as Box<dyn Peer>

@@ -1,5 +1,6 @@
-//! How bytes move: serial ports, TCP connections, TCP servers, and lines out of any of them.
+//! How bytes move: files, serial ports, TCP connections, TCP servers, and lines out of any of them.
 
+pub mod file;
 pub mod lines;
 pub mod serial;
 pub mod tcp;

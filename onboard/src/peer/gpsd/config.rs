@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::read::GpsdReader;
 use super::write::GpsdServer;
 use crate::OUTPUT_DEVICE_PREFIX;
+use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::EstimateKind;
-use crate::peer::{Playback, check_server, check_sigmas};
+use crate::peer::{Playback, check_latency, check_server, check_sigmas};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
 /// A gpsd server to listen to.
@@ -35,6 +36,9 @@ pub struct GpsdConfig {
     pub floor_sigma_m: f64,
     /// Time without a line after which the connection is made anew, seconds. Default 10.
     pub silence_s: f64,
+    /// Longest time from the moment of a fix until it arrives here, seconds; stamps that do not fit
+    /// it are not used. Default 1.
+    pub latency_s: Option<f64>,
 }
 
 impl Default for GpsdConfig {
@@ -50,6 +54,7 @@ impl Default for GpsdConfig {
             default_sigma_m: 10.0,
             floor_sigma_m: 0.3,
             silence_s: 10.0,
+            latency_s: None,
         }
     }
 }
@@ -83,11 +88,16 @@ impl Peer for GpsdConfig {
         &self.name
     }
 
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (self.latency_s, ClockRule::Refuse)
+    }
+
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
         GpsdReader::open(self).map(Connection::reader)
     }
 
     fn check(&self, check: &mut Checker) {
+        check_latency(self.latency_s, check);
         check.address("address", &self.address);
         check.range("settle_s", self.settle_s, 0.0, 1.0);
         check.range("silence_s", self.silence_s, 0.1, 3600.0);

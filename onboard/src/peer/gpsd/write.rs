@@ -5,7 +5,7 @@ use super::json::{self, Watch, error, line};
 use crate::event::Estimate;
 use crate::peer::nmea::sentences;
 use crate::peer::reception::Receivers;
-use crate::port::{Outbound, PeerError, Writer};
+use crate::port::{Clients, Outbound, PeerError, Writer};
 use crate::transport::tcp_server::{Client, Server};
 
 /// gpsd promises to take 80 characters; real clients stay far below this.
@@ -46,6 +46,10 @@ impl GpsdServer {
 }
 
 impl Writer for GpsdServer {
+    fn clients(&self) -> Option<Clients> {
+        Some(self.server.count())
+    }
+
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
         if let Outbound::Event(event) = outbound {
             self.receivers.note(&event.event);

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::read::ImagesReader;
+use crate::clocks::ClockRule;
 use crate::config::Checker;
-use crate::peer::Playback;
+use crate::peer::{Playback, check_latency};
 use crate::port::{Connection, Peer, PeerError};
 
 /// A folder of JPEG or PNG pictures.
@@ -22,6 +23,12 @@ pub struct ImagesConfig {
     pub index: Option<PathBuf>,
     /// Whether the pictures are a recording or arrive now. Default "watch".
     pub mode: ImagesMode,
+    /// Longest time from the moment of exposure until it arrives here, seconds; stamps that do not fit
+    /// it are not used. Default 1.
+    pub latency_s: Option<f64>,
+    /// What to do when the clock behind the stamps is off by a constant: "refuse" what it delivers, or
+    /// "correct" the stamps. Default "refuse".
+    pub clock: ClockRule,
 }
 
 impl Default for ImagesConfig {
@@ -31,6 +38,8 @@ impl Default for ImagesConfig {
             folder: PathBuf::new(),
             index: None,
             mode: ImagesMode::Watch,
+            latency_s: None,
+            clock: ClockRule::Refuse,
         }
     }
 }
@@ -50,11 +59,16 @@ impl Peer for ImagesConfig {
         &self.name
     }
 
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (self.latency_s, self.clock)
+    }
+
     fn open(&self, playback: &Playback) -> Result<Connection, PeerError> {
         ImagesReader::open(self, playback.clone()).map(Connection::reader)
     }
 
     fn check(&self, check: &mut Checker) {
+        check_latency(self.latency_s, check);
         check.exists("folder", &self.folder);
         if let Some(index) = &self.index {
             check.exists("index", index);

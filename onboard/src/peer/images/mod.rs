@@ -2,6 +2,7 @@
 
 mod config;
 mod read;
+mod watch;
 
 pub use self::config::{ImagesConfig, ImagesMode};
 pub use self::read::image_time_ns;

@@ -2,21 +2,31 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tracing::warn;
+use tracing::{debug, warn};
 
+use super::watch::Watch;
 use super::{ImagesConfig, ImagesMode};
 use crate::event::{CameraFrame, Event};
 use crate::peer::Playback;
-use crate::port::{PeerError, Reader};
+use crate::port::{PeerError, READ_PATIENCE, Reader};
+use crate::transport::file;
 
 /// A picture larger than this is not one a camera made.
 const IMAGE_LIMIT_BYTES: u64 = 64 << 20;
-/// How often a watched folder is listed.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-/// Reads of a picture that is still being written, before it is given up.
+/// An index larger than this is not one, bytes.
+const INDEX_LIMIT_BYTES: u64 = 256 << 20;
+/// Wait between reads of a picture that is still being written, and how many there are before it is
+/// given up.
+const UNFINISHED_WAIT: Duration = Duration::from_millis(50);
 const UNFINISHED_TRIES: u32 = 20;
+/// Pictures that are being written at the same time; more, and the oldest is given up.
+const MOST_UNFINISHED: usize = 64;
+/// Pictures that are remembered, since they may be told twice.
+const DONE: usize = 256;
+/// Pictures that are passed over are told one by one up to here, and then every so many.
+const PASSED_OVER_TOLD: u64 = 10;
 
 /// The time in the name of a picture, `1700000000123456789.jpg`; `None` for other files.
 pub fn image_time_ns(path: &Path) -> Option<i64> {
@@ -29,113 +39,181 @@ pub fn image_time_ns(path: &Path) -> Option<i64> {
 
 /// Delivers the pictures of a folder.
 pub struct ImagesReader {
-    config: ImagesConfig,
-    playback: Playback,
-    queue: VecDeque<(i64, PathBuf)>,
-    last_ns: i64,
+    name: String,
+    pictures: Pictures,
+    passed_over: u64,
+}
+
+enum Pictures {
+    /// With their times, and the clock that recordings share.
+    Recorded(VecDeque<(i64, PathBuf)>, Playback),
+    /// As they appear.
+    Watched(Box<Watched>),
+}
+
+struct Watched {
+    watch: Watch,
+    /// Those that are not whole yet.
+    unfinished: VecDeque<Unfinished>,
+    /// Those that were delivered or passed over lately; they may be told again.
+    done: VecDeque<PathBuf>,
+}
+
+/// A picture that is being written.
+struct Unfinished {
+    path: PathBuf,
     tries: u32,
+    next_try: Instant,
 }
 
 impl ImagesReader {
-    /// Lists the folder or reads its index.
+    /// Lists the folder or reads its index, or begins to watch it.
     pub fn open(config: &ImagesConfig, playback: Playback) -> Result<Self, PeerError> {
-        let queue = match &config.index {
-            Some(index) => read_index(index, &config.folder)?,
-            None => list(&config.folder, i64::MIN)?,
+        let pictures = match (config.mode, &config.index) {
+            (ImagesMode::Watch, _) => Pictures::Watched(Box::new(Watched {
+                watch: Watch::open(&config.folder)?,
+                unfinished: VecDeque::new(),
+                done: VecDeque::new(),
+            })),
+            (ImagesMode::Paced, Some(index)) => {
+                Pictures::Recorded(read_index(index, &config.folder)?.into(), playback)
+            }
+            (ImagesMode::Paced, None) => Pictures::Recorded(list(&config.folder)?.into(), playback),
         };
-        let mut source = Self {
-            config: config.clone(),
-            playback,
-            queue: queue.into(),
-            last_ns: i64::MIN,
-            tries: 0,
-        };
-        if config.mode == ImagesMode::Watch {
-            source.last_ns = source
-                .queue
-                .back()
-                .map_or(i64::MIN, |(time_ns, _)| *time_ns);
-            source.queue.clear();
-        }
-        Ok(source)
+        Ok(Self {
+            name: config.name.clone(),
+            pictures,
+            passed_over: 0,
+        })
     }
 
-    /// The bytes of a picture; `None` while it is still being written.
-    fn load(path: &Path) -> Result<Option<Vec<u8>>, String> {
-        let size = std::fs::metadata(path)
-            .map_err(|error| error.to_string())?
-            .len();
-        if size > IMAGE_LIMIT_BYTES {
-            return Err(format!(
-                "has {size} bytes; at most {IMAGE_LIMIT_BYTES} are read"
-            ));
-        }
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        let tail = &bytes[bytes.len().saturating_sub(16)..];
-        let finished = tail.windows(2).any(|pair| pair == [0xff, 0xd9])
-            || tail.windows(4).any(|four| four == b"IEND");
-        Ok(finished.then_some(bytes))
+    fn frame(&self, time_ns: i64, bytes: Vec<u8>) -> Event {
+        Event::Frame(CameraFrame {
+            time_ns,
+            image: bytes.into(),
+            camera: self.name.clone(),
+        })
     }
-}
 
-impl Reader for ImagesReader {
-    fn next(&mut self) -> Result<Option<Event>, PeerError> {
-        let watching = self.config.mode == ImagesMode::Watch;
-        let Some((time_ns, path)) = self.queue.pop_front() else {
-            if !watching {
-                return Err(PeerError::Ended);
-            }
-            std::thread::sleep(WATCH_INTERVAL);
-            self.queue = list(&self.config.folder, self.last_ns)?.into();
+    fn pass_over(&mut self, path: &Path, reason: &str) {
+        self.passed_over += 1;
+        let (source, count) = (self.name.as_str(), self.passed_over);
+        if count <= PASSED_OVER_TOLD || count.is_power_of_two() {
+            warn!(source, ?path, reason, count, "a picture is passed over");
+        } else {
+            debug!(source, ?path, reason, count, "a picture is passed over");
+        }
+    }
+
+    /// The next picture of the recording, when it is due.
+    fn recorded(&mut self) -> Result<Option<Event>, PeerError> {
+        let Pictures::Recorded(queue, playback) = &mut self.pictures else {
             return Ok(None);
         };
-        if !watching && !self.playback.wait_for(time_ns) {
-            self.queue.push_front((time_ns, path));
+        let (time_ns, path) = queue.pop_front().ok_or(PeerError::Ended)?;
+        if !playback.wait_for(time_ns) {
+            queue.push_front((time_ns, path));
             return Ok(None);
         }
-        self.tries += 1;
-        let loaded = match Self::load(&path) {
-            Ok(None) if watching && self.tries < UNFINISHED_TRIES => {
-                self.queue.push_front((time_ns, path));
-                std::thread::sleep(WATCH_INTERVAL);
-                return Ok(None);
-            }
-            Ok(None) => Err("ends in the middle of the picture".into()),
-            Ok(Some(bytes)) => Ok(bytes),
-            Err(reason) => Err(reason),
+        match load(&path) {
+            Ok(Some(bytes)) => return Ok(Some(self.frame(time_ns, bytes))),
+            Ok(None) => self.pass_over(&path, "ends in the middle of the picture"),
+            Err(reason) => self.pass_over(&path, &reason),
+        }
+        Ok(None)
+    }
+
+    /// The next picture that appears, in the order in which they do.
+    fn watched(&mut self) -> Result<Option<Event>, PeerError> {
+        let Pictures::Watched(watched) = &mut self.pictures else {
+            return Ok(None);
         };
-        self.tries = 0;
-        self.last_ns = time_ns;
-        match loaded {
-            Ok(bytes) => Ok(Some(Event::Frame(CameraFrame {
-                time_ns,
-                image: bytes.into(),
-                camera: self.config.name.clone(),
-            }))),
+        let Some((path, tries)) = watched.next()? else {
+            return Ok(None);
+        };
+        let Some(time_ns) = image_time_ns(&path) else {
+            return Ok(None);
+        };
+        match load(&path) {
+            Ok(Some(bytes)) => {
+                watched.is_done(path);
+                Ok(Some(self.frame(time_ns, bytes)))
+            }
+            Ok(None) if tries < UNFINISHED_TRIES && watched.unfinished.len() < MOST_UNFINISHED => {
+                watched.unfinished.push_back(Unfinished {
+                    path,
+                    tries,
+                    next_try: Instant::now() + UNFINISHED_WAIT,
+                });
+                Ok(None)
+            }
+            Ok(None) => {
+                // If it is told once more when its writer closes it, it is read once more.
+                self.pass_over(&path, "ends in the middle of the picture");
+                Ok(None)
+            }
+            // A writer that moves its pictures into place takes the old name away.
+            Err(_) if !path.exists() => Ok(None),
             Err(reason) => {
-                warn!(
-                    source = self.config.name,
-                    ?path,
-                    reason,
-                    "a picture is passed over"
-                );
+                watched.is_done(path.clone());
+                self.pass_over(&path, &reason);
                 Ok(None)
             }
         }
     }
 }
 
-/// Pictures of the folder that are newer than `after_ns`, in order of time.
-fn list(folder: &Path, after_ns: i64) -> Result<Vec<(i64, PathBuf)>, PeerError> {
+impl Watched {
+    /// A picture to read, and how often that was tried with this time.
+    fn next(&mut self) -> Result<Option<(PathBuf, u32)>, PeerError> {
+        let now = Instant::now();
+        let due = self.unfinished.iter().position(|one| one.next_try <= now);
+        if let Some(one) = due.and_then(|index| self.unfinished.remove(index)) {
+            return Ok(Some((one.path, one.tries + 1)));
+        }
+        let next_try = self.unfinished.iter().map(|one| one.next_try).min();
+        let wait = next_try.map_or(READ_PATIENCE, |at| at - now);
+        let Some(path) = self.watch.next(wait.min(READ_PATIENCE))? else {
+            return Ok(None);
+        };
+        self.unfinished.retain(|one| one.path != path);
+        Ok((!self.done.contains(&path)).then_some((path, 1)))
+    }
+
+    fn is_done(&mut self, path: PathBuf) {
+        self.done.push_back(path);
+        if self.done.len() > DONE {
+            self.done.pop_front();
+        }
+    }
+}
+
+impl Reader for ImagesReader {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        match self.pictures {
+            Pictures::Recorded(..) => self.recorded(),
+            Pictures::Watched(_) => self.watched(),
+        }
+    }
+}
+
+/// The bytes of a picture; `None` while it is still being written.
+fn load(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let bytes = file::read(path, IMAGE_LIMIT_BYTES).map_err(|error| error.to_string())?;
+    let tail = &bytes[bytes.len().saturating_sub(16)..];
+    let finished = tail.windows(2).any(|pair| pair == [0xff, 0xd9])
+        || tail.windows(4).any(|four| four == b"IEND");
+    Ok(finished.then_some(bytes))
+}
+
+/// Pictures of the folder in order of time.
+fn list(folder: &Path) -> Result<Vec<(i64, PathBuf)>, PeerError> {
     let entries =
         std::fs::read_dir(folder).map_err(PeerError::io(format!("listing {folder:?}")))?;
     let mut images: Vec<_> = entries
         .filter_map(|entry| {
             let path = entry.ok()?.path();
-            Some((
-                image_time_ns(&path).filter(|time_ns| *time_ns > after_ns)?,
-                path,
-            ))
+            Some((image_time_ns(&path)?, path))
         })
         .collect();
     images.sort();
@@ -143,8 +221,8 @@ fn list(folder: &Path, after_ns: i64) -> Result<Vec<(i64, PathBuf)>, PeerError> 
 }
 
 fn read_index(index: &Path, folder: &Path) -> Result<Vec<(i64, PathBuf)>, PeerError> {
-    let text =
-        std::fs::read_to_string(index).map_err(PeerError::io(format!("reading {index:?}")))?;
+    let text = file::read_text(index, INDEX_LIMIT_BYTES)
+        .map_err(|error| PeerError::io(format!("reading {index:?}"))(error.into()))?;
     let mut images = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();
@@ -214,6 +292,82 @@ mod tests {
         let mut source = ImagesReader::open(&config, Playback::default()).unwrap();
         std::fs::write(folder.path().join("2.jpg"), JPEG).unwrap();
         assert_eq!(times(&mut source), [2]);
+    }
+
+    fn watching(folder: &Path) -> ImagesReader {
+        let config = ImagesConfig {
+            folder: folder.into(),
+            ..Default::default()
+        };
+        ImagesReader::open(&config, Playback::default()).unwrap()
+    }
+
+    #[test]
+    fn no_name_hides_the_pictures_that_come_after_it() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("9000000000000000000.jpg"), JPEG).unwrap();
+        let mut source = watching(folder.path());
+        for name in ["50.jpg", "8999999999999999999.png", "51.jpg", "7.jpg"] {
+            std::fs::write(folder.path().join(name), JPEG).unwrap();
+        }
+        assert_eq!(times(&mut source), [50, 8_999_999_999_999_999_999, 51, 7]);
+        // Another program writes under another name and moves it into place.
+        let half = folder.path().join("60.jpg.tmp");
+        std::fs::write(&half, JPEG).unwrap();
+        std::fs::rename(&half, folder.path().join("60.jpg")).unwrap();
+        assert_eq!(times(&mut source), [60]);
+    }
+
+    #[test]
+    fn a_picture_that_is_written_slowly_comes_when_it_is_whole_and_holds_up_no_other() {
+        use std::io::Write;
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = watching(folder.path());
+        let mut slow = std::fs::File::create(folder.path().join("1.jpg")).unwrap();
+        slow.write_all(b"\xff\xd8 half").unwrap();
+        std::fs::write(folder.path().join("2.jpg"), JPEG).unwrap();
+        let mut found = Vec::new();
+        let begun = Instant::now();
+        while found.len() < 2 && begun.elapsed() < Duration::from_secs(5) {
+            found.extend(source.next().unwrap().map(|event| event.time_ns()));
+            if found == [2] {
+                slow.write_all(JPEG).unwrap();
+            }
+        }
+        assert_eq!(found, [2, 1]);
+    }
+
+    #[test]
+    fn what_is_no_file_or_never_ends_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut source = watching(folder.path());
+        let made = std::process::Command::new("mkfifo")
+            .arg(folder.path().join("1.jpg"))
+            .status();
+        assert!(made.unwrap().success());
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("2.jpg")).unwrap();
+        std::fs::create_dir(folder.path().join("3.jpg")).unwrap();
+        let huge = std::fs::File::create(folder.path().join("4.jpg")).unwrap();
+        huge.set_len(1 << 40).unwrap();
+        std::fs::write(folder.path().join("5.jpg"), JPEG).unwrap();
+        let begun = Instant::now();
+        assert_eq!(times(&mut source), [5]);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        assert_eq!(source.passed_over, 3, "the folder is not even told");
+    }
+
+    #[test]
+    fn a_folder_that_was_made_anew_is_opened_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let frames = folder.path().join("frames");
+        std::fs::create_dir(&frames).unwrap();
+        let mut source = watching(&frames);
+        std::fs::remove_dir(&frames).unwrap();
+        std::fs::create_dir(&frames).unwrap();
+        let begun = Instant::now();
+        while source.next().is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(5), "it is an error");
+        }
     }
 
     #[test]

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::read::McapReader;
 use super::write::McapWriter;
+use crate::clocks::ClockRule;
 use crate::config::Checker;
-use crate::peer::Playback;
+use crate::peer::{Playback, check_latency};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
 /// A recorded drive, played at its own speed by `crossfixd run`.
@@ -24,6 +25,12 @@ pub struct McapSourceConfig {
     pub camera: bool,
     /// Take its odometry. Default true.
     pub odometry: bool,
+    /// Longest time from the moment of a measurement until it arrives here, seconds; stamps that do not fit
+    /// it are not used. Default by kind: 1, odometry 0.5.
+    pub latency_s: Option<f64>,
+    /// What to do when the clock behind the stamps is off by a constant: "refuse" what it delivers, or
+    /// "correct" the stamps. Default "refuse".
+    pub clock: ClockRule,
 }
 
 impl Default for McapSourceConfig {
@@ -34,6 +41,8 @@ impl Default for McapSourceConfig {
             gnss: true,
             camera: true,
             odometry: true,
+            latency_s: None,
+            clock: ClockRule::Refuse,
         }
     }
 }
@@ -43,11 +52,16 @@ impl Peer for McapSourceConfig {
         &self.name
     }
 
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (self.latency_s, self.clock)
+    }
+
     fn open(&self, playback: &Playback) -> Result<Connection, PeerError> {
         McapReader::open(self, playback.clone()).map(Connection::reader)
     }
 
     fn check(&self, check: &mut Checker) {
+        check_latency(self.latency_s, check);
         check.exists("path", &self.path);
     }
 

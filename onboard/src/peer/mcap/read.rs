@@ -1,19 +1,19 @@
-//! A recorded drive, played at its own speed.
+//! A recorded drive, played at its own speed: each event when it was recorded.
 
 use tracing::warn;
 
 use super::McapSourceConfig;
-use crate::event::Event;
-use crate::log::LogReader;
+use crate::event::{Arrival, Event};
+use crate::log::{Arrivals, LogError, LogReader, Record};
 use crate::peer::Playback;
 use crate::port::{PeerError, Reader};
 
 /// Plays a log.
 pub struct McapReader {
     config: McapSourceConfig,
-    reader: LogReader,
+    records: Box<dyn Iterator<Item = Result<Record, LogError>> + Send>,
     playback: Playback,
-    next: Option<Event>,
+    next: Option<Arrival>,
 }
 
 impl McapReader {
@@ -21,20 +21,20 @@ impl McapReader {
     pub fn open(config: &McapSourceConfig, playback: Playback) -> Result<Self, PeerError> {
         Ok(Self {
             config: config.clone(),
-            reader: LogReader::open(&config.path)?,
+            records: Box::new(Arrivals::new(LogReader::open(&config.path)?.records())),
             playback,
             next: None,
         })
     }
 
-    fn read(&mut self) -> Result<Event, PeerError> {
-        for item in self.reader.by_ref() {
-            match item {
-                Ok(message) => {
-                    if let Some(event) = message.into_event()
-                        && is_wanted(&event, &self.config)
+    fn read(&mut self) -> Result<Arrival, PeerError> {
+        for record in self.records.by_ref() {
+            match record {
+                Ok(record) => {
+                    if let Some(arrival) = record.into_arrival()
+                        && is_wanted(&arrival.event, &self.config)
                     {
-                        return Ok(event);
+                        return Ok(arrival);
                     }
                 }
                 Err(error) => warn!(source = self.config.name, %error, "reading a recorded drive"),
@@ -55,14 +55,14 @@ fn is_wanted(event: &Event, config: &McapSourceConfig) -> bool {
 
 impl Reader for McapReader {
     fn next(&mut self) -> Result<Option<Event>, PeerError> {
-        let event = match self.next.take() {
-            Some(event) => event,
+        let arrival = match self.next.take() {
+            Some(arrival) => arrival,
             None => self.read()?,
         };
-        if !self.playback.wait_for(event.time_ns()) {
-            self.next = Some(event);
+        if !self.playback.wait_for(arrival.arrived_ns) {
+            self.next = Some(arrival);
             return Ok(None);
         }
-        Ok(Some(event))
+        Ok(Some(arrival.event))
     }
 }

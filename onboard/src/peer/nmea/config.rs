@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{read, write};
+use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::EstimateKind;
-use crate::peer::{Playback, check_server, check_sigmas};
+use crate::peer::{Playback, check_latency, check_server, check_sigmas};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
 /// NMEA 0183 sentences; give exactly one of `serial`, `tcp` and `file`.
@@ -37,6 +38,9 @@ pub struct NmeaConfig {
     pub default_sigma_m: f64,
     /// Smallest 1-sigma per axis that is used, metres. Default 0.3.
     pub floor_sigma_m: f64,
+    /// Longest time from the moment of a fix until it arrives here, seconds; stamps that do not fit
+    /// it are not used. Default 1.
+    pub latency_s: Option<f64>,
 }
 
 impl Default for NmeaConfig {
@@ -52,6 +56,7 @@ impl Default for NmeaConfig {
             range_sigma_m: 3.5,
             default_sigma_m: 10.0,
             floor_sigma_m: 0.3,
+            latency_s: None,
         }
     }
 }
@@ -69,11 +74,16 @@ impl Peer for NmeaConfig {
         }
     }
 
+    fn clock(&self) -> (Option<f64>, ClockRule) {
+        (self.latency_s, ClockRule::Refuse)
+    }
+
     fn open(&self, playback: &Playback) -> Result<Connection, PeerError> {
         read::open(self, playback)
     }
 
     fn check(&self, check: &mut Checker) {
+        check_latency(self.latency_s, check);
         let inputs = [
             self.serial.is_some(),
             self.tcp.is_some(),

@@ -8,7 +8,7 @@ use super::NmeaTcpConfig;
 use super::format::sentences;
 use crate::event::EstimateKind;
 use crate::peer::reception::Receivers;
-use crate::port::{Outbound, PeerError, Writer};
+use crate::port::{Clients, Outbound, PeerError, Writer};
 use crate::transport::is_timeout;
 use crate::transport::tcp_server::Server;
 
@@ -35,6 +35,10 @@ impl NmeaTcp {
 }
 
 impl Writer for NmeaTcp {
+    fn clients(&self) -> Option<Clients> {
+        Some(self.server.count())
+    }
+
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
         if let Some(text) = self.texts.of_outbound(outbound) {
             self.server
