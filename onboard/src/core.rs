@@ -210,11 +210,12 @@ impl Core {
                 if used.is_ok() {
                     self.note_cadence(fix.time_ns);
                 }
+                let changed = used == Err(Unused::Contradicts);
                 count(
                     used,
                     &mut self.counters.fixes,
                     &mut self.counters.fixes_unused,
-                )
+                ) || changed
             }
             Event::Odometry(sample) => {
                 let used = self.fusion.on_odometry(&sample);

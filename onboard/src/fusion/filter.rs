@@ -1,5 +1,7 @@
 //! The filter itself: what is known after the measurements taken in so far, and who is believed.
 
+use std::sync::Arc;
+
 use crossfix_calibration::{Geodetic, LocalFrame, Yaw};
 
 use nalgebra::Matrix2;
@@ -7,7 +9,7 @@ use nalgebra::Matrix2;
 use crate::event::GnssFix;
 
 use super::config::FusionConfig;
-use super::consistency::{Exclusions, HeatmapGate, Receivers};
+use super::consistency::{Exclusions, HeatmapGate, Receivers, SourceVerdict};
 use super::history::History;
 use super::jump::{JumpGuard, Place};
 use super::motion::{GnssMotion, Reported};
@@ -129,6 +131,23 @@ impl Filter {
             (None, None) => 0.0,
             _ => f64::INFINITY,
         }
+    }
+
+    /// What the checks that look at the filter found.
+    pub(super) fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.started.as_ref().map_or(Vec::new(), |started| {
+            let mut verdicts = started.receivers.verdicts();
+            verdicts.push(started.heatmaps.gate.verdict());
+            verdicts
+        })
+    }
+
+    /// Whether a fix of this receiver may judge the odometry although its position contradicts.
+    pub(super) fn may_judge(&self, source: &Arc<str>) -> bool {
+        self.started.as_ref().is_some_and(|started| {
+            let heatmaps_agree = started.heatmaps.supports_at(self.now_ns);
+            started.receivers.may_judge(source, heatmaps_agree)
+        })
     }
 
     /// Yaw of the track at this time.

@@ -33,6 +33,9 @@ const GNSS_DECIDES: f64 = 7.0;
 /// A belief wider than this is no better than the receiver, metres.
 const WIDEST_SIGMA_M: f64 = 12.0;
 
+/// A heatmap is evidence for this long, nanoseconds.
+const LATELY_NS: i64 = 8_000_000_000;
+
 /// What a heatmap means for the place that was known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -221,6 +224,14 @@ impl HeatmapGate {
         last.clone().any(|answer| *answer == Answer::Agrees)
             && self.count(Answer::Agrees) >= 2
             && wrong(5) < 3
+    }
+
+    /// Whether they have done so within the last seconds.
+    pub(crate) fn supports_at(&self, now_ns: i64) -> bool {
+        self.supports()
+            && self
+                .agreed
+                .is_some_and(|(agreed_ns, _)| now_ns.saturating_sub(agreed_ns) <= LATELY_NS)
     }
 
     /// Whether the last heatmaps contradict what is published.

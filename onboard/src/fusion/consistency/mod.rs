@@ -102,6 +102,11 @@ impl Gates {
         back_ns
     }
 
+    /// Whether the receiver has confirmed the speed lately.
+    pub(super) fn confirms_motion(&self, now_ns: i64) -> bool {
+        self.speed.gate.agreed_within(now_ns, MOTION_EVIDENCE_NS)
+    }
+
     /// What speaks against `ok`, as sentences.
     pub(super) fn problems(&self, now_ns: i64) -> Vec<String> {
         let mut problems: Vec<String> = [&self.speed.gate, &self.yaw_rate.gate, &self.heading.gate]
@@ -115,7 +120,7 @@ impl Gates {
             .is_some_and(|told_ns| now_ns - told_ns <= MOTION_EVIDENCE_NS);
         if problems.is_empty()
             && told
-            && !self.speed.gate.agreed_within(now_ns, MOTION_EVIDENCE_NS)
+            && !self.confirms_motion(now_ns)
         {
             problems.push("the motion is not confirmed".to_owned());
         }
