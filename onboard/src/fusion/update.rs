@@ -258,6 +258,9 @@ impl Filter {
             Err(_) => return Err(Unused::Invalid),
         }
         started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
+        if started.heatmaps.agreed.is_some_and(|(_, at_m)| at_m >= then.driven_m) {
+            started.navigator.unanchored_m = 0.0;
+        }
         self.refresh();
         self.use_visual_yaw(fix, centre_m, then);
         Ok(())
