@@ -195,6 +195,10 @@ impl Fusion {
             Measurement::Gnss(source, fix) => Some((source.clone(), fix.clone())),
             _ => None,
         };
+        let heatmap = match &measurement {
+            Measurement::Visual(fix) => Some(fix.clone()),
+            _ => None,
+        };
         if let Some(sample) = &sample {
             let back_ns = self.gates.judge_odometry(sample, &self.filter);
             self.believe(back_ns);
@@ -214,6 +218,12 @@ impl Fusion {
                 && result.is_ok();
             self.believe(back_ns.or(follows.then_some(last_ns)));
         }
+        if let (Some(heatmap), Ok(())) = (&heatmap, result)
+            && let Some(point) = self.filter.point(heatmap)
+            && self.gates.pictures.note(point)
+        {
+            self.believe(Some(i64::MIN));
+        }
         self.filter.look_ahead(ahead_ns);
         result
     }
@@ -227,6 +237,13 @@ impl Fusion {
         };
         let before = std::mem::replace(&mut self.filter, state);
         self.filter.excluded.clone_from(&self.gates.excluded);
+        let delay_ns = self.gates.pictures.delay_ns;
+        if std::mem::replace(&mut self.filter.picture_delay_ns, delay_ns) != delay_ns
+            && let Some(started) = &mut self.filter.started
+        {
+            started.forget_visual();
+        }
+        self.gates.pictures.forget();
         for at in 0..since.len() {
             if self.filter.gnss_next.is_none() {
                 let next = since[at..].iter().find_map(Measurement::fix);

@@ -212,12 +212,13 @@ impl Filter {
     /// # Errors
     /// [`Unused`] when it was not usable.
     pub(super) fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
-        self.advance(fix.time_ns);
+        let time_ns = fix.time_ns - self.picture_delay_ns;
+        self.advance(time_ns);
         let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
             return Err(Unused::NotStarted);
         };
-        let Some(then) = started.history.at(fix.time_ns) else {
+        let Some(then) = started.history.at(time_ns) else {
             return Err(Unused::TooLate);
         };
         let centre_m = plane_from_geodetic(&started.frame, fix.centre);
@@ -245,7 +246,7 @@ impl Filter {
                 offset_m: started.navigator.offset_m(),
                 covariance_m2: started.navigator.position_covariance_m2(),
             }),
-            time_ns: fix.time_ns.min(now_ns),
+            time_ns: time_ns.min(now_ns),
             driven_m: then.driven_m,
             track_variance_m2,
         };
@@ -257,7 +258,7 @@ impl Filter {
             }
             Err(_) => return Err(Unused::Invalid),
         }
-        started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
+        started.last_visual = Some((time_ns.min(now_ns), then.driven_m));
         if started.heatmaps.agreed.is_some_and(|(_, at_m)| at_m >= then.driven_m) {
             started.navigator.unanchored_m = 0.0;
         }
@@ -275,6 +276,7 @@ impl Filter {
         if !started.navigator.yaw_known() {
             return Err(Unused::NoHeading);
         }
+        let time_ns = time_ns - self.picture_delay_ns;
         let then = started.history.at(time_ns).ok_or(Unused::TooLate)?;
         // Odometry that nobody confirms may stand still while the vehicle moves.
         if let Some((last_ns, driven_m)) = started.last_visual
