@@ -4,15 +4,17 @@
 //! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
 //! used is counted, and the estimates say what is missing.
 
+mod frame_quality;
 mod passing;
 
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 use serde::Serialize;
 
+use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Match};
-use crate::fusion::{Fusion, FusionConfig, Pose, Unused};
+use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::{GroundStrip, MatchTimings, Matcher};
 use crate::tiles::TileStore;
@@ -70,6 +72,9 @@ pub struct Core {
     counters: CoreCounters,
     timings: MatchTimings,
     new_match: Option<Match>,
+    quality: FrameQuality,
+    /// Frames in a row that could not be used.
+    unusable_in_a_row: u32,
 }
 
 impl std::fmt::Debug for Core {
@@ -105,6 +110,8 @@ impl Core {
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
             new_match: None,
+            quality: FrameQuality::default(),
+            unusable_in_a_row: 0,
         };
         core.missing = core.absent();
         core
@@ -125,6 +132,11 @@ impl Core {
     pub fn set_matcher(&mut self, matcher: Box<dyn Matcher>) {
         self.matcher = Some(matcher);
         self.missing = self.absent();
+    }
+
+    /// What the checks between the sources found.
+    pub fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.fusion.verdicts()
     }
 
     /// What became of the events so far.
@@ -211,11 +223,12 @@ impl Core {
                 if used.is_ok() {
                     self.note_cadence(fix.time_ns);
                 }
+                let changed = used == Err(Unused::Contradicts);
                 count(
                     used,
                     &mut self.counters.fixes,
                     &mut self.counters.fixes_unused,
-                )
+                ) || changed
             }
             Event::Odometry(sample) => {
                 let used = self.fusion.on_odometry(&sample);
@@ -289,6 +302,7 @@ impl Core {
         match result {
             Ok(found) => {
                 self.counters.frames += 1;
+                self.unusable_in_a_row = 0;
                 self.missing = None;
                 self.new_match = Some(found);
                 true
@@ -300,7 +314,11 @@ impl Core {
             Err((false, problem)) => {
                 self.counters.frames_unused += 1;
                 tracing::debug!(problem, time_ns = frame.time_ns, "frame not used");
-                self.missing = Some(problem);
+                self.unusable_in_a_row += 1;
+                // One bad frame changes nothing.
+                if self.unusable_in_a_row >= 2 {
+                    self.missing = Some(problem);
+                }
                 false
             }
         }
@@ -319,6 +337,9 @@ impl Core {
         let config = self.fusion.config();
         let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
             .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
+        self.quality
+            .judge(&picture)
+            .map_err(|problem| format!("camera \"{}\": {problem}", frame.camera))?;
         let direction = matcher.card().ground.strip_spec(pose.yaw.radians());
         let strip = StripRemap::new(camera, &direction, pose.yaw.radians())
             .and_then(|remap| remap.apply(&picture))

@@ -1,13 +1,15 @@
 //! The filter itself: what is known after the measurements taken in so far, and who is believed.
 
+use std::sync::Arc;
+
 use crossfix_calibration::{Geodetic, LocalFrame, Yaw};
 
 use nalgebra::Matrix2;
 
-use crate::event::GnssFix;
+use crate::event::{CrossViewFix, GnssFix};
 
 use super::config::FusionConfig;
-use super::consistency::{Exclusions, HeatmapGate, Receivers};
+use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
 use super::history::History;
 use super::jump::{JumpGuard, Place};
 use super::motion::{GnssMotion, Reported};
@@ -15,7 +17,10 @@ use super::navigator::Navigator;
 use super::predict::Checkpoint;
 use super::rewind::Measurement;
 use super::visual::VisualBelief;
-use super::{Unused, seconds};
+use super::{Unused, plane_from_geodetic, seconds};
+
+/// A mode is clear when most of a heatmap lies within this distance, metres.
+const CLEAR_MODE_M: f64 = 3.0;
 
 /// What was last worked out, valid until the next measurement; it only widens with the track.
 #[derive(Debug, Clone, Copy)]
@@ -44,6 +49,8 @@ pub(super) struct Filter {
     pub(super) gnss_motion_before_ns: i64,
     /// The fix to come, while the way to it is gone again.
     pub(super) gnss_next: Option<GnssMotion>,
+    /// How late pictures are against their stamps, nanoseconds.
+    pub(super) picture_delay_ns: i64,
     /// Who is not believed, and when.
     pub(super) excluded: Exclusions,
     pub(super) last_fix: Option<(i64, Geodetic)>,
@@ -90,6 +97,7 @@ impl Filter {
             gnss_motion: None,
             gnss_motion_before_ns: i64::MIN,
             gnss_next: None,
+            picture_delay_ns: 0,
             excluded: Exclusions::default(),
             last_fix: None,
             heading_ns: i64::MIN,
@@ -129,6 +137,49 @@ impl Filter {
             (None, None) => 0.0,
             _ => f64::INFINITY,
         }
+    }
+
+    /// What the checks that look at the filter found.
+    pub(super) fn verdicts(&self) -> Vec<SourceVerdict> {
+        self.started.as_ref().map_or(Vec::new(), |started| {
+            let mut verdicts = started.receivers.verdicts();
+            verdicts.push(started.heatmaps.gate.verdict());
+            verdicts
+        })
+    }
+
+    /// Whether a fix of this receiver may judge the odometry although its position contradicts.
+    pub(super) fn may_judge(&self, source: &Arc<str>) -> bool {
+        self.started.as_ref().is_some_and(|started| {
+            let heatmaps_agree = started.heatmaps.supports_at(self.now_ns);
+            started.receivers.may_judge(source, heatmaps_agree)
+        })
+    }
+
+    /// Where a heatmap with one clear mode lies beside the track.
+    pub(super) fn point(&self, fix: &CrossViewFix) -> Option<Point> {
+        let started = self.started.as_ref()?;
+        let time_ns = fix.time_ns - self.picture_delay_ns;
+        let then = started.history.at(time_ns)?;
+        let mode = fix.heatmap.mode().offset_m;
+        let side = fix.heatmap.side();
+        let near: f32 = (0..side * side)
+            .filter(|index| {
+                let at = fix.heatmap.offset_m([index % side, index / side]);
+                (at[0] - mode[0]).hypot(at[1] - mode[1]) < CLEAR_MODE_M
+            })
+            .map(|index| fix.heatmap.probabilities()[index])
+            .sum();
+        let centre_m = plane_from_geodetic(&started.frame, fix.centre);
+        let motion = self.motion(self.now_ns);
+        let speed_mps = motion.speed_mps * started.navigator.speed_scale();
+        let (sine, cosine) = then.yaw.radians().sin_cos();
+        (near > 0.5 && motion.lasting_speed).then(|| Point {
+            offset_m: [0, 1].map(|axis| centre_m[axis] + mode[axis] - then.track_m[axis]),
+            velocity_mps: [speed_mps * cosine, speed_mps * sine],
+            driven_m: then.driven_m,
+            time_ns,
+        })
     }
 
     /// Yaw of the track at this time.

@@ -160,7 +160,8 @@ impl Fusion {
     /// # Errors
     /// [`Unused`] with the reason.
     pub fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
-        self.filter.wants_frame(time_ns)
+        let confirmed = self.gates.confirms_motion(self.filter.now_ns);
+        self.filter.wants_frame(time_ns, confirmed)
     }
 
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
@@ -176,7 +177,9 @@ impl Fusion {
 
     /// What the checks between the sources found.
     pub fn verdicts(&self) -> Vec<SourceVerdict> {
-        self.gates.verdicts()
+        let mut verdicts = self.gates.verdicts();
+        verdicts.extend(self.filter.verdicts());
+        verdicts
     }
 
     /// Takes a measurement in from where the measurements had left things, and then looks as far
@@ -188,26 +191,38 @@ impl Fusion {
             Measurement::Odometry(sample) => Some(*sample),
             _ => None,
         };
-        let fix = measurement.fix().cloned();
+        let fix = match &measurement {
+            Measurement::Gnss(source, fix) => Some((source.clone(), fix.clone())),
+            _ => None,
+        };
+        let heatmap = match &measurement {
+            Measurement::Visual(fix) => Some(fix.clone()),
+            _ => None,
+        };
         if let Some(sample) = &sample {
             let back_ns = self.gates.judge_odometry(sample, &self.filter);
             self.believe(back_ns);
         }
-        let mut result = self.filter.take(&measurement);
+        let result = self.filter.take(&measurement);
         self.memory.note(measurement, &self.filter);
-        if let (Some(fix), Ok(())) = (&fix, result) {
+        if let Some((source, fix)) = &fix
+            && (result.is_ok()
+                || result == Err(Unused::Contradicts) && self.filter.may_judge(source))
+        {
             let back_ns = self.gates.judge_by_fix(fix, &self.filter);
             // The way from the fix before is known only now.
             let last_ns = self.filter.gnss_motion_before_ns;
             let follows = self.filter.follows_gnss_motion()
                 && fix.time_ns.saturating_sub(last_ns) > SHORTEST_INTERVAL_NS
-                && fix.speed_mps.is_some();
-            let back_ns = match (back_ns, follows) {
-                (None, true) => Some(last_ns),
-                (back_ns, _) => back_ns,
-            };
-            self.believe(back_ns);
-            result = Ok(());
+                && fix.speed_mps.is_some()
+                && result.is_ok();
+            self.believe(back_ns.or(follows.then_some(last_ns)));
+        }
+        if let (Some(heatmap), Ok(())) = (&heatmap, result)
+            && let Some(point) = self.filter.point(heatmap)
+            && self.gates.pictures.note(point)
+        {
+            self.believe(Some(i64::MIN));
         }
         self.filter.look_ahead(ahead_ns);
         result
@@ -222,6 +237,13 @@ impl Fusion {
         };
         let before = std::mem::replace(&mut self.filter, state);
         self.filter.excluded.clone_from(&self.gates.excluded);
+        let delay_ns = self.gates.pictures.delay_ns;
+        if std::mem::replace(&mut self.filter.picture_delay_ns, delay_ns) != delay_ns
+            && let Some(started) = &mut self.filter.started
+        {
+            started.forget_visual();
+        }
+        self.gates.pictures.forget();
         for at in 0..since.len() {
             if self.filter.gnss_next.is_none() {
                 let next = since[at..].iter().find_map(Measurement::fix);

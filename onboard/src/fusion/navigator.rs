@@ -53,6 +53,8 @@ const LEARNING: f64 = 0.05;
 const LEAST_VISIBLE_SHARE: f64 = 0.02;
 /// That share while the motion comes from the receiver too.
 const VISIBLE_SHARE_ALONE: f64 = 1e-4;
+/// 1-sigma error of dead reckoning as a share of the way, while nothing corrects it.
+const LASTING_DRIFT: f64 = 0.015;
 /// 1-sigma change of a vehicle's speed in one second, for a speed reported by the receiver, m/s.
 const HELD_SPEED_SIGMA_MPS: f64 = 1.0;
 /// Squared Mahalanobis distance from which it counts as contradicting (99.75 % of χ² with 2 degrees).
@@ -82,6 +84,8 @@ pub(crate) struct Navigator {
     pub(crate) driven_m: f64,
     /// Variance that the track has gathered against a straight ruler, per axis, m².
     pub(crate) track_variance_m2: f64,
+    /// Metres driven since something else than dead reckoning confirmed the track.
+    pub(crate) unanchored_m: f64,
     yaw_known: bool,
     bias_variance_m2: [f64; 2],
     stated_covariance_m2: Matrix2<f64>,
@@ -127,6 +131,7 @@ impl Navigator {
             track_m: position_m,
             driven_m: 0.0,
             track_variance_m2: 0.0,
+            unanchored_m: 0.0,
             yaw_known: false,
             bias_variance_m2: [
                 share * fix_covariance_m2[(0, 0)],
@@ -199,6 +204,7 @@ impl Navigator {
         self.track_m = before.track_m;
         self.driven_m = before.driven_m;
         self.track_variance_m2 = before.track_variance_m2;
+        self.unanchored_m = before.unanchored_m;
         self.visible_share = before.visible_share;
         self.independent_motion = before.independent_motion;
         self.yaw_known = before.yaw_known;
@@ -242,6 +248,10 @@ impl Navigator {
             position_noise_m2 += 0.5 * motion.speed_mps.powi(2) * dt_s;
             self.track_variance_m2 += position_noise_m2;
         }
+        // A heading that is off for long makes an error that grows with the way, not with its root.
+        self.track_variance_m2 +=
+            2.0 * LASTING_DRIFT.powi(2) * self.unanchored_m * distance_m;
+        self.unanchored_m += distance_m;
         self.driven_m += distance_m;
         self.state[YAW] = self.yaw().turned(rate * dt_s).radians();
         transition[(YAW, GYRO_BIAS)] = -learn_gyro * dt_s;

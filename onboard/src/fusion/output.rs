@@ -87,8 +87,7 @@ impl Filter {
     }
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
-        let agree = visual_is_fresh(started, self.now_ns, &self.config)
-            && started.heatmaps.supports();
+        let agree = started.heatmaps.supports_at(self.now_ns);
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };

@@ -55,7 +55,9 @@ impl Inputs {
                 None => "no recent aerial matching".to_owned(),
             });
         }
-        if self.visual && !self.visual_agrees {
+        if let (true, Some(missing)) = (self.visual, &self.missing) {
+            reasons.push(format!("aerial matching has stopped: {missing}"));
+        } else if self.visual && !self.visual_agrees {
             reasons.push("the aerial matching does not agree with the track".to_owned());
         }
         if fused && !self.gnss {

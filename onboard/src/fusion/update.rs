@@ -6,7 +6,7 @@ use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::{Matrix2, Vector2};
 
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
-use super::filter::{Filter, Published, Started, visual_is_fresh};
+use super::filter::{Filter, Published, Started};
 use super::history::{History, TrackPoint};
 use super::motion::GnssMotion;
 use super::jump::{JumpGuard, Place};
@@ -18,6 +18,8 @@ use super::{
 };
 use crate::event::{CrossViewFix, GnssFix};
 
+/// Time between frames while nobody confirms the odometry, nanoseconds.
+const UNCONFIRMED_SPACING_NS: i64 = 1_500_000_000;
 /// A larger step than this sets up a new local frame, metres.
 const LARGEST_STEP_M: f64 = 5_000.0;
 /// A visual belief wider than this says nothing any more, metres.
@@ -124,14 +126,13 @@ impl Filter {
         let fix_m = plane_from_geodetic(&started.frame, fix.position);
         let known = started.known_place();
         let offset_m = [fix_m[0] - then.track_m[0], fix_m[1] - then.track_m[1]];
-        let heatmaps_agree = visual_is_fresh(started, now_ns, config) && started.heatmaps.supports();
         let seen = Comparison {
             time_ns: fix.time_ns,
             residual_m: Vector2::from(offset_m) - Vector2::from(known.offset_m),
             known_m2: known.covariance_m2,
             stated_m2: covariance,
             offset_m,
-            heatmaps_agree,
+            heatmaps_agree: started.heatmaps.supports_at(now_ns),
             known_is_doubtful: !odometry_is_believed || started.heatmaps.contradicts(),
         };
         if started.gnss_ns == i64::MIN {
@@ -211,12 +212,13 @@ impl Filter {
     /// # Errors
     /// [`Unused`] when it was not usable.
     pub(super) fn take_visual(&mut self, fix: &CrossViewFix) -> Result<(), Unused> {
-        self.advance(fix.time_ns);
+        let time_ns = fix.time_ns - self.picture_delay_ns;
+        self.advance(time_ns);
         let (config, now_ns) = (&self.config, self.now_ns);
         let Some(started) = &mut self.started else {
             return Err(Unused::NotStarted);
         };
-        let Some(then) = started.history.at(fix.time_ns) else {
+        let Some(then) = started.history.at(time_ns) else {
             return Err(Unused::TooLate);
         };
         let centre_m = plane_from_geodetic(&started.frame, fix.centre);
@@ -244,7 +246,7 @@ impl Filter {
                 offset_m: started.navigator.offset_m(),
                 covariance_m2: started.navigator.position_covariance_m2(),
             }),
-            time_ns: fix.time_ns.min(now_ns),
+            time_ns: time_ns.min(now_ns),
             driven_m: then.driven_m,
             track_variance_m2,
         };
@@ -256,7 +258,10 @@ impl Filter {
             }
             Err(_) => return Err(Unused::Invalid),
         }
-        started.last_visual = Some((fix.time_ns.min(now_ns), then.driven_m));
+        started.last_visual = Some((time_ns.min(now_ns), then.driven_m));
+        if started.heatmaps.agreed.is_some_and(|(_, at_m)| at_m >= then.driven_m) {
+            started.navigator.unanchored_m = 0.0;
+        }
         self.refresh();
         self.use_visual_yaw(fix, centre_m, then);
         Ok(())
@@ -266,14 +271,17 @@ impl Filter {
     ///
     /// # Errors
     /// [`Unused`] with the reason.
-    pub(super) fn wants_frame(&self, time_ns: i64) -> Result<Pose, Unused> {
+    pub(super) fn wants_frame(&self, time_ns: i64, confirmed: bool) -> Result<Pose, Unused> {
         let started = self.started.as_ref().ok_or(Unused::NotStarted)?;
         if !started.navigator.yaw_known() {
             return Err(Unused::NoHeading);
         }
+        let time_ns = time_ns - self.picture_delay_ns;
         let then = started.history.at(time_ns).ok_or(Unused::TooLate)?;
-        if let Some((_, driven_m)) = started.last_visual
+        // Odometry that nobody confirms may stand still while the vehicle moves.
+        if let Some((last_ns, driven_m)) = started.last_visual
             && (then.driven_m - driven_m).abs() < self.config.visual_spacing_m
+            && (confirmed || time_ns.saturating_sub(last_ns) < UNCONFIRMED_SPACING_NS)
         {
             return Err(Unused::TooNear);
         }

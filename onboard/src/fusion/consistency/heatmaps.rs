@@ -17,9 +17,15 @@ use crate::fusion::largest_sigma;
 use crate::fusion::visual::VisualBelief;
 
 /// Heatmaps that are remembered.
-const REMEMBERED: usize = 6;
+const REMEMBERED: usize = 10;
 /// Of these, agreeing ones that establish a place.
 const ESTABLISHES: usize = 4;
+/// Of these, contradicting ones from which on the camera is not believed any more.
+const UNRELIABLE: usize = 4;
+/// Of these, contradicting ones up to which a position may be called good.
+const TOLERATED: usize = 2;
+/// Agreeing heatmaps in a row until a camera is believed again.
+const AGREEMENTS: u32 = 4;
 /// Share of a heatmap near a place from which on it agrees, and below which it contradicts.
 const AGREES: f64 = 0.2;
 const CONTRADICTS: f64 = 0.05;
@@ -32,6 +38,9 @@ const ALLOWED_SIGMAS: f64 = 3.0;
 const GNSS_DECIDES: f64 = 7.0;
 /// A belief wider than this is no better than the receiver, metres.
 const WIDEST_SIGMA_M: f64 = 12.0;
+
+/// A heatmap is evidence for this long, nanoseconds.
+const LATELY_NS: i64 = 8_000_000_000;
 
 /// What a heatmap means for the place that was known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,15 +116,28 @@ impl HeatmapGate {
         }
         self.recent.push_back(answer);
         if answer == Answer::Agrees {
-            self.agreed = Some((sighting.time_ns, sighting.driven_m));
-            self.gate.agree(sighting.time_ns, 2);
+            self.gate.agree(sighting.time_ns, AGREEMENTS);
+            if self.gate.trust == Trust::Agrees && self.gate.good_run == AGREEMENTS {
+                // What was wrong before is over.
+                self.recent.retain(|answer| *answer != Answer::Contradicts);
+            }
             if self.count(Answer::Agrees) >= ESTABLISHES && sigma_m < 4.0 {
                 self.established = true;
             }
+            if self.gate.trust == Trust::Agrees {
+                self.agreed = Some((sighting.time_ns, sighting.driven_m));
+            }
         }
         if self.established && answer == Answer::Contradicts {
-            self.gate
-                .contradict(3, "the heatmaps contradict the place known before");
+            let words = "the heatmaps contradict the place known before";
+            self.gate.contradict(u32::MAX, words);
+            if self.count(Answer::Contradicts) >= UNRELIABLE {
+                self.gate.exclude(words);
+            }
+            return self.consider(sighting, belief, config);
+        }
+        if self.gate.trust == Trust::Excluded {
+            // It agrees now and then, by chance.
             return self.consider(sighting, belief, config);
         }
         if answer == Answer::Agrees && self.count(Answer::Agrees) >= 2 {
@@ -209,18 +231,19 @@ impl HeatmapGate {
 
     /// Whether the last heatmaps agree with what is published.
     pub(crate) fn supports(&self) -> bool {
-        let last = self.recent.iter().rev().take(2);
-        let wrong = |answers: usize| {
-            self.recent
-                .iter()
-                .rev()
-                .take(answers)
-                .filter(|answer| **answer == Answer::Contradicts)
-                .count()
-        };
-        last.clone().any(|answer| *answer == Answer::Agrees)
+        let mut last = self.recent.iter().rev().take(2);
+        last.any(|answer| *answer == Answer::Agrees)
             && self.count(Answer::Agrees) >= 2
-            && wrong(5) < 3
+            && self.count(Answer::Contradicts) <= TOLERATED
+            && self.gate.trust != Trust::Excluded
+    }
+
+    /// Whether they have done so within the last seconds.
+    pub(crate) fn supports_at(&self, now_ns: i64) -> bool {
+        self.supports()
+            && self
+                .agreed
+                .is_some_and(|(agreed_ns, _)| now_ns.saturating_sub(agreed_ns) <= LATELY_NS)
     }
 
     /// Whether the last heatmaps contradict what is published.
@@ -250,7 +273,7 @@ impl HeatmapGate {
 /// What a heatmap says about a place with this sigma.
 fn answer(sighting: &Sighting<'_>, place_m: [f64; 2], sigma_m: f64) -> Answer {
     let heatmap = sighting.heatmap;
-    let radius_m = (2.5 + 2.0 * sigma_m).min(12.0);
+    let radius_m = (2.0 + 1.5 * sigma_m).min(12.0);
     let at = [0, 1].map(|axis| place_m[axis] - sighting.centre_m[axis]);
     let side = heatmap.side();
     let mut mass = 0.0;

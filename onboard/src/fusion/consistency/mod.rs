@@ -8,6 +8,7 @@ mod exclusion;
 mod gate;
 mod heading;
 mod heatmaps;
+mod picture_delay;
 mod receivers;
 mod speed;
 mod yaw_rate;
@@ -20,6 +21,8 @@ pub use gate::{SourceVerdict, Trust};
 
 use self::heading::HeadingGate;
 pub(super) use self::heatmaps::{HeatmapGate, Sighting};
+pub(super) use self::picture_delay::Point;
+use self::picture_delay::PictureDelay;
 pub(super) use self::receivers::{Comparison, Receivers, Verdict};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
@@ -33,6 +36,7 @@ pub(super) struct Gates {
     speed: SpeedGate,
     yaw_rate: YawRateGate,
     heading: HeadingGate,
+    pub(super) pictures: PictureDelay,
     /// Time of the last fix that told a speed.
     speed_told_ns: Option<i64>,
 }
@@ -47,6 +51,7 @@ impl Gates {
             speed: SpeedGate::new(),
             yaw_rate: YawRateGate::new(),
             heading: HeadingGate::new(),
+            pictures: PictureDelay::new(),
             speed_told_ns: None,
         }
     }
@@ -102,9 +107,14 @@ impl Gates {
         back_ns
     }
 
+    /// Whether the receiver has confirmed the speed lately.
+    pub(super) fn confirms_motion(&self, now_ns: i64) -> bool {
+        self.speed.gate.agreed_within(now_ns, MOTION_EVIDENCE_NS)
+    }
+
     /// What speaks against `ok`, as sentences.
     pub(super) fn problems(&self, now_ns: i64) -> Vec<String> {
-        let mut problems: Vec<String> = [&self.speed.gate, &self.yaw_rate.gate, &self.heading.gate]
+        let mut problems: Vec<String> = self.gates()
             .into_iter()
             .filter_map(Gate::problem)
             .map(str::to_owned)
@@ -115,16 +125,25 @@ impl Gates {
             .is_some_and(|told_ns| now_ns - told_ns <= MOTION_EVIDENCE_NS);
         if problems.is_empty()
             && told
-            && !self.speed.gate.agreed_within(now_ns, MOTION_EVIDENCE_NS)
+            && !self.confirms_motion(now_ns)
         {
             problems.push("the motion is not confirmed".to_owned());
         }
         problems
     }
 
+    fn gates(&self) -> [&Gate; 4] {
+        [
+            &self.speed.gate,
+            &self.yaw_rate.gate,
+            &self.heading.gate,
+            &self.pictures.gate,
+        ]
+    }
+
     /// What every gate found.
     pub(super) fn verdicts(&self) -> Vec<SourceVerdict> {
-        [&self.speed.gate, &self.yaw_rate.gate, &self.heading.gate]
+        self.gates()
             .into_iter()
             .map(Gate::verdict)
             .collect()

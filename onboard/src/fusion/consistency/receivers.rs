@@ -9,8 +9,8 @@ use nalgebra::{Matrix2, Vector2};
 
 use super::gate::{Gate, SourceVerdict, Trust};
 
-/// Squared Mahalanobis distance from which a fix contradicts: 3.7 sigma.
-const CONTRADICTION: f64 = 13.7;
+/// Squared Mahalanobis distance from which a fix contradicts: 4.2 sigma.
+const CONTRADICTION: f64 = 18.0;
 /// Fixes in a row that agree until a receiver that was excluded is believed again.
 const AGREEMENTS: u32 = 3;
 /// Contradicting fixes in a row, agreeing with each other, before anything follows from them.
@@ -140,6 +140,15 @@ impl Receivers {
         let receiver = self.of(name);
         let words = format!("receiver \"{name}\" repeats one position while the vehicle moves");
         receiver.gate.contradict(2, words);
+    }
+
+    /// Whether a contradicting receiver may still judge others: nobody has shown it to be wrong.
+    pub(crate) fn may_judge(&self, name: &Arc<str>, heatmaps_agree: bool) -> bool {
+        !heatmaps_agree
+            && self
+                .0
+                .iter()
+                .all(|receiver| receiver.name == *name || receiver.gate.bad_run > 0)
     }
 
     /// Whether the positions and speeds of this receiver are believed.

@@ -11,7 +11,7 @@ const LARGEST_ACCELERATION: f64 = 12.0;
 /// A speed that jumped and came back within this time was a single wrong value, nanoseconds.
 const SPIKE_NS: i64 = 300_000_000;
 /// Without a receiver's speed, a new level is believed after this time, nanoseconds.
-const NOBODY_SAYS_NS: i64 = 3_000_000_000;
+const NOBODY_SAYS_NS: i64 = 10_000_000_000;
 /// A receiver's speed may be this late, nanoseconds.
 const RECEIVER_LAG_NS: i64 = 400_000_000;
 /// 1-sigma error of a receiver's speed, m/s.
@@ -106,7 +106,9 @@ impl SpeedGate {
                 self.gate.trust = Trust::Unchecked;
             } else if exclusion.is_open()
                 && time_ns - self.doubted_ns > NOBODY_SAYS_NS
-                && self.receiver.is_none_or(|(at_ns, _)| time_ns - at_ns > NOBODY_SAYS_NS)
+                && self
+                    .receiver
+                    .is_none_or(|(at_ns, _)| time_ns - at_ns > NOBODY_SAYS_NS)
             {
                 exclusion.close(time_ns);
                 self.gate.trust = Trust::Unchecked;
@@ -129,7 +131,7 @@ impl SpeedGate {
     fn jumps(&self, time_ns: i64, speed: f64, sigma: f64) -> bool {
         self.plausible.is_some_and(|(last_ns, last)| {
             let dt_s = ((time_ns - last_ns) as f64 * 1e-9).min(1.0);
-            let noise = 6.0 * sigma.clamp(0.05, 0.3);
+            let noise = 6.0 * sigma.clamp(0.05, 1.0);
             (speed - last).abs() > LARGEST_ACCELERATION * dt_s + noise + 0.3
         })
     }

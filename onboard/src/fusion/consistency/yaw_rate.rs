@@ -11,6 +11,8 @@ use crate::event::{OdometrySample, YawMeasurement};
 
 /// Over this time the gyro is compared with the odometry's own heading, nanoseconds.
 const HEADING_STRETCH_NS: i64 = 2_000_000_000;
+/// Without a receiver's course, a new level is believed after this time, nanoseconds.
+const NOBODY_SAYS_NS: i64 = 10_000_000_000;
 /// A turn of this much shows whether a yaw rate that was wrong is right again, radians.
 const TELLING_TURN_RAD: f64 = 0.15;
 /// How long turns and courses are kept, nanoseconds.
@@ -125,11 +127,11 @@ impl YawRateGate {
             && (self
                 .plausible
                 .is_some_and(|(last_ns, _)| time_ns - last_ns <= 300_000_000)
-                || time_ns - self.doubted_ns > 3_000_000_000
+                || time_ns - self.doubted_ns > NOBODY_SAYS_NS
                     && self
                         .courses
                         .back()
-                        .is_none_or(|(at_ns, ..)| time_ns - at_ns > 3_000_000_000))
+                        .is_none_or(|(at_ns, ..)| time_ns - at_ns > NOBODY_SAYS_NS))
         {
             exclusion.close(time_ns);
             self.gate.trust = Trust::Unchecked;
