@@ -292,6 +292,12 @@ fn learn(
             let supported = label.support >= least && label.weight > 0.0;
             label.weight = if supported { label.support } else { 0.0 };
         }
+        let highest = labels.iter().map(|label| label.support).fold(0.0, f64::max);
+        if !labels.iter().any(PseudoLabel::is_kept) {
+            return Err(AdaptError::Settings(format!(
+                "no label has a support of {least} (the highest has {highest:.2}): the teacher finds too little here; lower filter.least to learn what there is"
+            )));
+        }
     }
     let one = 1.0f64.to_bits();
     let weighs = |label: &PseudoLabel| label.is_kept() && label.weight.to_bits() != one;

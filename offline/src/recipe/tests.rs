@@ -217,6 +217,11 @@ fn short_consensus() -> Recipe {
     recipe.fit.epochs = 1.0;
     recipe.fit.batch = 4;
     recipe.gate.enforce = false;
+    // An untrained teacher supports nothing.
+    recipe.filter = Filter::Support {
+        least: 0.0,
+        keep_alone: 0.8,
+    };
     recipe
 }
 
@@ -269,6 +274,13 @@ fn a_label_counts_by_its_support_and_not_at_all_below_the_least() {
         assert_eq!(label.weight, expected);
     }
     assert!(adapted.kept_fraction() < 1.0);
+    recipe.filter = Filter::Support {
+        least: 0.99,
+        keep_alone: 0.8,
+    };
+    let interrupt = Interrupt::default();
+    let none = adapt(&teacher(), &drive(), &recipe, &run(&interrupt)).err();
+    assert!(none.unwrap().to_string().contains("no label has a support"));
 }
 
 #[test]

@@ -392,6 +392,11 @@ mod tests {
         write_pairs(&area, &plan, folder.path(), &hidden).unwrap();
         let teacher = named("compact").unwrap().build(1).unwrap();
         let mut recipe = defaults::consensus(teacher.describe());
+        // An untrained teacher supports nothing.
+        recipe.filter = crate::recipe::Filter::Support {
+            least: 0.0,
+            keep_alone: 0.8,
+        };
         recipe.fit.steps = Some(1);
         recipe.gate.enforce = false;
         let adapted = || {
