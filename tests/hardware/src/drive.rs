@@ -69,6 +69,11 @@ impl Truth {
         self.points[0].0
     }
 
+    /// Its last moment, nanoseconds UTC.
+    pub fn end_ns(&self) -> i64 {
+        self.points[self.points.len() - 1].0
+    }
+
     /// Metres east and north from the truth at `time_ns` to `place`; nothing outside the drive.
     pub fn error_m(&self, time_ns: i64, place: Geodetic) -> Option<[f64; 2]> {
         let after = self.points.partition_point(|(time, _)| *time < time_ns);

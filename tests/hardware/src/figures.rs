@@ -144,7 +144,8 @@ impl Figures {
             figures.word &= word;
         }
         let percent = |part: usize, whole: usize| part as f64 / whole.max(1) as f64 * 100.0;
-        figures.mean_m = errors.iter().sum::<f64>() / errors.len() as f64;
+        // Where everything is `lost` there is no position to be wrong.
+        figures.mean_m = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
         figures.outside = percent(outside, known);
         figures.inside_95 = percent(inside_95, known);
         figures.ok = percent(ok, all);

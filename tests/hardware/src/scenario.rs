@@ -241,6 +241,9 @@ pub struct Expect {
     pub mean_m: Option<f64>,
     /// Largest error, metres, at most.
     pub max_m: Option<f64>,
+    /// Compare with the truth at the arrival instead of the time that an estimate claims: where the
+    /// receiver's clock itself is wrong.
+    pub by_arrival: bool,
     /// Farthest that the position may be from where it is without the faults that begin after the
     /// start, metres.
     pub moved_m: Option<f64>,
@@ -273,6 +276,7 @@ impl Default for Expect {
             longest_gap_s: 1.0,
             mean_m: None,
             max_m: None,
+            by_arrival: false,
             moved_m: None,
             states: Vec::new(),
             within_s: 3.0,
