@@ -43,14 +43,6 @@ pub enum SetupError {
     /// A new student was asked for, and the config names none.
     #[error("the config has no [model]; add one with the path of the student")]
     NoModel,
-    /// The student cannot be read.
-    #[error("model {path:?}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
 }
 
 /// A core with all that the config names, for a replay.
@@ -110,11 +102,8 @@ pub fn reload_model(
 }
 
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
+    let bytes = TractMatcher::read(&config.path)?;
     if let Some(expected) = &config.sha256 {
-        let bytes = std::fs::read(&config.path).map_err(|source| SetupError::Io {
-            path: config.path.clone(),
-            source,
-        })?;
         let found: String = Sha256::digest(&bytes)
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -127,7 +116,8 @@ fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
             });
         }
     }
-    let matcher = TractMatcher::load(&config.path)?;
+    let name = config.path.display().to_string();
+    let matcher = TractMatcher::within(&bytes, &name, config.memory_mb)?;
     info!(path = ?config.path, "student loaded");
     Ok(Box::new(matcher))
 }
