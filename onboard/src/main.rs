@@ -1,6 +1,7 @@
 //! `crossfixd`: read the config, run the pipeline, stop cleanly on a signal.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
-use crossfix_onboard::config::{Config, Part, Problem, ProblemKind};
+use crossfix_onboard::config::{Config, Part, ProblemKind};
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::matcher::panic_is_caught;
 use crossfix_onboard::peer::jsonl::estimate_json;
@@ -181,12 +182,20 @@ fn note(text: &str) {
 
 fn check(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    refuse(path, &config.check_run())?;
-    pipeline::core_from(&config)?;
+    let mut problems: Vec<String> = config
+        .check_run()
+        .iter()
+        .chain(&config.check_machine())
+        .map(ToString::to_string)
+        .collect();
+    if problems.is_empty() {
+        problems = pipeline::misfits(&config)?;
+    }
+    refuse(path, &problems)?;
     say(&format!("{}: no problems\n", path.display()))
 }
 
-fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
+fn refuse(path: &Path, problems: &[impl Display]) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
