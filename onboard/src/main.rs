@@ -1,9 +1,15 @@
 //! `crossfixd`: read the config, run the pipeline, stop cleanly on a signal.
 #![forbid(unsafe_code)]
 
+use std::fmt::Display;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -11,13 +17,18 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use anyhow::{anyhow, bail};
 use clap::{CommandFactory, Parser, Subcommand};
-use crossfix_onboard::config::{Config, Part, Problem, ProblemKind};
+use crossfix_onboard::config::{Config, Part, ProblemKind};
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::matcher::panic_is_caught;
 use crossfix_onboard::peer::jsonl::estimate_json;
 use crossfix_onboard::pipeline::{self, Controls};
 use crossfix_onboard::status;
 use tracing::warn;
+
+/// Lines of the log that may wait for a reader; more are lost.
+const LOG_LINES: usize = 1024;
+/// How long the last words may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
 #[derive(Parser)]
@@ -73,13 +84,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    log_to_stderr();
-    // A dead thread must not leave half a daemon publishing.
+    let _log = log_to_stderr();
+    // A dead thread must not leave half a daemon publishing, nor wait for a reader of its last words.
     let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if panic_is_caught() {
             return;
         }
+        std::thread::spawn(|| {
+            std::thread::sleep(LAST_WORDS);
+            std::process::abort();
+        });
         default_hook(panic);
         std::process::abort();
     }));
@@ -114,12 +129,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn log_to_stderr() {
+/// Logs to standard error through a bounded queue: a reader who stalls loses lines and holds up nothing.
+/// What the guard returned still has to write is written, within a second, when it is dropped.
+fn log_to_stderr() -> WorkerGuard {
     let asked = std::env::var("CROSSFIX_LOG").ok();
     let filter = asked.and_then(|filter| filter.parse::<Targets>().ok());
     let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .finish(std::io::stderr());
     let layer = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(writer)
         // The complaint that standard error is full would go there too, and panic.
         .log_internal_errors(false);
     // The journal stamps and colours by itself.
@@ -135,6 +155,7 @@ fn log_to_stderr() {
             .with(layer.with_filter(filter))
             .init();
     }
+    guard
 }
 
 /// Writes to standard output; a reader who left is no error.
@@ -149,19 +170,32 @@ fn say(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Writes to standard error, which may be closed.
+/// Writes to standard error, which may be closed or stalled.
 fn note(text: &str) {
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let (text, (sender, written)) = (text.to_owned(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = sender.send(());
+    });
+    let _ = written.recv_timeout(LAST_WORDS);
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
-    refuse(path, &config.check_run())?;
-    pipeline::core_from(&config)?;
+    let mut problems: Vec<String> = config
+        .check_run()
+        .iter()
+        .chain(&config.check_machine())
+        .map(ToString::to_string)
+        .collect();
+    if problems.is_empty() {
+        problems = pipeline::misfits(&config)?;
+    }
+    refuse(path, &problems)?;
     say(&format!("{}: no problems\n", path.display()))
 }
 
-fn refuse(path: &Path, problems: &[Problem]) -> anyhow::Result<()> {
+fn refuse(path: &Path, problems: &[impl Display]) -> anyhow::Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
@@ -204,14 +238,19 @@ fn run(path: &Path) -> anyhow::Result<()> {
         config_path: Some(path.to_owned()),
         ..Controls::default()
     };
-    let stop = &controls.stop;
+    stop_on_signals(&controls.stop)?;
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, controls.reload_model.clone())?;
+    pipeline::run(&config, &controls)?;
+    Ok(())
+}
+
+/// TERM and INT set the flag, and exit at once when it is set.
+fn stop_on_signals(stop: &Arc<AtomicBool>) -> std::io::Result<()> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // In this order: the first signal sets the flag, the second finds it set and exits.
         signal_hook::flag::register_conditional_shutdown(signal, 1, stop.clone())?;
         signal_hook::flag::register(signal, stop.clone())?;
     }
-    signal_hook::flag::register(signal_hook::consts::SIGHUP, controls.reload_model.clone())?;
-    pipeline::run(&config, &controls)?;
     Ok(())
 }
 
@@ -221,10 +260,14 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     // What replay does not open may be missing.
     problems.retain(|problem| !matches!(problem.part, Part::Source | Part::Sink));
     refuse(Path::new("the config"), &problems)?;
+    // What was written until a signal is finished, also when the terminal is closed.
+    let stop = Arc::new(AtomicBool::new(false));
+    stop_on_signals(&stop)?;
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
     let mut writer = out.map(LogWriter::create).transpose()?;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut failure = None;
-    let summary = pipeline::replay(log, &config, |estimate| {
+    let summary = pipeline::replay_until(log, &config, &stop, |estimate| {
         if failure.is_some() {
             return;
         }
@@ -256,6 +299,9 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     ));
     match summary.damage {
         Some(damage) => Err(damage.into()),
+        None if stop.load(Ordering::Relaxed) => {
+            bail!("stopped by a signal before the end of the log")
+        }
         None => Ok(()),
     }
 }

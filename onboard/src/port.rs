@@ -183,6 +183,14 @@ pub trait Peer: Send {
     /// Reports every field of its config that cannot be right.
     fn check(&self, _check: &mut Checker) {}
 
+    /// The address that it listens on, `host:port`, if it is a server.
+    fn listens(&self) -> Option<&str> {
+        None
+    }
+
+    /// Reports what of this machine it needs and does not find now: devices, folders, rights.
+    fn check_machine(&self, _check: &mut Checker) {}
+
     /// The paths in its config, which may be relative to the config file.
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         Vec::new()

@@ -304,3 +304,107 @@ fn a_camera_folder_that_vanishes_is_taken_up_again_when_it_is_back() {
     assert!(lines[1].contains("source failed"), "{log}");
     assert!(lines[2].contains("delivers"), "{log}");
 }
+
+/// A pipe that nobody reads, full from the start, with the end that must stay open.
+fn stalled() -> (Stdio, std::io::PipeReader) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let filler = writer.try_clone().unwrap();
+    std::thread::spawn(move || {
+        let mut filler = filler;
+        while filler.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    sleep(TENTH);
+    writer.flush().unwrap();
+    (writer.into(), reader)
+}
+
+#[test]
+fn readers_of_the_log_and_of_standard_output_that_stall_stop_neither_positions_nor_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("out.mcap");
+    let more =
+        format!("[[sink]]\nkind = \"jsonl\"\n[[sink]]\nkind = \"mcap\"\npath = {record:?}\n");
+    let (stdout, _unread_output) = stalled();
+    let (stderr, _unread_log) = stalled();
+    let (daemon, port) = Daemon::start(
+        folder.path(),
+        &gpsd(|tenth| Some(fix(tenth))),
+        &more,
+        "CROSSFIX_LOG=trace",
+        stdout,
+        stderr,
+    );
+    let positions = positions(port, Duration::from_secs(3));
+    assert!(positions.len() > 20, "{}", positions.len());
+    let asked = Instant::now();
+    assert!(daemon.finish());
+    assert!(
+        asked.elapsed() < Duration::from_secs(8),
+        "{:?}",
+        asked.elapsed()
+    );
+    // The recording has its end.
+    assert!(
+        LogReader::open(&record)
+            .unwrap()
+            .all(|message| message.is_ok())
+    );
+}
+
+#[test]
+fn a_hangup_reloads_the_student_and_cuts_no_recording() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = folder.path().join("out.mcap");
+    let more = format!("[[sink]]\nkind = \"mcap\"\npath = {record:?}\n");
+    let source = gpsd(|tenth| Some(fix(tenth)));
+    let (mut daemon, port) = Daemon::start(
+        folder.path(),
+        &source,
+        &more,
+        "",
+        Stdio::null(),
+        Stdio::null(),
+    );
+    let before = positions(port, Duration::from_secs(1)).len();
+    let hangup = Command::new("kill")
+        .args(["-HUP", &daemon.0.id().to_string()])
+        .status();
+    assert!(hangup.unwrap().success());
+    let after = positions(port, Duration::from_secs(2)).len();
+    assert!(daemon.is_running());
+    assert!(daemon.finish());
+    let estimates = LogReader::open(&record).unwrap().map(Result::unwrap);
+    assert!(estimates.count() >= before + after);
+    assert!(!folder.path().join("out-1.mcap").exists());
+}
+
+#[test]
+fn a_pipe_among_the_pictures_holds_up_neither_camera_nor_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = folder.path().join("frames");
+    std::fs::create_dir(&frames).unwrap();
+    let more = format!("[[source]]\nkind = \"images\"\nname = \"front\"\nfolder = {frames:?}\n");
+    let source = gpsd(|tenth| Some(fix(tenth)));
+    let (daemon, port) = Daemon::start(
+        folder.path(),
+        &source,
+        &more,
+        "",
+        Stdio::null(),
+        Stdio::null(),
+    );
+    positions(port, Duration::from_millis(500));
+    let made = Command::new("mkfifo")
+        .arg(frames.join("1700000000000000000.jpg"))
+        .status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", frames.join("1700000000000000001.jpg")).unwrap();
+    assert!(positions(port, Duration::from_secs(2)).len() > 10);
+    let asked = Instant::now();
+    assert!(daemon.finish());
+    assert!(
+        asked.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        asked.elapsed()
+    );
+}

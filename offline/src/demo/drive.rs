@@ -8,6 +8,7 @@ use crossfix_calibration::{Geodetic, LocalFrame};
 use crossfix_onboard::config::{Config, ModelConfig, TilesConfig};
 use crossfix_onboard::event::{Estimate, EstimateKind, State};
 use crossfix_onboard::log::{LogReader, Message};
+use crossfix_onboard::matcher::DEFAULT_MEMORY_MB;
 use crossfix_onboard::pipeline::replay;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -96,6 +97,7 @@ impl Drives {
             model: Some(ModelConfig {
                 path: model.to_owned(),
                 sha256: None,
+                memory_mb: DEFAULT_MEMORY_MB,
             }),
             ..Config::default()
         };

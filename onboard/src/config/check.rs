@@ -11,6 +11,8 @@ pub enum Part {
     Daemon,
     /// `[fusion]`.
     Fusion,
+    /// `[camera]`.
+    Camera,
     /// `[tiles]`.
     Tiles,
     /// `[model]`.
@@ -28,6 +30,8 @@ pub enum ProblemKind {
     Invalid,
     /// A file or folder that is not there now.
     Missing,
+    /// Something of this machine that a run needs now: a device, a port, the right to write.
+    Machine,
 }
 
 /// One thing that is wrong with a config file.
@@ -115,6 +119,42 @@ impl Checker {
                 path.display()
             );
             self.add(ProblemKind::Missing, field, message);
+        }
+    }
+
+    /// Wants a device, a port or a right that a run needs.
+    pub fn machine(&mut self, field: &str, message: impl Into<String>) {
+        self.add(ProblemKind::Machine, field, message.into());
+    }
+
+    /// Wants a folder that may be written into.
+    pub fn writable(&mut self, field: &str, folder: &Path) {
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
+        if !folder.is_dir() {
+            let message = format!("folder \"{}\" does not exist; create it", folder.display());
+            self.machine(field, message);
+        } else if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
+            let message = format!(
+                "folder \"{}\" may not be written by this user; change its owner or the path",
+                folder.display()
+            );
+            self.machine(field, message);
+        }
+    }
+
+    /// Wants an address to listen on that nobody else has now.
+    pub fn free_address(&mut self, field: &str, address: &str) {
+        if let Err(error) = std::net::TcpListener::bind(address) {
+            self.machine(
+                field,
+                format!(
+                    "{address} cannot be listened on: {error}; stop who has it, or choose another"
+                ),
+            );
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::Checker;
+use crate::matcher::DEFAULT_MEMORY_MB;
 
 /// A set of aerial tiles.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,11 +31,20 @@ pub struct ModelConfig {
     /// Its SHA-256 in hex; the file is refused when it differs. Default: not checked.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// Most memory that its weights and intermediate results may need, MB; a student that needs more is
+    /// refused. Default 4096.
+    #[serde(default = "default_memory_mb")]
+    pub memory_mb: u64,
+}
+
+fn default_memory_mb() -> u64 {
+    DEFAULT_MEMORY_MB
 }
 
 impl ModelConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
+        check.range("memory_mb", self.memory_mb as f64, 1.0, 1e6);
         if let Some(sha256) = &self.sha256
             && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
         {

@@ -17,6 +17,10 @@ pub use self::core::{ModelConfig, TilesConfig};
 use crate::clocks::ClockConfig;
 use crate::log::topic;
 use crate::peer::{SinkConfig, SourceConfig};
+use crate::transport::file;
+
+/// No config file is larger.
+const LARGEST_CONFIG_BYTES: u64 = 4 << 20;
 
 /// The whole config file.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -107,10 +111,11 @@ impl Config {
     /// # Errors
     /// [`ConfigError`] when the file is missing, not UTF-8, not TOML or has fields we do not know.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text =
+            file::read_text(path, LARGEST_CONFIG_BYTES).map_err(|error| ConfigError::Read {
+                path: path.to_owned(),
+                source: error.into(),
+            })?;
         let mut config = Self::parse(&text).map_err(|message| ConfigError::Parse {
             path: path.to_owned(),
             message,
@@ -157,6 +162,13 @@ impl Config {
         if let Some(model) = &self.model {
             model.check(checker.within(Part::Model, "model"));
         }
+        if let Some(camera) = &self.camera
+            && let Err(error) = camera.check()
+        {
+            let message = format!("cannot be right: {error}");
+            checker.within(Part::Camera, "camera").problem("", message);
+        }
+        self.check_addresses(&mut checker);
         let mut names = std::collections::BTreeSet::new();
         let feeds_nmea = self
             .sink
@@ -188,6 +200,60 @@ impl Config {
             sink.peer().check(check);
         }
         checker.into_problems()
+    }
+
+    /// What a run needs of this machine and does not find now: devices, free ports, folders to write in.
+    /// A run goes on without most of it, and takes it up when it appears.
+    pub fn check_machine(&self) -> Vec<Problem> {
+        let mut checker = Checker::default();
+        if let Some(folder) = self
+            .daemon
+            .status_socket
+            .as_ref()
+            .and_then(|path| path.parent())
+        {
+            checker
+                .within(Part::Daemon, "daemon")
+                .writable("status_socket", folder);
+        }
+        for (index, source) in self.source.iter().enumerate() {
+            let check = checker.within(Part::Source, format!("source[{index}]"));
+            source.peer().check_machine(check);
+        }
+        for (index, sink) in self.sink.iter().enumerate() {
+            let check = checker.within(Part::Sink, format!("sink[{index}]"));
+            sink.peer().check_machine(check);
+            if let Some(address) = sink.peer().listens() {
+                check.free_address("listen", address);
+            }
+        }
+        checker.into_problems()
+    }
+
+    /// Two servers cannot have one port.
+    fn check_addresses(&self, checker: &mut Checker) {
+        let mut taken: Vec<&str> = Vec::new();
+        for (index, sink) in self.sink.iter().enumerate() {
+            let Some(address) = sink.peer().listens() else {
+                continue;
+            };
+            let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+            let any = |address: &str| {
+                ["0.0.0.0:", "[::]:"]
+                    .iter()
+                    .any(|any| address.starts_with(any))
+            };
+            let same = |other: &&&str| {
+                **other == address || (port(other) == port(address) && (any(other) || any(address)))
+            };
+            if let Some(other) = taken.iter().find(same) {
+                let message = format!("{address} and {other} are one port; give each sink its own");
+                checker
+                    .within(Part::Sink, format!("sink[{index}]"))
+                    .problem("listen", message);
+            }
+            taken.push(address);
+        }
     }
 
     /// What is stated of the sources' clocks, by the names of the sources.
@@ -299,6 +365,40 @@ mod tests {
                 fields.iter().any(|found| found == field),
                 "{field} is missing from {fields:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_a_run_needs_of_the_machine_is_reported() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = listener.local_addr().unwrap();
+        let text = format!(
+            "[daemon]\nstatus_socket = \"/nowhere/status\"\n\
+             [camera]\nkind = \"equirectangular\"\nwidth = 0\nheight = 512\n\
+             [[source]]\nkind = \"nmea\"\nserial = \"/dev/no_such_receiver\"\n\
+             [[sink]]\nkind = \"gpsd_server\"\nlisten = \"{taken}\"\n\
+             [[sink]]\nkind = \"nmea_tcp\"\nlisten = \"0.0.0.0:{}\"\n\
+             [[sink]]\nkind = \"mcap\"\npath = \"/proc/1/out.mcap\"\n",
+            taken.port()
+        );
+        let config = Config::parse(&text).unwrap();
+        let fields = |problems: Vec<Problem>| -> Vec<String> {
+            problems.into_iter().map(|problem| problem.field).collect()
+        };
+        let wrong = fields(config.check_run());
+        assert!(wrong.contains(&"camera".to_owned()), "{wrong:?}");
+        assert!(
+            wrong.contains(&"sink[1].listen".to_owned()),
+            "given twice: {wrong:?}"
+        );
+        let machine = fields(config.check_machine());
+        for field in [
+            "daemon.status_socket",
+            "source[0].serial",
+            "sink[0].listen",
+            "sink[1].listen",
+        ] {
+            assert!(machine.contains(&field.to_owned()), "{field}: {machine:?}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Ground strip and aerial patch to heatmap, through the exported student.
 
 mod convolution;
+mod memory;
 mod onnx;
 mod panics;
 #[cfg(test)]
@@ -15,7 +16,7 @@ use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
 use crate::card::{CardError, StudentCard};
 
 pub use panics::panic_is_caught;
-pub use tract::TractMatcher;
+pub use tract::{DEFAULT_MEMORY_MB, TractMatcher};
 
 /// Something that compares a ground strip with an aerial patch.
 pub trait Matcher: Send {

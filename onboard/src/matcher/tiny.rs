@@ -90,7 +90,7 @@ fn floats(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
     }
 }
 
-fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
+pub(crate) fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: op.into(),
         name: format!("make_{output}"),

@@ -10,12 +10,16 @@ use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
 use super::convolution::replace_convolutions;
+use super::memory;
 use super::onnx::Student;
 use super::panics::quietly;
 use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher};
 use crate::card::{OrientationConvention, StudentCard};
 use crate::lru::Lru;
+use crate::transport::file;
 
+/// Most memory for the weights and intermediate results of a student, unless something else is said, MB.
+pub const DEFAULT_MEMORY_MB: u64 = 4096;
 /// Largest student that is read, in bytes.
 const LARGEST_MODEL: u64 = 1 << 30;
 /// Aerial features kept, in bytes; of a student with larger ones, those of two patches.
@@ -50,18 +54,19 @@ impl TractMatcher {
     /// [`MatchError`] with what is wrong with the file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, MatchError> {
         let path = path.as_ref();
-        let fail = |source| MatchError::Read {
-            path: path.to_owned(),
-            source,
-        };
-        let length = std::fs::metadata(path).map_err(fail)?.len();
-        if length > LARGEST_MODEL {
-            return Err(fail(std::io::Error::other(format!(
-                "it has {length} bytes, more than {LARGEST_MODEL}"
-            ))));
-        }
-        let bytes = std::fs::read(path).map_err(fail)?;
+        let bytes = Self::read(path)?;
         Self::from_bytes(&bytes, &path.display().to_string())
+    }
+
+    /// The bytes of a student's file, as far as a student can have.
+    ///
+    /// # Errors
+    /// [`MatchError::Read`] when it is no regular file, too large or cannot be read.
+    pub fn read(path: &Path) -> Result<Vec<u8>, MatchError> {
+        file::read(path, LARGEST_MODEL).map_err(|error| MatchError::Read {
+            path: path.to_owned(),
+            source: error.into(),
+        })
     }
 
     /// The same from bytes in memory; `name` is for messages.
@@ -69,16 +74,27 @@ impl TractMatcher {
     /// # Errors
     /// [`MatchError`] with what is wrong with the bytes.
     pub fn from_bytes(bytes: &[u8], name: &str) -> Result<Self, MatchError> {
+        Self::within(bytes, name, DEFAULT_MEMORY_MB)
+    }
+
+    /// The same of a student that needs at most `memory_mb` MB for weights and intermediate results.
+    ///
+    /// # Errors
+    /// [`MatchError`] with what is wrong with the bytes.
+    pub fn within(bytes: &[u8], name: &str, memory_mb: u64) -> Result<Self, MatchError> {
         let student = Student::parse(bytes, name)?;
         let fail = |problem: String| MatchError::Model {
             name: name.to_owned(),
             problem,
         };
-        let aerial = runnable(&student.aerial_part().map_err(fail)?).map_err(fail)?;
+        let limit_bytes = memory_mb.saturating_mul(1 << 20);
+        let aerial = student.aerial_part().map_err(fail)?;
+        let aerial = runnable(&aerial, limit_bytes).map_err(fail)?;
         let shapes = output_shapes(&aerial).map_err(fail)?;
         let floats = shapes.iter().map(|shape| shape.iter().product::<usize>());
         let feature_bytes = floats.sum::<usize>() * size_of::<f32>();
-        let ground = runnable(&student.ground_part(&shapes).map_err(fail)?).map_err(fail)?;
+        let ground = student.ground_part(&shapes).map_err(fail)?;
+        let ground = runnable(&ground, limit_bytes).map_err(fail)?;
         let side = student.card.heatmap.side;
         let expected = [vec![1, side, side], vec![1, 2, side, side]];
         let outputs = student.card.outputs().iter();
@@ -163,15 +179,16 @@ impl Matcher for TractMatcher {
     }
 }
 
-/// Optimises a model and makes it ready to run.
-fn runnable(model: &ModelProto) -> Result<Arc<TypedRunnableModel>, String> {
+/// Optimises a model that fits into this memory and makes it ready to run.
+fn runnable(model: &ModelProto, limit_bytes: u64) -> Result<Arc<TypedRunnableModel>, String> {
     let built = quietly(|| -> TractResult<_> {
-        let inference = tract_onnx::onnx()
+        let mut inference = tract_onnx::onnx()
             .with_ignore_value_info(true)
             .parse(model, None)?;
         if !inference.unresolved_inputs.is_empty() {
             anyhow::bail!("unresolved inputs {:?}", inference.unresolved_inputs);
         }
+        memory::check(&mut inference.model, limit_bytes).map_err(anyhow::Error::msg)?;
         let mut model = inference.model.into_typed()?.into_decluttered()?;
         replace_convolutions(&mut model)?;
         model.into_optimized()?.into_runnable()
@@ -532,6 +549,67 @@ mod tests {
                 "{length}"
             );
         }
+    }
+
+    #[test]
+    fn a_small_file_that_needs_much_memory_is_refused_before_it_takes_it() {
+        use tract_onnx::pb::{TensorProto, tensor_proto::DataType};
+        let integers = |name: &str, values: &[i64]| TensorProto {
+            name: name.into(),
+            dims: vec![values.len() as i64],
+            data_type: DataType::Int64 as i32,
+            int64_data: values.to_vec(),
+            ..TensorProto::default()
+        };
+        // The features times a tensor that is made of one number, in three ways.
+        let big = |op: &str, extent: &[i64], rank: usize| {
+            let mut tiny = Tiny::default();
+            let graph = tiny.graph();
+            graph.initializer.push(TensorProto {
+                name: "one".into(),
+                dims: vec![1; rank],
+                data_type: DataType::Float as i32,
+                float_data: vec![1.0],
+                ..TensorProto::default()
+            });
+            graph.initializer.push(integers("extent", extent));
+            let made = crate::matcher::tiny::node(op, &["one", "extent"], "big");
+            graph.node.insert(0, made);
+            let sum = crate::matcher::tiny::node("ReduceMax", &["big"], "small");
+            graph.node.insert(1, sum);
+            graph.node[2].input[0] = "aerial".into();
+            let scaled =
+                crate::matcher::tiny::node("Mul", &["aerial_features_0", "small"], "scaled");
+            graph.node.insert(3, scaled);
+            for node in &mut graph.node[4..] {
+                for input in &mut node.input {
+                    if input == "aerial_features_0" {
+                        *input = "scaled".into();
+                    }
+                }
+            }
+            tiny
+        };
+        let cases: [(&str, &[i64], usize); 3] = [
+            ("Expand", &[1, 50, 8000, 8000], 4),
+            ("Tile", &[1, 50, 8000, 8000], 4),
+            ("Pad", &[0, 0, 0, 0, 0, 49, 7999, 7999], 4),
+        ];
+        for (op, extent, rank) in cases {
+            let bytes = encode(&big(op, extent, rank));
+            assert!(bytes.len() < 4000);
+            let begun = Instant::now();
+            let refused = TractMatcher::within(&bytes, "x", 2048)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                refused.contains("model.memory_mb") && refused.contains("`make_big`"),
+                "{op}: {refused}"
+            );
+            assert!(begun.elapsed() < std::time::Duration::from_secs(2));
+        }
+        let modest = encode(&big("Expand", &[1, 1, 16, 16], 4));
+        TractMatcher::within(&modest, "x", 1).expect("it needs little");
     }
 
     #[test]

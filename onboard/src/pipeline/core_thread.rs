@@ -1,7 +1,7 @@
 //! The thread of the core: takes events as they come, hands on what they lead to.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, select};
@@ -23,6 +23,8 @@ pub struct CoreThread {
     pub core: LiveCore,
     pub clock: ArrivalClock,
     pub clocks_noted_ns: i64,
+    /// Ends it although sources are still open.
+    pub quit: Arc<AtomicBool>,
     pub outputs: Outputs,
     pub shared: Arc<Shared>,
 }
@@ -34,7 +36,7 @@ enum Input {
 }
 
 impl CoreThread {
-    /// Runs until every sender of events and frames is gone.
+    /// Runs until every sender of events and frames is gone, or it is told to quit.
     pub fn run(
         mut self,
         mut events: Receiver<Arrival>,
@@ -42,7 +44,7 @@ impl CoreThread {
         matchers: &Receiver<Box<dyn Matcher>>,
     ) {
         let (mut events_open, mut frames_open) = (true, true);
-        while events_open || frames_open {
+        while (events_open || frames_open) && !self.quit.load(Ordering::Relaxed) {
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
             let wait_ns = self.core.next_tick_ns().saturating_sub(self.clock.now_ns());
             let patience = Duration::from_nanos(u64::try_from(wait_ns).unwrap_or(0));

@@ -21,10 +21,11 @@ mod tick;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
@@ -32,8 +33,8 @@ use self::machine_clock::ArrivalClock;
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
-pub use self::replay::{ReplayError, ReplaySummary, replay};
-pub use self::setup::{SetupError, core_from};
+pub use self::replay::{ReplayError, ReplaySummary, replay, replay_until};
+pub use self::setup::{SetupError, core_from, misfits};
 use self::shared::{PeerState, Shared};
 use self::supervisor::Supervisor;
 use crate::config::{Config, DaemonConfig};
@@ -41,6 +42,10 @@ use crate::core::Core;
 use crate::matcher::Matcher;
 use crate::peer::{Playback, SinkConfig, SourceConfig};
 use crate::port::Peer;
+
+/// How long sources may take to stop, and then the core and the writers to finish their files.
+const SOURCES_STOP_WITHIN: Duration = Duration::from_secs(2);
+const THREADS_STOP_WITHIN: Duration = Duration::from_secs(4);
 
 /// Why the daemon cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -155,10 +160,12 @@ impl Daemon {
 
         let (matcher_sender, matchers) = crossbeam_channel::bounded(1);
         let tick_ns = (self.config.tick_s * 1e9) as i64;
+        let quit = Arc::new(AtomicBool::new(false));
         let core = CoreThread {
             core: LiveCore::new(self.core, tick_ns, self.clock.now_ns()),
             clock: self.clock,
             clocks_noted_ns: i64::MIN,
+            quit: quit.clone(),
             outputs: outputs.clone(),
             shared: shared.clone(),
         };
@@ -167,8 +174,18 @@ impl Daemon {
             .spawn(move || core.run(events, frame_receiver, &matchers))?;
 
         let mut supervisor = Supervisor::new(&self.config, shared.clone(), outputs);
+        let mut stopped: Option<Instant> = None;
         while !core.is_finished() {
             std::thread::sleep(Duration::from_millis(50));
+            if controls.stop.load(Ordering::Relaxed) {
+                let since = stopped.get_or_insert_with(Instant::now);
+                if since.elapsed() > SOURCES_STOP_WITHIN && !quit.swap(true, Ordering::Relaxed) {
+                    warn!("a source does not stop; going on without it");
+                }
+                if since.elapsed() > SOURCES_STOP_WITHIN + THREADS_STOP_WITHIN {
+                    break;
+                }
+            }
             if controls.reload_model.swap(false, Ordering::Relaxed) {
                 spawn_reload(&self.load_model, &shared, &matcher_sender)?;
             }
@@ -176,13 +193,7 @@ impl Daemon {
         }
         // The writers end when the last sender to them is gone.
         drop(supervisor);
-        // A thread that panicked has taken the process with it, so a failed join only happens in tests.
-        for thread in std::iter::once(core).chain(peer_threads) {
-            let name = thread.thread().name().unwrap_or("?").to_owned();
-            if thread.join().is_err() {
-                error!(thread = name, "a thread panicked");
-            }
-        }
+        join(std::iter::once(core).chain(peer_threads), &controls.stop);
         let health = shared.health();
         let summary = RunSummary {
             events: health.events,
@@ -192,6 +203,29 @@ impl Daemon {
         };
         info!(?summary, "stopped");
         Ok(summary)
+    }
+}
+
+/// Waits for threads that have been told to end. Once `stop` is set, those that do not end soon are left
+/// behind: they may hang in a system call, such as a write that nobody reads.
+fn join(threads: impl Iterator<Item = JoinHandle<()>>, stop: &AtomicBool) {
+    let mut stopped: Option<Instant> = None;
+    for thread in threads {
+        let name = thread.thread().name().unwrap_or("?").to_owned();
+        while !thread.is_finished()
+            && stopped.is_none_or(|since| since.elapsed() < THREADS_STOP_WITHIN)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+            if stop.load(Ordering::Relaxed) {
+                stopped.get_or_insert_with(Instant::now);
+            }
+        }
+        if !thread.is_finished() {
+            error!(thread = name, "does not end and is left behind");
+        } else if thread.join().is_err() {
+            // A thread that panicked has taken the process with it, so this only happens in tests.
+            error!(thread = name, "a thread panicked");
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A recorded drive through the same core, as fast as it goes and always to the same bytes.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::warn;
 
@@ -53,9 +54,23 @@ pub fn replay(
     config: &Config,
     publish: impl FnMut(&Estimate),
 ) -> Result<ReplaySummary, ReplayError> {
+    replay_until(log, config, &AtomicBool::new(false), publish)
+}
+
+/// The same, until `stop` is set.
+///
+/// # Errors
+/// As [`replay`].
+pub fn replay_until(
+    log: &Path,
+    config: &Config,
+    stop: &AtomicBool,
+    publish: impl FnMut(&Estimate),
+) -> Result<ReplaySummary, ReplayError> {
     let core = core_from(config)?;
+    let records = LogReader::open(log)?.records();
     Ok(replay_records(
-        LogReader::open(log)?.records(),
+        records.take_while(|_| !stop.load(Ordering::Relaxed)),
         core,
         config,
         publish,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crossfix_calibration::Camera;
+use crossfix_calibration::{Camera, StripRemap};
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
@@ -15,6 +15,11 @@ use crate::tiles::{TileError, TileStore};
 
 /// Messages of a log that are looked through for the camera's calibration.
 const CALIBRATION_WITHIN: usize = 10_000;
+
+/// Tiles may be coarser than what the student was trained with by this factor.
+const COARSEST_TILES: f64 = 1.6;
+/// Tiles along one side of a patch; more are read too slowly.
+const MOST_TILES_A_SIDE: f64 = 16.0;
 
 /// What the config names and we cannot use.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +48,6 @@ pub enum SetupError {
     /// A new student was asked for, and the config names none.
     #[error("the config has no [model]; add one with the path of the student")]
     NoModel,
-    /// The student cannot be read.
-    #[error("model {path:?}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: std::io::Error,
-    },
 }
 
 /// A core with all that the config names, for a replay.
@@ -67,6 +64,51 @@ pub fn core_from(config: &Config) -> Result<Core, SetupError> {
     let mut core = Core::new(config.fusion.clone(), config.camera.clone(), tiles, matcher);
     core.set_clocks(config.recorded_clocks());
     Ok(core)
+}
+
+/// What does not fit together of camera, tiles and student, each as a sentence.
+///
+/// # Errors
+/// [`SetupError`] when a tile set or student is named and cannot be used.
+pub fn misfits(config: &Config) -> Result<Vec<String>, SetupError> {
+    let tiles = config
+        .tiles
+        .as_ref()
+        .map(|tiles| TileStore::open(&tiles.path));
+    let tiles = tiles.transpose()?;
+    let matcher = config.model.as_ref().map(load).transpose()?;
+    let mut problems = Vec::new();
+    let Some(card) = matcher.as_ref().map(|matcher| matcher.card()) else {
+        return Ok(problems);
+    };
+    if let Some(tiles) = &tiles {
+        let (ground, aerial) = (tiles.manifest(), &card.aerial);
+        if ground.metres_per_pixel > COARSEST_TILES * aerial.metres_per_pixel {
+            problems.push(format!(
+                "tiles: they have {:.2} m a pixel, and the student was trained with {:.2}; take tiles of a \
+                 larger zoom",
+                ground.metres_per_pixel, aerial.metres_per_pixel
+            ));
+        }
+        let tile_m = ground.tile_px as f64 * ground.metres_per_pixel;
+        let side_m = aerial.size_px as f64 * aerial.metres_per_pixel;
+        if side_m / tile_m > MOST_TILES_A_SIDE {
+            problems.push(format!(
+                "tiles: a patch of {side_m:.0} m takes {:.0} tiles a side of {tile_m:.0} m; take tiles of a \
+                 smaller zoom",
+                side_m / tile_m
+            ));
+        }
+    }
+    if let Some(camera) = &config.camera {
+        let strip = card.ground.strip_spec(0.0);
+        if let Err(error) = StripRemap::new(camera, &strip, 0.0) {
+            problems.push(format!(
+                "camera: it does not see what the student looks at: {error}"
+            ));
+        }
+    }
+    Ok(problems)
 }
 
 /// A core with what can be used of the config: on the road the output goes on, degraded.
@@ -110,11 +152,8 @@ pub fn reload_model(
 }
 
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
+    let bytes = TractMatcher::read(&config.path)?;
     if let Some(expected) = &config.sha256 {
-        let bytes = std::fs::read(&config.path).map_err(|source| SetupError::Io {
-            path: config.path.clone(),
-            source,
-        })?;
         let found: String = Sha256::digest(&bytes)
             .iter()
             .map(|byte| format!("{byte:02x}"))
@@ -127,7 +166,8 @@ fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
             });
         }
     }
-    let matcher = TractMatcher::load(&config.path)?;
+    let name = config.path.display().to_string();
+    let matcher = TractMatcher::within(&bytes, &name, config.memory_mb)?;
     info!(path = ?config.path, "student loaded");
     Ok(Box::new(matcher))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
-use std::time::Instant;
 
 use super::*;
 use crate::core::tests::{core, fix, frame, odometry, picture, staged};

@@ -69,15 +69,8 @@ impl TileManifest {
             path: file.clone(),
             problem,
         };
-        let length = std::fs::metadata(file)
-            .map_err(|e| fail(e.to_string()))?
-            .len();
-        if length > LARGEST_MANIFEST {
-            return Err(fail(format!(
-                "has {length} bytes, more than {LARGEST_MANIFEST}"
-            )));
-        }
-        let text = std::fs::read_to_string(file).map_err(|e| fail(e.to_string()))?;
+        let text = crate::transport::file::read_text(file, LARGEST_MANIFEST)
+            .map_err(|e| fail(e.to_string()))?;
         let manifest: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
         manifest.check().map_err(fail)?;
         Ok(manifest)

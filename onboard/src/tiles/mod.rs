@@ -252,14 +252,10 @@ fn read_folder_tile(folder: &Path, id: TileId) -> Result<Option<Vec<u8>>, String
         match std::fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(e.to_string()),
-            Ok(kind) if !kind.is_file() => return Err("is not a file".into()),
-            Ok(kind) if kind.len() > LARGEST_TILE_FILE => {
-                return Err(format!(
-                    "has {} bytes, more than {LARGEST_TILE_FILE}",
-                    kind.len()
-                ));
+            Ok(_) => {
+                let bytes = crate::transport::file::read(&path, LARGEST_TILE_FILE);
+                return bytes.map(Some).map_err(|e| e.to_string());
             }
-            Ok(_) => return std::fs::read(&path).map(Some).map_err(|e| e.to_string()),
         }
     }
     Ok(None)

@@ -68,7 +68,7 @@ impl PmTilesArchive {
     /// # Errors
     /// A sentence saying what is wrong with the archive.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        let file = File::open(path).map_err(|e| e.to_string())?;
+        let file = crate::transport::file::open(path).map_err(|e| e.to_string())?;
         let file_length = file.metadata().map_err(|e| e.to_string())?.len();
         let mut bytes = [0; HEADER_BYTES];
         if file_length < HEADER_BYTES as u64 {

@@ -15,7 +15,7 @@ use crate::port::{Clients, PeerError};
 /// A client that lost this many whole queues without taking a byte is gone.
 const STALLED_QUEUES: usize = 4;
 /// A client with which nothing was exchanged for this long is gone.
-const IDLE_LIMIT: Duration = Duration::from_secs(300);
+const IDLE_LIMIT: Duration = Duration::from_mins(5);
 /// Clients that were quiet for about as long count alike.
 const QUIET_STEP_S: u64 = 5;
 /// New clients in one round; more wait for the next.

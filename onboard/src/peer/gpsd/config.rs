@@ -150,6 +150,10 @@ impl Peer for GpsdServerConfig {
         GpsdServer::open(self).map(Connection::writer)
     }
 
+    fn listens(&self) -> Option<&str> {
+        Some(&self.listen)
+    }
+
     fn check(&self, check: &mut Checker) {
         check_server(&self.listen, self.client_queue, self.max_clients, check);
     }

@@ -67,6 +67,15 @@ impl Peer for ImagesConfig {
         ImagesReader::open(self, playback.clone()).map(Connection::reader)
     }
 
+    fn check_machine(&self, check: &mut Checker) {
+        if self.folder.exists()
+            && let Err(error) = std::fs::read_dir(&self.folder)
+        {
+            let message = format!("\"{}\" cannot be listed: {error}", self.folder.display());
+            check.machine("folder", message);
+        }
+    }
+
     fn check(&self, check: &mut Checker) {
         check_latency(self.latency_s, check);
         check.exists("folder", &self.folder);

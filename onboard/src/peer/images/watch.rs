@@ -45,6 +45,7 @@ impl Watch {
     pub fn open(folder: &Path) -> Result<Self, PeerError> {
         let fail =
             |error: notify::Error| PeerError::Protocol(format!("cannot watch {folder:?}: {error}"));
+        let (identity, changed) = look(folder)?;
         let (sender, events): (Sender<Told>, _) = crossbeam_channel::bounded(MOST_WAITING);
         let overflow = std::sync::atomic::AtomicBool::new(false);
         let mut watcher = notify::recommended_watcher(move |event: Told| {
@@ -61,7 +62,6 @@ impl Watch {
         watcher
             .watch(folder, RecursiveMode::NonRecursive)
             .map_err(fail)?;
-        let (identity, changed) = look(folder)?;
         Ok(Self {
             folder: folder.to_owned(),
             identity,
@@ -158,7 +158,10 @@ impl Watch {
     }
 
     fn is_gone(&self) -> PeerError {
-        PeerError::Protocol(format!("{:?} was taken away", self.folder))
+        match look(&self.folder) {
+            Err(missing) => missing,
+            Ok(_) => PeerError::Protocol(format!("{:?} was taken away", self.folder)),
+        }
     }
 
     /// Lists the folder: whatever was not there the last time is new.

@@ -102,6 +102,12 @@ impl Peer for McapSinkConfig {
         McapWriter::open(self).map(Connection::writer)
     }
 
+    fn check_machine(&self, check: &mut Checker) {
+        if let Some(folder) = self.path.parent() {
+            check.writable("path", folder);
+        }
+    }
+
     fn check(&self, check: &mut Checker) {
         check.range("flush_s", self.flush_s, 0.1, 3600.0);
         match self.path.parent() {

@@ -82,6 +82,16 @@ impl Peer for NmeaConfig {
         read::open(self, playback)
     }
 
+    fn check_machine(&self, check: &mut Checker) {
+        if let Some(port) = self.serial.as_ref().filter(|port| !port.exists()) {
+            let message = format!(
+                "there is no device \"{}\" now; plug it in or correct the path",
+                port.display()
+            );
+            check.machine("serial", message);
+        }
+    }
+
     fn check(&self, check: &mut Checker) {
         check_latency(self.latency_s, check);
         let inputs = [
@@ -147,6 +157,10 @@ impl Peer for NmeaTcpConfig {
 
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
         write::NmeaTcp::open(self).map(Connection::writer)
+    }
+
+    fn listens(&self) -> Option<&str> {
+        Some(&self.listen)
     }
 
     fn check(&self, check: &mut Checker) {
