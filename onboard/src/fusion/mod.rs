@@ -43,6 +43,8 @@ use crate::event::{CrossViewFix, Estimate, GnssFix, OdometrySample};
 
 /// Between fixes nearer to each other than this the motion is held, nanoseconds.
 const SHORTEST_INTERVAL_NS: i64 = 450_000_000;
+/// Degrees of freedom of a receiver's errors.
+const RECEIVER_DEGREES_OF_FREEDOM: f64 = 8.0;
 /// Below this speed the course over ground is noise.
 const SLOWEST_COURSE_MPS: f64 = 2.0;
 /// Why a measurement was not used.
@@ -287,9 +289,12 @@ fn largest_sigma(covariance: &Matrix2<f64>) -> f64 {
     (half_trace + half_difference).max(0.0).sqrt()
 }
 
-/// Radius of a Gaussian that leaves at most `risk` outside: Rayleigh's, along the longer axis.
-fn gaussian_radius(covariance: &Matrix2<f64>, risk: f64) -> f64 {
-    largest_sigma(covariance) * (-2.0 * risk.ln()).sqrt()
+/// Radius that leaves at most `risk` outside of a receiver's position, along the longer axis. Errors
+/// among houses have heavier tails than a Gaussian: Student's t in two dimensions, whose risk beyond
+/// `r` is `(1 + r² / (ν σ²))^(-ν / 2)`.
+fn receiver_radius(covariance: &Matrix2<f64>, risk: f64) -> f64 {
+    let nu = RECEIVER_DEGREES_OF_FREEDOM;
+    largest_sigma(covariance) * (nu * (risk.powf(-2.0 / nu) - 1.0)).sqrt()
 }
 
 fn seconds(seconds: f64) -> i64 {

@@ -6,8 +6,11 @@ use nalgebra::{Matrix2, Vector2};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
 use super::state::Inputs;
-use super::{gaussian_radius, geodetic_from_plane, largest_sigma, seconds};
+use super::{receiver_radius, geodetic_from_plane, largest_sigma, seconds};
 use crate::event::{Estimate, EstimateKind};
+
+/// Heatmaps scatter about a place that is right by about this much on average, metres.
+const USUAL_SHIFT_M: f64 = 0.8;
 
 impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
@@ -145,7 +148,7 @@ impl Filter {
                 covariance_m2,
             },
             mode_count: 1,
-            radius_m: gaussian_radius(&covariance_m2, risk),
+            radius_m: receiver_radius(&covariance_m2, risk),
             track_variance_m2,
         });
         if started.visual.is_some() {
@@ -177,6 +180,7 @@ impl Filter {
         {
             fused.radius_m = fused.radius_m.max(distance_m + 2.0);
         }
+        fused.radius_m += 2.0 * (started.heatmaps.shift_m() - USUAL_SHIFT_M).max(0.0);
         started.fused = fused;
     }
 }

@@ -13,7 +13,7 @@ use super::jump::{JumpGuard, Place};
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
 use super::{
-    Pose, SLOWEST_COURSE_MPS, Unused, gaussian_radius, geodetic_from_plane, largest_sigma, plane_from_geodetic,
+    Pose, SLOWEST_COURSE_MPS, Unused, geodetic_from_plane, largest_sigma, plane_from_geodetic, receiver_radius,
     seconds,
 };
 use crate::event::{CrossViewFix, GnssFix};
@@ -308,7 +308,7 @@ impl Filter {
         let fused = Published {
             place,
             mode_count: 1,
-            radius_m: gaussian_radius(&covariance, self.config.protection_risk),
+            radius_m: receiver_radius(&covariance, self.config.protection_risk),
             track_variance_m2: 0.0,
         };
         self.started = Some(Started {

@@ -29,6 +29,9 @@ const AGREEMENTS: u32 = 4;
 /// Share of a heatmap near a place from which on it agrees, and below which it contradicts.
 const AGREES: f64 = 0.2;
 const CONTRADICTS: f64 = 0.05;
+/// Heatmaps whose shift is averaged, and the largest mean shift of a place that stands still.
+const SHIFTS: usize = 4;
+const LARGEST_SHIFT_M: f64 = 2.0;
 /// A candidate needs this many heatmaps that agree on it, over this way, metres.
 const CANDIDATE_UPDATES: u32 = 5;
 const CANDIDATE_WAY_M: f64 = 16.0;
@@ -68,6 +71,8 @@ pub(crate) struct HeatmapGate {
     recent: VecDeque<Answer>,
     candidate: Option<Candidate>,
     established: bool,
+    /// Modes of the last agreeing heatmaps minus the place known.
+    shifts: VecDeque<[f64; 2]>,
     /// Time and way of the last heatmap that agreed.
     pub(crate) agreed: Option<(i64, f64)>,
 }
@@ -93,6 +98,7 @@ impl HeatmapGate {
             recent: VecDeque::new(),
             candidate: None,
             established: false,
+            shifts: VecDeque::new(),
             agreed: None,
         }
     }
@@ -117,6 +123,13 @@ impl HeatmapGate {
         self.recent.push_back(answer);
         if answer == Answer::Agrees {
             self.gate.agree(sighting.time_ns, AGREEMENTS);
+            let mode = sighting.heatmap.mode().offset_m;
+            self.shifts.push_back([0, 1].map(|axis| {
+                sighting.centre_m[axis] + mode[axis] - sighting.known.offset_m[axis]
+            }));
+            if self.shifts.len() > SHIFTS {
+                self.shifts.pop_front();
+            }
             if self.gate.trust == Trust::Agrees && self.gate.good_run == AGREEMENTS {
                 // What was wrong before is over.
                 self.recent.retain(|answer| *answer != Answer::Contradicts);
@@ -222,6 +235,7 @@ impl HeatmapGate {
         self.recent.clear();
         self.candidate = None;
         self.established = false;
+        self.shifts.clear();
         self.agreed = None;
         if self.gate.trust != Trust::Unchecked {
             self.gate.trust = Trust::Unchecked;
@@ -236,6 +250,18 @@ impl HeatmapGate {
             && self.count(Answer::Agrees) >= 2
             && self.count(Answer::Contradicts) <= TOLERATED
             && self.gate.trust != Trust::Excluded
+            && self.shift_m() < LARGEST_SHIFT_M
+    }
+
+    /// How far the last heatmaps lie to one side of the place they agree with: a belief that is being
+    /// dragged along lags behind them.
+    pub(crate) fn shift_m(&self) -> f64 {
+        if self.shifts.len() < SHIFTS {
+            return 0.0;
+        }
+        let [east, north] =
+            [0, 1].map(|axis| self.shifts.iter().map(|shift| shift[axis]).sum::<f64>());
+        east.hypot(north) / SHIFTS as f64
     }
 
     /// Whether they have done so within the last seconds.
