@@ -61,19 +61,26 @@ pub struct Compared {
 pub fn farthest_m(runs: &[Run], others: &[Run]) -> f64 {
     let mut farthest_m = 0.0_f64;
     for (run, other) in runs.iter().zip(others) {
-        let others: BTreeMap<i64, &Published> = (other.fused.iter())
-            .map(|published| (published.time_ns, published))
-            .collect();
-        for published in &run.fused {
-            let other = others
-                .get(&published.time_ns)
-                .and_then(|other| other.error_m);
+        let others = by_time(other);
+        for (time, published) in by_time(run) {
+            let other = others.get(&time).and_then(|other| other.error_m);
             if let (Some(a), Some(b)) = (published.error_m, other) {
                 farthest_m = farthest_m.max((a[0] - b[0]).hypot(a[1] - b[1]));
             }
         }
     }
     farthest_m
+}
+
+/// Estimates by the time they claim, and by their number among those of the same time.
+fn by_time(run: &Run) -> BTreeMap<(i64, usize), &Published> {
+    let mut counts = BTreeMap::<i64, usize>::new();
+    let numbered = run.fused.iter().map(|published| {
+        let count = counts.entry(published.time_ns).or_default();
+        *count += 1;
+        ((published.time_ns, *count), published)
+    });
+    numbered.collect()
 }
 
 /// An error that no radius covers: the estimate claims a time that is not of the drive.
