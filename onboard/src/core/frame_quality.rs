@@ -91,7 +91,10 @@ impl FrameQuality {
                 "the picture repeats an earlier one".to_owned()
             });
         }
-        let last = self.thumbnails.back().map(|last| mean_difference(&thumbnail, last));
+        let last = self
+            .thumbnails
+            .back()
+            .map(|last| mean_difference(&thumbnail, last));
         self.learn(texture.sharpness, last, &rows);
         if self.thumbnails.len() == REMEMBERED {
             self.thumbnails.pop_front();
@@ -213,7 +216,11 @@ mod tests {
                 state ^= state >> 7;
                 state ^= state << 17;
                 let x = (col + shift) % 256;
-                let house = if (x / 16 * 7919 / 13) % 3 == 0 { 60 } else { 20 };
+                let house = if (x / 16 * 7919 / 13) % 3 == 0 {
+                    60
+                } else {
+                    20
+                };
                 let value = 180 - 2 * row + house + (state % 5) as usize;
                 picture.set_pixel(col, row, [value.min(255) as u8; 3]);
             }

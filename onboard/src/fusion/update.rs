@@ -8,13 +8,13 @@ use nalgebra::{Matrix2, Vector2};
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
 use super::filter::{Filter, Published, Started};
 use super::history::{History, TrackPoint};
-use super::motion::GnssMotion;
 use super::jump::{JumpGuard, Place};
+use super::motion::GnssMotion;
 use super::navigator::Navigator;
 use super::visual::VisualBelief;
 use super::{
-    Pose, SLOWEST_COURSE_MPS, Unused, geodetic_from_plane, largest_sigma, plane_from_geodetic, receiver_radius,
-    seconds,
+    Pose, SLOWEST_COURSE_MPS, Unused, geodetic_from_plane, largest_sigma, plane_from_geodetic,
+    receiver_radius, seconds,
 };
 use crate::event::{CrossViewFix, GnssFix};
 
@@ -259,7 +259,11 @@ impl Filter {
             Err(_) => return Err(Unused::Invalid),
         }
         started.last_visual = Some((time_ns.min(now_ns), then.driven_m));
-        if started.heatmaps.agreed.is_some_and(|(_, at_m)| at_m >= then.driven_m) {
+        if started
+            .heatmaps
+            .agreed
+            .is_some_and(|(_, at_m)| at_m >= then.driven_m)
+        {
             started.navigator.unanchored_m = 0.0;
         }
         self.refresh();

@@ -613,6 +613,17 @@ mod tests {
     }
 
     #[test]
+    fn the_seed_of_the_fuzz_target_is_the_tiny_student() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.onnx");
+        let bytes = encode(&Tiny::front());
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(path, &bytes).unwrap();
+        }
+        assert!(std::fs::read(path).unwrap() == bytes);
+        TractMatcher::from_bytes(&bytes, path).unwrap();
+    }
+
+    #[test]
     fn flipped_bytes_are_errors_or_another_model_but_never_a_panic() {
         let whole = encode(&Tiny::default());
         for at in (0..whole.len()).step_by(3) {

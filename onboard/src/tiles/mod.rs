@@ -325,6 +325,19 @@ pub(crate) mod tests {
         (folder, [archive, xyz])
     }
 
+    #[test]
+    fn the_seed_of_the_fuzz_target_is_the_tiny_archive() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny.pmtiles");
+        let (_folder, [archive, _]) = stores();
+        let bytes = std::fs::read(archive).unwrap();
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(path, &bytes).unwrap();
+        }
+        // Compressed directories may differ from release to release of the compressor.
+        assert!(std::fs::read(path).unwrap().len() > bytes.len() / 2);
+        assert!(TileStore::open(path).is_err(), "it has no manifest");
+    }
+
     fn spec() -> PatchSpec {
         PatchSpec {
             size_px: 128,

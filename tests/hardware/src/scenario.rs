@@ -272,7 +272,7 @@ impl Default for Expect {
     fn default() -> Self {
         Self {
             ok_outside_percent: 0.1,
-            outside_percent: 0.1,
+            outside_percent: 1.0,
             longest_gap_s: 1.0,
             mean_m: None,
             max_m: None,

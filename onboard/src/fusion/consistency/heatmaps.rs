@@ -195,12 +195,9 @@ impl HeatmapGate {
             candidate.agreeing = 0;
             candidate.since_m = sighting.driven_m;
         }
-        candidate.belief.update(
-            sighting.heatmap,
-            sighting.centre_m,
-            variance_m2,
-            config,
-        )?;
+        candidate
+            .belief
+            .update(sighting.heatmap, sighting.centre_m, variance_m2, config)?;
         let place = candidate.belief.place(variance_m2);
         if let Some(gnss) = sighting.gnss {
             // Positions within a correlation time are one measurement.
@@ -292,7 +289,10 @@ impl HeatmapGate {
     }
 
     fn count(&self, wanted: Answer) -> usize {
-        self.recent.iter().filter(|answer| **answer == wanted).count()
+        self.recent
+            .iter()
+            .filter(|answer| **answer == wanted)
+            .count()
     }
 }
 

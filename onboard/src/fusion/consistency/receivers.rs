@@ -105,7 +105,9 @@ impl Receivers {
                 1
             }
         };
-        let since_ns = receiver.run.map_or(seen.time_ns, |(_, since_ns, _)| since_ns);
+        let since_ns = receiver
+            .run
+            .map_or(seen.time_ns, |(_, since_ns, _)| since_ns);
         if other_agrees {
             if count >= 2 {
                 let words = format!("receiver \"{name}\" is far from the other receiver");
@@ -117,9 +119,9 @@ impl Receivers {
             return Verdict::Hold;
         }
         if seen.heatmaps_agree {
-            receiver
-                .gate
-                .exclude(format!("receiver \"{name}\" contradicts camera and odometry"));
+            receiver.gate.exclude(format!(
+                "receiver \"{name}\" contradicts camera and odometry"
+            ));
             return Verdict::Hold;
         }
         let insists = seen.time_ns - since_ns >= INSISTENCE_NS;
@@ -181,7 +183,10 @@ impl Receivers {
 
     /// What every check found.
     pub(crate) fn verdicts(&self) -> Vec<SourceVerdict> {
-        self.0.iter().map(|receiver| receiver.gate.verdict()).collect()
+        self.0
+            .iter()
+            .map(|receiver| receiver.gate.verdict())
+            .collect()
     }
 
     fn of(&mut self, name: &Arc<str>) -> &mut Receiver {

@@ -93,7 +93,10 @@ impl SpeedGate {
             }
             if self.jumps(time_ns, speed, sample.speed_sigma_mps) {
                 if !exclusion.is_open() {
-                    self.doubt(time_ns, "the odometry's speed jumps more than a vehicle can");
+                    self.doubt(
+                        time_ns,
+                        "the odometry's speed jumps more than a vehicle can",
+                    );
                     exclusion.open(time_ns);
                 }
             } else if exclusion.is_open()
@@ -149,8 +152,7 @@ impl SpeedGate {
         // A receiver that jumps itself is no reference.
         if let Some((before_ns, before_mps)) = before {
             let dt_s = (time_ns - before_ns) as f64 * 1e-9;
-            if dt_s <= 0.0
-                || (receiver_mps - before_mps).abs() > LARGEST_ACCELERATION * dt_s + 1.5
+            if dt_s <= 0.0 || (receiver_mps - before_mps).abs() > LARGEST_ACCELERATION * dt_s + 1.5
             {
                 return None;
             }
@@ -158,9 +160,10 @@ impl SpeedGate {
         let around = self.recent.iter().filter(|(at_ns, _)| {
             (time_ns - RECEIVER_LAG_NS..=time_ns + RECEIVER_LAG_NS / 2).contains(at_ns)
         });
-        let (low, high) = around.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(_, v)| {
-            (low.min(v), high.max(v))
-        });
+        let (low, high) = around.fold(
+            (f64::INFINITY, f64::NEG_INFINITY),
+            |(low, high), &(_, v)| (low.min(v), high.max(v)),
+        );
         if low > high {
             return None;
         }
@@ -168,7 +171,11 @@ impl SpeedGate {
         let wrong_sign = receiver_mps > 2.0
             && middle.abs() > 1.0
             && backwards.is_some_and(|backwards| backwards != (middle < 0.0));
-        let (low, high) = if high < 0.0 { (-high, -low) } else { (low.max(0.0), high) };
+        let (low, high) = if high < 0.0 {
+            (-high, -low)
+        } else {
+            (low.max(0.0), high)
+        };
         let off = (low - receiver_mps).max(receiver_mps - high).max(0.0);
         let tolerance = 3.0 * RECEIVER_SIGMA_MPS + 0.05 * receiver_mps.max(high);
         if receiver_mps > 3.0 {

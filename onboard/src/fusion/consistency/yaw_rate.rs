@@ -199,9 +199,9 @@ impl YawRateGate {
             let by_lag = COURSE_LAGS_NS.iter().filter_map(|lag_ns| {
                 Some(self.turn_at(time_ns - lag_ns)? - self.turn_at(then_ns - lag_ns)?)
             });
-            let Some(gyro) = by_lag.min_by(|a, b| {
-                (a - turned).abs().total_cmp(&(b - turned).abs())
-            }) else {
+            let Some(gyro) =
+                by_lag.min_by(|a, b| (a - turned).abs().total_cmp(&(b - turned).abs()))
+            else {
                 continue;
             };
             compared += 1;
@@ -210,7 +210,9 @@ impl YawRateGate {
             square += gyro * gyro;
             // The gyro counts whole turns, the course does not.
             let off = Yaw::new(gyro).difference_rad(Yaw::new(turned)).abs();
-            let whole = (gyro - turned).abs().min(off.max((gyro.abs() - 6.0).max(0.0)));
+            let whole = (gyro - turned)
+                .abs()
+                .min(off.max((gyro.abs() - 6.0).max(0.0)));
             worst = worst.max(whole / (3.0 * sigma.hypot(*then_sigma) + 0.03));
         }
         self.courses.push_back((time_ns, course, sigma));
