@@ -14,6 +14,7 @@
 //! - [`heatmap`]: a network's output, as a mode, a mean and a covariance in metres.
 //! - [`belief`]: where the vehicle may be, as a grid of probabilities.
 //! - [`track`]: where a vehicle was at each picture of a drive, from all evidence of the drive.
+//! - [`recover`]: what instruments have in common over many drives, from their tracks.
 //! - [`uncertainty`]: whether stated uncertainty is true: temperature, coverage, NEES.
 //!
 //! Conventions: ENU metres, yaw in radians counter-clockwise from east, pixels as `[col, row]` with
@@ -66,6 +67,7 @@ pub mod heatmap;
 pub mod image;
 mod mosaic;
 mod peak;
+pub mod recover;
 pub mod track;
 pub mod uncertainty;
 

@@ -20,6 +20,9 @@ const JUMP_SIGMAS: f64 = 4.0;
 /// A step of unknown length has at least this sigma, metres.
 const UNKNOWN_STEP_M: f64 = 30.0;
 
+/// Coarse positions further apart than this are not of one drive, whatever its name, m/s.
+const MOST_SPEED_MPS: f64 = 90.0;
+
 /// A step between two frames.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Motion {
@@ -160,13 +163,15 @@ pub fn gnss_weights(frames: &[Frame], model: &TrackModel) -> GnssWeights {
         }
         let bias = f64::midpoint(variance(before), variance(frame)) * (1.0 - rho * rho) / rho;
         let sigma_m = (bias + 2.0 * model.gnss_noise_m.powi(2)).sqrt();
-        if let Some([forward, left, _]) = frame.odometry {
-            // Lengths alone are compared: they need no yaw.
-            let coarse = [0, 1].map(|axis| frame.coarse_m[axis] - before.coarse_m[axis]);
-            let longer = (coarse[0].hypot(coarse[1]) - forward.hypot(left)).abs();
-            if longer > JUMP_SIGMAS * sigma_m {
-                continue;
-            }
+        let coarse = [0, 1].map(|axis| frame.coarse_m[axis] - before.coarse_m[axis]);
+        let length = coarse[0].hypot(coarse[1]);
+        // Lengths alone are compared with odometry: they need no yaw.
+        let jump = match frame.odometry {
+            Some([forward, left, _]) => (length - forward.hypot(left)).abs(),
+            None => length - MOST_SPEED_MPS * dt,
+        };
+        if jump > JUMP_SIGMAS * sigma_m {
+            continue;
         }
         step_sigma_m[index] = sigma_m;
         unary[index - 1] -= rho / (1.0 + rho);

@@ -206,3 +206,16 @@ fn long_drives_are_placed_as_short_ones() {
         assert!(off < 0.3, "{a:?} {b:?}");
     }
 }
+
+#[test]
+fn rows_that_leap_across_a_town_are_no_drive() {
+    let Simulated { mut frames, .. } = simulated(8, 0.0, 0.0, [0.0; 2]);
+    for (index, frame) in frames.iter_mut().enumerate() {
+        frame.odometry = None;
+        frame.coarse_m[0] += 300.0 * (index % 2) as f64;
+        frame.patch_m[0] += 300.0 * (index % 2) as f64;
+    }
+    let weights = gnss_weights(&frames, &TrackModel::default());
+    assert!(weights.step_sigma_m.iter().all(|sigma| sigma.is_infinite()));
+    assert!(weights.unary.iter().all(|weight| *weight == 1.0));
+}

@@ -1,6 +1,7 @@
 //! The command line: one file for each subcommand, each a thin call into the library.
 
 mod adapt;
+mod calibrate;
 pub(crate) mod data;
 mod dataset;
 pub(crate) mod device;
@@ -12,6 +13,7 @@ mod settings;
 mod train;
 
 pub use adapt::AdaptArgs;
+pub use calibrate::CalibrateArgs;
 pub use evaluate::EvaluateArgs;
 pub use recipes::RecipesArgs;
 pub use report::ReportArgs;
@@ -42,6 +44,8 @@ enum Command {
     Import(ImportArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),
+    /// Find what instruments have wrong, from drives without true positions.
+    Calibrate(CalibrateArgs),
     /// List the recipes of `adapt`, or print one as TOML.
     Recipes(RecipesArgs),
     /// Measure a network on pairs with true positions.
@@ -68,6 +72,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
         Command::Adapt(args) => adapt::run(args),
+        Command::Calibrate(args) => calibrate::run(args),
         Command::Recipes(args) => recipes::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Export(args) => export::run(args),

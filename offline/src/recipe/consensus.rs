@@ -3,7 +3,8 @@
 //!
 //! Every drive is smoothed alone; what its odometry and headings had wrong is found from its places
 //! and taken out for the next pass, and so is what the coarse positions of all drives have in common,
-//! the offset of the tile set. Frames of no drive are labelled by heatmap and coarse position alone.
+//! the offset of the tile set. A prior for streets where other drives went was tried and moved no label.
+//! Frames of no drive are labelled by heatmap and coarse position alone.
 
 use super::{Found, PseudoLabel};
 use crate::data::Dataset;
@@ -140,14 +141,19 @@ struct Answer {
     map: LogMap,
 }
 
-/// A drive on its way.
-struct Chain {
-    name: String,
-    samples: Vec<usize>,
+/// A drive, and what was found of it.
+pub(crate) struct Chain {
+    /// Empty where a sample stands alone.
+    pub(crate) name: String,
+    /// In the order of time.
+    pub(crate) samples: Vec<usize>,
     frame: LocalFrame,
-    frames: Vec<Frame>,
-    drift: Drift,
-    places: Vec<Place>,
+    /// What was known at each sample.
+    pub(crate) frames: Vec<Frame>,
+    /// What was wrong all along.
+    pub(crate) drift: Drift,
+    /// The place of each sample.
+    pub(crate) places: Vec<Place>,
 }
 
 impl Consensus {
@@ -197,21 +203,45 @@ impl Consensus {
         interrupt: &Interrupt,
     ) -> Result<Found, PredictError> {
         let spec = teacher.describe().clone();
+        let settled = self.settle(teacher, pairs, interrupt)?;
+        let mut labels: Vec<Option<PseudoLabel>> = vec![None; pairs.len()];
+        for chain in &settled.chains {
+            for (index, place) in chain.samples.iter().zip(&chain.places) {
+                let prediction = &settled.predictions[*index];
+                labels[*index] = Some(label(&spec, pairs, *index, chain, place, prediction));
+            }
+        }
+        Ok(Found {
+            labels: labels.into_iter().flatten().collect(),
+            evidence: Some(settled.evidence()),
+        })
+    }
+
+    /// Runs the network over all samples and finds the places of each drive.
+    ///
+    /// # Errors
+    /// As [`Consensus::label`].
+    pub(crate) fn settle(
+        &self,
+        teacher: &mut dyn CrossViewModel,
+        pairs: &dyn Dataset,
+        interrupt: &Interrupt,
+    ) -> Result<Settled, PredictError> {
+        let spec = teacher.describe().clone();
         let unfit = |error: crossfix_calibration::Error| ModelError::Input(error.to_string());
         let answers = predict_with(teacher, pairs, interrupt, |_, prediction, heatmap| {
             let (side, cell_m) = (spec.heatmap_side(), spec.metres_per_cell());
             let map = LogMap::new(side, cell_m, heatmap, MOST_CELLS).map_err(unfit)?;
             Ok(Answer { prediction, map })
         })?;
-        Ok(self.agree(&spec, pairs, answers).map_err(unfit)?)
+        Ok(self.agree(pairs, answers).map_err(unfit)?)
     }
 
     fn agree(
         &self,
-        spec: &ModelSpec,
         pairs: &dyn Dataset,
         answers: Vec<Answer>,
-    ) -> crossfix_calibration::Result<Found> {
+    ) -> crossfix_calibration::Result<Settled> {
         let (mut chains, predictions) = chains(pairs, answers);
         let all = chains.iter().filter(|chain| chain.samples.len() > 2);
         let rough = roughness(all.map(|chain| chain.frames.as_slice()));
@@ -238,21 +268,38 @@ impl Consensus {
                 .collect();
             tiles = tile_offset(&biases);
         }
-        let mut labels: Vec<Option<PseudoLabel>> = vec![None; pairs.len()];
-        for chain in &chains {
-            for (index, place) in chain.samples.iter().zip(&chain.places) {
-                let prediction = &predictions[*index];
-                labels[*index] = Some(label(spec, pairs, *index, chain, place, prediction));
-            }
-        }
-        let mut evidence = evidence(&chains, &predictions, &model);
-        evidence.coarse_is_independent = coarse_is_independent;
-        evidence.tile_offset_m = tiles.mean_m;
-        evidence.tile_offset_sigma_m = tiles.sigma_m;
-        Ok(Found {
-            labels: labels.into_iter().flatten().collect(),
-            evidence: Some(evidence),
+        Ok(Settled {
+            chains,
+            predictions,
+            model,
+            tiles,
+            coarse_is_independent,
         })
+    }
+}
+
+/// All drives with the places of their frames.
+pub(crate) struct Settled {
+    /// The drives, and samples that stand alone as drives of one.
+    pub(crate) chains: Vec<Chain>,
+    /// Of the network, in the samples' order.
+    pub(crate) predictions: Vec<PairPrediction>,
+    /// As it was used.
+    pub(crate) model: TrackModel,
+    /// Offset of the tile set.
+    pub(crate) tiles: Offset,
+    coarse_is_independent: bool,
+}
+
+impl Settled {
+    /// What the places rest on.
+    pub(crate) fn evidence(&self) -> Evidence {
+        Evidence {
+            coarse_is_independent: self.coarse_is_independent,
+            tile_offset_m: self.tiles.mean_m,
+            tile_offset_sigma_m: self.tiles.sigma_m,
+            ..evidence(&self.chains, &self.predictions, &self.model)
+        }
     }
 }
 

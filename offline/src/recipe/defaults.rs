@@ -401,6 +401,37 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
     }
 }
 
+/// Learning rate of compact networks from labels that are nearly right. Of the modes of a teacher, which
+/// are not, they learn with the paper's.
+const GOOD_LABELS_RATE: f64 = 3e-4;
+
+/// The training on labels that are right or nearly so: the supervised loss and views, as long as the
+/// paper's.
+fn good_labels(spec: &ModelSpec) -> FitConfig {
+    let (paper, supervised) = (paper(spec).fit, supervised(spec));
+    let compact = matches!(
+        Network::of(spec),
+        Network::CcvpeCompact | Network::GgcvtCompact
+    );
+    FitConfig {
+        learning_rate: if compact {
+            GOOD_LABELS_RATE
+        } else {
+            paper.learning_rate
+        },
+        loss: LossConfig {
+            sigma_m: paper.loss.sigma_m,
+            ..supervised.loss
+        },
+        // Every view but those that need more tiles.
+        augmentation: Augmentation {
+            crop_jitter_m: 0.0,
+            ..supervised.augmentation
+        },
+        ..paper
+    }
+}
+
 /// Labels that the frames of a drive agree on, learned at all levels and in the heatmap, weighed by
 /// their support. Frames that stand alone are filtered as in [`paper`].
 pub fn consensus(spec: &ModelSpec) -> Recipe {
@@ -409,24 +440,21 @@ pub fn consensus(spec: &ModelSpec) -> Recipe {
         Filter::AuxiliaryStudent { keep } => keep,
         Filter::KeepAll | Filter::Support { .. } => 1.0,
     };
-    // Triplets take no weights; networks that learn by them learn labels as in `paper`.
-    let loss = match supervised(spec).loss {
-        loss if loss.triplet > 0.0 => LossConfig {
+    let mut fit = good_labels(spec);
+    if fit.loss.triplet > 0.0 {
+        // Triplets take no weights; networks that learn by them learn labels as in `paper`.
+        fit.loss = LossConfig {
             levels: None,
             ..paper.fit.loss
-        },
-        loss => LossConfig {
-            sigma_m: paper.fit.loss.sigma_m,
-            ..loss
-        },
-    };
+        };
+    }
     Recipe {
         labeller: Labeller::Consensus(Consensus::default()),
         filter: Filter::Support {
             least: 0.5,
             keep_alone,
         },
-        fit: FitConfig { loss, ..paper.fit },
+        fit,
         rounds: 1,
         gate: Gate {
             held_out: 0.15,
@@ -435,19 +463,12 @@ pub fn consensus(spec: &ModelSpec) -> Recipe {
     }
 }
 
-/// The upper bound: the schedule of [`paper`] with true positions and the supervised loss.
+/// The upper bound: what [`consensus`] would learn from true positions.
 pub fn oracle(spec: &ModelSpec) -> Recipe {
-    let paper = paper(spec);
     Recipe {
         labeller: Labeller::GroundTruth,
         filter: Filter::KeepAll,
-        fit: FitConfig {
-            loss: LossConfig {
-                sigma_m: paper.fit.loss.sigma_m,
-                ..supervised(spec).loss
-            },
-            ..paper.fit
-        },
+        fit: good_labels(spec),
         rounds: 1,
         gate: Gate::default(),
     }

@@ -22,6 +22,8 @@ const LENGTH_RATIO: f64 = 1.25;
 const MOST_SPEED_MPS: f64 = 90.0;
 /// Vehicles that move from frame to frame are faster than this, m/s.
 const LEAST_SPEED_MPS: f64 = 0.05;
+/// Seconds between two pictures of a drive.
+const GAP_S: std::ops::RangeInclusive<f64> = 0.02..=600.0;
 
 /// A stretch of a drive between two of its samples.
 struct Stretch<'a> {
@@ -48,13 +50,54 @@ pub fn input(pairs: &dyn Dataset, spec: &ModelSpec, gate: &Gate) -> Verdict {
             .flat_map(|drive| stretches_of(pairs, &drive.samples, least_m))
             .collect()
     };
-    let short = stretches(COURSE_M);
-    verdict.extend(course(&short, gate));
+    verdict.extend(heading_sigma(pairs, spec));
+    let mut short = stretches(COURSE_M);
     verdict.extend(speed(&short));
-    let long = stretches(LENGTH_M);
+    // What leaps is no drive and has no course.
+    short.retain(|stretch| !stretch.leaps());
+    verdict.extend(course(&short, gate));
+    let mut long = stretches(LENGTH_M);
+    long.retain(|stretch| !stretch.leaps());
     verdict.extend(odometry(&long));
     verdict.extend(turns(&long));
     verdict
+}
+
+impl Stretch<'_> {
+    fn seconds(&self) -> f64 {
+        (self.last.time_ns - self.first.time_ns) as f64 * 1e-9
+    }
+
+    /// Whether no vehicle goes from one end to the other in the time.
+    fn leaps(&self) -> bool {
+        self.step_m[0].hypot(self.step_m[1]) > MOST_SPEED_MPS * self.seconds()
+    }
+}
+
+/// A network that takes the heading as known needs headings that are.
+fn heading_sigma(pairs: &dyn Dataset, spec: &ModelSpec) -> Option<Finding> {
+    if spec.finds_heading() || pairs.is_empty() {
+        return None;
+    }
+    let searched = spec.orientation_prior? as f64 * spec.bin_rad();
+    // Half a bin to each side is no search, but what a network bears.
+    let limit = searched.max(spec.bin_rad()).to_degrees();
+    let sigmas = pairs.samples().map(|sample| sample.yaw_sigma_rad);
+    let value = median(sigmas.map(f64::to_degrees).collect());
+    let refuses = value > limit;
+    let mut what = format!(
+        "headings are known to {value:.1}° in the median, and the network bears {limit:.0}°"
+    );
+    if refuses {
+        what += "; take a network that searches all headings, or give better ones (heading_deg, heading_sigma_deg)";
+    }
+    Some(Finding {
+        check: "heading_sigma".into(),
+        value,
+        limit,
+        refuses,
+        what,
+    })
 }
 
 fn stretches_of<'a>(pairs: &'a dyn Dataset, samples: &[usize], least_m: f64) -> Vec<Stretch<'a>> {
@@ -197,20 +240,28 @@ fn course(stretches: &[Stretch], gate: &Gate) -> Option<Finding> {
     })
 }
 
-/// Median speed between frames by coarse positions and times.
+/// Median speed between frames by coarse positions and times. Rows that leap at believable times are
+/// pairs that stand alone, whatever drive they name; impossible times are of another unit.
 fn speed(stretches: &[Stretch]) -> Option<Finding> {
     if stretches.len() < LEAST_STRETCHES {
         return None;
     }
     let speed = |stretch: &Stretch| {
-        let seconds = (stretch.last.time_ns - stretch.first.time_ns) as f64 * 1e-9;
-        stretch.step_m[0].hypot(stretch.step_m[1]) / seconds.max(1e-9)
+        stretch.step_m[0].hypot(stretch.step_m[1]) / stretch.seconds().max(1e-9)
     };
+    let gap = |stretch: &Stretch| stretch.seconds() / stretch.frames as f64;
     let value = median(stretches.iter().map(speed).collect());
-    let refuses = !(LEAST_SPEED_MPS..=MOST_SPEED_MPS).contains(&value);
+    let gap_s = median(stretches.iter().map(gap).collect());
+    let impossible = !(LEAST_SPEED_MPS..=MOST_SPEED_MPS).contains(&value);
+    let joined = stretches.iter().any(|stretch| stretch.odometry.is_some());
+    let refuses = impossible && (joined || !GAP_S.contains(&gap_s));
     let mut what = format!("the vehicles go {value:.3} m/s in the median");
     if refuses {
-        what += "; time_ns must be nanoseconds and positions degrees";
+        what += &format!(
+            ", {gap_s:.3e} s between pictures; time_ns must be nanoseconds and positions degrees"
+        );
+    } else if impossible {
+        what += ": no drives, so rows are taken as pairs that stand alone";
     }
     Some(Finding {
         check: "speed".into(),

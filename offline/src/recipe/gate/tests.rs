@@ -85,8 +85,11 @@ fn right_data_is_looked_at_from_every_side_and_passes() {
         .iter()
         .map(|finding| finding.check.as_str())
         .collect();
-    assert_eq!(checks, ["course", "speed", "odometry", "turns"]);
-    assert!(verdict.findings[0].value < 10.0, "{verdict}");
+    assert_eq!(
+        checks,
+        ["heading_sigma", "speed", "course", "odometry", "turns"]
+    );
+    assert!(verdict.findings[2].value < 10.0, "{verdict}");
 }
 
 #[test]
@@ -142,17 +145,42 @@ fn times_of_another_unit_are_refused() {
 }
 
 #[test]
-fn headings_that_nobody_claims_to_know_and_pairs_that_stand_alone_are_not_judged() {
+fn headings_that_nobody_claims_to_know_are_refused_as_such_and_not_for_the_course() {
     let refused = refusals(|said| {
         said.yaw_rad = 1.0;
         said.yaw_sigma_rad = std::f64::consts::PI;
     });
-    assert!(refused.is_empty(), "{refused:?}");
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert_eq!(refused[0].0, "heading_sigma");
+    // A network that searches all headings takes them.
+    let all = named("ccvpe-vigor").unwrap().describe();
+    let pairs = drives(|said| said.yaw_sigma_rad = std::f64::consts::PI);
+    assert!(!input(&pairs, &all, &Gate::default()).refuses());
+}
+
+#[test]
+fn rows_that_leap_are_pairs_that_stand_alone() {
+    let mut pairs = drives(|said| said.yaw_rad += 2.0);
+    let frame = LocalFrame::new(pairs[0].sample.centre);
+    for (index, pair) in pairs.iter_mut().enumerate() {
+        let east = 300.0 * (index * 7 % 5) as f64;
+        pair.sample.centre = frame.geodetic_from_enu(Enu::new(east, 0.0, 0.0));
+        pair.sample.odometry = None;
+    }
+    let verdict = input(&pairs, &spec(), &Gate::default());
+    assert!(!verdict.refuses(), "{verdict}");
+    assert!(verdict.to_string().contains("stand alone"), "{verdict}");
+}
+
+#[test]
+fn pairs_that_stand_alone_are_not_judged() {
     let mut alone = drives(|said| said.yaw_rad = 0.0);
     for pair in &mut alone {
         pair.sample.drive = String::new();
     }
-    assert_eq!(input(&alone, &spec(), &Gate::default()).findings, []);
+    let findings = input(&alone, &spec(), &Gate::default()).findings;
+    assert!(findings.iter().all(|finding| !finding.refuses));
+    assert!(findings.iter().all(|finding| finding.check != "course"));
 }
 
 #[test]
