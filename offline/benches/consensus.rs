@@ -93,7 +93,7 @@ impl Fleet {
                 centre: origin.geodetic_from_enu(Enu::new(0.0, place, 0.0)),
                 coarse_covariance_m2: [[25.0, 0.0], [0.0, 25.0]],
                 yaw_sigma_rad: 0.03,
-                odometry: (index % in_drive > 0).then_some(OdometryStep {
+                odometry: (!index.is_multiple_of(in_drive)).then_some(OdometryStep {
                     forward_m: 4.5,
                     left_m: 0.0,
                     yaw_rad: 0.0,

@@ -25,7 +25,8 @@ pub struct Calibration {
     /// What it rests on.
     pub evidence: Evidence,
     /// The camera's yaw on the vehicle beyond the mount that is described, degrees counter-clockwise.
-    /// Only networks that find the heading tell.
+    /// Only networks that find the heading tell; trained near the given heading they find less than all
+    /// of what is wrong with it, so its sigma holds the headings' whole offset.
     pub mount_yaw_deg: Option<Estimate>,
     /// The heading sensor's offset from the course, degrees counter-clockwise: headings are too far
     /// clockwise by this.
@@ -89,9 +90,17 @@ pub fn calibrate(
         value,
         sigma: settled.tiles.sigma_m,
     };
+    let heading_offset_deg = degrees(per_drive(&|chain| Some(drift_of(chain)?.yaw_rad)));
+    let mount = degrees(per_drive(&|chain| mount_yaw(chain, &settled, pairs)));
+    let mount_yaw_deg = mount.map(|mount| Estimate {
+        sigma: mount
+            .sigma
+            .hypot(heading_offset_deg.map_or(0.0, |heading| heading.value)),
+        ..mount
+    });
     Ok(Calibration {
-        mount_yaw_deg: degrees(per_drive(&|chain| mount_yaw(chain, &settled, pairs))),
-        heading_offset_deg: degrees(per_drive(&|chain| Some(drift_of(chain)?.yaw_rad))),
+        mount_yaw_deg,
+        heading_offset_deg,
         gnss: gnss_model(&errors),
         gnss_inflation: evidence.coarse_error_in_sigmas,
         tile_offset_m: [offset(east), offset(north)],
@@ -308,7 +317,12 @@ mod tests {
         apart(planted.heading_offset_deg, right.heading_offset_deg, 3.0);
         // A heading that is off is no camera that is off.
         let mount = planted.mount_yaw_deg.unwrap();
-        assert!(mount.value.abs() < 1.5, "{mount:?}");
+        assert!(mount.value.abs() < 2.0 * mount.sigma, "{mount:?}");
+        let mount = right.mount_yaw_deg.unwrap();
+        assert!(
+            mount.value.abs() < 3.0 * mount.sigma && mount.sigma < 1.5,
+            "{mount:?}"
+        );
         assert!(right.latency_s.unwrap().value.abs() < 0.3, "{right:?}");
         assert!(
             right.temperature.is_some() && right.outlier < 0.2,

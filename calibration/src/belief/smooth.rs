@@ -139,7 +139,8 @@ pub fn smooth(
         evidence(index, &mut future)?;
         future.mix_uniform(step.lost)?;
         // The windows of neighbours are whole cells apart once the motion is undone.
-        belief = beliefs.pop().expect("a belief for each step");
+        let Some(before) = beliefs.pop() else { break };
+        belief = before;
         future.centre_m = [0, 1].map(|axis| future.centre_m[axis] - step.motion_m[axis]);
         future.slide_to(belief.centre_m);
         future.centre_m = belief.centre_m;

@@ -42,13 +42,13 @@ pub fn drift(frames: &[Frame], places: &[Place], scale_sigma: f64, yaw_sigma_rad
     // Odometry's own track, broken where it is missing.
     let mut track = vec![Some([0.0, 0.0]); frames.len()];
     for index in 1..frames.len() {
-        track[index] = frames[index].odometry.and_then(|[forward, left, _]| {
+        track[index] = frames[index].odometry.map(|[forward, left, _]| {
             let [east, north] = track[index - 1].unwrap_or([0.0; 2]);
             let (sin, cos) = yaws[index - 1].0.sin_cos();
-            Some([
+            [
                 east + forward * cos - left * sin,
                 north + forward * sin + left * cos,
-            ])
+            ]
         });
     }
     let mut rows = Vec::new();

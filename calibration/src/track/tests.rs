@@ -42,7 +42,7 @@ fn simulated(seed: u64, scale: f64, yaw_offset: f64, offset_m: [f64; 2]) -> Simu
         let keep = (-0.5f64 / 40.0).exp();
         bias = bias.map(|bias| keep * bias + noise.normal(5.0 * (1.0 - keep * keep).sqrt()));
         let coarse_m = [0, 1].map(|axis| place[axis] + bias[axis] + offset_m[axis]);
-        let patch_m = coarse_m.map(|value| value.round());
+        let patch_m = coarse_m.map(f64::round);
         // One answer in four is a blob anywhere, the others err by a metre.
         let answer_m = if noise.unit() < -0.5 {
             [noise.unit() * 20.0, noise.unit() * 20.0]

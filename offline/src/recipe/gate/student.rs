@@ -5,7 +5,7 @@ use super::{Finding, Gate};
 use crate::data::{Dataset, DatasetError, Drive, Pair, Sample};
 use crate::model::CrossViewModel;
 use crate::predict::{PredictError, predict};
-use crate::recipe::{AdaptError, Found, PseudoLabel};
+use crate::recipe::{AdaptError, Evidence, Found, PseudoLabel};
 use crate::run::RunContext;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -18,10 +18,7 @@ const MOST_M: f64 = 25.0;
 /// Samples of the drives that a student is judged on: a seeded share of the drives, at least one.
 /// None where frames stand alone or too few drives would be left.
 pub fn held_out(pairs: &dyn Dataset, found: &Found, gate: &Gate, seed: u64) -> Vec<usize> {
-    let alone = found
-        .evidence
-        .as_ref()
-        .is_none_or(|evidence| evidence.stands_alone());
+    let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
     let mut drives: Vec<Drive> = pairs.drives();
     if gate.held_out <= 0.0 || alone || drives.len() < 3 {
         return Vec::new();
