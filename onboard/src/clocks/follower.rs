@@ -215,7 +215,7 @@ impl Follower {
     fn say(&mut self, words: String, offset_s: f64, now_ns: i64) {
         let new = self.said.as_ref().is_none_or(|said| {
             let moved = (offset_s - said.offset_s).abs() > 0.2 + 0.01 * said.offset_s.abs();
-            let other = moved || said.words != words;
+            let other = moved || !said_alike(&said.words, &words);
             let age_ns = now_ns.saturating_sub(said.at_ns);
             other && (age_ns > REPEAT_NS || (said.first && age_ns > 2 * AGREEING_NS))
         });
@@ -278,6 +278,16 @@ impl Follower {
             .filter(|_| off)
             .map(|said| said.words.as_str())
     }
+}
+
+/// Whether two sentences differ in their figures only.
+fn said_alike(one: &str, other: &str) -> bool {
+    let without_figures = |text: &str| -> String {
+        text.chars()
+            .filter(|letter| !letter.is_ascii_digit())
+            .collect()
+    };
+    without_figures(one) == without_figures(other)
 }
 
 impl Run {
