@@ -128,7 +128,11 @@ impl Filter {
         self.odometry_ns = self.odometry_ns.max(time_ns);
         // Without a gyro the headings have to carry the turns.
         let without_gyro = self.excluded.yaw_rate.covers(time_ns);
-        let spacing_ns = if without_gyro { 0 } else { seconds(HEADING_SPACING_S) };
+        let spacing_ns = if without_gyro {
+            0
+        } else {
+            seconds(HEADING_SPACING_S)
+        };
         if let Some(measured) = sample.yaw
             && measured.yaw.is_finite()
             && measured.sigma_rad > 0.0
@@ -174,8 +178,7 @@ impl Filter {
         let usable = |reported: Option<Reported>, excluded: bool| {
             reported.filter(|reported| {
                 time_ns - reported.time_ns <= timeout_ns
-                    && (!excluded
-                        || self.gnss_next.is_none() && reported.time_ns > newest_fix_ns)
+                    && (!excluded || self.gnss_next.is_none() && reported.time_ns > newest_fix_ns)
             })
         };
         let speed = usable(self.speed, self.excluded.speed.covers(time_ns));
@@ -213,11 +216,14 @@ impl Filter {
             && next.time_ns >= time_ns
         {
             let middle_ns = (self.now_ns.max(before.time_ns) + time_ns) / 2;
-            let share = (middle_ns - before.time_ns) as f64
-                / (next.time_ns - before.time_ns) as f64;
+            let share =
+                (middle_ns - before.time_ns) as f64 / (next.time_ns - before.time_ns) as f64;
             return match (before.speed_mps, next.speed_mps) {
                 (Some(from), Some(to)) => (
-                    (from + share.clamp(0.0, 1.0) * (to - from), TOLD_SPEED_SIGMA_MPS),
+                    (
+                        from + share.clamp(0.0, 1.0) * (to - from),
+                        TOLD_SPEED_SIGMA_MPS,
+                    ),
                     (next.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
                 ),
                 _ => unreported,
@@ -255,7 +261,10 @@ impl Filter {
                 (mps, by_acceleration.min(by_speed).max(TOLD_SPEED_SIGMA_MPS)),
                 (0.0, BLIND_YAW_RATE_RPS),
             ),
-            _ => ((0.0, by_speed.max(BLIND_SPEED_MPS)), (0.0, BLIND_YAW_RATE_RPS)),
+            _ => (
+                (0.0, by_speed.max(BLIND_SPEED_MPS)),
+                (0.0, BLIND_YAW_RATE_RPS),
+            ),
         }
     }
 }

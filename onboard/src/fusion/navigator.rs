@@ -249,8 +249,7 @@ impl Navigator {
             self.track_variance_m2 += position_noise_m2;
         }
         // A heading that is off for long makes an error that grows with the way, not with its root.
-        self.track_variance_m2 +=
-            2.0 * LASTING_DRIFT.powi(2) * self.unanchored_m * distance_m;
+        self.track_variance_m2 += 2.0 * LASTING_DRIFT.powi(2) * self.unanchored_m * distance_m;
         self.unanchored_m += distance_m;
         self.driven_m += distance_m;
         self.state[YAW] = self.yaw().turned(rate * dt_s).radians();

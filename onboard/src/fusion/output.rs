@@ -6,7 +6,7 @@ use nalgebra::{Matrix2, Vector2};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
 use super::state::Inputs;
-use super::{receiver_radius, geodetic_from_plane, largest_sigma, seconds};
+use super::{geodetic_from_plane, largest_sigma, receiver_radius, seconds};
 use crate::event::{Estimate, EstimateKind};
 
 /// Heatmaps scatter about a place that is right by about this much on average, metres.
@@ -15,11 +15,7 @@ const USUAL_SHIFT_M: f64 = 0.8;
 impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
-    pub(super) fn estimates(
-        &self,
-        missing: Option<&str>,
-        problems: &[String],
-    ) -> Vec<Estimate> {
+    pub(super) fn estimates(&self, missing: Option<&str>, problems: &[String]) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
@@ -58,11 +54,12 @@ impl Filter {
         let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
         extra += along * along.transpose();
         let covariance = published.place.covariance_m2 + extra;
-        let published_m = published.radius_m.max(inputs.unclear_m + 2.0 * config.position_floor_m);
+        let published_m = published
+            .radius_m
+            .max(inputs.unclear_m + 2.0 * config.position_floor_m);
         // The bound of two independent errors, each within its own radius, summed in squares.
-        let radius_m = (published_m.powi(2)
-            - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0)
-            .sqrt();
+        let radius_m =
+            (published_m.powi(2) - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0).sqrt();
         let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),

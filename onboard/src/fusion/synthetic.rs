@@ -257,17 +257,20 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
                 last_fix = Some(fix);
                 let variance = world.gnss_stated_m.powi(2);
                 let course = yaw.turned(0.2 / speed.max(0.5) * random.normal());
-                let _ = fusion.on_gnss(&"gnss".into(), &GnssFix {
-                    time_ns,
-                    position: geodetic(fix),
-                    covariance_m2: [[variance, 0.0], [0.0, variance]],
-                    height_sigma_m: 5.0,
-                    covariance_rule: CovarianceRule::Recorded,
-                    speed_mps: Some((speed + 0.1 * random.normal()).abs()),
-                    track_deg: Some(course.heading().degrees()),
-                    dimension: FixDimension::Three,
-                    reception: Reception::default(),
-                });
+                let _ = fusion.on_gnss(
+                    &"gnss".into(),
+                    &GnssFix {
+                        time_ns,
+                        position: geodetic(fix),
+                        covariance_m2: [[variance, 0.0], [0.0, variance]],
+                        height_sigma_m: 5.0,
+                        covariance_rule: CovarianceRule::Recorded,
+                        speed_mps: Some((speed + 0.1 * random.normal()).abs()),
+                        track_deg: Some(course.heading().degrees()),
+                        dimension: FixDimension::Three,
+                        reception: Reception::default(),
+                    },
+                );
             }
         }
 

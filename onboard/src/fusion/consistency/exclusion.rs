@@ -30,7 +30,10 @@ impl Exclusion {
 
     /// Excludes from this time on, or from an earlier one when it was excluded later.
     pub(crate) fn open(&mut self, since_ns: i64) {
-        self.open_ns = Some(self.open_ns.map_or(since_ns, |open_ns| open_ns.min(since_ns)));
+        self.open_ns = Some(
+            self.open_ns
+                .map_or(since_ns, |open_ns| open_ns.min(since_ns)),
+        );
     }
 
     /// Believes again from this time on.

@@ -9,6 +9,7 @@ mod gate;
 mod heading;
 mod heatmaps;
 mod picture_delay;
+mod receiver_motion;
 mod receivers;
 mod speed;
 mod yaw_rate;
@@ -21,8 +22,9 @@ pub use gate::{SourceVerdict, Trust};
 
 use self::heading::HeadingGate;
 pub(super) use self::heatmaps::{HeatmapGate, Sighting};
-pub(super) use self::picture_delay::Point;
 use self::picture_delay::PictureDelay;
+pub(super) use self::picture_delay::Point;
+use self::receiver_motion::{Odometer, ReceiverMotion};
 pub(super) use self::receivers::{Comparison, Receivers, Verdict};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
@@ -37,6 +39,7 @@ pub(super) struct Gates {
     yaw_rate: YawRateGate,
     heading: HeadingGate,
     pub(super) pictures: PictureDelay,
+    receiver: ReceiverMotion,
     /// Time of the last fix that told a speed.
     speed_told_ns: Option<i64>,
 }
@@ -52,12 +55,17 @@ impl Gates {
             yaw_rate: YawRateGate::new(),
             heading: HeadingGate::new(),
             pictures: PictureDelay::new(),
+            receiver: ReceiverMotion::new(),
             speed_told_ns: None,
         }
     }
 
     /// Judges a sample before it is taken in. Returns the time to go back to, if any.
-    pub(super) fn judge_odometry(&mut self, sample: &OdometrySample, filter: &Filter) -> Option<i64> {
+    pub(super) fn judge_odometry(
+        &mut self,
+        sample: &OdometrySample,
+        filter: &Filter,
+    ) -> Option<i64> {
         let excluded = &mut self.excluded;
         let speed = self.speed.on_sample(sample, &mut excluded.speed);
         let moving_mps = filter.motion(filter.now_ns).speed_mps.abs();
@@ -65,10 +73,29 @@ impl Gates {
         let heading = sample
             .yaw
             .filter(|_| self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3);
-        let yaw_rate =
-            self.yaw_rate
-                .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
+        let yaw_rate = self
+            .yaw_rate
+            .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
         earlier(speed, yaw_rate)
+    }
+
+    /// Judges a fix's own speed and course before it is taken in; what cannot be is left out.
+    pub(super) fn judge_receiver(&mut self, fix: &GnssFix, filter: &Filter) -> GnssFix {
+        let reversing = filter.is_reversing();
+        let odometer = Odometer {
+            speed_mps: filter.odometer_mps(),
+            yaw: filter
+                .yaw_at(fix.time_ns.min(filter.now_ns))
+                .map(|yaw| yaw.turned(if reversing { std::f64::consts::PI } else { 0.0 })),
+            was_confirmed: self.confirms_motion(filter.now_ns)
+                && !self.excluded.speed.is_open()
+                && self.yaw_rate.gate.problem().is_none()
+                && self.heading.gate.problem().is_none(),
+        };
+        if odometer.speed_mps.is_none() && odometer.yaw.is_none() {
+            return fix.clone();
+        }
+        self.receiver.judge(fix, odometer)
     }
 
     /// Judges the odometry by a fix that was taken in. Returns the time to go back to, if any.
@@ -80,11 +107,14 @@ impl Gates {
             .filter(|v| v.is_finite())
             .map(|track_deg| Heading::from_degrees(track_deg).yaw());
         let reversing = filter.is_reversing();
-        let sure_of_yaw = self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3;
-        let backwards = course.filter(|_| speed_mps > 2.0 && sure_of_yaw).map(|course| {
-            let yaw = filter.yaw_at(fix.time_ns).unwrap_or(course);
-            course.difference_rad(yaw).abs() > 2.0
-        });
+        let sure_of_yaw =
+            self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3;
+        let backwards = course
+            .filter(|_| speed_mps > 2.0 && sure_of_yaw)
+            .map(|course| {
+                let yaw = filter.yaw_at(fix.time_ns).unwrap_or(course);
+                course.difference_rad(yaw).abs() > 2.0
+            });
         let excluded = &mut self.excluded;
         let mut back_ns = self
             .speed
@@ -95,9 +125,9 @@ impl Gates {
             } else {
                 course
             };
-            let since = self
-                .yaw_rate
-                .on_fix(fix.time_ns, course, speed_mps, &mut excluded.yaw_rate);
+            let since =
+                self.yaw_rate
+                    .on_fix(fix.time_ns, course, speed_mps, &mut excluded.yaw_rate);
             back_ns = earlier(back_ns, since);
             let since = self
                 .heading
@@ -114,7 +144,8 @@ impl Gates {
 
     /// What speaks against `ok`, as sentences.
     pub(super) fn problems(&self, now_ns: i64) -> Vec<String> {
-        let mut problems: Vec<String> = self.gates()
+        let mut problems: Vec<String> = self
+            .gates()
             .into_iter()
             .filter_map(Gate::problem)
             .map(str::to_owned)
@@ -123,30 +154,26 @@ impl Gates {
         let told = self
             .speed_told_ns
             .is_some_and(|told_ns| now_ns - told_ns <= MOTION_EVIDENCE_NS);
-        if problems.is_empty()
-            && told
-            && !self.confirms_motion(now_ns)
-        {
+        if problems.is_empty() && told && !self.confirms_motion(now_ns) {
             problems.push("the motion is not confirmed".to_owned());
         }
         problems
     }
 
-    fn gates(&self) -> [&Gate; 4] {
+    fn gates(&self) -> [&Gate; 6] {
         [
             &self.speed.gate,
             &self.yaw_rate.gate,
             &self.heading.gate,
             &self.pictures.gate,
+            &self.receiver.speed,
+            &self.receiver.course,
         ]
     }
 
     /// What every gate found.
     pub(super) fn verdicts(&self) -> Vec<SourceVerdict> {
-        self.gates()
-            .into_iter()
-            .map(Gate::verdict)
-            .collect()
+        self.gates().into_iter().map(Gate::verdict).collect()
     }
 }
 

@@ -93,7 +93,10 @@ impl SpeedGate {
             }
             if self.jumps(time_ns, speed, sample.speed_sigma_mps) {
                 if !exclusion.is_open() {
-                    self.doubt(time_ns, "the odometry's speed jumps more than a vehicle can");
+                    self.doubt(
+                        time_ns,
+                        "the odometry's speed jumps more than a vehicle can",
+                    );
                     exclusion.open(time_ns);
                 }
             } else if exclusion.is_open()
@@ -149,8 +152,7 @@ impl SpeedGate {
         // A receiver that jumps itself is no reference.
         if let Some((before_ns, before_mps)) = before {
             let dt_s = (time_ns - before_ns) as f64 * 1e-9;
-            if dt_s <= 0.0
-                || (receiver_mps - before_mps).abs() > LARGEST_ACCELERATION * dt_s + 1.5
+            if dt_s <= 0.0 || (receiver_mps - before_mps).abs() > LARGEST_ACCELERATION * dt_s + 1.5
             {
                 return None;
             }
@@ -158,9 +160,10 @@ impl SpeedGate {
         let around = self.recent.iter().filter(|(at_ns, _)| {
             (time_ns - RECEIVER_LAG_NS..=time_ns + RECEIVER_LAG_NS / 2).contains(at_ns)
         });
-        let (low, high) = around.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), &(_, v)| {
-            (low.min(v), high.max(v))
-        });
+        let (low, high) = around.fold(
+            (f64::INFINITY, f64::NEG_INFINITY),
+            |(low, high), &(_, v)| (low.min(v), high.max(v)),
+        );
         if low > high {
             return None;
         }
@@ -168,7 +171,11 @@ impl SpeedGate {
         let wrong_sign = receiver_mps > 2.0
             && middle.abs() > 1.0
             && backwards.is_some_and(|backwards| backwards != (middle < 0.0));
-        let (low, high) = if high < 0.0 { (-high, -low) } else { (low.max(0.0), high) };
+        let (low, high) = if high < 0.0 {
+            (-high, -low)
+        } else {
+            (low.max(0.0), high)
+        };
         let off = (low - receiver_mps).max(receiver_mps - high).max(0.0);
         let tolerance = 3.0 * RECEIVER_SIGMA_MPS + 0.05 * receiver_mps.max(high);
         if receiver_mps > 3.0 {
@@ -276,5 +283,80 @@ impl Repeats {
     /// Whether the newest sample differs from the one before.
     fn differ(&self) -> bool {
         self.run == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fusion::tests_support::sample;
+
+    /// Ten seconds at about 8 m/s, then ten more with what `lie` makes of the speed; fixes at 1 Hz.
+    /// Returns the gate, whether it is excluded, and after how many seconds it first was.
+    fn drive(lie: impl Fn(f64, i64) -> f64) -> (SpeedGate, Exclusion, Option<f64>) {
+        let (mut gate, mut exclusion) = (SpeedGate::new(), Exclusion::default());
+        let mut first_s = None;
+        for tenth in 0..200 {
+            let truth = 8.0 + (tenth as f64 * 0.05).sin() + 0.02 * ((tenth * 7 % 11) as f64 - 5.0);
+            let speed = if tenth < 100 {
+                truth
+            } else {
+                lie(truth, tenth)
+            };
+            gate.on_sample(&sample(tenth, speed, 0.0, 0.0), &mut exclusion);
+            if tenth % 10 == 0 {
+                gate.on_fix(tenth * 100_000_000, truth, Some(false), &mut exclusion);
+            }
+            if tenth >= 100 && exclusion.is_open() {
+                first_s = first_s.or(Some((tenth - 100) as f64 / 10.0));
+            }
+        }
+        (gate, exclusion, first_s)
+    }
+
+    #[test]
+    fn every_lie_about_the_speed_is_found_within_three_seconds_and_named() {
+        let cases: [(&str, fn(f64, i64) -> f64); 6] = [
+            ("reads 0", |_, _| 0.0),
+            ("mph", |truth, _| truth * 2.236_94),
+            ("km/h", |truth, _| truth * 3.6),
+            ("wrong sign", |truth, _| -truth),
+            ("above", |truth, _| truth + 4.0),
+            ("below", |truth, _| truth * 0.6),
+        ];
+        for (words, lie) in cases {
+            let (gate, exclusion, first_s) = drive(lie);
+            assert!(exclusion.is_open(), "{words}");
+            assert!(first_s.is_some_and(|s| s < 3.0), "{words}: {first_s:?}");
+            let problem = gate.gate.problem().unwrap();
+            assert!(problem.contains(words), "{problem}, expected {words}");
+        }
+    }
+
+    #[test]
+    fn values_that_repeat_to_the_bit_are_stuck() {
+        let (_, exclusion, first_s) = drive(|_, _| 8.5);
+        assert!(exclusion.covers(195 * 100_000_000), "{first_s:?}");
+        assert!(first_s.is_some_and(|s| s < 1.0), "{first_s:?}");
+    }
+
+    #[test]
+    fn a_good_speed_is_confirmed_and_one_wrong_sample_is_forgiven() {
+        let (gate, exclusion, first_s) = drive(|truth, _| truth);
+        assert!(!exclusion.is_open() && first_s.is_none());
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+        let (gate, exclusion, first_s) =
+            drive(|truth, tenth| if tenth == 115 { 40.0 } else { truth });
+        assert!(!exclusion.is_open() && first_s == Some(1.5), "{first_s:?}");
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+    }
+
+    #[test]
+    fn a_speed_that_agrees_again_is_believed_again() {
+        let (gate, exclusion, _) =
+            drive(|truth, tenth| if tenth < 140 { 2.0 * truth } else { truth });
+        assert!(!exclusion.is_open());
+        assert!(exclusion.covers(120 * 100_000_000));
+        assert_eq!(gate.gate.verdict().exclusions, 1);
     }
 }
