@@ -230,7 +230,7 @@ impl Filter {
         let known = started.known_place();
         if let Some(visual) = &started.visual
             && largest_sigma(&visual.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
-            && started.heatmaps.agreed.is_some()
+            && started.heatmaps.is_established()
         {
             started.forget_visual();
         }

@@ -258,6 +258,11 @@ impl HeatmapGate {
         }
     }
 
+    /// Whether heatmaps have agreed on a place that is kept now.
+    pub(crate) fn is_established(&self) -> bool {
+        self.established
+    }
+
     /// Whether the last heatmaps agree with what is published.
     pub(crate) fn supports(&self) -> bool {
         let mut last = self.recent.iter().rev().take(2);
