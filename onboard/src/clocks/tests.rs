@@ -2,7 +2,7 @@
 
 use crate::clocks::{ClockConfig, ClockHealth, ClockRule, ClockState, EventKind};
 use crate::core::CoreCounters;
-use crate::core::tests::{core, fix, frame, odometry, picture};
+use crate::core::tests::{core, fix, frame, odometry, picture, picture_at};
 use crate::event::{Arrival, Estimate, EstimateKind, Event, State};
 use crate::pipeline::LiveCore;
 
@@ -66,12 +66,11 @@ fn play_until(
     end_ns: i64,
     change: impl Fn(EventKind, i64, i64, i64) -> Option<(i64, i64)>,
 ) -> Outcome {
-    let picture = picture();
     let mut arrivals = Vec::new();
     for tick in 0..200 {
         let mut events = vec![(odometry(tick), ODOMETRY_LATENCY_NS)];
         if tick % 4 == 0 {
-            events.push((frame(tick, picture.clone()), FRAME_LATENCY_NS));
+            events.push((frame(tick, picture_at(tick)), FRAME_LATENCY_NS));
         }
         if tick % 10 == 0 {
             events.push((fix(tick), FIX_LATENCY_NS));
@@ -531,7 +530,7 @@ fn frames_that_waited_seconds_for_the_core_are_late_and_nothing_else() {
             core.handle(Arrival::new(
                 "front",
                 at(tick - 50),
-                frame(tick - 50, picture()),
+                frame(tick - 50, picture_at(tick - 50)),
             ));
         }
     }

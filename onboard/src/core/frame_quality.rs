@@ -17,9 +17,9 @@ const LEAST_CORRELATION: f64 = 0.5;
 /// Share of the usual sharpness below which a picture is blurred.
 const LEAST_SHARPNESS: f64 = 0.4;
 /// Share of the usual difference below which a picture repeats another one.
-const REPEATS: f64 = 0.15;
+const REPEATS: f64 = 0.2;
 /// Grey levels of mean difference below which it does so in any case.
-const REPEATS_LEVELS: f64 = 0.35;
+const REPEATS_LEVELS: f64 = 0.6;
 /// Correlation with the usual brightness of the rows below which it is upside down.
 const UPSIDE_DOWN: f64 = -0.7;
 /// Pictures that have to pass before something counts as usual.
@@ -274,7 +274,7 @@ mod tests {
             (street(20, 98), "repeats an earlier"),
         ];
         for (picture, words) in cases {
-            let problem = quality.judge(&picture).unwrap_err();
+            let problem = quality.judge(&picture).expect_err(words);
             assert!(problem.contains(words), "{problem}, expected {words}");
         }
         assert_eq!(quality.judge(&street(60, 3)), Ok(()));

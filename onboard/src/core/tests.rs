@@ -93,10 +93,19 @@ pub(crate) fn core() -> (Core, tempfile::TempDir) {
 }
 
 pub(crate) fn picture() -> Arc<[u8]> {
+    picture_at(0)
+}
+
+/// What the camera sees at a tenth of a second: another stretch of the same sort of street.
+pub(crate) fn picture_at(tick: i64) -> Arc<[u8]> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(32, 16)
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
+    image::RgbImage::from_fn(32, 16, |col, row| {
+        let (x, time) = (f64::from(col), tick as f64);
+        let houses = 30.0 * (0.4 * x + 0.37 * time).sin() + 20.0 * (0.2 * x + 0.11 * time).sin();
+        image::Rgb([(180.0 - 6.0 * f64::from(row) + houses) as u8; 3])
+    })
+    .write_to(&mut bytes, image::ImageFormat::Png)
+    .unwrap();
     bytes.into_inner().into()
 }
 
@@ -145,7 +154,6 @@ pub(crate) fn frame(tick: i64, image: Arc<[u8]>) -> Event {
 
 /// Fixes at 1 Hz, odometry at 10 Hz, frames at 5 Hz, for the given tenths of seconds.
 fn drive(core: &mut Core, ticks: std::ops::Range<i64>, keep: fn(&Event) -> bool) -> Vec<Estimate> {
-    let image = picture();
     let mut estimates = Vec::new();
     for tick in ticks {
         let mut events = vec![odometry(tick)];
@@ -153,7 +161,7 @@ fn drive(core: &mut Core, ticks: std::ops::Range<i64>, keep: fn(&Event) -> bool)
             events.push(fix(tick));
         }
         if tick % 2 == 0 {
-            events.push(frame(tick, image.clone()));
+            events.push(frame(tick, picture_at(tick)));
         }
         for event in events.into_iter().filter(keep) {
             estimates.extend(take(core, event));
@@ -289,14 +297,14 @@ fn corrupt_frames_are_counted_and_passed_over() {
 fn a_late_frame_counts_at_its_own_time_and_a_very_late_one_does_not_count() {
     let (mut core, _folder) = core();
     drive(&mut core, 0..60, |event| !matches!(event, Event::Frame(_)));
-    let estimates = take(&mut core, frame(50, picture()));
+    let estimates = take(&mut core, frame(50, picture_at(50)));
     assert_eq!(core.counters().frames, 1);
     assert!(
         estimates
             .iter()
             .all(|estimate| estimate.time_ns >= START_NS + 59 * 100_000_000)
     );
-    take(&mut core, frame(20, picture()));
+    take(&mut core, frame(20, picture_at(20)));
     assert_eq!(
         (core.counters().frames, core.counters().frames_unused),
         (1, 1)

@@ -188,6 +188,12 @@ impl Filter {
         Some(started.history.at(time_ns)?.yaw).filter(|_| started.navigator.yaw_known())
     }
 
+    /// The odometry's speed, while it is believed.
+    pub(super) fn odometer_mps(&self) -> Option<f64> {
+        let motion = self.motion(self.now_ns);
+        motion.lasting_speed.then_some(motion.speed_mps)
+    }
+
     /// Whether the vehicle moves backwards, by the speed that is believed.
     pub(super) fn is_reversing(&self) -> bool {
         self.motion(self.now_ns).speed_mps < -0.5

@@ -25,6 +25,8 @@ mod rewind;
 mod state;
 #[cfg(test)]
 mod synthetic;
+#[cfg(test)]
+mod tests_support;
 mod update;
 mod visual;
 
@@ -186,9 +188,12 @@ impl Fusion {
 
     /// Takes a measurement in from where the measurements had left things, and then looks as far
     /// ahead as before.
-    fn measure(&mut self, measurement: Measurement) -> Result<(), Unused> {
+    fn measure(&mut self, mut measurement: Measurement) -> Result<(), Unused> {
         let ahead_ns = self.filter.now_ns;
         self.filter.come_back();
+        if let Measurement::Gnss(_, fix) = &mut measurement {
+            *fix = self.gates.judge_receiver(fix, &self.filter);
+        }
         let sample = match &measurement {
             Measurement::Odometry(sample) => Some(*sample),
             _ => None,

@@ -6,7 +6,7 @@ use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::{Matrix2, Vector2};
 
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
-use super::filter::{Filter, Published, Started};
+use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
 use super::jump::{JumpGuard, Place};
 use super::motion::GnssMotion;
@@ -132,7 +132,10 @@ impl Filter {
             known_m2: known.covariance_m2,
             stated_m2: covariance,
             offset_m,
-            heatmaps_agree: started.heatmaps.supports_at(now_ns),
+            heatmaps_agree: started.heatmaps.supports_at(now_ns)
+                || started.heatmaps.supports()
+                    && visual_is_fresh(started, now_ns, config)
+                    && odometry_is_believed,
             known_is_doubtful: !odometry_is_believed || started.heatmaps.contradicts(),
         };
         if started.gnss_ns == i64::MIN {
@@ -227,7 +230,7 @@ impl Filter {
         let known = started.known_place();
         if let Some(visual) = &started.visual
             && largest_sigma(&visual.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
-            && started.heatmaps.agreed.is_some()
+            && started.heatmaps.is_established()
         {
             started.forget_visual();
         }
@@ -249,6 +252,9 @@ impl Filter {
             time_ns: time_ns.min(now_ns),
             driven_m: then.driven_m,
             track_variance_m2,
+            is_near: started
+                .last_visual
+                .is_some_and(|(_, at_m)| (then.driven_m - at_m).abs() < config.visual_spacing_m),
         };
         match started.heatmaps.take(&sighting, visual, config) {
             Ok(false) => {}

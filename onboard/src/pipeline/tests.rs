@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 
 use super::*;
-use crate::core::tests::{core, fix, frame, odometry, picture, staged};
+use crate::core::tests::{core, fix, frame, odometry, picture_at, staged};
 use crate::event::{Event, State};
 use crate::health::Health;
 use crate::port::{Connection, Interests, Outbound, PeerError, Reader, Writer};
@@ -143,7 +143,7 @@ fn source(events: Vec<Event>, every: Duration) -> StagedSource {
 fn drive(tenths: i64, frames: bool) -> Vec<Event> {
     (0..tenths)
         .flat_map(|tick| {
-            let frame = (frames && tick % 2 == 0).then(|| frame(tick, picture()));
+            let frame = (frames && tick % 2 == 0).then(|| frame(tick, picture_at(tick)));
             let fix = (tick % 10 == 0).then(|| fix(tick));
             fix.into_iter().chain([odometry(tick)]).chain(frame)
         })

@@ -22,13 +22,16 @@ const REMEMBERED: usize = 10;
 const ESTABLISHES: usize = 4;
 /// Of these, contradicting ones from which on the camera is not believed any more.
 const UNRELIABLE: usize = 4;
+/// Heatmaps with half of their mass this near to the mode have one clear mode, metres.
+const CLEAR_MODE_M: f64 = 3.0;
 /// Of these, contradicting ones up to which a position may be called good.
 const TOLERATED: usize = 2;
 /// Agreeing heatmaps in a row until a camera is believed again.
 const AGREEMENTS: u32 = 4;
-/// Share of a heatmap near a place from which on it agrees, and below which it contradicts.
+/// Mass near a place, as a share of the mass near the mode, from which on a heatmap agrees, and below
+/// which it contradicts.
 const AGREES: f64 = 0.2;
-const CONTRADICTS: f64 = 0.05;
+const CONTRADICTS: f64 = 0.06;
 /// Heatmaps whose shift is averaged, and the largest mean shift of a place that stands still.
 const SHIFTS: usize = 4;
 const LARGEST_SHIFT_M: f64 = 2.0;
@@ -38,7 +41,7 @@ const CANDIDATE_WAY_M: f64 = 16.0;
 /// A step of this many sigma is what dead reckoning allows for.
 const ALLOWED_SIGMAS: f64 = 3.0;
 /// Log-likelihood ratio from which on the receiver has decided for the candidate.
-const GNSS_DECIDES: f64 = 7.0;
+const GNSS_DECIDES: f64 = 5.0;
 /// A belief wider than this is no better than the receiver, metres.
 const WIDEST_SIGMA_M: f64 = 12.0;
 
@@ -61,7 +64,7 @@ struct Candidate {
     since_m: f64,
     /// Log-likelihood ratio of the receiver's positions, candidate against the known place.
     evidence: f64,
-    evidence_ns: i64,
+    evidence_ns: Option<i64>,
 }
 
 /// Which heatmaps are believed.
@@ -89,6 +92,8 @@ pub(crate) struct Sighting<'a> {
     pub(crate) time_ns: i64,
     pub(crate) driven_m: f64,
     pub(crate) track_variance_m2: f64,
+    /// The vehicle has hardly moved since the last one: it repeats its errors.
+    pub(crate) is_near: bool,
 }
 
 impl HeatmapGate {
@@ -124,9 +129,11 @@ impl HeatmapGate {
         if answer == Answer::Agrees {
             self.gate.agree(sighting.time_ns, AGREEMENTS);
             let mode = sighting.heatmap.mode().offset_m;
-            self.shifts.push_back([0, 1].map(|axis| {
-                sighting.centre_m[axis] + mode[axis] - sighting.known.offset_m[axis]
-            }));
+            if mass_near(sighting.heatmap, mode, CLEAR_MODE_M) > 0.5 {
+                self.shifts.push_back([0, 1].map(|axis| {
+                    sighting.centre_m[axis] + mode[axis] - sighting.known.offset_m[axis]
+                }));
+            }
             if self.shifts.len() > SHIFTS {
                 self.shifts.pop_front();
             }
@@ -156,6 +163,9 @@ impl HeatmapGate {
         if answer == Answer::Agrees && self.count(Answer::Agrees) >= 2 {
             self.candidate = None;
         }
+        if sighting.is_near {
+            return Ok(false);
+        }
         belief.update(
             sighting.heatmap,
             sighting.centre_m,
@@ -180,7 +190,7 @@ impl HeatmapGate {
                 agreeing: 0,
                 since_m: sighting.driven_m,
                 evidence: 0.0,
-                evidence_ns: sighting.time_ns,
+                evidence_ns: None,
             }),
         };
         let before = candidate.belief.place(variance_m2);
@@ -199,15 +209,17 @@ impl HeatmapGate {
             .belief
             .update(sighting.heatmap, sighting.centre_m, variance_m2, config)?;
         let place = candidate.belief.place(variance_m2);
-        if let Some(gnss) = sighting.gnss {
+        if let Some(gnss) = sighting.gnss
+            && largest_sigma(&place.covariance_m2) < 4.0
+        {
             // Positions within a correlation time are one measurement.
-            let dt_s = (sighting.time_ns - candidate.evidence_ns) as f64 * 1e-9;
-            let weight = (dt_s / config.gnss_correlation_s).clamp(0.0, 1.0);
-            candidate.evidence += 0.5
-                * weight
-                * (squared_distance(&sighting.known, &gnss) - squared_distance(&place, &gnss))
-                    .clamp(-30.0, 30.0);
-            candidate.evidence_ns = sighting.time_ns;
+            let weight = candidate.evidence_ns.map_or(1.0, |then_ns| {
+                (sighting.time_ns - then_ns) as f64 * 1e-9 / config.gnss_correlation_s
+            });
+            let difference =
+                squared_distance(&sighting.known, &gnss) - squared_distance(&place, &gnss);
+            candidate.evidence += 0.5 * weight.clamp(0.0, 1.0) * difference.clamp(-30.0, 30.0);
+            candidate.evidence_ns = Some(sighting.time_ns);
         }
         let supported = candidate.agreeing >= CANDIDATE_UPDATES
             && sighting.driven_m - candidate.since_m >= CANDIDATE_WAY_M;
@@ -238,6 +250,11 @@ impl HeatmapGate {
             self.gate.trust = Trust::Unchecked;
             self.gate.explain("");
         }
+    }
+
+    /// Whether heatmaps have agreed on a place that is kept now.
+    pub(crate) fn is_established(&self) -> bool {
+        self.established
     }
 
     /// Whether the last heatmaps agree with what is published.
@@ -272,12 +289,12 @@ impl HeatmapGate {
     /// Whether the last heatmaps contradict what is published.
     pub(crate) fn contradicts(&self) -> bool {
         self.established
-            && self.recent.len() >= 2
+            && self.recent.len() >= 3
             && self
                 .recent
                 .iter()
                 .rev()
-                .take(2)
+                .take(3)
                 .all(|answer| *answer == Answer::Contradicts)
     }
 
@@ -296,28 +313,41 @@ impl HeatmapGate {
     }
 }
 
-/// What a heatmap says about a place with this sigma.
+/// What a heatmap says about a place with this sigma: its mass around the place against its mass
+/// around its own mode, so that blunt heatmaps are not asked for more than they can say.
 fn answer(sighting: &Sighting<'_>, place_m: [f64; 2], sigma_m: f64) -> Answer {
     let heatmap = sighting.heatmap;
     let radius_m = (2.0 + 1.5 * sigma_m).min(12.0);
-    let at = [0, 1].map(|axis| place_m[axis] - sighting.centre_m[axis]);
-    let side = heatmap.side();
-    let mut mass = 0.0;
-    for (index, p) in heatmap.probabilities().iter().enumerate() {
-        let offset = heatmap.offset_m([index % side, index / side]);
-        if (offset[0] - at[0]).powi(2) + (offset[1] - at[1]).powi(2) <= radius_m * radius_m {
-            mass += f64::from(*p);
-        }
-    }
-    let area_m2 = (side as f64 * heatmap.metres_per_cell()).powi(2);
+    let place = [0, 1].map(|axis| place_m[axis] - sighting.centre_m[axis]);
+    let mode = heatmap.mode().offset_m;
+    let near_place = mass_near(heatmap, place, radius_m);
+    let near_mode = mass_near(heatmap, mode, radius_m);
+    let area_m2 = (heatmap.side() as f64 * heatmap.metres_per_cell()).powi(2);
     let by_chance = std::f64::consts::PI * radius_m * radius_m / area_m2;
-    if mass >= AGREES.max(2.5 * by_chance) {
+    if near_mode < 2.0 * by_chance {
+        return Answer::Unsure;
+    }
+    if near_place >= AGREES * near_mode {
         Answer::Agrees
-    } else if mass < CONTRADICTS.max(by_chance) {
+    } else if near_place < CONTRADICTS * near_mode {
         Answer::Contradicts
     } else {
         Answer::Unsure
     }
+}
+
+/// Mass of a heatmap within `radius_m` of a point.
+fn mass_near(heatmap: &Heatmap, point_m: [f64; 2], radius_m: f64) -> f64 {
+    let side = heatmap.side();
+    let cells = heatmap.probabilities().iter().enumerate();
+    cells
+        .filter(|(index, _)| {
+            let offset = heatmap.offset_m([index % side, index / side]);
+            (offset[0] - point_m[0]).powi(2) + (offset[1] - point_m[1]).powi(2)
+                <= radius_m * radius_m
+        })
+        .map(|(_, p)| f64::from(*p))
+        .sum()
 }
 
 /// Squared Mahalanobis distance between two places, with the receiver's sigma once more: its slow

@@ -9,6 +9,7 @@ mod gate;
 mod heading;
 mod heatmaps;
 mod picture_delay;
+mod receiver_motion;
 mod receivers;
 mod speed;
 mod yaw_rate;
@@ -23,6 +24,7 @@ use self::heading::HeadingGate;
 pub(super) use self::heatmaps::{HeatmapGate, Sighting};
 use self::picture_delay::PictureDelay;
 pub(super) use self::picture_delay::Point;
+use self::receiver_motion::{Odometer, ReceiverMotion};
 pub(super) use self::receivers::{Comparison, Receivers, Verdict};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
@@ -37,6 +39,7 @@ pub(super) struct Gates {
     yaw_rate: YawRateGate,
     heading: HeadingGate,
     pub(super) pictures: PictureDelay,
+    receiver: ReceiverMotion,
     /// Time of the last fix that told a speed.
     speed_told_ns: Option<i64>,
 }
@@ -52,6 +55,7 @@ impl Gates {
             yaw_rate: YawRateGate::new(),
             heading: HeadingGate::new(),
             pictures: PictureDelay::new(),
+            receiver: ReceiverMotion::new(),
             speed_told_ns: None,
         }
     }
@@ -73,6 +77,25 @@ impl Gates {
             .yaw_rate
             .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
         earlier(speed, yaw_rate)
+    }
+
+    /// Judges a fix's own speed and course before it is taken in; what cannot be is left out.
+    pub(super) fn judge_receiver(&mut self, fix: &GnssFix, filter: &Filter) -> GnssFix {
+        let reversing = filter.is_reversing();
+        let odometer = Odometer {
+            speed_mps: filter.odometer_mps(),
+            yaw: filter
+                .yaw_at(fix.time_ns.min(filter.now_ns))
+                .map(|yaw| yaw.turned(if reversing { std::f64::consts::PI } else { 0.0 })),
+            was_confirmed: self.confirms_motion(filter.now_ns)
+                && !self.excluded.speed.is_open()
+                && self.yaw_rate.gate.problem().is_none()
+                && self.heading.gate.problem().is_none(),
+        };
+        if odometer.speed_mps.is_none() && odometer.yaw.is_none() {
+            return fix.clone();
+        }
+        self.receiver.judge(fix, odometer)
     }
 
     /// Judges the odometry by a fix that was taken in. Returns the time to go back to, if any.
@@ -137,12 +160,14 @@ impl Gates {
         problems
     }
 
-    fn gates(&self) -> [&Gate; 4] {
+    fn gates(&self) -> [&Gate; 6] {
         [
             &self.speed.gate,
             &self.yaw_rate.gate,
             &self.heading.gate,
             &self.pictures.gate,
+            &self.receiver.speed,
+            &self.receiver.course,
         ]
     }
 

@@ -115,10 +115,13 @@ impl Receivers {
             }
             return Verdict::Hold;
         }
-        if count < CONFIRMATIONS {
+        if count < CONFIRMATIONS && !(seen.heatmaps_agree && receiver.gate.trust == Trust::Excluded)
+        {
             return Verdict::Hold;
         }
         if seen.heatmaps_agree {
+            // From now on fixes have to insist anew.
+            receiver.run = Some((seen.offset_m, seen.time_ns, 1));
             receiver.gate.exclude(format!(
                 "receiver \"{name}\" contradicts camera and odometry"
             ));
@@ -204,5 +207,99 @@ impl Receivers {
             None => MOST_RECEIVERS - 1,
         };
         &mut self.0[at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(second: i64, east_m: f64) -> Comparison {
+        Comparison {
+            time_ns: second * 1_000_000_000,
+            residual_m: Vector2::new(east_m, 0.0),
+            known_m2: Matrix2::identity(),
+            stated_m2: Matrix2::identity() * 10.0,
+            offset_m: [east_m, 0.0],
+            heatmaps_agree: true,
+            known_is_doubtful: false,
+        }
+    }
+
+    fn verdicts(fixes: impl Iterator<Item = Comparison>) -> (Vec<Verdict>, Receivers) {
+        let mut receivers = Receivers::default();
+        let name: Arc<str> = "gnss".into();
+        let verdicts = fixes
+            .map(|seen| receivers.judge(&name, &seen, 3.0))
+            .collect();
+        (verdicts, receivers)
+    }
+
+    #[test]
+    fn one_far_fix_is_held_back_and_the_next_good_one_used() {
+        let (verdicts, receivers) = verdicts(
+            [0.0, 50.0, 0.0]
+                .into_iter()
+                .zip(0..)
+                .map(|(m, s)| seen(s, m)),
+        );
+        assert_eq!(verdicts, [Verdict::Use, Verdict::Hold, Verdict::Use]);
+        assert_eq!(receivers.problems().count(), 0);
+    }
+
+    #[test]
+    fn fixes_that_contradict_the_heatmaps_are_never_followed_and_named() {
+        let (verdicts, receivers) = verdicts((0..100).map(|second| seen(second, 800.0)));
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Hold));
+        let problems: Vec<&str> = receivers.problems().collect();
+        assert_eq!(
+            problems,
+            ["receiver \"gnss\" contradicts camera and odometry"]
+        );
+    }
+
+    #[test]
+    fn without_other_evidence_three_fixes_relocate_and_against_dead_reckoning_they_have_to_insist()
+    {
+        let lonely = |doubtful: bool| {
+            move |second: i64| Comparison {
+                heatmaps_agree: false,
+                known_is_doubtful: doubtful,
+                ..seen(second, 800.0)
+            }
+        };
+        let first = |doubtful: bool| {
+            verdicts((0..60).map(lonely(doubtful)))
+                .0
+                .iter()
+                .position(|verdict| *verdict == Verdict::Relocate)
+        };
+        assert_eq!(first(true), Some(2));
+        assert_eq!(first(false), Some(30));
+    }
+
+    #[test]
+    fn of_two_receivers_the_one_that_fits_the_track_is_kept_and_the_other_named() {
+        let mut receivers = Receivers::default();
+        let names: [Arc<str>; 2] = ["front".into(), "rear".into()];
+        for second in 0..5 {
+            let comparison = |east_m| Comparison {
+                heatmaps_agree: false,
+                ..seen(second, east_m)
+            };
+            assert_eq!(
+                receivers.judge(&names[0], &comparison(1.0), 3.0),
+                Verdict::Use
+            );
+            assert_eq!(
+                receivers.judge(&names[1], &comparison(130.0), 3.0),
+                Verdict::Hold
+            );
+        }
+        let problems: Vec<&str> = receivers.problems().collect();
+        assert_eq!(
+            problems,
+            ["receiver \"rear\" is far from the other receiver"]
+        );
     }
 }

@@ -285,3 +285,78 @@ impl Repeats {
         self.run == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fusion::tests_support::sample;
+
+    /// Ten seconds at about 8 m/s, then ten more with what `lie` makes of the speed; fixes at 1 Hz.
+    /// Returns the gate, whether it is excluded, and after how many seconds it first was.
+    fn drive(lie: impl Fn(f64, i64) -> f64) -> (SpeedGate, Exclusion, Option<f64>) {
+        let (mut gate, mut exclusion) = (SpeedGate::new(), Exclusion::default());
+        let mut first_s = None;
+        for tenth in 0..200 {
+            let truth = 8.0 + (tenth as f64 * 0.05).sin() + 0.02 * ((tenth * 7 % 11) as f64 - 5.0);
+            let speed = if tenth < 100 {
+                truth
+            } else {
+                lie(truth, tenth)
+            };
+            gate.on_sample(&sample(tenth, speed, 0.0, 0.0), &mut exclusion);
+            if tenth % 10 == 0 {
+                gate.on_fix(tenth * 100_000_000, truth, Some(false), &mut exclusion);
+            }
+            if tenth >= 100 && exclusion.is_open() {
+                first_s = first_s.or(Some((tenth - 100) as f64 / 10.0));
+            }
+        }
+        (gate, exclusion, first_s)
+    }
+
+    #[test]
+    fn every_lie_about_the_speed_is_found_within_three_seconds_and_named() {
+        let cases: [(&str, fn(f64, i64) -> f64); 6] = [
+            ("reads 0", |_, _| 0.0),
+            ("mph", |truth, _| truth * 2.236_94),
+            ("km/h", |truth, _| truth * 3.6),
+            ("wrong sign", |truth, _| -truth),
+            ("above", |truth, _| truth + 4.0),
+            ("below", |truth, _| truth * 0.6),
+        ];
+        for (words, lie) in cases {
+            let (gate, exclusion, first_s) = drive(lie);
+            assert!(exclusion.is_open(), "{words}");
+            assert!(first_s.is_some_and(|s| s < 3.0), "{words}: {first_s:?}");
+            let problem = gate.gate.problem().unwrap();
+            assert!(problem.contains(words), "{problem}, expected {words}");
+        }
+    }
+
+    #[test]
+    fn values_that_repeat_to_the_bit_are_stuck() {
+        let (_, exclusion, first_s) = drive(|_, _| 8.5);
+        assert!(exclusion.covers(195 * 100_000_000), "{first_s:?}");
+        assert!(first_s.is_some_and(|s| s < 1.0), "{first_s:?}");
+    }
+
+    #[test]
+    fn a_good_speed_is_confirmed_and_one_wrong_sample_is_forgiven() {
+        let (gate, exclusion, first_s) = drive(|truth, _| truth);
+        assert!(!exclusion.is_open() && first_s.is_none());
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+        let (gate, exclusion, first_s) =
+            drive(|truth, tenth| if tenth == 115 { 40.0 } else { truth });
+        assert!(!exclusion.is_open() && first_s == Some(1.5), "{first_s:?}");
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+    }
+
+    #[test]
+    fn a_speed_that_agrees_again_is_believed_again() {
+        let (gate, exclusion, _) =
+            drive(|truth, tenth| if tenth < 140 { 2.0 * truth } else { truth });
+        assert!(!exclusion.is_open());
+        assert!(exclusion.covers(120 * 100_000_000));
+        assert_eq!(gate.gate.verdict().exclusions, 1);
+    }
+}

@@ -272,3 +272,49 @@ fn explain(product: f64, square: f64) -> &'static str {
         "the odometry's yaw rate differs from the turns of the GNSS course"
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fusion::tests_support::sample;
+
+    /// Turns to and fro at 8 m/s; after ten seconds `lie` changes the rate.
+    fn drive(lie: fn(f64) -> f64, with_heading: bool) -> (YawRateGate, Exclusion, Option<f64>) {
+        let (mut gate, mut exclusion) = (YawRateGate::new(), Exclusion::default());
+        let (mut yaw, mut first_s) = (Yaw::new(0.3), None);
+        for tenth in 0..240 {
+            let truth = 0.3 * (tenth as f64 * 0.06).sin();
+            yaw = yaw.turned(truth * 0.1);
+            let rate = if tenth < 100 { truth } else { lie(truth) };
+            let sample = sample(tenth, 8.0, rate, yaw.radians());
+            let heading = sample.yaw.filter(|_| with_heading);
+            gate.on_sample(&sample, 8.0, heading, &mut exclusion);
+            if tenth % 10 == 0 {
+                gate.on_fix(tenth * 100_000_000, yaw, 8.0, &mut exclusion);
+            }
+            if tenth >= 100 && exclusion.is_open() {
+                first_s = first_s.or(Some((tenth - 100) as f64 / 10.0));
+            }
+        }
+        (gate, exclusion, first_s)
+    }
+
+    #[test]
+    fn a_wrong_yaw_rate_is_found_with_and_without_a_heading() {
+        let lies: [fn(f64) -> f64; 3] = [|rate| -rate, |_| 0.0, |rate| rate * 57.3];
+        for lie in lies {
+            for with_heading in [false, true] {
+                let (_, exclusion, first_s) = drive(lie, with_heading);
+                assert!(exclusion.is_open());
+                assert!(first_s.is_some_and(|s| s < 3.5), "{first_s:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_good_yaw_rate_is_confirmed() {
+        let (gate, exclusion, first_s) = drive(|rate| rate, true);
+        assert!(!exclusion.is_open() && first_s.is_none());
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+    }
+}
