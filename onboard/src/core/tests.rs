@@ -93,10 +93,19 @@ pub(crate) fn core() -> (Core, tempfile::TempDir) {
 }
 
 pub(crate) fn picture() -> Arc<[u8]> {
+    picture_at(0)
+}
+
+/// What the camera sees at a tenth of a second: another stretch of the same sort of street.
+pub(crate) fn picture_at(tick: i64) -> Arc<[u8]> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    image::RgbImage::new(32, 16)
-        .write_to(&mut bytes, image::ImageFormat::Png)
-        .unwrap();
+    image::RgbImage::from_fn(32, 16, |col, row| {
+        let (x, time) = (f64::from(col), tick as f64);
+        let houses = 30.0 * (0.4 * x + 0.37 * time).sin() + 20.0 * (0.2 * x + 0.11 * time).sin();
+        image::Rgb([(180.0 - 6.0 * f64::from(row) + houses) as u8; 3])
+    })
+    .write_to(&mut bytes, image::ImageFormat::Png)
+    .unwrap();
     bytes.into_inner().into()
 }
 

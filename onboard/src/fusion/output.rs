@@ -6,7 +6,7 @@ use nalgebra::{Matrix2, Vector2};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
 use super::state::Inputs;
-use super::{receiver_radius, geodetic_from_plane, largest_sigma, seconds};
+use super::{geodetic_from_plane, largest_sigma, receiver_radius, seconds};
 use crate::event::{Estimate, EstimateKind};
 
 /// Heatmaps scatter about a place that is right by about this much on average, metres.

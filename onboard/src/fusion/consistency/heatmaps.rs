@@ -124,9 +124,11 @@ impl HeatmapGate {
         if answer == Answer::Agrees {
             self.gate.agree(sighting.time_ns, AGREEMENTS);
             let mode = sighting.heatmap.mode().offset_m;
-            self.shifts.push_back([0, 1].map(|axis| {
-                sighting.centre_m[axis] + mode[axis] - sighting.known.offset_m[axis]
-            }));
+            self.shifts.push_back(
+                [0, 1].map(|axis| {
+                    sighting.centre_m[axis] + mode[axis] - sighting.known.offset_m[axis]
+                }),
+            );
             if self.shifts.len() > SHIFTS {
                 self.shifts.pop_front();
             }
