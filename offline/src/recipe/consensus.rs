@@ -121,7 +121,7 @@ impl Evidence {
             self.drives.len()
         );
         if self.stands_alone() {
-            text += "; most frames stand alone, so labels are filtered as in `paper`";
+            text += "; most frames stand alone, so labels are filtered and learned as in `paper`";
         } else {
             let [east, north] = self.tile_offset_m;
             text += &format!(

@@ -302,6 +302,13 @@ fn learn(
     let one = 1.0f64.to_bits();
     let weighs = |label: &PseudoLabel| label.is_kept() && label.weight.to_bits() != one;
     let mut config = recipe.fit.clone();
+    if let (Filter::Support { .. }, Some(_)) = (recipe.filter, keep) {
+        // Labels of frames that stand alone are as noisy as the paper's, and learned as gently.
+        let paper = defaults::paper(teacher.describe()).fit;
+        config.learning_rate = config.learning_rate.min(paper.learning_rate);
+        config.loss = paper.loss;
+        config.augmentation = paper.augmentation;
+    }
     config.loss.weighted |= labels.iter().any(weighs);
     let train = |name: &'static str, labels: &[PseudoLabel]| {
         let kept = labels
@@ -314,7 +321,7 @@ fn learn(
         let examples = Labelled {
             dataset: pairs,
             labels: &targets,
-            augmentation: &recipe.fit.augmentation,
+            augmentation: &config.augmentation,
             spec: teacher.describe(),
         };
         let fitted = fit(name, student.as_mut(), &examples, &config, run)?;
