@@ -369,6 +369,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
         }
     });
     let config = LossConfig {
+        weighted: false,
         info_nce: case.number_or("/weights/infonce", 1e4) as f32,
         triplet: 0.0,
         heatmap: case.number_or("/weights/ce", 1.0) as f32,
@@ -526,6 +527,7 @@ fn compare_statistics(case: &Case, model: &Ccvpe, comparison: &mut Comparison) -
 /// The adaptation loss's settings: Gaussian on the integer grid, the first K' levels.
 fn adaptation(case: &Case, model: &Ccvpe, levels: usize) -> LossConfig {
     LossConfig {
+        weighted: false,
         info_nce: 1.0,
         triplet: 0.0,
         heatmap: 0.0,

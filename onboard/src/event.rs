@@ -265,8 +265,8 @@ pub struct Estimate {
     pub position: Geodetic,
     /// 1-sigma covariance in east and north of the whole posterior about `position`, m².
     pub covariance_m2: [[f64; 2]; 2],
-    /// Height above the ellipsoid, metres.
-    pub height_m: f64,
+    /// Height above the ellipsoid, metres; none until a receiver measured one.
+    pub height_m: Option<f64>,
     /// Which way the vehicle points.
     pub yaw: Yaw,
     /// 1-sigma error of the yaw, radians.

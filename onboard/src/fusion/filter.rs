@@ -66,7 +66,7 @@ pub(super) struct Filter {
 #[derive(Debug, Clone)]
 pub(super) struct Started {
     pub(super) frame: LocalFrame,
-    pub(super) height_m: f64,
+    pub(super) height_m: Option<f64>,
     pub(super) navigator: Navigator,
     pub(super) history: History,
     pub(super) visual: Option<VisualBelief>,

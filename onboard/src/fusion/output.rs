@@ -68,7 +68,7 @@ impl Filter {
         );
         Some(Estimate {
             time_ns: self.now_ns,
-            position: geodetic_from_plane(&started.frame, place, started.height_m)?,
+            position: geodetic_from_plane(&started.frame, place, started.height_m.unwrap_or(0.0))?,
             covariance_m2: [
                 [covariance[(0, 0)], covariance[(0, 1)]],
                 [covariance[(1, 0)], covariance[(1, 1)]],

@@ -157,7 +157,7 @@ impl Filter {
         };
         let fix_m = plane_from_geodetic(&started.frame, fix.position);
         if fix.dimension == crate::event::FixDimension::Three {
-            started.height_m = fix.position.height_m;
+            started.height_m = Some(fix.position.height_m);
         }
         let first = started.gnss_ns == i64::MIN;
         started.gnss_ns = started.gnss_ns.max(fix.time_ns);
@@ -298,7 +298,7 @@ impl Filter {
         let offset_m = started.fused.place.offset_m;
         let place = [then.track_m[0] + offset_m[0], then.track_m[1] + offset_m[1]];
         Ok(Pose {
-            position: geodetic_from_plane(&started.frame, place, started.height_m)
+            position: geodetic_from_plane(&started.frame, place, started.height_m.unwrap_or(0.0))
                 .ok_or(Unused::Invalid)?,
             yaw: then.yaw,
             yaw_sigma_rad: started.navigator.yaw_sigma_rad(),
@@ -323,7 +323,8 @@ impl Filter {
         };
         self.started = Some(Started {
             frame,
-            height_m: fix.position.height_m,
+            height_m: (fix.dimension == crate::event::FixDimension::Three)
+                .then_some(fix.position.height_m),
             navigator,
             history: History::default(),
             visual: None,

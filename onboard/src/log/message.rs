@@ -52,8 +52,8 @@ pub struct LocationFix {
     frame_id: String,
     latitude: f64,
     longitude: f64,
-    #[serde(default)]
-    altitude: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    altitude: Option<f64>,
     position_covariance: [f64; 9],
     #[serde(default)]
     position_covariance_type: u8,
@@ -126,7 +126,7 @@ impl LocationFix {
             frame_id: "gnss".into(),
             latitude: fix.position.latitude_deg,
             longitude: fix.position.longitude_deg,
-            altitude: fix.position.height_m,
+            altitude: Some(fix.position.height_m),
             position_covariance: covariance9(fix.covariance_m2, fix.height_sigma_m),
             position_covariance_type: COVARIANCE_KNOWN,
             speed_mps: fix.speed_mps,
@@ -201,7 +201,7 @@ impl LocationFix {
     }
 
     fn position(&self) -> Result<Geodetic, String> {
-        Geodetic::new(self.latitude, self.longitude, self.altitude)
+        Geodetic::new(self.latitude, self.longitude, self.altitude.unwrap_or(0.0))
             .map_err(|error| error.to_string())
     }
 }

@@ -54,7 +54,7 @@ fn estimate(index: i64, state: State) -> Estimate {
         time_ns: START_NS + index,
         position: fix(index).position,
         covariance_m2: [[1.0, 0.25], [0.25, 2.0]],
-        height_m: 3.25,
+        height_m: Some(3.25),
         yaw: Yaw::new(0.0),
         yaw_sigma_rad: f64::INFINITY,
         speed_mps: 1.5,

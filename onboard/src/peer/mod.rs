@@ -136,7 +136,7 @@ pub(crate) mod testing {
             time_ns: 1_594_507_068_500_000_000,
             position: Geodetic::new(-33.5, 151.25, 40.0).unwrap(),
             covariance_m2: [[4.0, 0.0], [0.0, 1.0]],
-            height_m: 40.0,
+            height_m: Some(40.0),
             yaw: Yaw::new(0.0),
             yaw_sigma_rad: 0.02,
             speed_mps: 10.0,

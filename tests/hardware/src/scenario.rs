@@ -16,6 +16,8 @@ pub struct Scenario {
     /// Whether the student and the aerial tiles are there. Default true.
     #[serde(default = "yes")]
     pub student: bool,
+    /// What of it is known to be broken today; the run does not fail by it.
+    pub known: Option<String>,
     /// What goes wrong, in this order.
     #[serde(default)]
     pub fault: Vec<Fault>,

@@ -129,9 +129,10 @@ fn position(estimate: &Estimate, attendant: &Attendant) -> Option<Position> {
 }
 
 fn height(estimate: &Estimate, attendant: &Attendant) -> Option<Height> {
-    let alt_msl = finite(estimate.height_m - attendant.geoid_m, 3)?;
+    let height_m = estimate.height_m?;
+    let alt_msl = finite(height_m - attendant.geoid_m, 3)?;
     Some(Height {
-        alt_hae: finite(estimate.height_m, 3)?,
+        alt_hae: finite(height_m, 3)?,
         alt_msl,
         alt: alt_msl,
         geoid_sep: finite(attendant.geoid_m, 3)?,
@@ -425,7 +426,7 @@ mod tests {
     #[test]
     fn numbers_that_are_none_are_left_out() {
         let mut estimate = estimate(State::Ok);
-        estimate.height_m = f64::NAN;
+        estimate.height_m = None;
         estimate.yaw_sigma_rad = f64::INFINITY;
         estimate.protection_radius_m = f64::INFINITY;
         let tpv = tpv(&estimate);

@@ -19,7 +19,6 @@ pub fn sentences(estimate: &Estimate, attendant: &Attendant) -> Vec<String> {
     let numbers = [
         estimate.position.latitude_deg,
         estimate.position.longitude_deg,
-        estimate.height_m,
         ee.sqrt(),
         nn.sqrt(),
     ];
@@ -49,15 +48,20 @@ pub fn sentences(estimate: &Estimate, attendant: &Attendant) -> Vec<String> {
         String::new()
     };
     let ellipse = Ellipse::new(estimate.covariance_m2);
+    // Empty where nobody measured a height.
+    let altitude = estimate
+        .height_m
+        .filter(|height_m| height_m.is_finite())
+        .map_or(String::new(), |height_m| {
+            format!("{:.3}", height_m - attendant.geoid_m)
+        });
     let satellites = attendant
         .satellites_used
         .map_or(String::new(), |satellites| format!("{satellites:02}"));
     vec![
         sentence(&format!(
-            "GNGGA,{time},{latitude},{longitude},{quality},{satellites},{:.2},{:.3},M,{:.3},M,,",
-            attendant.hdop,
-            estimate.height_m - attendant.geoid_m,
-            attendant.geoid_m,
+            "GNGGA,{time},{latitude},{longitude},{quality},{satellites},{:.2},{altitude},M,{:.3},M,,",
+            attendant.hdop, attendant.geoid_m,
         )),
         sentence(&format!(
             "GNRMC,{time},A,{latitude},{longitude},{:.3},{course},{date},,,{mode},V",
@@ -138,6 +142,17 @@ mod tests {
     }
 
     #[test]
+    fn without_a_height_the_fix_has_two_dimensions() {
+        let flat = Estimate {
+            height_m: None,
+            ..estimate(State::Degraded)
+        };
+        assert!(said(&flat)[0].contains(",1,09,0.90,,M,22.000,M,"));
+        let fix = read_back(&flat).unwrap();
+        assert_eq!(fix.dimension, crate::event::FixDimension::Two);
+    }
+
+    #[test]
     fn coasting_is_estimated_in_both_and_lost_has_no_position() {
         let kinds = |state| {
             said(&estimate(state))
@@ -165,7 +180,7 @@ mod tests {
         fn our_own_reader_reads_every_position_back(latitude in -90.0..=90.0, longitude in -180.0..=180.0, height in -500.0..9000.0, sigma in 0.5..50.0f64) {
             let sent = Estimate {
                 position: Geodetic::new(latitude, longitude, height).unwrap(),
-                height_m: height,
+                height_m: Some(height),
                 covariance_m2: [[sigma * sigma, 0.0], [0.0, sigma * sigma]],
                 ..estimate(State::Ok)
             };
