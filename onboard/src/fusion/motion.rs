@@ -215,7 +215,7 @@ impl Filter {
             && next.time_ns > before.time_ns
             && next.time_ns >= time_ns
         {
-            let middle_ns = (self.now_ns.max(before.time_ns) + time_ns) / 2;
+            let middle_ns = self.now_ns.max(before.time_ns).midpoint(time_ns);
             let share =
                 (middle_ns - before.time_ns) as f64 / (next.time_ns - before.time_ns) as f64;
             return match (before.speed_mps, next.speed_mps) {

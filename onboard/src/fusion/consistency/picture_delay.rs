@@ -10,20 +10,20 @@ use super::gate::{Gate, Trust};
 
 /// Frames that are fitted, and the fewest.
 const FRAMES: usize = 20;
-const FEWEST: usize = 8;
+const FEWEST: usize = 12;
 /// Metres after which a frame is forgotten: dead reckoning drifts.
 const LONGEST_WAY_M: f64 = 250.0;
 /// Least sum of squared differences of the velocities that tells anything, (m/s)².
-const LEAST_SPREAD: f64 = 40.0;
+const LEAST_SPREAD: f64 = 150.0;
 /// A place this far from the fit is an outlier, metres.
 const OUTLIER_M: f64 = 3.0;
 /// Largest scatter about the fit, metres.
-const LARGEST_SCATTER_M: f64 = 1.5;
+const LARGEST_SCATTER_M: f64 = 1.0;
 /// A delay from here on matters, seconds, and from here on it cannot be taken into account.
-const LEAST_DELAY_S: f64 = 0.15;
+const LEAST_DELAY_S: f64 = 0.3;
 const MOST_DELAY_S: f64 = 1.6;
 /// Fits in a row that have to say so.
-const CONFIRMATIONS: u32 = 2;
+const CONFIRMATIONS: u32 = 4;
 /// It has to be this many sigma from zero.
 const SIGMAS: f64 = 6.0;
 

@@ -99,22 +99,20 @@ impl SpeedGate {
                     );
                     exclusion.open(time_ns);
                 }
-            } else if exclusion.is_open()
-                && self.repeats.differ()
-                && self
-                    .plausible
-                    .is_some_and(|(last_ns, _)| time_ns - last_ns <= SPIKE_NS)
-            {
-                exclusion.close(time_ns);
-                self.gate.trust = Trust::Unchecked;
-            } else if exclusion.is_open()
-                && time_ns - self.doubted_ns > NOBODY_SAYS_NS
-                && self
-                    .receiver
-                    .is_none_or(|(at_ns, _)| time_ns - at_ns > NOBODY_SAYS_NS)
-            {
-                exclusion.close(time_ns);
-                self.gate.trust = Trust::Unchecked;
+            } else if exclusion.is_open() {
+                // It goes on smoothly again, or nobody has said anything against it for long.
+                let is_smooth = self.repeats.differ()
+                    && self
+                        .plausible
+                        .is_some_and(|(last_ns, _)| time_ns - last_ns <= SPIKE_NS);
+                let is_forgotten = time_ns - self.doubted_ns > NOBODY_SAYS_NS
+                    && self
+                        .receiver
+                        .is_none_or(|(at_ns, _)| time_ns - at_ns > NOBODY_SAYS_NS);
+                if is_smooth || is_forgotten {
+                    exclusion.close(time_ns);
+                    self.gate.trust = Trust::Unchecked;
+                }
             }
         }
         if !exclusion.is_open() {
