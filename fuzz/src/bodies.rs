@@ -43,7 +43,7 @@ pub fn gpsd(bytes: &[u8]) {
         reports.line(line, now);
         check_fix(reports.take(now));
     }
-    check_fix(reports.take(Duration::from_secs(3600)));
+    check_fix(reports.take(Duration::from_hours(1)));
 }
 
 /// Sentences of a receiver.
@@ -232,8 +232,8 @@ fn fix(choices: &mut Choices<'_>, true_ns: i64, east_deg: f64) -> Event {
         covariance_m2: [[ee, en], [ne, nn]],
         height_sigma_m: choices.number(5.0, 2.0),
         covariance_rule: CovarianceRule::Default,
-        speed_mps: (choices.byte() % 2 == 0).then(|| choices.number(10.0, 5.0)),
-        track_deg: (choices.byte() % 2 == 0).then(|| choices.number(90.0, 180.0)),
+        speed_mps: (choices.byte().is_multiple_of(2)).then(|| choices.number(10.0, 5.0)),
+        track_deg: (choices.byte().is_multiple_of(2)).then(|| choices.number(90.0, 180.0)),
         dimension: FixDimension::Three,
         reception: Reception::default(),
     })
@@ -244,7 +244,7 @@ fn odometry(choices: &mut Choices<'_>, true_ns: i64) -> Event {
         time_ns: choices.time_ns(true_ns),
         forward_speed_mps: choices.number(10.0, 5.0),
         yaw_rate_rps: choices.number(0.0, 0.5),
-        yaw: (choices.byte() % 4 == 0).then(|| YawMeasurement {
+        yaw: (choices.byte().is_multiple_of(4)).then(|| YawMeasurement {
             yaw: Yaw::new(choices.number(0.0, 3.0)),
             sigma_rad: choices.number(0.1, 0.1),
         }),

@@ -41,17 +41,17 @@ fn apply_one(drive: &mut Drive, fault: &Fault, rng: &mut ChaCha8Rng) {
     match &fault.act {
         Act::Set { on, field, value } => {
             change(drive, *on, lasts, |event, _| {
-                write(event, *field, |_| *value)
+                write(event, *field, |_| *value);
             });
         }
         Act::Scale { on, field, by } => {
             change(drive, *on, lasts, |event, _| {
-                write(event, *field, |v| v * by)
+                write(event, *field, |v| v * by);
             });
         }
         Act::Add { on, field, value } => {
             change(drive, *on, lasts, |event, _| {
-                write(event, *field, |v| v + value)
+                write(event, *field, |v| v + value);
             });
         }
         Act::Ramp { on, field, per_s } => change(drive, *on, lasts, |event, since_s| {

@@ -14,7 +14,7 @@ use crossfix_onboard::pipeline::LiveCore;
 use crossfix_onboard::tiles::TileStore;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The daemon's tick.
 const TICK_NS: i64 = 100_000_000;
@@ -111,7 +111,7 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
             let now_ns = live.next_tick_ns();
             publish(now_ns, live.wait_over(now_ns));
         }
-        *lies.lock().expect("nobody panics with it") = lies_at(scenario, at_ns);
+        *lies.lock().unwrap_or_else(PoisonError::into_inner) = lies_at(scenario, at_ns);
         let arrival = Arrival::new(arrival.source, at_ns, arrival.event.clone());
         publish(at_ns, live.handle(arrival));
     }
@@ -139,6 +139,9 @@ fn lies_at(scenario: &Scenario, at_ns: i64) -> Lies {
 ///
 /// # Errors
 /// When student or tiles cannot be used.
+///
+/// # Panics
+/// When a run does: the core must not.
 pub fn run_all(
     drives: &[Drive],
     scenario: &Scenario,

@@ -7,7 +7,7 @@ use crossfix_onboard::matcher::{GroundStrip, MatchError, MatchResult, Matcher, T
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What the student and the tiles do now; shared with who drives the core.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +53,7 @@ impl Matcher for LyingStudent {
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError> {
-        let lies = *self.lies.lock().expect("nobody panics with it");
+        let lies = *self.lies.lock().unwrap_or_else(PoisonError::into_inner);
         let columns = (10.0 / self.card().aerial.metres_per_pixel) as usize;
         let mut result = match lies.aerial {
             None => self.honest.match_frame(strip, key, patch)?,
