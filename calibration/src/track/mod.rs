@@ -2,7 +2,7 @@
 //! answers, odometry and coarse positions. No truth.
 //!
 //! Yaw → motion between pictures → forward–backward smoothing on a grid ([`crate::smooth`]) → the
-//! mode of each picture's posterior, and how much of it lies there. [`drift`] finds what odometry and
+//! mode of each picture's posterior, and how much of it lies there. [`drift()`] finds what odometry and
 //! coarse positions had wrong over the whole drive, for a second pass.
 
 mod coarse;

@@ -216,7 +216,7 @@ mod tests {
                 state ^= state >> 7;
                 state ^= state << 17;
                 let x = (col + shift) % 256;
-                let house = if (x / 16 * 7919 / 13) % 3 == 0 {
+                let house = if (x / 16 * 7919 / 13).is_multiple_of(3) {
                     60
                 } else {
                     20

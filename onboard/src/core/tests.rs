@@ -240,7 +240,7 @@ fn without_student_tiles_or_camera_it_goes_on_degraded_and_says_which() {
     let (_folder, [archive, _]) = stores();
     let tiles = || Some(TileStore::open(&archive).unwrap());
     let config = FusionConfig::default;
-    let cases = [
+    let cases = vec![
         (
             Core::new(config(), Some(camera()), tiles(), None),
             "no student",
