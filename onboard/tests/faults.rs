@@ -184,7 +184,7 @@ fn without_the_antenna_it_coasts_until_it_is_lost_and_recovers_when_the_antenna_
             fix(tenth)
         })
     });
-    let more = "[fusion]\ngnss_timeout_s = 0.5\nlost_sigma_m = 15.0\n";
+    let more = "[fusion]\ngnss_timeout_s = 0.5\nlost_sigma_m = 5.0\n";
     let (daemon, port) =
         Daemon::start(folder.path(), &gpsd, more, "", Stdio::null(), Stdio::null());
     let positions = positions(port, Duration::from_millis(4500));
