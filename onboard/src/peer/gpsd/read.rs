@@ -104,11 +104,7 @@ impl GpsdReader {
                 }
             }
             Line::WithoutDevice(paths) => {
-                let there = if paths.is_empty() {
-                    "none".to_owned()
-                } else {
-                    paths.join(", ")
-                };
+                let there = paths.join(", ");
                 return Err(PeerError::Protocol(format!(
                     "gpsd at {} has no device {:?}; it has {there}",
                     self.config.address,

@@ -255,7 +255,10 @@ impl GpsdReports {
             paths.extend(path.map(|path| path.chars().take(100).collect::<String>()));
         }
         match &self.config.device {
-            Some(wanted) if !paths.contains(wanted) => Line::WithoutDevice(paths),
+            // None at all is a gpsd that waits for its receivers.
+            Some(wanted) if !paths.is_empty() && !paths.contains(wanted) => {
+                Line::WithoutDevice(paths)
+            }
             _ => Line::Report,
         }
     }
