@@ -262,11 +262,16 @@ impl Server {
                         return vec![error(&format!("No such device: {device}"))];
                     }
                     let wish = |key| wishes.get(key).and_then(Value::as_bool);
+                    let raw = wishes.get("raw");
+                    let is_raw = raw.is_some_and(|raw| {
+                        raw.as_bool() == Some(true) || raw.as_i64().is_some_and(|level| level > 0)
+                    });
                     *watch = if wish("enable").unwrap_or(true) {
                         Watch {
                             enabled: true,
                             json: wish("json").unwrap_or(watch.json),
-                            nmea: wish("nmea").unwrap_or(watch.nmea),
+                            // Raw data, as gpsmon asks for, are sentences here.
+                            nmea: wish("nmea").unwrap_or(watch.nmea || is_raw),
                         }
                     } else {
                         Watch::default()
