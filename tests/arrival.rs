@@ -168,8 +168,10 @@ fn however_the_fixes_arrive_the_output_at_their_times_is_as_good_as_they_are() -
             let estimates = play(&fixes, arrival, seed);
             let (own_m, alone_m, count) = errors_m(&fixes, &estimates)?;
             println!("{name}, seed {seed}: {own_m:.3} m, receiver {alone_m:.3} m at {count} fixes");
+            // After a stall a fix that lies off is held back until the next one confirms it.
+            let most_m = if arrival.stall.is_some() { 0.06 } else { 0.02 };
             ensure!(
-                count >= 25 && own_m <= alone_m + 0.02,
+                count >= 25 && own_m <= alone_m + most_m,
                 "{name}, seed {seed}: {own_m:.3} m, receiver {alone_m:.3} m at {count} fixes"
             );
             ensure!(
