@@ -1,7 +1,7 @@
 //! What came out of the drives of a scenario, and whether it holds what the scenario expects.
 
 use crate::run::{Published, Run};
-use crate::scenario::{Expect, Scenario};
+use crate::scenario::{Expect, Known, Scenario};
 use crossfix_onboard::event::State;
 use std::collections::BTreeMap;
 
@@ -46,6 +46,9 @@ fn is_inside_95(published: &Published) -> bool {
         determinant > 0.0 && squared <= REGION_95 * determinant
     })
 }
+
+/// Output pauses no longer than this even where bounds are broken, seconds.
+const LONGEST_KNOWN_GAP_S: f64 = 21.0;
 
 /// What a scenario's drives are compared with.
 #[derive(Debug, Clone, Copy, Default)]
@@ -209,6 +212,20 @@ impl Figures {
             failures.push(format!("no reason says {word:?}"));
         }
         failures
+    }
+
+    /// What of a scenario that is known to be broken got worse, in words.
+    pub fn worse_than(&self, known: &Known) -> Vec<String> {
+        let figures = [
+            ("ok while outside, %", self.ok_outside, known.ok_outside_percent),
+            ("outside, %", self.outside, known.outside_percent),
+            ("gap, s", self.gap_s, LONGEST_KNOWN_GAP_S),
+        ];
+        figures
+            .iter()
+            .filter(|(_, value, bound)| !(value <= bound))
+            .map(|(what, value, bound)| format!("{what} {value:.2}, at most {bound:.2}"))
+            .collect()
     }
 
     /// A row of the table.

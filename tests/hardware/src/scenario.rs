@@ -16,14 +16,28 @@ pub struct Scenario {
     /// Whether the student and the aerial tiles are there. Default true.
     #[serde(default = "yes")]
     pub student: bool,
-    /// What of it is known to be broken today; the run does not fail by it.
-    pub known: Option<String>,
+    /// What of it is known to be broken today.
+    pub known: Option<Known>,
     /// What goes wrong, in this order.
     #[serde(default)]
     pub fault: Vec<Fault>,
     /// What must hold.
     #[serde(default)]
     pub expect: Expect,
+}
+
+/// A scenario that does not hold yet. Its bounds do not fail the run, but these do, so that it cannot
+/// get worse unseen.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// What does not hold, as a sentence.
+    pub why: String,
+    /// As in [`Expect`], percent. Default 0.1: the promise holds all the same.
+    #[serde(default = "promised")]
+    pub ok_outside_percent: f64,
+    /// As in [`Expect`], percent.
+    pub outside_percent: f64,
 }
 
 /// Something that goes wrong for a while.
@@ -291,6 +305,10 @@ impl Default for Expect {
             word: None,
         }
     }
+}
+
+fn promised() -> f64 {
+    0.1
 }
 
 fn yes() -> bool {

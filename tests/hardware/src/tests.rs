@@ -4,7 +4,7 @@ use crate::drive::{Arrival, Drive, Truth};
 use crate::fault::apply;
 use crate::figures::{Compared, Figures};
 use crate::run::{Published, Run};
-use crate::scenario::{Expect, Scenario};
+use crate::scenario::{Expect, Known, Scenario};
 use crossfix_calibration::Geodetic;
 use crossfix_onboard::event::{
     CovarianceRule, Event, FixDimension, GnssFix, OdometrySample, Reception, State,
@@ -184,6 +184,16 @@ fn each_bound_can_be_broken() {
     let good = Figures::of(&plain, &[run(0.4, State::Degraded)]);
     let failures = good.failures(&Expect::default(), Compared::default());
     assert_eq!(failures, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_known_to_be_broken_may_not_get_worse() {
+    let known: Known = toml::from_str("why = \"\"\noutside_percent = 3").unwrap();
+    let scenario: Scenario = toml::from_str("about = \"\"").unwrap();
+    let good = Figures::of(&scenario, &[run(0.4, State::Ok)]);
+    assert_eq!(good.worse_than(&known), Vec::<String>::new());
+    let bad = Figures::of(&scenario, &[run(5.0, State::Ok)]);
+    assert_eq!(bad.worse_than(&known).len(), 2, "ok and outside, outside");
 }
 
 #[test]

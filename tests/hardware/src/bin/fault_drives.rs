@@ -88,8 +88,14 @@ fn main() -> anyhow::Result<ExitCode> {
             (None, true) => {}
             (None, false) => broken += 1,
             (Some(known), false) => {
-                println!("    KNOWN: {known}");
-                known_broken += 1;
+                println!("    KNOWN: {}", known.why);
+                let worse = figures.worse_than(known);
+                worse.iter().for_each(|worse| println!("    WORSE: {worse}"));
+                if worse.is_empty() {
+                    known_broken += 1;
+                } else {
+                    broken += 1;
+                }
             }
             (Some(_), true) => println!("    It holds now: take `known` out of its file."),
         }
