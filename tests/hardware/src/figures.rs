@@ -217,7 +217,11 @@ impl Figures {
     /// What of a scenario that is known to be broken got worse, in words.
     pub fn worse_than(&self, known: &Known) -> Vec<String> {
         let figures = [
-            ("ok while outside, %", self.ok_outside, known.ok_outside_percent),
+            (
+                "ok while outside, %",
+                self.ok_outside,
+                known.ok_outside_percent,
+            ),
             ("outside, %", self.outside, known.outside_percent),
             ("gap, s", self.gap_s, LONGEST_KNOWN_GAP_S),
         ];

@@ -90,7 +90,9 @@ fn main() -> anyhow::Result<ExitCode> {
             (Some(known), false) => {
                 println!("    KNOWN: {}", known.why);
                 let worse = figures.worse_than(known);
-                worse.iter().for_each(|worse| println!("    WORSE: {worse}"));
+                worse
+                    .iter()
+                    .for_each(|worse| println!("    WORSE: {worse}"));
                 if worse.is_empty() {
                     known_broken += 1;
                 } else {
