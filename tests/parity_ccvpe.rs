@@ -366,6 +366,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
             row: place(number("y_offset")),
             residual_rad: number("angle_deg").to_radians(),
             weight: 1.0,
+            map: None,
         }
     });
     let config = LossConfig {
@@ -556,6 +557,7 @@ fn pseudo_target(model: &Ccvpe, row: f64, column: f64, angle_deg: f64) -> PoseTa
         row: row + 0.5,
         residual_rad,
         weight: 1.0,
+        map: None,
     }
 }
 
