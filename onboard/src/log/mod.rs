@@ -4,6 +4,7 @@
 //! in small checked chunks, so that little is lost when the power is. Truth is never in a log.
 
 mod arrivals;
+mod end_marked;
 mod message;
 mod reader;
 mod schema;
@@ -15,7 +16,8 @@ use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
 pub use self::reader::{LogReader, Record};
-pub use self::writer::LogWriter;
+pub use self::end_marked::EndMarked;
+pub use self::writer::{LogWriter, Times};
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
 /// Topics of a drive log.

@@ -45,7 +45,7 @@ impl Writer for McapWriter {
 
     fn poll(&mut self) -> Result<(), PeerError> {
         if self.dirty && self.synced.elapsed() >= self.every {
-            self.writer.sync()?;
+            self.writer.flush()?;
             self.file.kept = true;
             self.synced = Instant::now();
             self.dirty = false;
