@@ -94,9 +94,7 @@ impl<S: Storage> EndMarked<S> {
 /// Whether the bytes end in a footer and the magic.
 fn is_closed(bytes: &[u8]) -> bool {
     let end = FOOTER.len() + 20 + MAGIC.len();
-    bytes.len() >= end
-        && bytes.ends_with(&MAGIC)
-        && bytes[bytes.len() - end..].starts_with(&FOOTER)
+    bytes.len() >= end && bytes.ends_with(&MAGIC) && bytes[bytes.len() - end..].starts_with(&FOOTER)
 }
 
 impl<S: Storage> Write for EndMarked<S> {
@@ -140,9 +138,7 @@ impl<S: Storage> Seek for EndMarked<S> {
         let target = match to {
             SeekFrom::Start(offset) => Some(offset),
             SeekFrom::End(offset) => end.checked_add_signed(offset),
-            SeekFrom::Current(offset) => {
-                (self.flushed + self.at as u64).checked_add_signed(offset)
-            }
+            SeekFrom::Current(offset) => (self.flushed + self.at as u64).checked_add_signed(offset),
         };
         let target = target
             .filter(|target| (self.flushed..=end).contains(target))
@@ -245,7 +241,14 @@ mod tests {
     fn when_the_disk_is_full_the_file_stays_as_it_was() {
         let (whole, _) = states(20, usize::MAX);
         let length = whole[whole.len() / 2].len();
-        for room in [length - 60, length - 1, length, length + 1, length + 49, length + 51] {
+        for room in [
+            length - 60,
+            length - 1,
+            length,
+            length + 1,
+            length + 49,
+            length + 51,
+        ] {
             let (states, good) = states(20, room);
             assert!(!good);
             let found = messages(states.last().unwrap());

@@ -7,6 +7,7 @@ mod arrivals;
 mod end_marked;
 mod message;
 mod reader;
+mod recorded;
 mod schema;
 mod writer;
 
@@ -15,8 +16,9 @@ use std::path::PathBuf;
 use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
-pub use self::reader::{LogReader, Record};
 pub use self::end_marked::EndMarked;
+pub use self::reader::{LogReader, Record};
+pub use self::recorded::Selection;
 pub use self::writer::{LogWriter, Times};
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
@@ -36,6 +38,10 @@ pub mod topic {
     pub const VISUAL_ONLY: &str = "/crossfix/visual_only";
     /// `crossfix.State`: how reliable it is, and why.
     pub const STATE: &str = "/crossfix/state";
+    /// `crossfix.Selection`: why a frame was kept.
+    pub const SELECTION: &str = "/crossfix/selection";
+    /// `crossfix.Health`: how the daemon and its peers are.
+    pub const HEALTH: &str = "/crossfix/health";
 }
 
 /// One message of a log, in the daemon's own types.

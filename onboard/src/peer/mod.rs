@@ -14,6 +14,7 @@ pub mod mcap;
 pub mod nmea;
 mod playback;
 mod reception;
+pub mod record;
 
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,8 @@ registry! {
         NmeaTcp(nmea::NmeaTcpConfig),
         /// An MCAP log of estimates.
         Mcap(mcap::McapSinkConfig),
+        /// A recording of drives for a later adaptation.
+        Record(record::RecordSinkConfig),
         /// One JSON object per estimate on standard output.
         Jsonl(jsonl::JsonlSinkConfig),
     }
