@@ -140,7 +140,7 @@ impl Folder {
                     info!(path = ?recording.path, too_old, "an old recording was removed");
                 }
                 Err(error) => {
-                    warn!(path = ?recording.path, %error, "cannot remove an old recording")
+                    warn!(path = ?recording.path, %error, "cannot remove an old recording");
                 }
             }
         }
