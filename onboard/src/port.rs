@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::clocks::ClockRule;
-use crate::config::Checker;
+use crate::config::{Checker, Config};
 use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
 use crate::log::LogError;
@@ -173,6 +173,9 @@ pub trait Peer: Send {
     fn clock(&self) -> (Option<f64>, ClockRule) {
         (None, ClockRule::Refuse)
     }
+
+    /// Takes what it needs of the rest of the config; called once, before it is opened.
+    fn set_up(&mut self, _config: &Config) {}
 
     /// Connects, listens, or opens the file. `playback` is the clock that recordings share.
     ///

@@ -1,6 +1,16 @@
 //! UTC nanoseconds to and from the texts that protocols write.
 
-use chrono::{DateTime, SecondsFormat, Timelike, Utc};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use chrono::{DateTime, NaiveDateTime, SecondsFormat, Timelike, Utc};
+
+/// This machine's clock, nanoseconds UTC.
+pub fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
 
 /// Nanoseconds UTC of an ISO 8601 text such as gpsd's `2020-07-11T22:37:48.000Z`.
 pub fn ns_from_iso8601(text: &str) -> Option<i64> {
@@ -13,6 +23,19 @@ pub fn ns_from_iso8601(text: &str) -> Option<i64> {
 pub fn iso8601_from_ns(time_ns: i64) -> String {
     at(time_ns).to_rfc3339_opts(SecondsFormat::Millis, true)
 }
+
+/// `20200711T223748Z`, for the names of files.
+pub fn compact_from_ns(time_ns: i64) -> String {
+    at(time_ns).format(COMPACT).to_string()
+}
+
+/// Nanoseconds UTC of such a text.
+pub fn ns_from_compact(text: &str) -> Option<i64> {
+    let time = NaiveDateTime::parse_from_str(text, COMPACT).ok()?;
+    time.and_utc().timestamp_nanos_opt()
+}
+
+const COMPACT: &str = "%Y%m%dT%H%M%SZ";
 
 /// NMEA's `hhmmss.ss` and `ddmmyy`.
 pub fn nmea_time_and_date(time_ns: i64) -> (String, String) {
@@ -42,6 +65,21 @@ mod tests {
             nmea_time_and_date(time_ns),
             ("223748.12".into(), "110720".into())
         );
+    }
+
+    #[test]
+    fn times_in_file_names_are_whole_seconds() {
+        let text = compact_from_ns(1_594_507_068_999_000_000);
+        assert_eq!(text, "20200711T223748Z");
+        assert_eq!(ns_from_compact(&text), Some(1_594_507_068_000_000_000));
+        for text in [
+            "",
+            "20200711T223748",
+            "20200711T223748Z1",
+            "20201311T223748Z",
+        ] {
+            assert_eq!(ns_from_compact(text), None, "{text}");
+        }
     }
 
     #[test]

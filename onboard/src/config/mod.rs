@@ -173,7 +173,7 @@ impl Config {
         let feeds_nmea = self
             .sink
             .iter()
-            .any(|sink| matches!(sink, SinkConfig::NmeaTcp(_)));
+            .any(|sink| matches!(sink, SinkConfig::NmeaTcp(_) | SinkConfig::Nmea(_)));
         for (index, source) in self.source.iter().enumerate() {
             let check = checker.within(Part::Source, format!("source[{index}]"));
             source.peer().check(check);
@@ -183,7 +183,7 @@ impl Config {
             {
                 check.problem(
                     "device",
-                    "must be set when there is an nmea_tcp sink: a gpsd that reads our NMEA would feed it back; \
+                    "must be set when there is an nmea or nmea_tcp sink: a gpsd that reads our NMEA would feed it back; \
                      name the receiver's device, such as \"/dev/ttyUSB0\"",
                 );
             }

@@ -137,6 +137,12 @@ impl LocationFix {
         }
     }
 
+    /// The same from a source of this name.
+    pub fn named(mut self, source: &str) -> Self {
+        source.clone_into(&mut self.frame_id);
+        self
+    }
+
     pub fn into_gnss(self) -> Result<GnssFix, String> {
         let [ee, en, _, ne, nn, _, _, _, uu] = self.position_covariance;
         Ok(GnssFix {

@@ -4,8 +4,10 @@
 //! in small checked chunks, so that little is lost when the power is. Truth is never in a log.
 
 mod arrivals;
+mod end_marked;
 mod message;
 mod reader;
+mod recorded;
 mod schema;
 mod writer;
 
@@ -14,8 +16,10 @@ use std::path::PathBuf;
 use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
+pub use self::end_marked::EndMarked;
 pub use self::reader::{LogReader, Record};
-pub use self::writer::LogWriter;
+pub use self::recorded::Selection;
+pub use self::writer::{LogWriter, Times};
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
 /// Topics of a drive log.
@@ -34,6 +38,10 @@ pub mod topic {
     pub const VISUAL_ONLY: &str = "/crossfix/visual_only";
     /// `crossfix.State`: how reliable it is, and why.
     pub const STATE: &str = "/crossfix/state";
+    /// `crossfix.Selection`: why a frame was kept.
+    pub const SELECTION: &str = "/crossfix/selection";
+    /// `crossfix.Health`: how the daemon and its peers are.
+    pub const HEALTH: &str = "/crossfix/health";
 }
 
 /// One message of a log, in the daemon's own types.

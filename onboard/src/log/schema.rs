@@ -71,13 +71,44 @@ pub const STATE: Schema = Schema {
     ),
 };
 
+/// Why a frame was kept.
+pub const SELECTION: Schema = Schema {
+    name: "crossfix.Selection",
+    text: concat!(
+        r#"{"title":"crossfix.Selection","type":"object","properties":{"#,
+        time!(),
+        r#","camera":{"type":"string"},"reason":{"type":"string","enum":["distance","disagreement"]},"#,
+        r#""travelled_m":{"type":["number","null"],"description":"since the frame of this camera kept before"},"#,
+        r#""disagreement_m":{"type":["number","null"],"description":"best place of the heatmap against the receiver's latest fix"},"#,
+        r#""disagreement_sigmas":{"type":["number","null"]}}}"#
+    ),
+};
+
+/// How the daemon and its peers are.
+pub const HEALTH: Schema = Schema {
+    name: "crossfix.Health",
+    text: concat!(
+        r#"{"title":"crossfix.Health","type":"object","properties":{"time_ns":{"type":"integer"},"#,
+        r#""state":{"type":["string","null"]},"reasons":{"type":"array","items":{"type":"string"}},"#,
+        r#""sources":{"type":"array","items":{"type":"object"}},"sinks":{"type":"array","items":{"type":"object"}}}}"#
+    ),
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn every_schema_is_json_and_carries_its_name() {
-        for schema in [LOCATION_FIX, COMPRESSED_IMAGE, CAMERA, ODOMETRY, STATE] {
+        for schema in [
+            LOCATION_FIX,
+            COMPRESSED_IMAGE,
+            CAMERA,
+            ODOMETRY,
+            STATE,
+            SELECTION,
+            HEALTH,
+        ] {
             let value: serde_json::Value = serde_json::from_str(schema.text).unwrap();
             assert_eq!(value["title"], schema.name);
         }

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
 use crossfix_calibration::Camera;
 use mcap::WriteOptions;
-use mcap::records::MessageHeader;
+use mcap::records::{MessageHeader, Metadata};
 use serde::Serialize;
 
+use super::end_marked::EndMarked;
 use super::message::{CompressedImage, LocationFix, Odometry, StateMessage};
 use super::schema::{self, Schema};
 use super::{LogError, topic};
@@ -17,16 +18,39 @@ use crate::event::{CameraFrame, Estimate, EstimateKind, GnssFix, OdometrySample,
 
 /// A chunk is closed after this many bytes, so that a power cut loses little.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// What was written is flushed after so many bytes of messages at the latest.
+const UNFLUSHED_BYTES: usize = 4 << 20;
 
 /// Writes one log file; [`LogWriter::finish`] adds the index that viewers want.
-pub struct LogWriter<W: Write + Seek = BufWriter<File>> {
+pub struct LogWriter<W: Write + Seek = EndMarked> {
     path: PathBuf,
     writer: mcap::Writer<W>,
-    channels: HashMap<&'static str, (u16, u32)>, // topic -> id and next sequence number
+    channels: HashMap<String, (u16, u32)>, // topic -> id and next sequence number
+    unflushed_bytes: usize,
 }
 
-impl LogWriter<BufWriter<File>> {
-    /// Creates a log file; an existing one is not overwritten.
+/// When a message was recorded and when it was true, nanoseconds UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// MCAP's `log_time`.
+    pub log_ns: i64,
+    /// MCAP's `publish_time`.
+    pub publish_ns: i64,
+}
+
+impl Times {
+    /// Recorded at the moment it was true.
+    pub fn at_once(time_ns: i64) -> Self {
+        Self {
+            log_ns: time_ns,
+            publish_ns: time_ns,
+        }
+    }
+}
+
+impl LogWriter {
+    /// Creates a log file; an existing one is not overwritten. It is a whole log after every
+    /// [`LogWriter::flush`], however the program ends.
     ///
     /// # Errors
     /// [`LogError::Io`] when the file exists or cannot be made.
@@ -35,21 +59,9 @@ impl LogWriter<BufWriter<File>> {
             path: path.to_owned(),
             source,
         })?;
-        Self::new(BufWriter::new(file), path)
-    }
-
-    /// Closes the current chunk and waits until it is on the disk.
-    ///
-    /// # Errors
-    /// [`LogError::Write`] when the disk refuses.
-    pub fn sync(&mut self) -> Result<(), LogError> {
-        self.flush()?;
-        // The writer keeps its stream to itself; the file's data is reached through its path.
-        let synced = File::open(&self.path).and_then(|file| file.sync_data());
-        synced.map_err(|source| LogError::Io {
-            path: self.path.clone(),
-            source,
-        })
+        let mut log = Self::new(EndMarked::new(file), path)?;
+        log.flush()?;
+        Ok(log)
     }
 }
 
@@ -71,6 +83,7 @@ impl<W: Write + Seek> LogWriter<W> {
             path: path.to_owned(),
             writer,
             channels: HashMap::new(),
+            unflushed_bytes: 0,
         })
     }
 
@@ -146,11 +159,30 @@ impl<W: Write + Seek> LogWriter<W> {
         )
     }
 
-    /// Closes the current chunk and hands it to the stream.
+    /// Writes a metadata record: a name, and texts by their names.
+    ///
+    /// # Errors
+    /// [`LogError::Write`] when the stream refuses.
+    pub fn write_metadata(
+        &mut self,
+        name: &str,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<(), LogError> {
+        let record = Metadata {
+            name: name.to_owned(),
+            metadata,
+        };
+        self.writer
+            .write_metadata(&record)
+            .map_err(|error| write_error(&self.path, error))
+    }
+
+    /// Closes the current chunk and hands it to the stream; a file's data are on the disk then.
     ///
     /// # Errors
     /// [`LogError::Write`] when the stream refuses.
     pub fn flush(&mut self) -> Result<(), LogError> {
+        self.unflushed_bytes = 0;
         self.writer
             .flush()
             .map_err(|error| write_error(&self.path, error))
@@ -172,15 +204,27 @@ impl<W: Write + Seek> LogWriter<W> {
 
     fn write(
         &mut self,
-        topic: &'static str,
+        topic: &str,
         schema: &Schema,
         time_ns: i64,
         body: &impl Serialize,
     ) -> Result<(), LogError> {
+        self.write_to(topic, schema, Times::at_once(time_ns), body)
+    }
+
+    /// Writes a message to any topic, which has one schema.
+    ///
+    /// # Errors
+    /// [`LogError::Write`] when the stream refuses or a number is not finite.
+    pub(crate) fn write_to(
+        &mut self,
+        topic: &str,
+        schema: &Schema,
+        times: Times,
+        body: &impl Serialize,
+    ) -> Result<(), LogError> {
         let fail = |error: mcap::McapError| write_error(&self.path, error);
-        let (id, sequence) = if let Some(known) = self.channels.get_mut(topic) {
-            known
-        } else {
+        if !self.channels.contains_key(topic) {
             let schema = self
                 .writer
                 .add_schema(schema.name, "jsonschema", schema.text.as_bytes())
@@ -189,20 +233,27 @@ impl<W: Write + Seek> LogWriter<W> {
                 .writer
                 .add_channel(schema, topic, "json", &BTreeMap::new())
                 .map_err(fail)?;
-            self.channels.entry(topic).or_insert((id, 0))
-        };
+            self.channels.insert(topic.to_owned(), (id, 0));
+        }
         let data = serde_json::to_vec(body).map_err(|error| write_error(&self.path, error))?;
-        let time = u64::try_from(time_ns).unwrap_or(0);
+        let Some((id, sequence)) = self.channels.get_mut(topic) else {
+            unreachable!("it was added above")
+        };
         let header = MessageHeader {
             channel_id: *id,
             sequence: *sequence,
-            log_time: time,
-            publish_time: time,
+            log_time: u64::try_from(times.log_ns).unwrap_or(0),
+            publish_time: u64::try_from(times.publish_ns).unwrap_or(0),
         };
         *sequence = sequence.wrapping_add(1);
         self.writer
             .write_to_known_channel(&header, &data)
-            .map_err(fail)
+            .map_err(|error| write_error(&self.path, error))?;
+        self.unflushed_bytes += data.len();
+        if self.unflushed_bytes > UNFLUSHED_BYTES {
+            self.flush()?;
+        }
+        Ok(())
     }
 }
 

@@ -10,10 +10,16 @@ mod geoid;
 pub mod gpsd;
 pub mod images;
 pub mod jsonl;
+#[cfg(feature = "mavlink")]
+pub mod mavlink;
 pub mod mcap;
+pub mod metrics;
 pub mod nmea;
 mod playback;
 mod reception;
+pub mod record;
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,33 +29,36 @@ use crate::port::Peer;
 
 /// An enum of configs, chosen by `kind`, each of which is a [`Peer`].
 macro_rules! registry {
-    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $kind:ident($config:ty),)+ }) => {
-        $(#[$about])*
+    ($(#[doc = $about:literal])* $name:ident {
+        $($(#[doc = $doc:literal])* $(#[cfg($($cfg:tt)*)])? $kind:ident($config:ty),)+
+    }) => {
+        $(#[doc = $about])*
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "kind", rename_all = "snake_case")]
+        #[allow(clippy::large_enum_variant, reason = "there are a handful of them")]
         pub enum $name {
-            $($(#[$doc])* $kind($config),)+
+            $($(#[doc = $doc])* $(#[cfg($($cfg)*)])? $kind($config),)+
         }
 
         impl $name {
             /// The peer behind the table.
             pub fn peer(&self) -> &dyn Peer {
                 match self {
-                    $(Self::$kind(config) => config,)+
+                    $($(#[cfg($($cfg)*)])? Self::$kind(config) => config,)+
                 }
             }
 
             /// The peer behind the table.
             pub fn peer_mut(&mut self) -> &mut dyn Peer {
                 match self {
-                    $(Self::$kind(config) => config,)+
+                    $($(#[cfg($($cfg)*)])? Self::$kind(config) => config,)+
                 }
             }
 
             /// The peer itself.
             pub fn into_peer(self) -> Box<dyn Peer> {
                 match self {
-                    $(Self::$kind(config) => Box::new(config),)+
+                    $($(#[cfg($($cfg)*)])? Self::$kind(config) => Box::new(config),)+
                 }
             }
         }
@@ -77,8 +86,17 @@ registry! {
         GpsdServer(gpsd::GpsdServerConfig),
         /// A server that sends NMEA 0183 sentences to whoever connects.
         NmeaTcp(nmea::NmeaTcpConfig),
+        /// NMEA 0183 sentences to a serial port or over UDP.
+        Nmea(nmea::NmeaSinkConfig),
+        /// Messages to an autopilot.
+        #[cfg(feature = "mavlink")]
+        Mavlink(mavlink::MavlinkConfig),
+        /// Metrics for Prometheus and a health check, over HTTP.
+        Metrics(metrics::MetricsConfig),
         /// An MCAP log of estimates.
         Mcap(mcap::McapSinkConfig),
+        /// A recording of drives for a later adaptation.
+        Record(record::RecordSinkConfig),
         /// One JSON object per estimate on standard output.
         Jsonl(jsonl::JsonlSinkConfig),
     }
@@ -91,6 +109,17 @@ fn check_sigmas(default_sigma_m: f64, floor_sigma_m: f64, check: &mut Checker) {
 
 fn check_latency(latency_s: Option<f64>, check: &mut Checker) {
     check.range("latency_s", latency_s.unwrap_or(1.0), 0.0, 60.0);
+}
+
+/// A serial port that should be there.
+fn check_port(port: Option<&PathBuf>, check: &mut Checker) {
+    if let Some(port) = port.filter(|port| !port.exists()) {
+        let message = format!(
+            "there is no device \"{}\" now; plug it in or correct the path",
+            port.display()
+        );
+        check.machine("serial", message);
+    }
 }
 
 fn check_server(listen: &str, client_queue: usize, max_clients: usize, check: &mut Checker) {

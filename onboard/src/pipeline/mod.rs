@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
-use self::machine_clock::ArrivalClock;
+pub(crate) use self::machine_clock::ArrivalClock;
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
@@ -91,15 +91,21 @@ pub fn run(config: &Config, controls: &Controls) -> Result<RunSummary, RunError>
         core: setup::core_or_less(config),
         config: config.daemon.clone(),
         clock: ArrivalClock::default(),
-        sources: peers(&config.source, SourceConfig::into_peer),
-        sinks: peers(&config.sink, SinkConfig::into_peer),
+        sources: peers(config, &config.source, SourceConfig::into_peer),
+        sinks: peers(config, &config.sink, SinkConfig::into_peer),
         load_model: Arc::new(move || setup::reload_model(model.as_ref(), config_path.as_deref())),
     };
     daemon.run(controls)
 }
 
-fn peers<T: Clone>(configs: &[T], into_peer: impl Fn(T) -> Box<dyn Peer>) -> Vec<Box<dyn Peer>> {
-    configs.iter().cloned().map(into_peer).collect()
+fn peers<T: Clone>(
+    config: &Config,
+    tables: &[T],
+    into_peer: impl Fn(T) -> Box<dyn Peer>,
+) -> Vec<Box<dyn Peer>> {
+    let mut peers: Vec<_> = tables.iter().cloned().map(into_peer).collect();
+    peers.iter_mut().for_each(|peer| peer.set_up(config));
+    peers
 }
 
 type LoadModel = dyn Fn() -> Result<Box<dyn Matcher>, SetupError> + Send + Sync;

@@ -10,11 +10,12 @@ use tracing::{error, info, warn};
 
 use super::machine_clock::ArrivalClock;
 use super::queue::OldestDropped;
-use super::shared::{PeerState, utc_now_ns};
+use super::shared::PeerState;
 use crate::config::DaemonConfig;
 use crate::event::{Arrival, Event};
 use crate::peer::Playback;
 use crate::port::{Connection, Outbound, Peer, PeerError, Reader, Writer};
+use crate::utc;
 
 /// How often a writer looks at its clients while nothing comes.
 const POLL: Duration = Duration::from_millis(20);
@@ -246,7 +247,7 @@ impl Route {
         Event::SourceState {
             source: self.state.name().to_string(),
             up,
-            time_ns: utc_now_ns(),
+            time_ns: utc::now_ns(),
         }
     }
 }

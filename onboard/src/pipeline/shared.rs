@@ -2,13 +2,14 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::{Estimate, State};
 use crate::health::{Health, SinkHealth, SourceHealth};
 use crate::port::Clients;
+use crate::utc;
 
 /// Estimates come at least every second, so after this they have stopped.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
@@ -150,7 +151,7 @@ impl Shared {
         reasons.extend(failed_sources.chain(failed_sinks));
         reasons.extend(lock(&self.model_error).clone());
         Health {
-            time_ns: utc_now_ns(),
+            time_ns: utc::now_ns(),
             state: latest.map(|latest| latest.state),
             estimate_age_s: self.estimate_age().map(|age| age.as_secs_f64()),
             reasons,
@@ -237,14 +238,6 @@ impl PeerState {
             error: lock(&self.error).clone(),
         }
     }
-}
-
-/// This machine's clock, nanoseconds UTC.
-pub fn utc_now_ns() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

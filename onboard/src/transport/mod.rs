@@ -1,10 +1,12 @@
-//! How bytes move: files, serial ports, TCP connections, TCP servers, and lines out of any of them.
+//! How bytes move: files, serial ports, TCP connections and servers, UDP, HTTP, and lines out of any of them.
 
 pub mod file;
+pub mod http;
 pub mod lines;
 pub mod serial;
 pub mod tcp;
 pub mod tcp_server;
+pub mod udp;
 
 use std::io::ErrorKind;
 

@@ -45,7 +45,7 @@ impl Writer for McapWriter {
 
     fn poll(&mut self) -> Result<(), PeerError> {
         if self.dirty && self.synced.elapsed() >= self.every {
-            self.writer.sync()?;
+            self.writer.flush()?;
             self.file.kept = true;
             self.synced = Instant::now();
             self.dirty = false;
@@ -164,6 +164,6 @@ mod tests {
         std::mem::forget(sink);
         let items: Vec<_> = LogReader::open(&config.path).unwrap().collect();
         assert!(matches!(&items[0], Ok(Message::Estimate(_))));
-        assert!(items.last().unwrap().is_err());
+        assert!(items.iter().all(Result::is_ok), "it is a whole file");
     }
 }

@@ -8,7 +8,7 @@ use super::{read, write};
 use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::EstimateKind;
-use crate::peer::{Playback, check_latency, check_server, check_sigmas};
+use crate::peer::{Playback, check_latency, check_port, check_server, check_sigmas};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
 /// NMEA 0183 sentences; give exactly one of `serial`, `tcp` and `file`.
@@ -83,13 +83,7 @@ impl Peer for NmeaConfig {
     }
 
     fn check_machine(&self, check: &mut Checker) {
-        if let Some(port) = self.serial.as_ref().filter(|port| !port.exists()) {
-            let message = format!(
-                "there is no device \"{}\" now; plug it in or correct the path",
-                port.display()
-            );
-            check.machine("serial", message);
-        }
+        check_port(self.serial.as_ref(), check);
     }
 
     fn check(&self, check: &mut Checker) {
@@ -118,6 +112,63 @@ impl Peer for NmeaConfig {
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         self.serial.iter_mut().chain(&mut self.file).collect()
+    }
+}
+
+/// NMEA 0183 sentences to a serial port or over UDP; give exactly one of `serial` and `udp`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NmeaSinkConfig {
+    /// Serial port, such as "/dev/ttyS1".
+    pub serial: Option<PathBuf>,
+    /// Speed of the serial port, baud. Default 115200.
+    pub baud: u32,
+    /// Where datagrams go, host:port, each with the sentences of one estimate.
+    pub udp: Option<String>,
+    /// Which estimates to send. Default "fused".
+    pub estimate: EstimateKind,
+}
+
+impl Default for NmeaSinkConfig {
+    fn default() -> Self {
+        Self {
+            serial: None,
+            baud: 115_200,
+            udp: None,
+            estimate: EstimateKind::Fused,
+        }
+    }
+}
+
+impl Peer for NmeaSinkConfig {
+    fn name(&self) -> &'static str {
+        "nmea"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::ESTIMATES | Interests::FIXES
+    }
+
+    fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {
+        write::open(self)
+    }
+
+    fn check(&self, check: &mut Checker) {
+        if self.serial.is_some() == self.udp.is_some() {
+            check.problem("", "an nmea sink needs exactly one of serial and udp");
+        }
+        if let Some(address) = &self.udp {
+            check.address("udp", address);
+        }
+        check.range("baud", f64::from(self.baud), 300.0, 4e6);
+    }
+
+    fn check_machine(&self, check: &mut Checker) {
+        check_port(self.serial.as_ref(), check);
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
+        self.serial.iter_mut().collect()
     }
 }
 

@@ -11,6 +11,6 @@ mod sentence;
 mod tests;
 mod write;
 
-pub use self::config::{NmeaConfig, NmeaTcpConfig};
+pub use self::config::{NmeaConfig, NmeaSinkConfig, NmeaTcpConfig};
 pub(super) use self::format::sentences;
 pub use self::parse::NmeaSentences;

@@ -1,16 +1,37 @@
 //! Sentences to whoever connects, and back over the connection that a receiver's come from.
 
 use std::io::Write;
+use std::time::Duration;
 
 use tracing::warn;
 
-use super::NmeaTcpConfig;
 use super::format::sentences;
+use super::{NmeaSinkConfig, NmeaTcpConfig};
 use crate::event::EstimateKind;
 use crate::peer::reception::Receivers;
-use crate::port::{Clients, Outbound, PeerError, Writer};
-use crate::transport::is_timeout;
+use crate::port::{Clients, Connection, Outbound, PeerError, Writer};
 use crate::transport::tcp_server::Server;
+use crate::transport::udp::Datagrams;
+use crate::transport::{is_timeout, serial};
+
+/// A write to a serial port may take this long.
+const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Opens the one output that the config names.
+pub fn open(config: &NmeaSinkConfig) -> Result<Connection, PeerError> {
+    let (what, output): (String, Box<dyn Write + Send>) = match (&config.serial, &config.udp) {
+        (Some(path), _) => (
+            serial::describe(path, config.baud),
+            Box::new(serial::open(path, config.baud, WRITE_TIMEOUT)?),
+        ),
+        (None, address) => {
+            let address = address.as_deref().unwrap_or_default();
+            (format!("UDP {address}"), Box::new(Datagrams::to(address)?))
+        }
+    };
+    let writer = NmeaStreamWriter::new(what, output, config.estimate);
+    Ok(Connection::writer(writer))
+}
 
 /// A server that sends GGA, RMC and GST of each estimate.
 pub struct NmeaTcp {
