@@ -242,8 +242,8 @@ fn fix(choices: &mut Choices<'_>, true_ns: i64, east_deg: f64) -> Event {
 fn odometry(choices: &mut Choices<'_>, true_ns: i64) -> Event {
     Event::Odometry(OdometrySample {
         time_ns: choices.time_ns(true_ns),
-        forward_speed_mps: choices.number(10.0, 5.0),
-        yaw_rate_rps: choices.number(0.0, 0.5),
+        forward_speed_mps: (!choices.byte().is_multiple_of(8)).then(|| choices.number(10.0, 5.0)),
+        yaw_rate_rps: (!choices.byte().is_multiple_of(8)).then(|| choices.number(0.0, 0.5)),
         yaw: (choices.byte().is_multiple_of(4)).then(|| YawMeasurement {
             yaw: Yaw::new(choices.number(0.0, 3.0)),
             sigma_rad: choices.number(0.1, 0.1),

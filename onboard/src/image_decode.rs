@@ -1,4 +1,5 @@
-//! Decodes JPEG and PNG under limits, so that a hostile picture costs an error and nothing more.
+//! Decodes JPEG, PNG and binary PNM (the pixels of raw pictures) under limits, so that a hostile picture
+//! costs an error and nothing more.
 
 use std::io::Cursor;
 
@@ -8,7 +9,7 @@ use image::{ImageFormat, ImageReader, Limits};
 /// Why bytes are not a usable picture.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageDecodeError {
-    /// Neither JPEG nor PNG, judged by the first bytes.
+    /// Neither JPEG nor PNG nor binary PNM, judged by the first bytes.
     #[error("is neither JPEG nor PNG ({0} bytes beginning {1})")]
     UnknownFormat(usize, String),
     /// Damaged, truncated or larger than allowed.
@@ -16,17 +17,34 @@ pub enum ImageDecodeError {
     Unreadable(&'static str, usize, String),
 }
 
+/// Whether these bytes begin as an encoded picture does, JPEG or PNG.
+pub fn is_picture(bytes: &[u8]) -> bool {
+    matches!(
+        format_of(bytes),
+        Some((ImageFormat::Jpeg | ImageFormat::Png, _))
+    )
+}
+
+fn format_of(bytes: &[u8]) -> Option<(ImageFormat, &'static str)> {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    if begins(&[0xff, 0xd8, 0xff]) {
+        Some((ImageFormat::Jpeg, "JPEG"))
+    } else if begins(b"\x89PNG") {
+        Some((ImageFormat::Png, "PNG"))
+    } else if begins(b"P5\n") || begins(b"P6\n") {
+        Some((ImageFormat::Pnm, "PNM"))
+    } else {
+        None
+    }
+}
+
 /// The picture in `bytes`, at most `largest_side_px` wide and high. The format is taken from the
 /// bytes; names and labels around them lie often enough.
 ///
 /// # Errors
-/// [`ImageDecodeError`] for anything but a whole JPEG or PNG within the limits.
+/// [`ImageDecodeError`] for anything but a whole JPEG, PNG or binary PNM within the limits.
 pub fn decode_rgb(bytes: &[u8], largest_side_px: usize) -> Result<RgbImage, ImageDecodeError> {
-    let (format, name) = if bytes.starts_with(&[0xff, 0xd8, 0xff]) {
-        (ImageFormat::Jpeg, "JPEG")
-    } else if bytes.starts_with(b"\x89PNG") {
-        (ImageFormat::Png, "PNG")
-    } else {
+    let Some((format, name)) = format_of(bytes) else {
         let beginning = bytes
             .iter()
             .take(8)

@@ -12,7 +12,7 @@ use super::config::FusionConfig;
 use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
 use super::history::History;
 use super::jump::{JumpGuard, Place};
-use super::motion::{GnssMotion, Reported};
+use super::motion::{GnssMotion, Owed, Reported};
 use super::navigator::Navigator;
 use super::predict::Checkpoint;
 use super::rewind::Measurement;
@@ -38,12 +38,14 @@ pub(super) struct Filter {
     pub(super) georef_sigma_m: f64,
     pub(super) now_ns: i64,
     pub(super) started: Option<Started>,
-    /// Time of the newest odometry sample, believed or not.
+    /// Time of the newest speed of the odometry, believed or not.
     pub(super) odometry_ns: i64,
     /// The newest speed of the odometry that was believed.
     pub(super) speed: Option<Reported>,
     /// The newest yaw rate of the odometry that was believed.
     pub(super) yaw_rate: Option<Reported>,
+    /// What dead reckoning still has to make up for.
+    pub(super) owed: Owed,
     pub(super) gnss_motion: Option<GnssMotion>,
     /// Time of the fix before the newest.
     pub(super) gnss_motion_before_ns: i64,
@@ -94,6 +96,7 @@ impl Filter {
             odometry_ns: i64::MIN,
             speed: None,
             yaw_rate: None,
+            owed: Owed::default(),
             gnss_motion: None,
             gnss_motion_before_ns: i64::MIN,
             gnss_next: None,

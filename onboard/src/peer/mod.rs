@@ -3,7 +3,7 @@
 //! To add one: its folder, its `mod` line, and one line in the registry below. Its config struct
 //! implements [`Peer`]; nothing else names it.
 
-mod covariance;
+pub(crate) mod covariance;
 mod dates;
 mod ellipse;
 mod geoid;
