@@ -54,7 +54,7 @@ impl Checkpoint {
         let known = file.read(&mut start)?;
         file.rewind()?;
         match &start[..known] {
-            b"PK\x03\x04" => Self::zip(file, size),
+            [b'P', b'K', 3, 4, ..] => Self::zip(file, size),
             [0x80, ..] => Self::legacy(file, size),
             // The length of a header of less than 16 MB, and its beginning.
             [_, _, _, 0, 0, 0, 0, 0, b'{', ..] => Self::safetensors(file, size),
