@@ -108,7 +108,7 @@ pub fn pickle(bytes: &[u8]) {
     let (_, path) = scratch("checkpoint.pt");
     std::fs::write(&path, bytes).expect("the scratch folder is writable");
     let wanted = BTreeMap::from([("weight".to_owned(), vec![2, 3])]);
-    let _ = crossfix_offline::import::read(&path, &wanted, |_| true);
+    let _ = crossfix_offline::import::read(&path, &wanted, |_| true, None);
 }
 
 /// Weights of ours.
