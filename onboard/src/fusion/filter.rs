@@ -10,6 +10,7 @@ use crate::event::{CrossViewFix, GnssFix};
 
 use super::config::FusionConfig;
 use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
+use super::direction::Direction;
 use super::history::History;
 use super::jump::{JumpGuard, Place};
 use super::motion::{GnssMotion, Owed, Reported};
@@ -47,6 +48,8 @@ pub(super) struct Filter {
     /// What dead reckoning still has to make up for.
     pub(super) owed: Owed,
     pub(super) gnss_motion: Option<GnssMotion>,
+    /// Forwards or backwards, by the receiver's courses.
+    pub(super) direction: Direction,
     /// Time of the fix before the newest.
     pub(super) gnss_motion_before_ns: i64,
     /// The fix to come, while the way to it is gone again.
@@ -98,6 +101,7 @@ impl Filter {
             yaw_rate: None,
             owed: Owed::default(),
             gnss_motion: None,
+            direction: Direction::default(),
             gnss_motion_before_ns: i64::MIN,
             gnss_next: None,
             picture_delay_ns: 0,

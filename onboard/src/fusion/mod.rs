@@ -14,6 +14,7 @@
 
 mod config;
 mod consistency;
+mod direction;
 mod filter;
 mod history;
 mod jump;

@@ -23,6 +23,8 @@ const LONGEST_HELD_S: f64 = 8.0;
 const BLIND_YAW_RATE_RPS: f64 = 0.3;
 /// 1-sigma of a yaw rate between two courses of the receiver, rad/s.
 const COURSE_RATE_SIGMA_RPS: f64 = 0.15;
+/// Courses that differ by more than this are no turn, radians.
+const LARGEST_TURN_RAD: f64 = 2.6;
 /// Courses further apart than this say little about the turn between them, seconds.
 const LONGEST_TURN_S: f64 = 2.5;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
@@ -92,7 +94,9 @@ impl GnssMotion {
         let turn = before.and_then(|before| {
             let dt_s = (fix.time_ns - before.time_ns) as f64 * 1e-9;
             let turned_rad = course?.difference_rad(before.course?);
-            (dt_s > 0.0 && dt_s < LONGEST_TURN_S).then(|| (turned_rad / dt_s).clamp(-1.0, 1.0))
+            // A course that turns round at once is a gear change.
+            (dt_s > 0.0 && dt_s < LONGEST_TURN_S && turned_rad.abs() < LARGEST_TURN_RAD)
+                .then(|| (turned_rad / dt_s).clamp(-1.0, 1.0))
         });
         Self {
             time_ns: fix.time_ns,
@@ -257,7 +261,16 @@ impl Filter {
         }
     }
 
-    /// Speed and yaw rate by the receiver, each with its 1-sigma error.
+    /// Forward speed of an amount that the receiver reports, m/s.
+    fn forward(&self, speed_mps: f64) -> f64 {
+        if self.direction.is_reversing() {
+            -speed_mps
+        } else {
+            speed_mps
+        }
+    }
+
+    /// Forward speed and yaw rate by the receiver, each with its 1-sigma error.
     fn gnss_motion_at(&self, time_ns: i64) -> ((f64, f64), (f64, f64)) {
         let timeout_ns = seconds(self.config.gnss_timeout_s);
         let unreported = ((0.0, UNREPORTED_SPEED_SIGMA_MPS), (0.0, BLIND_YAW_RATE_RPS));
@@ -278,7 +291,7 @@ impl Filter {
             return match (before.speed_mps, next.speed_mps) {
                 (Some(from), Some(to)) => (
                     (
-                        from + share.clamp(0.0, 1.0) * (to - from),
+                        self.forward(from + share.clamp(0.0, 1.0) * (to - from)),
                         TOLD_SPEED_SIGMA_MPS,
                     ),
                     (next.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
@@ -288,7 +301,7 @@ impl Filter {
         }
         match before.speed_mps {
             Some(speed_mps) => (
-                (speed_mps, TOLD_SPEED_SIGMA_MPS),
+                (self.forward(speed_mps), TOLD_SPEED_SIGMA_MPS),
                 (before.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
             ),
             // Anything a road vehicle does: the fixes themselves have to say.
@@ -308,10 +321,11 @@ impl Filter {
         // the squares of that.
         let by_acceleration = BLIND_ACCELERATION * blind_s.powf(1.5);
         let by_speed = BLIND_SPEED_MPS * (2.0 * blind_s).sqrt();
+        let by_gnss = |gnss: GnssMotion| gnss.speed_mps.map(|mps| self.forward(mps));
         let held_mps = match (self.speed, self.gnss_motion) {
-            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => gnss.speed_mps,
+            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => by_gnss(gnss),
             (Some(speed), _) => Some(speed.value),
-            (None, gnss) => gnss.and_then(|gnss| gnss.speed_mps),
+            (None, gnss) => gnss.and_then(by_gnss),
         };
         match held_mps {
             Some(mps) if blind_s < LONGEST_HELD_S => (

@@ -99,6 +99,11 @@ impl Filter {
             return;
         }
         let motion = GnssMotion::new(fix, self.gnss_motion.as_ref());
+        let heading = self.started.as_ref().map(|started| &started.navigator);
+        let heading = heading.filter(|navigator| navigator.yaw_known());
+        let heading = heading.map(|navigator| (navigator.yaw(), navigator.yaw_sigma_rad()));
+        self.direction
+            .follow(self.gnss_motion.as_ref(), &motion, heading);
         let before_ns = self.gnss_motion.map(|before| before.time_ns);
         // Through a long gap it tells nothing about the way.
         let gap_ns = before_ns.map_or(0, |before_ns| fix.time_ns.saturating_sub(before_ns));
@@ -373,7 +378,8 @@ impl Filter {
         if let Some(track_deg) = fix.track_deg.filter(|v| v.is_finite())
             && speed_mps > SLOWEST_COURSE_MPS
         {
-            let backwards = odometer_mps.is_some_and(|mps| mps < -0.5);
+            let reversing = self.direction.is_reversing();
+            let backwards = odometer_mps.map_or(reversing, |mps| mps < -0.5);
             let reversal_rad = if backwards { std::f64::consts::PI } else { 0.0 };
             // A receiver's course lags behind in a turn by a good part of its filter.
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
