@@ -5,6 +5,13 @@ use std::io::Cursor;
 
 use crossfix_calibration::RgbImage;
 use image::{ImageFormat, ImageReader, Limits};
+use zune_core::bytestream::ZCursor;
+use zune_core::colorspace::ColorSpace;
+use zune_core::options::DecoderOptions;
+use zune_jpeg::JpegDecoder;
+
+/// Bytes after the end of a JPEG that are looked through for it.
+const PADDING_BYTES: usize = 4096;
 
 /// Why bytes are not a usable picture.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +60,9 @@ pub fn decode_rgb(bytes: &[u8], largest_side_px: usize) -> Result<RgbImage, Imag
         return Err(ImageDecodeError::UnknownFormat(bytes.len(), beginning));
     };
     let fail = |problem: String| ImageDecodeError::Unreadable(name, largest_side_px, problem);
+    if format == ImageFormat::Jpeg {
+        return decode_jpeg(bytes, largest_side_px).map_err(fail);
+    }
     let side = u32::try_from(largest_side_px).unwrap_or(u32::MAX);
     let mut limits = Limits::default();
     limits.max_image_width = Some(side);
@@ -76,6 +86,32 @@ pub fn decode_rgb(bytes: &[u8], largest_side_px: usize) -> Result<RgbImage, Imag
     })
 }
 
+/// A whole JPEG. By default the decoder fills what is missing of a picture with grey.
+fn decode_jpeg(bytes: &[u8], largest_side_px: usize) -> Result<RgbImage, String> {
+    // Some writers add padding after the end.
+    let ends = bytes.windows(2).rev().take(PADDING_BYTES);
+    if !ends.into_iter().any(|pair| pair == [0xff, 0xd9]) {
+        return Err("it was cut: its end is missing".into());
+    }
+    let options = DecoderOptions::default()
+        .set_max_width(largest_side_px)
+        .set_max_height(largest_side_px)
+        .jpeg_set_out_colorspace(ColorSpace::RGB);
+    let decode = |strict: bool| {
+        let options = options.set_strict_mode(strict);
+        let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        let data = decoder.decode().map_err(|error| error.to_string())?;
+        let (width, height) = decoder.dimensions().ok_or("it has no size")?;
+        Ok::<_, String>((width, height, data))
+    };
+    let (width, height, data) = match decode(true) {
+        // Bytes too many between its headers are no damage.
+        Err(problem) if problem.contains("Extra bytes between headers") => decode(false)?,
+        decoded => decoded?,
+    };
+    RgbImage::from_data(width, height, data).map_err(|error| error.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +132,43 @@ mod tests {
                 (picture.width, picture.height, picture.data.len()),
                 (40, 20, 2400)
             );
+        }
+    }
+
+    #[test]
+    fn a_picture_that_was_cut_is_refused_and_not_half_grey() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let whole = encoded(format);
+            for keep in (whole.len() / 4..whole.len() - 1).step_by(7) {
+                assert!(decode_rgb(&whole[..keep], 64).is_err(), "{format:?} {keep}");
+            }
+        }
+        // Cut, and ended by a driver that knows the size of its buffer only.
+        let whole = encoded(ImageFormat::Jpeg);
+        let scan = whole
+            .windows(2)
+            .position(|pair| pair == [0xff, 0xda])
+            .unwrap();
+        for keep in [scan + 14, scan + 20, scan + (whole.len() - scan) / 3] {
+            let ended = [&whole[..keep], &[0xff, 0xd9]].concat();
+            assert!(decode_rgb(&ended, 64).is_err(), "{keep} of {}", whole.len());
+        }
+        let padded = [&whole[..], &[0; 500]].concat();
+        assert_eq!(
+            decode_rgb(&padded, 64).unwrap().data,
+            decode_rgb(&whole, 64).unwrap().data
+        );
+    }
+
+    #[test]
+    fn a_jpeg_is_what_the_image_crate_makes_of_it_also_in_grey() {
+        let grey = image::GrayImage::from_fn(40, 20, |x, y| image::Luma([(x * 6 + y) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        grey.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+        for bytes in [bytes.into_inner(), encoded(ImageFormat::Jpeg)] {
+            let ours = decode_rgb(&bytes, 64).unwrap();
+            let theirs = image::load_from_memory(&bytes).unwrap().into_rgb8();
+            assert_eq!(ours.data, theirs.into_raw());
         }
     }
 

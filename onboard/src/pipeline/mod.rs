@@ -30,6 +30,7 @@ use tracing::{error, info, warn};
 use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
 use self::machine_clock::ArrivalClock;
+pub(crate) use self::machine_clock::boot_time_ns;
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;

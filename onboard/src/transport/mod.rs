@@ -1,10 +1,12 @@
-//! How bytes move: files, serial ports, TCP connections, TCP servers, and lines out of any of them.
+//! How bytes move: files, serial ports, TCP connections, TCP servers, Unix sockets, and lines out of any of
+//! them.
 
 pub mod file;
 pub mod lines;
 pub mod serial;
 pub mod tcp;
 pub mod tcp_server;
+pub mod unix;
 
 use std::io::ErrorKind;
 
