@@ -499,4 +499,41 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_picture_that_was_cut_is_refused_and_not_half_grey() {
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let whole = encoded(format);
+            for keep in (whole.len() / 4..whole.len() - 1).step_by(7) {
+                assert!(decode_rgb(&whole[..keep], 64).is_err(), "{format:?} {keep}");
+            }
+        }
+        // Cut, and ended by a driver that knows the size of its buffer only.
+        let whole = encoded(ImageFormat::Jpeg);
+        let scan = whole
+            .windows(2)
+            .position(|pair| pair == [0xff, 0xda])
+            .unwrap();
+        for keep in [scan + 14, scan + 20, scan + (whole.len() - scan) / 3] {
+            let ended = [&whole[..keep], &[0xff, 0xd9]].concat();
+            assert!(decode_rgb(&ended, 64).is_err(), "{keep} of {}", whole.len());
+        }
+        let padded = [&whole[..], &[0; 500]].concat();
+        assert_eq!(
+            decode_rgb(&padded, 64).unwrap().data,
+            decode_rgb(&whole, 64).unwrap().data
+        );
+    }
+
+    #[test]
+    fn a_jpeg_is_what_the_image_crate_makes_of_it_also_in_grey() {
+        let grey = image::GrayImage::from_fn(40, 20, |x, y| image::Luma([(x * 6 + y) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        grey.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+        for bytes in [bytes.into_inner(), encoded(ImageFormat::Jpeg)] {
+            let ours = decode_rgb(&bytes, 64).unwrap();
+            let theirs = image::load_from_memory(&bytes).unwrap().into_rgb8();
+            assert_eq!(ours.data, theirs.into_raw());
+        }
+    }
 }

@@ -284,8 +284,9 @@ impl Config {
             let stated = source.peer().clock();
             let topics = match source {
                 SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) => fixes.clone(),
-                SourceConfig::Images(_) => frames.clone(),
+                SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
                 SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
+                SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),
             };
             for topic in topics {
                 clocks.sources.insert(topic.to_owned(), stated);

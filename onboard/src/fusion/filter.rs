@@ -8,6 +8,7 @@ use nalgebra::Matrix2;
 
 use crate::event::{CrossViewFix, GnssFix};
 
+use super::alignment::Alignment;
 use super::config::FusionConfig;
 use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
 use super::direction::Direction;
@@ -74,6 +75,8 @@ pub(super) struct Started {
     pub(super) height_m: Option<f64>,
     pub(super) navigator: Navigator,
     pub(super) history: History,
+    /// For the first heading, until there is one.
+    pub(super) alignment: Alignment,
     pub(super) visual: Option<VisualBelief>,
     pub(super) heatmaps: HeatmapGate,
     pub(super) guard: JumpGuard,

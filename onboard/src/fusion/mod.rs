@@ -12,6 +12,7 @@
 //!
 //! Everything is in order of the measurements' own times; nothing here asks for the clock.
 
+mod alignment;
 mod config;
 mod consistency;
 mod direction;

@@ -69,10 +69,17 @@ impl Filter {
     fn step(&mut self, step_ns: i64, motion: Motion) {
         let config = &self.config;
         self.now_ns += step_ns;
+        let is_look_ahead = self.checkpoint.is_some();
         if let Some(started) = &mut self.started {
-            started
-                .navigator
-                .predict(step_ns as f64 * 1e-9, motion, config);
+            let dt_s = step_ns as f64 * 1e-9;
+            if !started.navigator.yaw_known() && !is_look_ahead {
+                let middle_rad =
+                    started.navigator.yaw().radians() + 0.5 * motion.yaw_rate_rps * dt_s;
+                started
+                    .alignment
+                    .step(self.now_ns, dt_s, motion, middle_rad);
+            }
+            started.navigator.predict(dt_s, motion, config);
             let track_m = started.navigator.track_m();
             if track_m[0].hypot(track_m[1]) > FRAME_RADIUS_M {
                 started.move_frame();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::{Matrix2, Vector2};
 
+use super::alignment::Alignment;
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
@@ -179,6 +180,9 @@ impl Filter {
                     .update_position(fix_m, covariance, then.track_m, config);
             }
         }
+        if fix.track_deg.is_none() {
+            self.align(fix);
+        }
         self.use_course(fix, then);
         self.remember();
         self.refresh();
@@ -332,6 +336,7 @@ impl Filter {
                 .then_some(fix.position.height_m),
             navigator,
             history: History::default(),
+            alignment: Alignment::default(),
             visual: None,
             heatmaps: HeatmapGate::new(),
             guard: JumpGuard::default(),
@@ -399,6 +404,26 @@ impl Filter {
             started
                 .navigator
                 .update_scale(speed_mps / odometer_mps - 1.0, sigma);
+        }
+    }
+
+    /// A fix without course: the first heading comes from the way between such fixes.
+    fn align(&mut self, fix: &GnssFix) {
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        if started.navigator.yaw_known() {
+            return;
+        }
+        let fix_m = plane_from_geodetic(&started.frame, fix.position);
+        let [[ee, _], [_, nn]] = fix.covariance_m2;
+        let sigma_m = (0.5 * (ee + nn)).sqrt();
+        if let Some((turn_rad, sigma_rad)) = started.alignment.fix(fix.time_ns, fix_m, sigma_m) {
+            let yaw = started.navigator.yaw();
+            started
+                .navigator
+                .update_yaw(yaw.turned(turn_rad), yaw, sigma_rad);
+            started.alignment = Alignment::default();
         }
     }
 

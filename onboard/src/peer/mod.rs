@@ -3,12 +3,15 @@
 //! To add one: its folder, its `mod` line, and one line in the registry below. Its config struct
 //! implements [`Peer`]; nothing else names it.
 
+pub mod can;
 pub(crate) mod covariance;
 mod dates;
 mod ellipse;
+pub mod feed;
 mod geoid;
 pub mod gpsd;
 pub mod images;
+pub mod jpeg_stream;
 pub mod jsonl;
 #[cfg(feature = "mavlink")]
 pub mod mavlink;
@@ -76,6 +79,12 @@ registry! {
         Images(images::ImagesConfig),
         /// A recorded drive.
         Mcap(mcap::McapSourceConfig),
+        /// Odometry that another program sends.
+        OdometryFeed(feed::FeedConfig),
+        /// Speed and yaw rate from a CAN bus.
+        Can(can::CanConfig),
+        /// JPEG pictures one after the other.
+        JpegStream(jpeg_stream::JpegStreamConfig),
     }
 }
 
