@@ -97,3 +97,79 @@ impl HeadingGate {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::gate::Trust;
+    use super::*;
+    use crate::fusion::tests_support::sample;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    /// Drives `seconds` with samples at 10 Hz whose heading is `heading_rad`, and a fix each second whose
+    /// course is 0; returns the gate, the exclusion and the time to go back to, if any.
+    fn drive(
+        gate: &mut HeadingGate,
+        exclusion: &mut Exclusion,
+        from: i64,
+        seconds: i64,
+        heading_rad: f64,
+    ) -> Option<i64> {
+        let mut back_to = None;
+        for tenth in from * 10..(from + seconds) * 10 {
+            gate.on_sample(&sample(tenth, 8.0, 0.0, heading_rad), exclusion);
+            if tenth % 10 == 0 {
+                let time_ns = tenth / 10 * SECOND_NS;
+                back_to = gate
+                    .on_fix(time_ns, Yaw::new(0.0), 8.0, exclusion)
+                    .or(back_to);
+            }
+        }
+        back_to
+    }
+
+    #[test]
+    fn a_heading_along_the_course_agrees() {
+        let (mut gate, mut exclusion) = (HeadingGate::new(), Exclusion::default());
+        assert_eq!(drive(&mut gate, &mut exclusion, 0, 5, 0.05), None);
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+        assert!(!exclusion.is_open());
+    }
+
+    #[test]
+    fn a_heading_that_jumps_is_excluded_from_the_jump_on_and_believed_after_five_agreements() {
+        let (mut gate, mut exclusion) = (HeadingGate::new(), Exclusion::default());
+        drive(&mut gate, &mut exclusion, 0, 5, 0.0);
+        drive(&mut gate, &mut exclusion, 5, 4, 1.2);
+        assert_eq!(gate.gate.trust, Trust::Excluded);
+        assert!(exclusion.covers(6 * SECOND_NS) && !exclusion.covers(3 * SECOND_NS));
+        drive(&mut gate, &mut exclusion, 9, 4, 0.0);
+        assert!(exclusion.is_open(), "four agreements are too few");
+        drive(&mut gate, &mut exclusion, 13, 2, 0.0);
+        assert!(!exclusion.is_open());
+        assert_eq!(gate.gate.trust, Trust::Agrees);
+        assert!(exclusion.covers(6 * SECOND_NS) && !exclusion.covers(15 * SECOND_NS));
+    }
+
+    #[test]
+    fn a_heading_that_was_wrong_from_the_first_is_taken_back_to_the_beginning_and_named() {
+        let (mut gate, mut exclusion) = (HeadingGate::new(), Exclusion::default());
+        let back_to = drive(&mut gate, &mut exclusion, 0, 5, std::f64::consts::PI);
+        assert_eq!(back_to, Some(i64::MIN));
+        let words = gate.gate.problem().unwrap();
+        assert!(words.contains("backwards"), "{words}");
+    }
+
+    #[test]
+    fn slow_fixes_and_old_headings_are_not_compared() {
+        let (mut gate, mut exclusion) = (HeadingGate::new(), Exclusion::default());
+        gate.on_sample(&sample(0, 8.0, 0.0, 1.5), &mut exclusion);
+        assert_eq!(gate.on_fix(0, Yaw::new(0.0), 2.0, &mut exclusion), None);
+        let later_ns = SECOND_NS;
+        assert_eq!(
+            gate.on_fix(later_ns, Yaw::new(0.0), 8.0, &mut exclusion),
+            None
+        );
+        assert_eq!(gate.gate.trust, Trust::Unchecked);
+    }
+}

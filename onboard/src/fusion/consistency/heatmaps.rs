@@ -359,3 +359,141 @@ fn squared_distance(place: &Place, gnss: &Place) -> f64 {
         .try_inverse()
         .map_or(0.0, |inverse| (between.transpose() * inverse * between)[0])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_NS: i64 = 1_000_000_000;
+
+    /// A vehicle whose place is known, with heatmaps every five metres.
+    struct Drive {
+        gate: HeatmapGate,
+        belief: VisualBelief,
+        config: FusionConfig,
+        number: i64,
+        replaced: usize,
+    }
+
+    impl Drive {
+        fn new() -> Self {
+            let config = FusionConfig::default();
+            Self {
+                gate: HeatmapGate::new(),
+                belief: VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap(),
+                config,
+                number: 0,
+                replaced: 0,
+            }
+        }
+
+        /// Heatmaps with this mode, of a place known to `sigma_m` at the origin.
+        fn see(&mut self, count: usize, at_m: [f64; 2], sigma_m: f64, gnss_m: Option<[f64; 2]>) {
+            for _ in 0..count {
+                let heatmap = Heatmap::gaussian(64, 1.0, at_m, 1.5).unwrap();
+                let place = |offset_m, sigma_m: f64| Place {
+                    offset_m,
+                    covariance_m2: Matrix2::identity() * sigma_m.powi(2),
+                };
+                let sighting = Sighting {
+                    heatmap: &heatmap,
+                    centre_m: [0.0, 0.0],
+                    known: place([0.0, 0.0], sigma_m),
+                    gnss: gnss_m.map(|at_m| place(at_m, 3.0)),
+                    time_ns: self.number * SECOND_NS,
+                    driven_m: self.number as f64 * 5.0,
+                    track_variance_m2: 0.0,
+                    is_near: false,
+                };
+                self.number += 1;
+                let replaced = self
+                    .gate
+                    .take(&sighting, &mut self.belief, &self.config)
+                    .unwrap();
+                self.replaced += usize::from(replaced);
+            }
+        }
+    }
+
+    #[test]
+    fn agreeing_heatmaps_establish_a_place_and_support_it_for_some_seconds() {
+        let mut drive = Drive::new();
+        drive.see(3, [0.5, 0.0], 2.0, None);
+        assert!(!drive.gate.is_established());
+        drive.see(1, [0.5, 0.0], 2.0, None);
+        assert!(drive.gate.is_established() && drive.gate.supports());
+        assert!(drive.gate.supports_at(5 * SECOND_NS));
+        assert!(!drive.gate.supports_at(20 * SECOND_NS));
+    }
+
+    #[test]
+    fn heatmaps_that_agree_on_another_place_for_minutes_do_not_move_an_established_one() {
+        let mut drive = Drive::new();
+        drive.see(6, [0.0, 0.0], 1.0, None);
+        let before = drive.belief.place(0.0);
+        drive.see(160, [25.0, 0.0], 1.0, None);
+        assert_eq!(drive.replaced, 0);
+        assert_eq!(drive.belief.place(0.0).offset_m, before.offset_m);
+        assert_eq!(drive.gate.gate.trust, Trust::Excluded);
+        assert!(drive.gate.contradicts() && !drive.gate.supports());
+        let away_m = drive.gate.candidate_distance_m([0.0, 0.0], 0.0).unwrap();
+        assert!((away_m - 25.0).abs() < 2.0, "{away_m}");
+        // They come back, and are believed again after a few.
+        drive.see(4, [0.0, 0.0], 1.0, None);
+        assert_eq!(drive.gate.gate.trust, Trust::Agrees);
+    }
+
+    #[test]
+    fn the_receiver_decides_for_the_place_that_heatmaps_agree_on() {
+        let mut drive = Drive::new();
+        drive.see(6, [0.0, 0.0], 1.0, None);
+        drive.see(40, [25.0, 0.0], 1.0, Some([24.0, 1.0]));
+        assert!(drive.replaced > 0);
+        let mut against = Drive::new();
+        against.see(6, [0.0, 0.0], 1.0, None);
+        against.see(40, [25.0, 0.0], 1.0, Some([1.0, 1.0]));
+        assert_eq!(against.replaced, 0);
+    }
+
+    #[test]
+    fn a_step_that_dead_reckoning_allows_for_needs_no_receiver() {
+        let mut drive = Drive::new();
+        drive.see(6, [0.0, 0.0], 1.0, None);
+        drive.see(20, [25.0, 0.0], 9.0, None);
+        assert!(drive.replaced > 0);
+    }
+
+    #[test]
+    fn heatmaps_that_all_lie_to_one_side_do_not_support() {
+        let mut drive = Drive::new();
+        drive.see(6, [3.0, 0.0], 2.0, None);
+        assert!(drive.gate.shift_m() > LARGEST_SHIFT_M);
+        assert!(drive.gate.is_established() && !drive.gate.supports());
+    }
+
+    #[test]
+    fn a_flat_heatmap_says_nothing() {
+        let mut drive = Drive::new();
+        let flat = Heatmap::new(64, 1.0, vec![1.0 / 4096.0; 4096]).unwrap();
+        let known = Place {
+            offset_m: [0.0, 0.0],
+            covariance_m2: Matrix2::identity(),
+        };
+        let sighting = Sighting {
+            heatmap: &flat,
+            centre_m: [0.0, 0.0],
+            known,
+            gnss: None,
+            time_ns: 0,
+            driven_m: 0.0,
+            track_variance_m2: 0.0,
+            is_near: false,
+        };
+        assert_eq!(answer(&sighting, [0.0, 0.0], 1.0), Answer::Unsure);
+        drive
+            .gate
+            .take(&sighting, &mut drive.belief, &drive.config)
+            .unwrap();
+        assert_eq!(drive.gate.gate.trust, Trust::Unchecked);
+    }
+}
