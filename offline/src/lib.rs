@@ -1,11 +1,12 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
-//! [`model`], [`import`], [`train`], [`recipe`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod ablate;
 pub mod calibrate;
+pub mod check;
 pub mod city;
 pub mod cli;
 pub mod data;
