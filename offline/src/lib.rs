@@ -1,6 +1,6 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`ingest`], [`data`],
 //! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+pub mod ingest;
 pub mod metrics;
 pub mod model;
 pub mod output;

@@ -26,6 +26,7 @@ pub use train::TrainArgs;
 use crate::demo::{self, DemoArgs};
 use crate::export::{self, ExportArgs};
 use crate::import::{self, ImportArgs};
+use crate::ingest::{self, IngestArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
 use clap::{Parser, Subcommand};
@@ -46,6 +47,8 @@ enum Command {
     Train(TrainArgs),
     /// Read a published `PyTorch` checkpoint.
     Import(ImportArgs),
+    /// Make a dataset of recorded drives or photos.
+    Ingest(IngestArgs),
     /// Say everything that is wrong with a dataset, each with its remedy.
     Check(CheckArgs),
     /// Adapt a network to an area without true positions.
@@ -79,6 +82,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
+        Command::Ingest(args) => ingest::run(args),
         Command::Check(args) => check::run(args),
         Command::Adapt(args) => adapt::run(args),
         Command::Ablate(args) => ablate::run(args),
