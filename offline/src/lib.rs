@@ -1,6 +1,6 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`simulate`], [`ingest`], [`data`],
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`tileset`], [`ingest`], [`data`],
 //! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
@@ -24,4 +24,5 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod simulate;
+pub mod tileset;
 pub mod train;

@@ -29,6 +29,7 @@ use crate::import::{self, ImportArgs};
 use crate::ingest::{self, IngestArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
+use crate::tileset::{self, TilesArgs};
 use clap::{Parser, Subcommand};
 
 /// Localises cameras in aerial images, and adapts to new areas without surveyed positions.
@@ -47,6 +48,8 @@ enum Command {
     Train(TrainArgs),
     /// Read a published `PyTorch` checkpoint.
     Import(ImportArgs),
+    /// Make tile sets of aerial pictures, and look at them.
+    Tiles(TilesArgs),
     /// Make a dataset of recorded drives or photos.
     Ingest(IngestArgs),
     /// Say everything that is wrong with a dataset, each with its remedy.
@@ -82,6 +85,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
+        Command::Tiles(args) => tileset::run(args),
         Command::Ingest(args) => ingest::run(args),
         Command::Check(args) => check::run(args),
         Command::Adapt(args) => adapt::run(args),
