@@ -43,21 +43,7 @@ fn original() -> &'static Path {
 }
 
 fn copied() -> tempfile::TempDir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let target = to.join(entry.file_name());
-            if entry.path().is_dir() {
-                copy(&entry.path(), &target);
-            } else {
-                fs::copy(entry.path(), target).unwrap();
-            }
-        }
-    }
-    let folder = tempfile::tempdir().unwrap();
-    copy(original(), folder.path());
-    folder
+    crate::data::vigor::copy_of(original())
 }
 
 fn looked(folder: &Path, truth: bool) -> Report {

@@ -501,6 +501,30 @@ mod tests {
         assert_eq!(within("ccvpe-vigor-prior0"), Headings::Within(0.0));
     }
 
+    /// Every picture of a published dataset is decoded, so that none is cut.
+    #[test]
+    fn a_cut_panorama_is_named_though_its_header_is_right() {
+        let tree = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/data/golden/vigor_tree"
+        );
+        let copy = crate::data::vigor::copy_of(Path::new(tree));
+        let args = parsed("x --dataset vigor --list cross-area-test");
+        let report = args.check(copy.path(), None);
+        assert!(!report.refuses() && report.decoded > 0, "{report}");
+        let folder = copy.path().join("Chicago/panorama");
+        let entry = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        let bytes = std::fs::read(entry.path()).unwrap();
+        std::fs::write(entry.path(), &bytes[..bytes.len() * 2 / 3]).unwrap();
+        let report = args.check(copy.path(), None);
+        let name = entry.file_name().into_string().unwrap();
+        let found = report
+            .found
+            .iter()
+            .find(|found| found.check == "picture-cut");
+        assert!(found.unwrap().what.contains(&name), "{report}");
+    }
+
     #[test]
     fn lists_of_the_other_dataset_are_refused() {
         let args = parsed("x --dataset kitti --list cross-area-test");

@@ -1,4 +1,5 @@
-//! The daemon's logs: fixes, odometry, headings and frames of drives (docs/recording.md).
+//! Logs (MCAP): fixes, odometry, headings and frames of drives that the daemon recorded (docs/recording.md), or
+//! ROS 2 and Foxglove. Topics are chosen as the daemon's replay does.
 
 use super::settings::Settings;
 use super::track::Track;
@@ -6,7 +7,7 @@ use super::{Frame, Place, Recording};
 use anyhow::{Context, bail};
 use crossfix_calibration::Camera;
 use crossfix_onboard::event::{EstimateKind, GnssFix, OdometrySample, State, YawMeasurement};
-use crossfix_onboard::log::{LogReader, Message};
+use crossfix_onboard::log::{LogReader, Message, Recording as LogFile};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ struct Log {
     camera: Option<Camera>,
     bad: usize,
     damage: Option<String>,
+    /// Which topics were chosen, where that is not plain.
+    remarks: Vec<String>,
 }
 
 /// Opens logs; those that follow one another within the gap of a drive are one recording.
@@ -36,7 +39,7 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
     use rayon::prelude::*;
     let logs: Vec<(PathBuf, Log)> = paths
         .par_iter()
-        .map(|path| anyhow::Ok((path.clone(), read(path)?)))
+        .map(|path| anyhow::Ok((path.clone(), read(path, settings)?)))
         .collect::<anyhow::Result<_>>()?;
     let mut parts: Vec<(i64, PathBuf, Log)> = Vec::new();
     for (path, log) in logs {
@@ -68,7 +71,7 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
             files.push(path);
             logs.push(log);
         }
-        recordings.push(join(files, logs, settings)?);
+        recordings.push(join(files, logs));
     }
     Ok(recordings)
 }
@@ -88,8 +91,14 @@ fn end_of(log: &Log) -> i64 {
     fixes.chain(frames).max().unwrap_or(i64::MIN)
 }
 
-fn read(path: &Path) -> anyhow::Result<Log> {
-    let mut log = Log::default();
+fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
+    let whole =
+        LogFile::open(path, &settings.topics).with_context(|| path.display().to_string())?;
+    let choice = whole.choice();
+    let mut log = Log {
+        remarks: choice.remarks.clone(),
+        ..Log::default()
+    };
     let mut number = 0;
     let reader = LogReader::open(path).with_context(|| path.display().to_string())?;
     for record in reader.records() {
@@ -105,16 +114,19 @@ fn read(path: &Path) -> anyhow::Result<Log> {
             }
         };
         let topic = record.topic.to_string();
-        match record.message {
+        // Pictures are numbered whether they are used or not.
+        number += usize::from(matches!(record.message, Message::Frame(_)));
+        let message = match (choice.get(&topic), record.message) {
+            (Some(used), message) => used.of(message),
+            (None, message @ (Message::Calibration(_) | Message::Estimate(_))) => message,
+            (None, _) => continue,
+        };
+        match message {
             Message::Gnss(fix) => log.fixes.entry(topic).or_default().push(fix),
             Message::Odometry(sample) => log.odometry.entry(topic).or_default().push(sample),
             Message::Frame(frame) => {
-                let frames = log
-                    .frames
-                    .entry(camera_key(&topic, &frame.camera))
-                    .or_default();
-                frames.push((frame.time_ns, number));
-                number += 1;
+                let frames = log.frames.entry(topic).or_default();
+                frames.push((frame.time_ns, number - 1));
             }
             Message::Calibration(camera) => log.camera = Some(camera),
             Message::Estimate(estimate) if estimate.kind == EstimateKind::Fused => {
@@ -133,12 +145,8 @@ fn read(path: &Path) -> anyhow::Result<Log> {
     Ok(log)
 }
 
-fn camera_key(topic: &str, name: &str) -> String {
-    format!("{topic} {name}")
-}
-
 /// The logs of one drive as one recording.
-fn join(files: Vec<PathBuf>, logs: Vec<Log>, settings: &Settings) -> anyhow::Result<Recording> {
+fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
     let name = files[0].file_stem().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
     let mut notes = Vec::new();
@@ -169,21 +177,20 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>, settings: &Settings) -> anyhow::Res
             notes.push(format!("{} messages are left out", log.bad));
         }
         notes.extend(log.damage);
+        for remark in log.remarks {
+            if !notes.contains(&remark) {
+                notes.push(remark);
+            }
+        }
     }
-    let asked = settings.camera_name.as_str();
-    let wanted = |key: &String| asked.is_empty() || key.split(' ').any(|part| part == asked);
     let all: Vec<String> = frames.keys().cloned().collect();
-    if all.len() > 1 && asked.is_empty() {
-        let (first, all) = (&all[0], all.join("; "));
+    if all.len() > 1 {
+        let (first, all) = (&all[0], all.join(", "));
         notes.push(format!(
-            "cameras {all}: the first is taken ({first}); camera_name chooses"
+            "cameras {all}: {first} is taken; topics.camera chooses"
         ));
     }
-    let chosen = frames.into_iter().find(|(key, _)| wanted(key));
-    let mut frames = chosen.map(|(_, frames)| frames).unwrap_or_default();
-    if frames.is_empty() && !asked.is_empty() && !all.is_empty() {
-        bail!("{name}: no camera {asked:?}; there are {}", all.join("; "));
-    }
+    let mut frames = frames.into_values().next().unwrap_or_default();
     frames.sort_by_key(|frame| frame.time_ns);
     frames.dedup_by_key(|frame| frame.time_ns);
     // The receiver and the odometry with most to say.
@@ -195,14 +202,14 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>, settings: &Settings) -> anyhow::Res
     if fixes.is_empty() {
         notes.push("it holds no fix of a receiver".into());
     }
-    Ok(Recording {
+    Recording {
         name,
         files,
         track: Track::new(fixes, odometry, headings),
         frames,
         camera,
         notes,
-    })
+    }
 }
 
 /// The wanted pictures of a recording's logs, handed over by their numbers among the wanted.

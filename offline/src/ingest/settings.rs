@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use crossfix_calibration::{Camera, Geodetic, LocalFrame};
+use crossfix_onboard::log::TopicsConfig;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -54,8 +55,8 @@ pub struct Settings {
     pub antenna: Antenna,
     /// Subtracted from the stamps of pictures, seconds: how much later than true they are.
     pub picture_delay_s: f64,
-    /// Which camera of a log, by its name or topic; the first when empty.
-    pub camera_name: String,
+    /// Topics of logs; what is not named is found by its type.
+    pub topics: TopicsConfig,
     /// Places of which nothing is taken, neither pictures nor positions.
     pub zones: Vec<Zone>,
     /// The camera, where the sources do not describe it, or better than they do.
@@ -93,7 +94,7 @@ impl Default for Settings {
             gap_s: 30.0,
             antenna: Antenna::default(),
             picture_delay_s: 0.0,
-            camera_name: String::new(),
+            topics: TopicsConfig::default(),
             zones: Vec::new(),
             camera: None,
         }

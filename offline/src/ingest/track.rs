@@ -21,8 +21,12 @@ const COURSE_SIGMA_DEG: f64 = 6.0;
 #[derive(Debug, Clone, Default)]
 pub struct Track {
     fixes: Vec<GnssFix>,
-    odometry: Vec<OdometrySample>,
-    headings: Vec<(i64, YawMeasurement)>,
+    /// Forward speeds, m/s.
+    speeds: Vec<(i64, f64)>,
+    /// Yaw rates, rad/s counter-clockwise.
+    rates: Vec<(i64, f64)>,
+    /// Headings that the daemon worked out, and those that odometry measured.
+    headings: [Vec<(i64, YawMeasurement)>; 2],
 }
 
 /// Where and how a vehicle stood at one time.
@@ -46,23 +50,29 @@ impl Track {
         fixes.sort_by_key(|fix| fix.time_ns);
         fixes.dedup_by_key(|fix| fix.time_ns);
         odometry.sort_by_key(|sample| sample.time_ns);
-        odometry.dedup_by_key(|sample| sample.time_ns);
         headings.sort_by_key(|(time_ns, _)| *time_ns);
+        let series = |pick: fn(&OdometrySample) -> Option<f64>| {
+            let mut values: Vec<(i64, f64)> = odometry
+                .iter()
+                .filter_map(|sample| Some((sample.time_ns, pick(sample)?)))
+                .collect();
+            values.dedup_by_key(|(time_ns, _)| *time_ns);
+            values
+        };
+        let measured = odometry
+            .iter()
+            .filter_map(|sample| Some((sample.time_ns, sample.yaw?)));
         Self {
+            speeds: series(|sample| sample.forward_speed_mps),
+            rates: series(|sample| sample.yaw_rate_rps),
+            headings: [headings, measured.collect()],
             fixes,
-            odometry,
-            headings,
         }
     }
 
     /// Fixes in it.
     pub fn fixes(&self) -> &[GnssFix] {
         &self.fixes
-    }
-
-    /// Whether anything says how the vehicle moved.
-    pub fn has_odometry(&self) -> bool {
-        !self.odometry.is_empty()
     }
 
     /// The place at a time: between the fixes around it, which must be near; nothing elsewhere.
@@ -102,20 +112,20 @@ impl Track {
     /// The measured heading nearest in time, moved on by the yaw rate; or else the course of a vehicle that
     /// drives forward.
     fn yaw_at(&self, time_ns: i64) -> Option<YawMeasurement> {
-        let near = |at_ns: i64| (at_ns - time_ns).abs() as f64 <= HEADING_AGE_S * SECOND_NS;
-        let after = self.headings.partition_point(|(at_ns, _)| *at_ns < time_ns);
-        let around = after.saturating_sub(1)..self.headings.len().min(after + 1);
-        let measured = self.headings[around]
-            .iter()
-            .filter(|(at_ns, _)| near(*at_ns))
-            .min_by_key(|(at_ns, _)| (at_ns - time_ns).abs());
-        let sample = self.sample_near(time_ns);
-        let of_odometry = sample.and_then(|sample| Some((sample.time_ns, sample.yaw?)));
-        let (at_ns, measured) = match measured.copied().or(of_odometry) {
+        let measured = self.headings.iter().find_map(|headings| {
+            let after = headings.partition_point(|(at_ns, _)| *at_ns < time_ns);
+            let around = after.saturating_sub(1)..headings.len().min(after + 1);
+            let age = |at_ns: i64| (at_ns - time_ns).abs();
+            let nearest = headings[around]
+                .iter()
+                .min_by_key(|(at_ns, _)| age(*at_ns))?;
+            (age(nearest.0) as f64 <= HEADING_AGE_S * SECOND_NS).then_some(*nearest)
+        });
+        let (at_ns, measured) = match measured {
             Some(measured) => measured,
             None => (time_ns, self.course_at(time_ns)?),
         };
-        let rate = sample.map_or(0.0, |sample| sample.yaw_rate_rps);
+        let rate = value_at(&self.rates, time_ns).unwrap_or(0.0);
         let seconds = (time_ns - at_ns) as f64 / SECOND_NS;
         Some(YawMeasurement {
             yaw: Yaw::new(measured.yaw.radians() + rate * seconds),
@@ -123,24 +133,9 @@ impl Track {
         })
     }
 
-    fn sample_near(&self, time_ns: i64) -> Option<&OdometrySample> {
-        let after = self
-            .odometry
-            .partition_point(|sample| sample.time_ns < time_ns);
-        let around = after.saturating_sub(1)..self.odometry.len().min(after + 1);
-        let near = self.odometry[around]
-            .iter()
-            .min_by_key(|sample| (sample.time_ns - time_ns).abs())?;
-        let age = (near.time_ns - time_ns).abs() as f64;
-        (age <= HEADING_AGE_S * SECOND_NS).then_some(near)
-    }
-
     /// The course over ground, from the receiver or from the fixes before and after.
     fn course_at(&self, time_ns: i64) -> Option<YawMeasurement> {
-        let reverses = self
-            .sample_near(time_ns)
-            .is_some_and(|sample| sample.forward_speed_mps < 0.5);
-        if reverses {
+        if value_at(&self.speeds, time_ns).is_some_and(|speed| speed < 0.5) {
             return None;
         }
         let after = self.fixes.partition_point(|fix| fix.time_ns < time_ns);
@@ -176,33 +171,29 @@ impl Track {
     /// The movement from one time to a later one, in the vehicle's frame at the first; nothing where odometry is
     /// missing in between.
     pub fn step(&self, from_ns: i64, to_ns: i64) -> Option<OdometryStep> {
-        let first = self
-            .odometry
-            .partition_point(|sample| sample.time_ns <= from_ns);
-        let first = first.checked_sub(1)?;
-        let end = self
-            .odometry
-            .partition_point(|sample| sample.time_ns < to_ns);
-        let samples = self.odometry.get(first..=end)?;
+        let inside = |values: &[(i64, f64)]| -> Vec<i64> {
+            let times = values.iter().map(|(time_ns, _)| *time_ns);
+            let first = values.partition_point(|(time_ns, _)| *time_ns <= from_ns);
+            times
+                .skip(first)
+                .take_while(|time_ns| *time_ns < to_ns)
+                .collect()
+        };
+        let mut times = inside(&self.speeds);
+        times.extend(inside(&self.rates));
+        times.extend([from_ns, to_ns]);
+        times.sort_unstable();
+        times.dedup();
         let mut sum = OdometryStep {
             forward_m: 0.0,
             left_m: 0.0,
             yaw_rad: 0.0,
         };
-        for pair in samples.windows(2) {
-            let [a, b] = [&pair[0], &pair[1]];
-            let gap = (b.time_ns - a.time_ns) as f64 / SECOND_NS;
-            if gap > ODOMETRY_GAP_S {
-                return None;
-            }
-            // The part of this interval that lies between the two times.
-            let from = ((from_ns - a.time_ns).max(0)) as f64 / SECOND_NS / gap;
-            let to = ((to_ns - a.time_ns) as f64 / SECOND_NS / gap).min(1.0);
-            let middle = 0.5 * (from + to);
-            let seconds = (to - from) * gap;
-            let mix = |a: f64, b: f64| a + (b - a) * middle;
-            let forward_m = mix(a.forward_speed_mps, b.forward_speed_mps) * seconds;
-            let yaw_rad = mix(a.yaw_rate_rps, b.yaw_rate_rps) * seconds;
+        for pair in times.windows(2) {
+            let middle = i64::midpoint(pair[0], pair[1]);
+            let seconds = (pair[1] - pair[0]) as f64 / SECOND_NS;
+            let forward_m = value_at(&self.speeds, middle)? * seconds;
+            let yaw_rad = value_at(&self.rates, middle)? * seconds;
             // Along the chord of an arc.
             let (left, along) = (0.5 * yaw_rad).sin_cos();
             sum = sum.then(OdometryStep {
@@ -223,6 +214,19 @@ impl Track {
         let enu = LocalFrame::new(from.position).enu_from_geodetic(to.position);
         Some(enu.east().hypot(enu.north()))
     }
+}
+
+/// The value of a series at a time, between the two around it, which must be near.
+fn value_at(values: &[(i64, f64)], time_ns: i64) -> Option<f64> {
+    let after = values.partition_point(|(at_ns, _)| *at_ns < time_ns);
+    let (next_ns, next) = *values.get(after)?;
+    if next_ns == time_ns {
+        return Some(next);
+    }
+    let (before_ns, before) = values[after.checked_sub(1)?];
+    let gap = (next_ns - before_ns) as f64;
+    let share = (time_ns - before_ns) as f64 / gap;
+    (gap <= ODOMETRY_GAP_S * SECOND_NS).then(|| before + (next - before) * share)
 }
 
 /// Degrees clockwise from north of a yaw, in [0, 360).
@@ -256,8 +260,8 @@ mod tests {
     fn odometry(seconds: f64, speed: f64, rate: f64) -> OdometrySample {
         OdometrySample {
             time_ns: T0 + (seconds * SECOND_NS) as i64,
-            forward_speed_mps: speed,
-            yaw_rate_rps: rate,
+            forward_speed_mps: Some(speed),
+            yaw_rate_rps: Some(rate),
             yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,
@@ -291,6 +295,23 @@ mod tests {
             .collect();
         let track = Track::new(fixes, back, Vec::new());
         assert_eq!(track.at(at(1.0)).unwrap().yaw, None);
+    }
+
+    #[test]
+    fn speed_and_yaw_rate_may_come_from_different_sources() {
+        let both = (0..200).map(|i| odometry(f64::from(i) * 0.01, 10.0, 1.0));
+        let apart = both.clone().enumerate().map(|(index, mut sample)| {
+            if index % 3 == 0 {
+                sample.yaw_rate_rps = None;
+            } else {
+                sample.forward_speed_mps = None;
+            }
+            sample
+        });
+        let track = |samples: Vec<OdometrySample>| Track::new(Vec::new(), samples, Vec::new());
+        let (both, apart) = (track(both.collect()), track(apart.collect()));
+        let [a, b] = [both, apart].map(|track| track.step(at(0.1), at(1.5)).unwrap());
+        assert!((a.forward_m - b.forward_m).abs() < 1e-3 && (a.left_m - b.left_m).abs() < 1e-3);
     }
 
     #[test]
