@@ -1,11 +1,12 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
-//! The modules in the order data flows through them: [`city`], [`simulate`], [`data`],
-//! [`model`], [`import`], [`train`], [`recipe`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
+//! The modules in the order data flows through them: [`city`], [`simulate`], [`tileset`], [`ingest`], [`data`],
+//! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod ablate;
 pub mod calibrate;
+pub mod check;
 pub mod city;
 pub mod cli;
 pub mod data;
@@ -13,6 +14,7 @@ pub mod demo;
 pub mod evaluate;
 pub mod export;
 pub mod import;
+pub mod ingest;
 pub mod metrics;
 pub mod model;
 pub mod output;
@@ -22,4 +24,5 @@ pub mod recipe;
 pub mod report;
 pub mod run;
 pub mod simulate;
+pub mod tileset;
 pub mod train;

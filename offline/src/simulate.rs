@@ -241,7 +241,7 @@ pub fn write_pairs(
     let (mut written, mut all_tiles) = (Written::default(), Vec::new());
     for district in districts {
         for (pair, truth) in &district.rows {
-            writer.row(pair, truth)?;
+            writer.row(pair, Some(truth))?;
         }
         written.pairs += district.rows.len();
         written.logs.extend(district.logs);

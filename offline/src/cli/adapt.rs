@@ -4,10 +4,12 @@ use super::data;
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
 use super::settings;
+use crate::check::{self, Look, SAMPLE};
 use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::recipe::ablations::{self, RECIPES};
+use crate::recipe::gate::Finding;
 use crate::recipe::{AdaptError, Adapted, Labeller, Recipe, Verdict, adapt, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use anyhow::{Context, bail};
@@ -137,7 +139,15 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     };
     folder.forget("refused.json");
     let begun = Instant::now();
-    let pairs = args.published.target(&args.data, args.limit, &spec)?;
+    if !published && args.published.checks() {
+        look_first(args, teacher.as_mut(), &recipe, &folder, &interrupt)?;
+    }
+    let looked_at = if published {
+        args.published.clone()
+    } else {
+        args.published.checked()
+    };
+    let pairs = looked_at.target(&args.data, args.limit, &spec)?;
     let pairs = pairs.as_ref();
     let about = args.published.about(&args.data, pairs.len())?;
     let device = teacher.parameters().device().describe();
@@ -212,6 +222,43 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         .context("cannot write run.json")?;
     crate::outln!("{}", path.display());
     Ok(())
+}
+
+/// Looks at the data before anything is learned from it, and asks the teacher about it. Opens no truth.
+fn look_first(
+    args: &AdaptArgs,
+    teacher: &mut dyn CrossViewModel,
+    recipe: &Recipe,
+    folder: &RunFolder,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let spec = teacher.describe().clone();
+    let look = Look {
+        sample: Some(SAMPLE),
+        truth: false,
+        spec: Some(&spec),
+        network: Some(teacher),
+    };
+    let report = check::pairs(&args.data, look, interrupt)?;
+    if !report.found.is_empty() {
+        crate::note!("{report}");
+    }
+    if !report.refuses() || !recipe.gate.enforce {
+        return Ok(());
+    }
+    let problems = report.found.iter().filter(|found| found.problem);
+    let findings = problems.map(|found| Finding {
+        check: found.check.into(),
+        value: 1.0,
+        limit: 0.0,
+        refuses: true,
+        what: format!("{}: {}; {}", found.file, found.what, found.remedy),
+    });
+    let verdict = Verdict {
+        findings: findings.collect(),
+    };
+    note_refusal(folder, &verdict)?;
+    bail!("the data are refused; --force adapts all the same")
 }
 
 /// What the gate found, where there will be no `run.json`.

@@ -1,5 +1,7 @@
 //! What the subcommands share: reading pairs and settings, and measuring with their truth.
 
+use super::check;
+use crate::check::{Look, SAMPLE};
 use crate::data::pairs::DatasetManifest;
 use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
@@ -21,8 +23,10 @@ pub struct PairsOptions {
     pub limit: Option<usize>,
     /// Where decoded pictures are kept.
     pub pictures: Pictures,
-    /// Do not read the header of every picture first.
+    /// Do not look at the data first.
     pub unchecked: bool,
+    /// Look at the truth too.
+    pub truth: bool,
 }
 
 /// Opens a pairs dataset for a network. Its pairs are read when they are needed, and kept in memory
@@ -32,6 +36,15 @@ pub fn pairs(
     spec: &ModelSpec,
     options: &PairsOptions,
 ) -> anyhow::Result<InMemory<PairsImages>> {
+    if !options.unchecked {
+        let look = Look {
+            sample: Some(SAMPLE),
+            truth: options.truth,
+            spec: Some(spec),
+            network: None,
+        };
+        check::before(folder, look, &Interrupt::default())?;
+    }
     let mut pairs = Pairs::open(folder)?;
     if let Some(limit) = options.limit.filter(|limit| *limit < pairs.rows.len()) {
         let all = pairs.rows.len();
@@ -40,9 +53,6 @@ pub fn pairs(
             index += 1;
             index * limit / all > (index - 1) * limit / all
         });
-    }
-    if !options.unchecked {
-        pairs.check_pictures()?;
     }
     let preparation = Preparation {
         margin_m: options.margin_m,
@@ -74,8 +84,12 @@ pub fn measure(
     options: &PairsOptions,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Measurement> {
+    let options = PairsOptions {
+        truth: true,
+        ..options.clone()
+    };
+    let dataset = pairs(folder, model.describe(), &options)?;
     let truth = Truth::open(folder)?;
-    let dataset = pairs(folder, model.describe(), options)?;
     let begun = Instant::now();
     let spec = model.describe().clone();
     let keep = dataset.len() * spec.heatmap_side().pow(2) * size_of::<f32>() <= HEATMAP_BYTES;

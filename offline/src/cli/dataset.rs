@@ -2,9 +2,10 @@
 
 use super::data::{self, PairsOptions};
 use super::lists::{DatasetKind, List, Part, check_count, read_order};
+use crate::check::{self, Report};
 use crate::data::kitti::{Kitti, KittiFolder, KittiImages, KittiSamples};
 use crate::data::vigor::{Headings, Vigor, VigorFolder, VigorImages, VigorSamples, split};
-use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, npy};
+use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, Problems, npy};
 use crate::evaluate::{PublishedEvaluation, evaluate_published};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use crate::run::Interrupt;
@@ -58,7 +59,7 @@ pub struct DatasetArgs {
     /// Keep decoded pictures in this folder; later epochs and runs read them there.
     #[arg(long)]
     cache: Option<PathBuf>,
-    /// Do not read the header of every picture first.
+    /// Do not look at the data first.
     #[arg(long)]
     no_check: bool,
 }
@@ -80,6 +81,19 @@ impl DatasetArgs {
         self.dataset != DatasetKind::Pairs
     }
 
+    /// Whether data are to be looked at before they are used.
+    pub fn checks(&self) -> bool {
+        !self.no_check
+    }
+
+    /// The same dataset, looked at already.
+    pub fn checked(&self) -> Self {
+        Self {
+            no_check: true,
+            ..self.clone()
+        }
+    }
+
     /// How a pairs dataset is opened.
     pub fn pairs_options(
         &self,
@@ -91,6 +105,7 @@ impl DatasetArgs {
             limit,
             pictures: self.pictures()?,
             unchecked: self.no_check,
+            truth: false,
         })
     }
 
@@ -138,6 +153,57 @@ impl DatasetArgs {
             }
             DatasetKind::Pairs => bail!("--dataset pairs has no published lists"),
         }
+    }
+
+    /// Looks at a published dataset: its lists and labels, every header, and as many pictures as asked for.
+    pub fn check(&self, root: &Path, sample: Option<usize>) -> Report {
+        let begun = std::time::Instant::now();
+        let mut report = Report::of(root);
+        let kitti = self.dataset == DatasetKind::Kitti;
+        let lists = match self.list {
+            Some(list) => vec![list],
+            None if kitti => vec![List::Train, List::Test1, List::Test2],
+            None => vec![List::CrossAreaTrain, List::CrossAreaTest],
+        };
+        let remedy = "docs/datasets.md says where what must lie";
+        for list in lists {
+            let name = format!("{list:?}");
+            let opened = self.checked().open(root, list);
+            let (pairs, headers, paths) = match &opened {
+                Ok(Published::Vigor(vigor)) => {
+                    (vigor.rows.len(), vigor.check_pictures(), vigor.pictures())
+                }
+                Ok(Published::Kitti(kitti)) => {
+                    (kitti.rows.len(), kitti.check_pictures(), kitti.pictures())
+                }
+                Err(error) => {
+                    let lines = match error.downcast_ref::<Problems>() {
+                        Some(problems) => problems.list.clone(),
+                        None => vec![format!("{error:#}")],
+                    };
+                    for what in lines {
+                        report.problem("list", (&name, None), what, remedy);
+                    }
+                    continue;
+                }
+            };
+            report.pairs += pairs;
+            report.pictures += paths.len();
+            for what in headers.err().into_iter().flat_map(|problems| problems.list) {
+                report.problem("picture", (&name, None), what, remedy);
+            }
+            let step = sample.map_or(1, |sample| paths.len().div_ceil(sample.max(1)).max(1));
+            report.decoded += paths.len().div_ceil(step);
+            for what in check::decode_all(&paths, sample) {
+                let known = report.found.iter().any(|found| found.what == what);
+                if !known {
+                    let remedy = "copy these pictures again from where the dataset came from";
+                    report.problem("picture-cut", (&name, None), what, remedy);
+                }
+            }
+        }
+        report.seconds = begun.elapsed().as_secs_f64();
+        report
     }
 
     fn rotation_range(&self, spec: &ModelSpec) -> f64 {
@@ -433,6 +499,30 @@ mod tests {
         };
         assert_eq!(within("ccvpe-vigor"), Headings::Within(180.0));
         assert_eq!(within("ccvpe-vigor-prior0"), Headings::Within(0.0));
+    }
+
+    /// Every picture of a published dataset is decoded, so that none is cut.
+    #[test]
+    fn a_cut_panorama_is_named_though_its_header_is_right() {
+        let tree = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/data/golden/vigor_tree"
+        );
+        let copy = crate::data::vigor::copy_of(Path::new(tree));
+        let args = parsed("x --dataset vigor --list cross-area-test");
+        let report = args.check(copy.path(), None);
+        assert!(!report.refuses() && report.decoded > 0, "{report}");
+        let folder = copy.path().join("Chicago/panorama");
+        let entry = std::fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        let bytes = std::fs::read(entry.path()).unwrap();
+        std::fs::write(entry.path(), &bytes[..bytes.len() * 2 / 3]).unwrap();
+        let report = args.check(copy.path(), None);
+        let name = entry.file_name().into_string().unwrap();
+        let found = report
+            .found
+            .iter()
+            .find(|found| found.check == "picture-cut");
+        assert!(found.unwrap().what.contains(&name), "{report}");
     }
 
     #[test]

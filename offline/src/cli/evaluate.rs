@@ -108,8 +108,12 @@ fn measure_onnx(
     let spec = named(&name).with_context(|| format!("this program has no preset {name:?}"))?;
     let spec = spec.describe();
     export::agree(matcher.card(), &spec)?;
+    let options = PairsOptions {
+        truth: true,
+        ..options.clone()
+    };
+    let dataset = data::pairs(folder, &spec, &options)?;
     let truth = Truth::open(folder)?;
-    let dataset = data::pairs(folder, &spec, options)?;
     let patch = PatchSpec {
         size_px: spec.aerial_px,
         metres_per_pixel: spec.metres_per_pixel,

@@ -3,6 +3,7 @@
 mod ablate;
 mod adapt;
 mod calibrate;
+pub(crate) mod check;
 pub(crate) mod data;
 mod dataset;
 pub(crate) mod device;
@@ -16,6 +17,7 @@ mod train;
 pub use ablate::AblateArgs;
 pub use adapt::AdaptArgs;
 pub use calibrate::CalibrateArgs;
+pub use check::CheckArgs;
 pub use evaluate::EvaluateArgs;
 pub use recipes::RecipesArgs;
 pub use report::ReportArgs;
@@ -24,8 +26,10 @@ pub use train::TrainArgs;
 use crate::demo::{self, DemoArgs};
 use crate::export::{self, ExportArgs};
 use crate::import::{self, ImportArgs};
+use crate::ingest::{self, IngestArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
+use crate::tileset::{self, TilesArgs};
 use clap::{Parser, Subcommand};
 
 /// Localises cameras in aerial images, and adapts to new areas without surveyed positions.
@@ -44,6 +48,12 @@ enum Command {
     Train(TrainArgs),
     /// Read a published `PyTorch` checkpoint.
     Import(ImportArgs),
+    /// Make tile sets of aerial pictures, and look at them.
+    Tiles(TilesArgs),
+    /// Make a dataset of recorded drives or photos.
+    Ingest(IngestArgs),
+    /// Say everything that is wrong with a dataset, each with its remedy.
+    Check(CheckArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),
     /// Compare recipes over several areas: what each part of the method is worth.
@@ -75,6 +85,9 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         }
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
+        Command::Tiles(args) => tileset::run(args),
+        Command::Ingest(args) => ingest::run(args),
+        Command::Check(args) => check::run(args),
         Command::Adapt(args) => adapt::run(args),
         Command::Ablate(args) => ablate::run(args),
         Command::Calibrate(args) => calibrate::run(args),

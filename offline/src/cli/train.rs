@@ -1,6 +1,6 @@
 //! `crossfix train`: supervised training where true positions are known.
 
-use super::data;
+use super::data::{self, PairsOptions};
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
 use super::settings;
@@ -106,9 +106,12 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if args.published.is_published() {
         return train_published(args, model.as_mut(), &config, &folder, &interrupt);
     }
-    let truth = Truth::open(&args.data)?;
-    let options = args.published.pairs_options(args.margin_m, args.limit)?;
+    let options = PairsOptions {
+        truth: true,
+        ..args.published.pairs_options(args.margin_m, args.limit)?
+    };
     let dataset = data::pairs(&args.data, &spec, &options)?;
+    let truth = Truth::open(&args.data)?;
     let labels = true_labels(&dataset, &truth, &spec)?;
     if labels.is_empty() {
         bail!(

@@ -1,33 +1,35 @@
-//! Pictures from disk: JPEG and PNG, bounded in bytes and pixels.
+//! Pictures from disk: JPEG, PNG and WebP, upright and whole, bounded in bytes and pixels.
+//!
+//! The decoder is the daemon's ([`image_decode`]), so training and driving refuse the same pictures.
 
 use crossfix_calibration::RgbImage;
+use crossfix_onboard::file;
+use crossfix_onboard::image_decode::{self, Header};
 use std::fmt::Display;
-use std::io::{Cursor, Read};
+use std::io::Read;
 use std::path::Path;
 
 /// Largest side of a picture that is decoded.
-const MOST_SIDE_PX: u32 = 16_384;
+pub const MOST_SIDE_PX: usize = 16_384;
 /// Largest file of a picture.
 const MOST_IMAGE_BYTES: u64 = 64 << 20;
-/// Most memory that a decoder may ask for.
-const MOST_DECODED_BYTES: u64 = 1 << 30;
+/// Bytes in which nearly every picture says its size.
+const HEADER_BYTES: u64 = 128 << 10;
 
 /// Decodes a picture.
 ///
 /// # Errors
 /// The path, what is wrong and what to do.
 pub fn read(path: &Path) -> Result<RgbImage, String> {
-    let say = |what: &dyn Display| format!("{}: {what}", path.display());
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MOST_IMAGE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| say(&error))?;
-    if bytes.len() as u64 > MOST_IMAGE_BYTES {
-        return Err(say(&format!(
-            "pictures have at most {MOST_IMAGE_BYTES} bytes"
-        )));
-    }
-    decode(&bytes).map_err(|error| say(&error))
+    decode(&bytes(path)?).map_err(|error| said(path, &error))
+}
+
+/// The bytes of a picture's file: a regular one, which a pipe is not, and not too large.
+///
+/// # Errors
+/// The path, what is wrong and what to do.
+pub fn bytes(path: &Path) -> Result<Vec<u8>, String> {
+    file::read(path, MOST_IMAGE_BYTES).map_err(|error| said(path, &error))
 }
 
 /// Decodes the bytes of a picture.
@@ -35,40 +37,46 @@ pub fn read(path: &Path) -> Result<RgbImage, String> {
 /// # Errors
 /// What is wrong and what to do.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    let mut reader = image::ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| error.to_string())?;
-    let mut limits = image::Limits::default();
-    limits.max_image_width = Some(MOST_SIDE_PX);
-    limits.max_image_height = Some(MOST_SIDE_PX);
-    limits.max_alloc = Some(MOST_DECODED_BYTES);
-    reader.limits(limits);
-    let picture = reader
-        .decode()
-        .map_err(|error| format!("{error}; make it a JPEG or PNG again"))?
-        .into_rgb8();
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    RgbImage::from_data(width, height, picture.into_raw()).map_err(|error| error.to_string())
+    image_decode::decode_rgb(bytes, MOST_SIDE_PX).map_err(|error| error.to_string())
 }
 
-/// Columns and rows of a picture, from its header alone.
+/// Columns and rows of a picture when upright, from its header alone.
 ///
 /// # Errors
 /// The path, what is wrong and what to do.
 pub fn size(path: &Path) -> Result<[usize; 2], String> {
-    let say = |what: &dyn Display| format!("{}: {what}; copy it again", path.display());
-    let (width, height) = image::ImageReader::open(path)
-        .and_then(image::ImageReader::with_guessed_format)
-        .map_err(|error| say(&error))?
-        .into_dimensions()
+    header(path).map(|header| [header.width, header.height])
+}
+
+/// What a picture's file says of it; decodes no pixel.
+///
+/// # Errors
+/// The path, what is wrong and what to do.
+pub fn header(path: &Path) -> Result<Header, String> {
+    let say = |what: &dyn Display| said(path, what);
+    let file = file::open(path).map_err(|error| say(&error))?;
+    let size = file.metadata().map_err(|error| say(&error))?.len();
+    let mut beginning = Vec::new();
+    file.take(HEADER_BYTES)
+        .read_to_end(&mut beginning)
         .map_err(|error| say(&error))?;
-    Ok([width as usize, height as usize])
+    let header = image_decode::header(&beginning, MOST_SIDE_PX);
+    if header.is_ok() || size <= HEADER_BYTES {
+        return header.map_err(|error| say(&error));
+    }
+    // Large previews and profiles may stand before it.
+    image_decode::header(&bytes(path)?, MOST_SIDE_PX).map_err(|error| say(&error))
+}
+
+fn said(path: &Path, what: &dyn Display) -> String {
+    format!("{}: {what}", path.display())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Cursor;
 
     fn encoded(format: image::ImageFormat) -> Vec<u8> {
         let mut bytes = Vec::new();

@@ -1,6 +1,6 @@
 //! Foreign text, bounded: label files, list files, calibration files.
 
-use std::io::Read;
+use crossfix_onboard::file;
 use std::path::Path;
 
 /// Largest text file of a published dataset.
@@ -14,13 +14,8 @@ const MOST_LINE_BYTES: usize = 4096;
 /// The path, what is wrong and what to do.
 pub fn lines(path: &Path) -> Result<Vec<String>, String> {
     let say = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
-    let mut text = String::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MOST_TEXT_BYTES + 1).read_to_string(&mut text))
-        .map_err(|error| say(&error))?;
-    if text.len() as u64 > MOST_TEXT_BYTES {
-        return Err(say(&format!("more than {MOST_TEXT_BYTES} bytes")));
-    }
+    let text = file::read_text(path, MOST_TEXT_BYTES).map_err(|error| say(&error))?;
+    let text = text.trim_start_matches('\u{feff}');
     if let Some(at) = text.lines().position(|line| line.len() > MOST_LINE_BYTES) {
         return Err(say(&format!(
             "line {} is longer than {MOST_LINE_BYTES} bytes",

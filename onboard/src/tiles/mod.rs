@@ -251,6 +251,20 @@ impl TileStore {
         })
     }
 
+    /// A tile's file as it is, JPEG, PNG or WebP.
+    ///
+    /// # Errors
+    /// [`TileError::Damaged`] when it is there and cannot be read.
+    pub fn bytes(&mut self, id: TileId) -> Result<Option<Vec<u8>>, TileError> {
+        self.encoded(id).map_err(|problem| TileError::Damaged {
+            zoom: id.zoom,
+            x: id.x,
+            y: id.y,
+            path: self.path.clone(),
+            problem,
+        })
+    }
+
     /// Whether the set has a tile, without decoding it.
     pub fn has(&mut self, id: TileId) -> bool {
         match &mut self.container {

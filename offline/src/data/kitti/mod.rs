@@ -208,6 +208,12 @@ impl Kitti {
         problems.or(())
     }
 
+    /// The pictures of the list: aerial maps and camera frames.
+    pub fn pictures(&self) -> Vec<PathBuf> {
+        let both = |index| [self.map_path(index), self.frame_path(index)];
+        (0..self.rows.len()).flat_map(both).collect()
+    }
+
     /// File of a frame's aerial map.
     pub fn map_path(&self, index: usize) -> PathBuf {
         map_path(&self.folder.root, &self.rows[index].name)

@@ -177,7 +177,7 @@ impl Dataset for PairsImages {
 }
 
 /// The coarse position of a row, and the row as a sample.
-fn place(
+pub(crate) fn place(
     row: &PairRow,
     camera: &Arc<Camera>,
     spec: &ModelSpec,

@@ -16,17 +16,20 @@ mod tile_pool;
 pub mod truth;
 pub mod write;
 
+pub(crate) use images::place;
 pub use images::{PairsImages, Preparation};
+pub(crate) use tile_pool::TilePool;
 
 use super::error::DatasetError;
 use super::picture;
 use super::problems::Problems;
 use super::sample::OdometryStep;
 use crossfix_calibration::{Camera, Geodetic};
-use lines::{read_lines, read_small};
+use lines::{each_line, read_lines, read_small};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 /// The only heading convention we read; stated so that nobody has to guess.
@@ -118,6 +121,19 @@ impl DatasetManifest {
     }
 }
 
+/// All rows of a dataset that are right, with their lines, from 1; `wrong` gets the line of each other row, and
+/// what is wrong with it.
+pub(crate) fn every_row(
+    folder: &Path,
+    mut wrong: impl FnMut(usize, String),
+) -> Result<Vec<(usize, PairRow)>, DatasetError> {
+    let wrong = |line, what| {
+        wrong(line, what);
+        ControlFlow::Continue(())
+    };
+    each_line(&folder.join("pairs.jsonl"), check_row, |row| &row.id, wrong)
+}
+
 impl Pairs {
     /// Reads `dataset.toml` and `pairs.jsonl` and checks every line.
     ///
@@ -181,7 +197,7 @@ impl Pairs {
     }
 }
 
-fn other_size(path: &Path, [width, height]: [usize; 2], expected: [usize; 2]) -> String {
+pub(crate) fn other_size(path: &Path, [width, height]: [usize; 2], expected: [usize; 2]) -> String {
     format!(
         "{}: {width}×{height} pixels, and the camera in dataset.toml makes {}×{}; give each camera its own dataset",
         path.display(),
@@ -266,9 +282,25 @@ fn check_row(row: &PairRow) -> Result<(), String> {
 }
 
 fn check_position(latitude_deg: f64, longitude_deg: f64) -> Result<(), String> {
-    Geodetic::new(latitude_deg, longitude_deg, 0.0)
-        .map(drop)
-        .map_err(|error| error.to_string())
+    Geodetic::new(latitude_deg, longitude_deg, 0.0).map_err(|error| {
+        let [latitude, longitude] = [latitude_deg.abs(), longitude_deg.abs()];
+        let hint = if latitude <= 180.0 && longitude <= 90.0 {
+            "; are latitude and longitude exchanged?"
+        } else if latitude.max(longitude) > 1e6 {
+            "; it fits as degrees times 10,000,000: divide"
+        } else if latitude <= 9000.0 && longitude <= 18_000.0 {
+            "; it fits as degrees and minutes (ddmm.mmmm), as NMEA writes them: write degrees"
+        } else {
+            ""
+        };
+        format!("{error}{hint}")
+    })?;
+    if latitude_deg == 0.0 && longitude_deg == 0.0 {
+        return Err(
+            "position 0, 0 is what a receiver without a fix writes; leave the row out".into(),
+        );
+    }
+    Ok(())
 }
 
 fn check_heading(heading_deg: f64) -> Result<(), String> {

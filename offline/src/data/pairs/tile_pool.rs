@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// As many stores of one tile set as there are readers at once, opened when they are needed.
-pub(super) struct TilePool {
+pub(crate) struct TilePool {
     path: PathBuf,
     /// Stores that nobody uses, each with the sample that it was last used for.
     idle: Mutex<Vec<(usize, TileStore)>>,

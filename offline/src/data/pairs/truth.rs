@@ -3,7 +3,7 @@
 //! Supervised training, evaluation and the recipe `oracle` use this module; no other part of
 //! adaptation does, and a test adapts with `truth.jsonl` deleted.
 
-use super::lines::read_lines;
+use super::lines::{each_line, read_lines};
 use super::{check_heading, check_position};
 use crate::data::error::DatasetError;
 use crate::data::pose::{cell_from_offset, wrap_rad, yaw_from_heading};
@@ -13,6 +13,7 @@ use crate::model::loss::PoseTarget;
 use crossfix_calibration::{Geodetic, LocalFrame};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 /// A line of `truth.jsonl`.
@@ -45,6 +46,28 @@ impl Truth {
             read_lines(&folder.join("truth.jsonl"), check_truth, |row| &row.id)?;
         let rows = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
         Ok(Self { rows })
+    }
+
+    /// As [`Self::open`], with every wrong line: `wrong` gets it, from 1, and what is wrong with it.
+    pub(crate) fn every(
+        folder: &Path,
+        mut wrong: impl FnMut(usize, String),
+    ) -> Result<Self, DatasetError> {
+        let wrong = |line, what| {
+            wrong(line, what);
+            ControlFlow::Continue(())
+        };
+        let path = folder.join("truth.jsonl");
+        let rows: Vec<(usize, TruthRow)> = each_line(&path, check_truth, |row| &row.id, wrong)?;
+        let rows = rows.into_iter().map(|(_, row)| (row.id.clone(), row));
+        Ok(Self {
+            rows: rows.collect(),
+        })
+    }
+
+    /// All rows, in no order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &TruthRow> {
+        self.rows.values()
     }
 
     /// The truth of one pair.

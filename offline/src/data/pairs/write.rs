@@ -47,7 +47,20 @@ pub enum WriteError {
 pub struct PairsWriter {
     folder: PathBuf,
     pairs: BufWriter<fs::File>,
-    truth: BufWriter<fs::File>,
+    metadata: BufWriter<fs::File>,
+    /// Made when the first true position is known.
+    truth: Option<BufWriter<fs::File>>,
+}
+
+/// The rows once more, for programs that read folders of images.
+const METADATA: &str = "images/metadata.jsonl";
+
+/// A line of `images/metadata.jsonl`: the pair, and its picture relative to that file.
+#[derive(Serialize)]
+struct MetadataRow<'a> {
+    file_name: &'a str,
+    #[serde(flatten)]
+    pair: &'a PairRow,
 }
 
 impl PairsWriter {
@@ -64,26 +77,30 @@ impl PairsWriter {
             }
         }
         fs::create_dir_all(&images).map_err(in_file(&images))?;
-        let open = |name: &str| {
-            let path = folder.join(name);
-            fs::File::create(&path)
-                .map(BufWriter::new)
-                .map_err(in_file(&path))
-        };
         Ok(Self {
             folder: folder.into(),
-            pairs: open("pairs.jsonl")?,
-            truth: open("truth.jsonl")?,
+            pairs: new_file(&folder.join("pairs.jsonl"))?,
+            metadata: new_file(&folder.join(METADATA))?,
+            truth: None,
         })
     }
 
-    /// Appends a row and its truth.
+    /// Appends a row, and its truth where that is known.
     ///
     /// # Errors
     /// [`WriteError::File`] when the disk refuses.
-    pub fn row(&mut self, pair: &PairRow, truth: &TruthRow) -> Result<(), WriteError> {
+    pub fn row(&mut self, pair: &PairRow, truth: Option<&TruthRow>) -> Result<(), WriteError> {
         line(&mut self.pairs, &self.folder.join("pairs.jsonl"), pair)?;
-        line(&mut self.truth, &self.folder.join("truth.jsonl"), truth)
+        let file_name = pair.image.strip_prefix("images/").unwrap_or(&pair.image);
+        let row = MetadataRow { file_name, pair };
+        line(&mut self.metadata, &self.folder.join(METADATA), &row)?;
+        let Some(truth) = truth else { return Ok(()) };
+        let path = self.folder.join("truth.jsonl");
+        let file = match &mut self.truth {
+            Some(file) => file,
+            none => none.insert(new_file(&path)?),
+        };
+        line(file, &path, truth)
     }
 
     /// Writes the tiles with their manifest, then `dataset.toml`.
@@ -96,10 +113,13 @@ impl PairsWriter {
         tiles: Vec<(TileId, Vec<u8>)>,
         tile_manifest: &TileManifest,
     ) -> Result<(), WriteError> {
-        for (file, name) in [
-            (&mut self.pairs, "pairs.jsonl"),
-            (&mut self.truth, "truth.jsonl"),
-        ] {
+        let files = [
+            (Some(&mut self.pairs), "pairs.jsonl"),
+            (Some(&mut self.metadata), METADATA),
+            (self.truth.as_mut(), "truth.jsonl"),
+        ];
+        for (file, name) in files {
+            let Some(file) = file else { continue };
             file.flush().map_err(in_file(&self.folder.join(name)))?;
         }
         write_tiles(&self.folder.join(&manifest.tiles), tiles, tile_manifest)?;
@@ -108,7 +128,12 @@ impl PairsWriter {
     }
 }
 
-/// Writes an archive of JPEG tiles with its bounds and zoom.
+fn new_file(path: &Path) -> Result<BufWriter<fs::File>, WriteError> {
+    let file = fs::File::create(path).map_err(in_file(path))?;
+    Ok(BufWriter::new(file))
+}
+
+/// Writes an archive of tiles, all JPEG, PNG or WebP, with its bounds and zoom.
 ///
 /// # Errors
 /// [`WriteError`] when the disk refuses.
@@ -134,15 +159,21 @@ pub fn write_tiles(
     };
     let ((west, east), (north, south)) = (span(|id| id.x), span(|id| id.y));
     let ([max_lat, min_lon], [min_lat, max_lon]) = (place(west, north), place(east, south));
+    let first = tiles.first().map_or(&[][..], |(_, bytes)| bytes);
+    let (kind, format) = match first {
+        [0x89, ..] => (TileType::Png, "png"),
+        [b'R', ..] => (TileType::Webp, "webp"),
+        _ => (TileType::Jpeg, "jpg"),
+    };
     let about = serde_json::json!({
         "name": "crossfix tiles",
         "type": "baselayer",
-        "format": "jpg",
+        "format": format,
         "attribution": manifest.attribution,
         "license": manifest.licence,
     });
     let file = fs::File::create(path).map_err(in_file(path))?;
-    let mut archive = PmTilesWriter::new(TileType::Jpeg)
+    let mut archive = PmTilesWriter::new(kind)
         .min_zoom(manifest.zoom)
         .max_zoom(manifest.zoom)
         .bounds(min_lon, min_lat, max_lon, max_lat)

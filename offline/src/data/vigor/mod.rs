@@ -295,13 +295,7 @@ impl Vigor {
                 path.display()
             ))
         });
-        let used: HashSet<usize> = self
-            .rows
-            .iter()
-            .flat_map(|row| row.tiles.iter().map(|(tile, _)| *tile))
-            .collect();
-        let mut used: Vec<usize> = used.into_iter().collect();
-        used.sort_unstable();
+        let used = self.used_tiles();
         let tiles = used.into_par_iter().map(|tile| {
             let path = self.tile_path(tile);
             let [width, height] = picture::size(&path)?;
@@ -319,6 +313,23 @@ impl Vigor {
             problems.push(what);
         }
         problems.or(())
+    }
+
+    /// The pictures of the split: panoramas, then the tiles that they lie in.
+    pub fn pictures(&self) -> Vec<PathBuf> {
+        let panoramas = (0..self.rows.len()).map(|index| self.panorama_path(index));
+        let tiles = self.used_tiles();
+        panoramas
+            .chain(tiles.into_iter().map(|tile| self.tile_path(tile)))
+            .collect()
+    }
+
+    fn used_tiles(&self) -> Vec<usize> {
+        let tiles = self.rows.iter().flat_map(|row| row.tiles.iter());
+        let used: HashSet<usize> = tiles.map(|(tile, _)| *tile).collect();
+        let mut used: Vec<usize> = used.into_iter().collect();
+        used.sort_unstable();
+        used
     }
 
     /// File of a panorama.

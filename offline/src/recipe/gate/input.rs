@@ -172,7 +172,7 @@ fn camera(pairs: &dyn Dataset, spec: &ModelSpec) -> Option<Finding> {
 }
 
 /// Other readings of a yaw that came from a heading, by what they would be called.
-const READINGS: [(&str, fn(f64) -> f64); 5] = [
+pub const READINGS: [(&str, fn(f64) -> f64); 5] = [
     (
         "it fits as degrees counter-clockwise from east (ENU): write 90 minus it",
         |yaw| FRAC_PI_2 - yaw,
@@ -195,6 +195,30 @@ const READINGS: [(&str, fn(f64) -> f64); 5] = [
     ),
 ];
 
+/// Median angle, in degrees, between stated yaws and what they should be, as `[stated, right]` in radians;
+/// and if that is more than `most_deg`, the other reading of the headings under which it is not, with its
+/// angle.
+pub fn heading_reading(
+    yaws: &[[f64; 2]],
+    most_deg: f64,
+) -> (f64, Option<(f64, &'static str)>) {
+    let off = |reading: &dyn Fn(f64) -> f64| {
+        let angle = |[stated, right]: &[f64; 2]| {
+            wrap_rad(right - reading(*stated)).abs().to_degrees()
+        };
+        median(yaws.iter().map(angle).collect())
+    };
+    let value = off(&|yaw| yaw);
+    if !(value > most_deg) {
+        return (value, None);
+    }
+    let fits = READINGS
+        .iter()
+        .map(|(words, reading)| (off(reading), *words))
+        .min_by(|a, b| a.0.total_cmp(&b.0));
+    (value, fits.filter(|(best, _)| *best < most_deg))
+}
+
 /// Median angle between heading and course: 3.5° where headings are right, 92° where ENU yaw is
 /// written as heading.
 fn course(stretches: &[Stretch], gate: &Gate) -> Option<Finding> {
@@ -206,29 +230,19 @@ fn course(stretches: &[Stretch], gate: &Gate) -> Option<Finding> {
     if known.len() < LEAST_STRETCHES {
         return None;
     }
-    let off = |reading: &dyn Fn(f64) -> f64| {
-        let angle = |stretch: &&Stretch| {
-            let course = stretch.step_m[1].atan2(stretch.step_m[0]);
-            wrap_rad(course - reading(stretch.middle.yaw_rad))
-                .abs()
-                .to_degrees()
-        };
-        median(known.iter().map(angle).collect())
-    };
-    let value = off(&|yaw| yaw);
+    let course = |stretch: &&Stretch| stretch.step_m[1].atan2(stretch.step_m[0]);
+    let yaws: Vec<[f64; 2]> = known
+        .iter()
+        .map(|stretch| [stretch.middle.yaw_rad, course(stretch)])
+        .collect();
+    let (value, fits) = heading_reading(&yaws, gate.most_course_deg);
     let refuses = value > gate.most_course_deg;
     let mut what =
         format!("headings are {value:.1}° from the course of coarse positions in the median");
     if refuses {
-        let fits = READINGS
-            .iter()
-            .map(|(words, reading)| (off(reading), words))
-            .min_by(|a, b| a.0.total_cmp(&b.0));
         what += &match fits {
-            Some((best, words)) if best < gate.most_course_deg => {
-                format!("; {words} ({best:.1}° then)")
-            }
-            _ => "; heading_deg must be the vehicle's, in degrees clockwise from true north".into(),
+            Some((best, words)) => format!("; {words} ({best:.1}° then)"),
+            None => "; heading_deg must be the vehicle's, in degrees clockwise from true north".into(),
         };
     }
     Some(Finding {

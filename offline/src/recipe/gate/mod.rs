@@ -10,7 +10,7 @@ mod student;
 #[cfg(test)]
 mod tests;
 
-pub use input::input;
+pub use input::{READINGS, heading_reading, input};
 pub use student::{held_out, student};
 
 use super::Evidence;

@@ -1,0 +1,268 @@
+//! The data against a network: camera, scale; and the network's own opinion, where it has one, on whether
+//! headings, pictures or tiles mean something else than they say.
+
+use super::report::Asked;
+use super::{Report, Rows};
+use crate::data::pairs::{DatasetManifest, PairRow};
+use crate::data::pose::{offset_from_cell, strip_spec};
+use crate::data::{Pairs, PairsImages, Preparation};
+use crate::model::{CrossViewModel, ModelSpec};
+use crate::predict::predict_with;
+use crate::run::Interrupt;
+use crossfix_calibration::mercator::ground_resolution;
+use crossfix_calibration::{Camera, StripRemap};
+use crossfix_onboard::tiles::TileManifest;
+
+/// Tiles may be this much coarser than the network's aerial images.
+const COARSER: f64 = 1.6;
+/// Share of the network's ground image that a camera must see.
+const LEAST_SEEN: f64 = 0.6;
+/// Pairs that a small network, and a large one, are asked about.
+const ASKED: [usize; 2] = [48, 12];
+/// Of fewer pairs a network has no opinion.
+const LEAST_ASKED: usize = 8;
+/// Another reading fits when the mean of what it gains is this many of its standard errors.
+const CONFIDENT: f64 = 4.0;
+/// And when it gains this much in the logarithm of the probability of the coarse position.
+const GAINS: f64 = 0.25;
+
+/// Whether camera and tiles fit a network.
+pub(super) fn fits(
+    spec: &ModelSpec,
+    manifest: &DatasetManifest,
+    tiles: Option<&TileManifest>,
+    rows: &Rows,
+    report: &mut Report,
+) {
+    let strip = strip_spec(spec, 0.0);
+    if let Ok(remap) = StripRemap::new(&manifest.camera, &strip, 0.0) {
+        let seen = remap.seen_fraction();
+        if seen < LEAST_SEEN {
+            let what = format!(
+                "camera: it sees {:.0} % of what the network {} looks at; the rest would be black",
+                100.0 * seen,
+                spec.preset
+            );
+            let remedy =
+                "take a network for such a camera, or correct its view and mount in dataset.toml";
+            let said = report.found.iter().any(|found| found.check == "camera");
+            if !said {
+                report.problem("camera", ("dataset.toml", None), what, remedy);
+            }
+        }
+    }
+    let (Some(tiles), Some((_, row))) = (tiles, rows.rows.first()) else {
+        return;
+    };
+    let metres = ground_resolution(row.latitude_deg, tiles.zoom, tiles.tile_px);
+    let ratio = metres / spec.metres_per_pixel;
+    if ratio > COARSER {
+        let what = format!(
+            "tiles show {metres:.2} m a pixel, and {} was trained at {:.2}",
+            spec.preset, spec.metres_per_pixel
+        );
+        let remedy = "take finer tiles (a higher zoom), or a network for coarse ones";
+        report.problem("tiles-scale", ("dataset.toml", None), what, remedy);
+    }
+}
+
+/// Another reading of the same data.
+struct Reading {
+    check: &'static str,
+    words: &'static str,
+    remedy: &'static str,
+    heading: fn(f64) -> f64,
+    /// Turns the camera's picture by half a circle.
+    upside_down: bool,
+    /// The tiles' metres per pixel, times the stated ones.
+    scale: f64,
+}
+
+fn plain(heading_deg: f64) -> f64 {
+    heading_deg
+}
+
+fn enu(heading_deg: f64) -> f64 {
+    90.0 - heading_deg
+}
+
+fn counter(heading_deg: f64) -> f64 {
+    -heading_deg
+}
+
+fn back(heading_deg: f64) -> f64 {
+    heading_deg + 180.0
+}
+
+const HEADING: &str = "write heading_deg in degrees clockwise from true north, of the vehicle";
+
+const READINGS: [Reading; 6] = [
+    Reading {
+        check: "heading",
+        words: "headings that count counter-clockwise from east (ENU)",
+        remedy: HEADING,
+        heading: enu,
+        upside_down: false,
+        scale: 1.0,
+    },
+    Reading {
+        check: "heading",
+        words: "headings that count counter-clockwise from north",
+        remedy: HEADING,
+        heading: counter,
+        upside_down: false,
+        scale: 1.0,
+    },
+    Reading {
+        check: "heading",
+        words: "headings turned by half a circle",
+        remedy: HEADING,
+        heading: back,
+        upside_down: false,
+        scale: 1.0,
+    },
+    Reading {
+        check: "picture-upside-down",
+        words: "pictures that are upside down",
+        remedy: "turn the pictures, or write their EXIF orientation, or roll_right_deg = 180 in the camera's mount",
+        heading: plain,
+        upside_down: true,
+        scale: 1.0,
+    },
+    Reading {
+        check: "tiles-scale",
+        words: "tiles that show twice as many metres a pixel as stated",
+        remedy: "correct zoom and tile_px in the tiles' description, and name tiles by their own zoom",
+        heading: plain,
+        upside_down: false,
+        scale: 0.5,
+    },
+    Reading {
+        check: "tiles-scale",
+        words: "tiles that show half as many metres a pixel as stated",
+        remedy: "correct zoom and tile_px in the tiles' description, and name tiles by their own zoom",
+        heading: plain,
+        upside_down: false,
+        scale: 2.0,
+    },
+];
+
+/// Asks a network whether other readings of the data put the coarse positions where it finds them.
+///
+/// For each pair: the logarithm of the sum over the heatmap times the Gaussian of the coarse position. A
+/// network that finds nothing here gives all readings the same, and then nothing is said.
+pub(super) fn ask(
+    model: &mut dyn CrossViewModel,
+    rows: &mut Rows,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let spec = model.describe().clone();
+    let asked = ASKED[usize::from(spec.aerial_px >= 256)];
+    let chosen: Vec<PairRow> = rows
+        .spread(Some(asked))
+        .into_iter()
+        .map(|row| rows.rows[row].1.clone())
+        .collect();
+    let Some(manifest) = rows
+        .manifest
+        .clone()
+        .filter(|_| chosen.len() >= LEAST_ASKED)
+    else {
+        return Ok(());
+    };
+    let mut support = |reading: Option<&Reading>| -> anyhow::Result<Vec<f64>> {
+        let mut pairs = Pairs {
+            folder: rows.folder.into(),
+            manifest: manifest.clone(),
+            rows: chosen.clone(),
+        };
+        let mut seen = spec.clone();
+        if let Some(reading) = reading {
+            for row in &mut pairs.rows {
+                row.heading_deg = (reading.heading)(row.heading_deg).rem_euclid(360.0);
+            }
+            if reading.upside_down {
+                turn(&mut pairs.manifest.camera);
+            }
+            seen.metres_per_pixel *= reading.scale;
+        }
+        let images = PairsImages::open(pairs, &seen, Preparation::default())?;
+        let scale = reading.map_or(1.0, |reading| reading.scale);
+        Ok(predict_with(
+            model,
+            &images,
+            interrupt,
+            |sample, _, heatmap| {
+                let side = spec.heatmap_side();
+                // Where tiles show more metres, so does a cell.
+                let stated = 1.0 / scale;
+                let [coarse_east, coarse_north] = sample.coarse_offset_m.map(|m| m * stated);
+                let [[ee, en], [_, nn]] = sample.coarse_covariance_m2;
+                let [ee, en, nn] = [ee, en, nn].map(|value| value * stated * stated);
+                let determinant = ee * nn - en * en;
+                let mut total = 0.0;
+                for (cell, probability) in heatmap.iter().enumerate() {
+                    let place = [cell % side, cell / side].map(|cell| cell as f64 + 0.5);
+                    let [east, north] = offset_from_cell(place, &spec);
+                    let [east, north] = [east - coarse_east, north - coarse_north];
+                    let squared = (nn * east * east - 2.0 * en * east * north + ee * north * north)
+                        / determinant;
+                    total += f64::from(*probability) * (-0.5 * squared).exp();
+                }
+                // Against a heatmap that is flat over the patch, so that scales compare.
+                let area = std::f64::consts::TAU * determinant.sqrt();
+                let flat = (area / (side as f64 * spec.metres_per_cell()).powi(2)).min(1.0);
+                Ok((total.max(1e-6) / flat).ln())
+            },
+        )?)
+    };
+    let stated = support(None)?;
+    let mut best: Option<(f64, f64, &Reading)> = None;
+    for reading in &READINGS {
+        let headings = reading.check == "heading";
+        let unknown = |row: &PairRow| row.heading_sigma_deg >= 90.0;
+        if headings && (spec.finds_heading() || chosen.iter().all(unknown)) {
+            continue;
+        }
+        let Ok(other) = support(Some(reading)) else {
+            // Another scale may need tiles that are not there.
+            continue;
+        };
+        let gains: Vec<f64> = other.iter().zip(&stated).map(|(a, b)| a - b).collect();
+        let count = gains.len() as f64;
+        let mean = gains.iter().sum::<f64>() / count;
+        let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        let errors = mean / (variance / count).sqrt().max(1e-9);
+        report.asked.push(Asked {
+            reading: reading.words,
+            gain: mean,
+            standard_errors: errors,
+        });
+        if mean > GAINS && errors > CONFIDENT && best.is_none_or(|(least, ..)| mean > least) {
+            best = Some((mean, errors, reading));
+        }
+    }
+    if let Some((gain, errors, reading)) = best {
+        let what = format!(
+            "{} finds the coarse positions of {} pairs better with {}: {gain:.2} in the log of their probability, {errors:.0} standard errors",
+            spec.preset,
+            chosen.len(),
+            reading.words
+        );
+        report.problem(reading.check, ("pairs.jsonl", None), what, reading.remedy);
+    }
+    Ok(())
+}
+
+/// The same camera with its picture turned by half a circle.
+fn turn(camera: &mut Camera) {
+    match camera {
+        Camera::Equirectangular(lens) => {
+            lens.mount.roll_right_deg += 180.0;
+            (lens.top_elevation_deg, lens.bottom_elevation_deg) =
+                (-lens.bottom_elevation_deg, -lens.top_elevation_deg);
+        }
+        Camera::Pinhole(lens) => lens.mount.roll_right_deg += 180.0,
+    }
+}

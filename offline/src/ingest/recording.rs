@@ -1,0 +1,280 @@
+//! Logs (MCAP): fixes, odometry, headings and frames of drives that the daemon recorded (docs/recording.md), or
+//! ROS 2 and Foxglove. Topics are chosen as the daemon's replay does.
+
+use super::settings::Settings;
+use super::track::Track;
+use super::{Frame, Place, Recording};
+use anyhow::{Context, bail};
+use crossfix_calibration::Camera;
+use crossfix_onboard::event::{EstimateKind, GnssFix, OdometrySample, State, YawMeasurement};
+use crossfix_onboard::log::{LogReader, Message, Recording as LogFile};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+/// Headings of estimates count up to this error, 1-sigma.
+const KNOWN_HEADING_RAD: f64 = 0.35;
+/// Pictures that are read ahead of those that are asked for, bytes: logs are not quite in the order of time.
+const AHEAD_BYTES: usize = 256 << 20;
+
+/// What one log holds, without its pictures.
+#[derive(Default)]
+struct Log {
+    /// By topic, in the order of the log.
+    fixes: BTreeMap<String, Vec<GnssFix>>,
+    odometry: BTreeMap<String, Vec<OdometrySample>>,
+    headings: Vec<(i64, YawMeasurement)>,
+    frames: BTreeMap<String, Vec<(i64, usize)>>,
+    camera: Option<Camera>,
+    bad: usize,
+    damage: Option<String>,
+    /// Which topics were chosen, where that is not plain.
+    remarks: Vec<String>,
+}
+
+/// Opens logs; those that follow one another within the gap of a drive are one recording.
+///
+/// # Errors
+/// When one cannot be opened.
+pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Recording>> {
+    use rayon::prelude::*;
+    let logs: Vec<(PathBuf, Log)> = paths
+        .par_iter()
+        .map(|path| anyhow::Ok((path.clone(), read(path, settings)?)))
+        .collect::<anyhow::Result<_>>()?;
+    let mut parts: Vec<(i64, PathBuf, Log)> = Vec::new();
+    for (path, log) in logs {
+        let begins = log
+            .frames
+            .values()
+            .flatten()
+            .map(|(time_ns, _)| *time_ns)
+            .min();
+        // A log without a picture still says where the vehicle was.
+        let begins = begins.or_else(|| log.fixes.values().flatten().map(|fix| fix.time_ns).min());
+        parts.push((begins.unwrap_or(0), path, log));
+    }
+    // By folder and name: two vehicles record at the same time.
+    parts.sort_by(|a, b| (a.1.parent(), a.0, &a.1).cmp(&(b.1.parent(), b.0, &b.1)));
+    let mut recordings = Vec::new();
+    let mut parts = parts.into_iter().peekable();
+    while let Some((_, path, log)) = parts.next() {
+        let mut files = vec![path];
+        let mut logs = vec![log];
+        while let Some((begins, next, _)) = parts.peek() {
+            let same_folder = next.parent() == files[0].parent() && is_rotated(next, &files[0]);
+            let ended = end_of(&logs[logs.len() - 1]);
+            let gap_ns = (settings.gap_s * 1e9) as i64;
+            if !same_folder || !(ended..ended.saturating_add(gap_ns)).contains(begins) {
+                break;
+            }
+            let (_, path, log) = parts.next().unwrap_or_default();
+            files.push(path);
+            logs.push(log);
+        }
+        recordings.push(join(files, logs));
+    }
+    Ok(recordings)
+}
+
+/// Whether two files are parts of one recorder's sequence: `crossfix-NUMBER-TIME.mcap`.
+fn is_rotated(a: &Path, b: &Path) -> bool {
+    let form = |path: &Path| {
+        let name = path.file_stem()?.to_str()?;
+        name.strip_prefix("crossfix-").map(|_| ())
+    };
+    form(a).is_some() && form(b).is_some()
+}
+
+fn end_of(log: &Log) -> i64 {
+    let fixes = log.fixes.values().flatten().map(|fix| fix.time_ns);
+    let frames = log.frames.values().flatten().map(|(time_ns, _)| *time_ns);
+    fixes.chain(frames).max().unwrap_or(i64::MIN)
+}
+
+fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
+    let whole =
+        LogFile::open(path, &settings.topics).with_context(|| path.display().to_string())?;
+    let choice = whole.choice();
+    let mut log = Log {
+        remarks: choice.remarks.clone(),
+        ..Log::default()
+    };
+    let mut number = 0;
+    let reader = LogReader::open(path).with_context(|| path.display().to_string())?;
+    for record in reader.records() {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) if error.ends_the_log() => {
+                log.damage = Some(error.to_string());
+                break;
+            }
+            Err(_) => {
+                log.bad += 1;
+                continue;
+            }
+        };
+        let topic = record.topic.to_string();
+        // Pictures are numbered whether they are used or not.
+        number += usize::from(matches!(record.message, Message::Frame(_)));
+        let message = match (choice.get(&topic), record.message) {
+            (Some(used), message) => used.of(message),
+            (None, message @ (Message::Calibration(_) | Message::Estimate(_))) => message,
+            (None, _) => continue,
+        };
+        match message {
+            Message::Gnss(fix) => log.fixes.entry(topic).or_default().push(fix),
+            Message::Odometry(sample) => log.odometry.entry(topic).or_default().push(sample),
+            Message::Frame(frame) => {
+                let frames = log.frames.entry(topic).or_default();
+                frames.push((frame.time_ns, number - 1));
+            }
+            Message::Calibration(camera) => log.camera = Some(camera),
+            Message::Estimate(estimate) if estimate.kind == EstimateKind::Fused => {
+                let known =
+                    estimate.yaw_sigma_rad < KNOWN_HEADING_RAD && estimate.state != State::Lost;
+                let yaw = YawMeasurement {
+                    yaw: estimate.yaw,
+                    sigma_rad: estimate.yaw_sigma_rad,
+                };
+                log.headings
+                    .extend(known.then_some((estimate.time_ns, yaw)));
+            }
+            _ => {}
+        }
+    }
+    Ok(log)
+}
+
+/// The logs of one drive as one recording.
+fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
+    let name = files[0].file_stem().unwrap_or_default();
+    let name = name.to_string_lossy().into_owned();
+    let mut notes = Vec::new();
+    let mut camera = None;
+    let (mut fixes, mut odometry, mut headings, mut frames) = (
+        BTreeMap::<String, Vec<GnssFix>>::new(),
+        BTreeMap::<String, Vec<OdometrySample>>::new(),
+        Vec::new(),
+        BTreeMap::<String, Vec<Frame>>::new(),
+    );
+    for (file, log) in logs.into_iter().enumerate() {
+        camera = camera.or(log.camera);
+        headings.extend(log.headings);
+        for (topic, more) in log.fixes {
+            fixes.entry(topic).or_default().extend(more);
+        }
+        for (topic, more) in log.odometry {
+            odometry.entry(topic).or_default().extend(more);
+        }
+        for (topic, more) in log.frames {
+            let more = more.into_iter().map(|(time_ns, number)| Frame {
+                time_ns,
+                at: Place::Log(file, number),
+            });
+            frames.entry(topic).or_default().extend(more);
+        }
+        if log.bad > 0 {
+            notes.push(format!("{} messages are left out", log.bad));
+        }
+        notes.extend(log.damage);
+        for remark in log.remarks {
+            if !notes.contains(&remark) {
+                notes.push(remark);
+            }
+        }
+    }
+    let all: Vec<String> = frames.keys().cloned().collect();
+    if all.len() > 1 {
+        let (first, all) = (&all[0], all.join(", "));
+        notes.push(format!(
+            "cameras {all}: {first} is taken; topics.camera chooses"
+        ));
+    }
+    let mut frames = frames.into_values().next().unwrap_or_default();
+    frames.sort_by_key(|frame| frame.time_ns);
+    frames.dedup_by_key(|frame| frame.time_ns);
+    // The receiver and the odometry with most to say.
+    let fixes = fixes.into_values().max_by_key(Vec::len).unwrap_or_default();
+    let odometry = odometry
+        .into_values()
+        .max_by_key(Vec::len)
+        .unwrap_or_default();
+    if fixes.is_empty() {
+        notes.push("it holds no fix of a receiver".into());
+    }
+    Recording {
+        name,
+        files,
+        track: Track::new(fixes, odometry, headings),
+        frames,
+        camera,
+        notes,
+    }
+}
+
+/// The wanted pictures of a recording's logs, handed over by their numbers among the wanted.
+pub struct Pictures<'a> {
+    files: &'a [PathBuf],
+    /// Wanted pictures by file and number in it.
+    wanted: HashMap<(usize, usize), usize>,
+    reader: Option<(usize, usize, LogReader)>,
+    ready: HashMap<usize, Vec<u8>>,
+    bytes: usize,
+}
+
+impl<'a> Pictures<'a> {
+    /// Opens no file yet.
+    pub fn open(files: &'a [PathBuf], wanted: HashMap<(usize, usize), usize>) -> Self {
+        Self {
+            files,
+            wanted,
+            reader: None,
+            ready: HashMap::new(),
+            bytes: 0,
+        }
+    }
+
+    /// The bytes of a wanted picture.
+    ///
+    /// # Errors
+    /// When the log ends before it, or pictures come too far out of the order of time.
+    pub fn take(&mut self, index: usize) -> anyhow::Result<Vec<u8>> {
+        loop {
+            if let Some(bytes) = self.ready.remove(&index) {
+                self.bytes -= bytes.len();
+                return Ok(bytes);
+            }
+            if self.bytes > AHEAD_BYTES {
+                bail!("the pictures of the log are too far out of the order of time");
+            }
+            self.read_one()?;
+        }
+    }
+
+    fn read_one(&mut self) -> anyhow::Result<()> {
+        let (file, number, mut reader) = match self.reader.take() {
+            Some(open) => open,
+            None => (0, 0, LogReader::open(&self.files[0])?),
+        };
+        let next = match reader.next_record() {
+            Some(Ok(record)) => match record.message {
+                Message::Frame(frame) => {
+                    if let Some(index) = self.wanted.get(&(file, number)) {
+                        self.bytes += frame.image.len();
+                        self.ready.insert(*index, frame.image.to_vec());
+                    }
+                    (file, number + 1, reader)
+                }
+                _ => (file, number, reader),
+            },
+            Some(Err(error)) if !error.ends_the_log() => (file, number, reader),
+            None | Some(Err(_)) => {
+                let path = self.files.get(file + 1);
+                let path = path.context("a picture that was there is not there any more")?;
+                (file + 1, 0, LogReader::open(path)?)
+            }
+        };
+        self.reader = Some(next);
+        Ok(())
+    }
+}

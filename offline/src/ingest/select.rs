@@ -1,0 +1,274 @@
+//! Chooses frames: one every few metres, of a place that is known and may be shown, with a picture that shows
+//! something.
+
+use super::settings::Settings;
+use super::track::{Placed, Track, heading_deg};
+use super::{Frame, Place, Recording, recording};
+use crate::data::pairs::PairRow;
+use crate::data::pairs::write::jpeg;
+use crate::data::{OdometryStep, picture};
+use crossfix_calibration::{Camera, Enu, Geodetic, LocalFrame};
+use crossfix_onboard::core::frame_quality::FrameQuality;
+use crossfix_onboard::image_decode::{self, Picture};
+use std::collections::HashMap;
+
+/// A drive ends where nothing is kept for so long, nanoseconds: standing at a light does not end it.
+const DRIVE_GAP_NS: i64 = 600_000_000_000;
+
+/// Recorders choose pictures by distance too, and their odometer is not ours.
+const NEARLY: f64 = 0.9;
+
+/// Why a picture is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// Too near the one before.
+    Near,
+    /// No fix around its time.
+    NoFix,
+    /// In a zone.
+    Private,
+    /// No tile under it.
+    NoTile,
+    /// It cannot be decoded whole.
+    Unreadable,
+    /// Of another size than the camera's.
+    OtherSize,
+    /// Dark, blurred, frozen, upside down.
+    Quality,
+}
+
+impl Dropped {
+    /// As it is printed.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Near => "nearer than every_m to the one before",
+            Self::NoFix => "without a fix around their time",
+            Self::Private => "in a zone",
+            Self::NoTile => "without tiles under them",
+            Self::Unreadable => "cut short or unreadable",
+            Self::OtherSize => "of another size than the camera's",
+            Self::Quality => "blank, blurred, upside down or repeated",
+        }
+    }
+}
+
+/// A frame that is kept.
+pub struct Chosen {
+    /// Its time, nanoseconds UTC.
+    pub time_ns: i64,
+    /// Where the antenna was.
+    pub placed: Placed,
+    /// The picture, without positions and names in it.
+    pub bytes: Vec<u8>,
+    /// Its file's ending.
+    pub extension: &'static str,
+    /// The drive, its number in it, and the movement since the one before.
+    pub drive: String,
+    /// Number in the drive.
+    pub number: usize,
+    /// Movement since the one before.
+    pub odometry: Option<OdometryStep>,
+    /// Metres since the one before.
+    pub travelled_m: f64,
+}
+
+/// Chooses frames of a recording and reads them.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn choose(
+    recording: &Recording,
+    camera: &Camera,
+    settings: &Settings,
+) -> anyhow::Result<(Vec<Chosen>, HashMap<Dropped, usize>)> {
+    let mut dropped: HashMap<Dropped, usize> = HashMap::new();
+    let mut drop = |why: Dropped| *dropped.entry(why).or_default() += 1;
+    let delay_ns = (settings.picture_delay_s * 1e9) as i64;
+    let mut wanted: Vec<(&Frame, i64, Placed)> = Vec::new();
+    for frame in &recording.frames {
+        let time_ns = frame.time_ns - delay_ns;
+        let Some(placed) = recording.track.at(time_ns) else {
+            drop(Dropped::NoFix);
+            continue;
+        };
+        let [[ee, _], [_, nn]] = placed.covariance_m2;
+        if settings.is_private(placed.position, (ee + nn).sqrt()) {
+            drop(Dropped::Private);
+            continue;
+        }
+        if let Some((_, before_ns, before)) = wanted.last() {
+            let travelled = recording.track.travelled_m(*before_ns, time_ns);
+            let travelled = travelled.unwrap_or_else(|| {
+                let enu = LocalFrame::new(before.position).enu_from_geodetic(placed.position);
+                enu.east().hypot(enu.north())
+            });
+            if travelled < NEARLY * settings.every_m {
+                drop(Dropped::Near);
+                continue;
+            }
+        }
+        wanted.push((frame, time_ns, placed));
+    }
+    let mut chosen = Vec::with_capacity(wanted.len());
+    let mut quality = FrameQuality::default();
+    let mut one = |(_, time_ns, placed): &(&Frame, i64, Placed), bytes: Vec<u8>| {
+        let Ok(picture) = image_decode::decode(&bytes, picture::MOST_SIDE_PX) else {
+            return drop(Dropped::Unreadable);
+        };
+        if [picture.image.width, picture.image.height] != camera.image_size() {
+            return drop(Dropped::OtherSize);
+        }
+        if quality.judge(&picture.image).is_err() {
+            return drop(Dropped::Quality);
+        }
+        let (bytes, extension) = anonymous(bytes, &picture);
+        chosen.push(Chosen {
+            time_ns: *time_ns,
+            placed: *placed,
+            bytes,
+            extension,
+            drive: String::new(),
+            number: 0,
+            odometry: None,
+            travelled_m: 0.0,
+        });
+    };
+    // Logs are read once more, in their own order; pictures are judged in the order of time.
+    let mut of_log: HashMap<(usize, usize), usize> = HashMap::new();
+    for (index, (frame, ..)) in wanted.iter().enumerate() {
+        if let Place::Log(file, number) = frame.at {
+            of_log.insert((file, number), index);
+        }
+    }
+    let mut read = recording::Pictures::open(&recording.files, of_log);
+    for (index, item) in wanted.iter().enumerate() {
+        let bytes = match &item.0.at {
+            Place::File(path) => picture::bytes(path).map_err(anyhow::Error::msg)?,
+            Place::Log(..) => read.take(index)?,
+        };
+        one(item, bytes);
+    }
+    Ok((chosen, dropped))
+}
+
+/// Names drives and numbers their frames; movement is between frames that were kept.
+pub fn drives(name: &str, track: &Track, chosen: &mut [Chosen]) {
+    let (mut part, mut number) = (0, 0);
+    for index in 0..chosen.len() {
+        if index > 0 {
+            let [before, this] = [&chosen[index - 1], &chosen[index]];
+            let gap = this.time_ns - before.time_ns;
+            let step = track.step(before.time_ns, this.time_ns);
+            let travelled = track.travelled_m(before.time_ns, this.time_ns);
+            if gap > DRIVE_GAP_NS {
+                part += 1;
+                number = 0;
+            } else {
+                chosen[index].odometry = step;
+                chosen[index].travelled_m = travelled.unwrap_or(0.0);
+            }
+        }
+        chosen[index].drive = if part == 0 {
+            name.to_owned()
+        } else {
+            format!("{name}-{part}")
+        };
+        chosen[index].number = number;
+        number += 1;
+    }
+}
+
+impl Chosen {
+    /// The row of it.
+    pub fn row(&self, settings: &Settings) -> PairRow {
+        let id = format!("{}-{:05}", self.drive, self.number);
+        let (heading, sigma) = match &self.placed.yaw {
+            Some(yaw) => (
+                heading_deg(yaw.yaw),
+                yaw.sigma_rad.to_degrees().clamp(0.1, 180.0),
+            ),
+            None => (0.0, 180.0),
+        };
+        let (position, covariance_m2) = camera_place(&self.placed, settings);
+        PairRow {
+            image: format!("images/{id}.{}", self.extension),
+            id,
+            drive: self.drive.clone(),
+            time_ns: self.time_ns,
+            latitude_deg: position.latitude_deg,
+            longitude_deg: position.longitude_deg,
+            covariance_m2,
+            heading_deg: heading,
+            heading_sigma_deg: sigma,
+            odometry: self.odometry,
+        }
+    }
+}
+
+/// Where the camera is when the antenna is there; with an unknown heading it is anywhere around it.
+fn camera_place(placed: &Placed, settings: &Settings) -> (Geodetic, [[f64; 2]; 2]) {
+    let arm = settings.antenna;
+    let length2 = arm.forward_m.powi(2) + arm.left_m.powi(2);
+    let mut covariance_m2 = placed.covariance_m2;
+    let mut widen = |variance: f64| {
+        covariance_m2[0][0] += variance;
+        covariance_m2[1][1] += variance;
+    };
+    if length2 == 0.0 {
+        return (placed.position, covariance_m2);
+    }
+    let Some(yaw) = &placed.yaw else {
+        widen(0.5 * length2);
+        return (placed.position, covariance_m2);
+    };
+    widen(0.5 * length2 * yaw.sigma_rad.min(1.0).powi(2));
+    let (sin, cos) = yaw.yaw.radians().sin_cos();
+    let east = arm.forward_m * cos - arm.left_m * sin;
+    let north = arm.forward_m * sin + arm.left_m * cos;
+    let camera = LocalFrame::new(placed.position).geodetic_from_enu(Enu::new(-east, -north, 0.0));
+    (camera, covariance_m2)
+}
+
+/// The picture upright and without what its file says beside it: place, time, device, owner.
+fn anonymous(bytes: Vec<u8>, picture: &Picture) -> (Vec<u8>, &'static str) {
+    match picture.header.format {
+        "JPEG" if !picture.header.turned => (without_metadata(&bytes), "jpg"),
+        "PNG" if !picture.header.turned && bytes.len() < 4 << 20 => (bytes, "png"),
+        _ => match jpeg(&picture.image, "picture") {
+            Ok(bytes) => (bytes, "jpg"),
+            Err(_) => (bytes, "img"),
+        },
+    }
+}
+
+/// A JPEG without its application segments but those that say what its colours are, and without what follows
+/// its end.
+///
+/// # Source
+/// ITU-T T.81, annex B.1.
+fn without_metadata(bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    kept.extend_from_slice(&bytes[..2]);
+    let mut at = 2;
+    while let Some([0xff, marker]) = bytes.get(at..at + 2) {
+        if *marker == 0xff {
+            at += 1;
+            continue;
+        }
+        let Some(length) = bytes.get(at + 2..at + 4) else {
+            break;
+        };
+        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+        if *marker == 0xda {
+            // Scans, to the end.
+            kept.extend_from_slice(&bytes[at..]);
+            return kept;
+        }
+        let says_nothing = matches!(marker, 0xe1 | 0xe3..=0xed | 0xef | 0xfe);
+        if !says_nothing {
+            kept.extend_from_slice(bytes.get(at..end).unwrap_or_default());
+        }
+        at = end;
+    }
+    bytes.to_vec()
+}

@@ -1,0 +1,159 @@
+//! From the coordinates of an aerial picture to WGS 84 and back.
+
+use proj4rs::Proj;
+use proj4rs::transform::transform;
+
+/// A coordinate reference system that is read without a shift of datum.
+pub struct Projection {
+    proj: Proj,
+    longlat: Proj,
+    /// Whether its coordinates are degrees.
+    degrees: bool,
+    /// Whether it is tied to a plate, and so moves against WGS 84 over the years.
+    pub moves: bool,
+}
+
+/// What to do about all others.
+const REMEDY: &str =
+    "warp it first: gdalwarp -t_srs EPSG:3857 -r bilinear -dstalpha IN.tif OUT.tif";
+
+impl Projection {
+    /// The system with this EPSG number: 3857, 4326, 4258, UTM on WGS 84 (32601 to 32660, 32701 to 32760) and
+    /// on ETRS89 (25828 to 25838), Lambert-93 (2154), Belgian Lambert 2008 (3812), LAEA Europe (3035).
+    ///
+    /// # Errors
+    /// What to do about another number.
+    ///
+    /// # Source
+    /// EPSG registry, parameters of the projections named.
+    pub fn of_epsg(code: u32) -> Result<Self, String> {
+        let grs80 = "+ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +units=m +no_defs";
+        let (text, moves) = match code {
+            3857 => (
+                "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 +units=m +nadgrids=@null +no_defs".into(),
+                false,
+            ),
+            4326 => ("+proj=longlat +datum=WGS84 +no_defs".into(), false),
+            4258 => ("+proj=longlat +ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +no_defs".into(), true),
+            32601..=32660 => (
+                format!("+proj=utm +zone={} +datum=WGS84 +units=m +no_defs", code - 32600),
+                false,
+            ),
+            32701..=32760 => (
+                format!("+proj=utm +zone={} +south +datum=WGS84 +units=m +no_defs", code - 32700),
+                false,
+            ),
+            25828..=25838 => (format!("+proj=utm +zone={} {grs80}", code - 25800), true),
+            2154 => (
+                format!("+proj=lcc +lat_1=49 +lat_2=44 +lat_0=46.5 +lon_0=3 +x_0=700000 +y_0=6600000 {grs80}"),
+                true,
+            ),
+            3812 => (
+                format!("+proj=lcc +lat_1=49.8333333333333 +lat_2=51.1666666666667 +lat_0=50.797815 +lon_0=4.35921583333333 +x_0=649328 +y_0=665262 {grs80}"),
+                true,
+            ),
+            3035 => (
+                format!("+proj=laea +lat_0=52 +lon_0=10 +x_0=4321000 +y_0=3210000 {grs80}"),
+                true,
+            ),
+            other => {
+                return Err(format!("EPSG:{other} is not read; {REMEDY}"));
+            }
+        };
+        let wrong = |error: proj4rs::errors::Error| format!("EPSG:{code}: {error}; {REMEDY}");
+        let longlat = if code == 3857 {
+            // Web Mercator takes latitudes of the ellipsoid for those of a sphere, so no datum is shifted.
+            "+proj=longlat +a=6378137 +b=6378137 +nadgrids=@null +no_defs"
+        } else if moves {
+            "+proj=longlat +ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +no_defs"
+        } else {
+            "+proj=longlat +datum=WGS84 +no_defs"
+        };
+        Ok(Self {
+            proj: Proj::from_proj_string(&text).map_err(wrong)?,
+            longlat: Proj::from_proj_string(longlat).map_err(wrong)?,
+            degrees: matches!(code, 4326 | 4258),
+            moves,
+        })
+    }
+
+    /// Coordinates (x, y) of a place; degrees of longitude and latitude in systems of degrees.
+    pub fn forward(&self, [latitude_deg, longitude_deg]: [f64; 2]) -> Option<[f64; 2]> {
+        if self.degrees {
+            return Some([longitude_deg, latitude_deg]);
+        }
+        let mut point = (longitude_deg.to_radians(), latitude_deg.to_radians(), 0.0);
+        transform(&self.longlat, &self.proj, &mut point).ok()?;
+        (point.0.is_finite() && point.1.is_finite()).then_some([point.0, point.1])
+    }
+
+    /// Latitude and longitude of coordinates (x, y).
+    pub fn inverse(&self, [x, y]: [f64; 2]) -> Option<[f64; 2]> {
+        if self.degrees {
+            return Some([y, x]);
+        }
+        let mut point = (x, y, 0.0);
+        transform(&self.proj, &self.longlat, &mut point).ok()?;
+        let place = [point.1.to_degrees(), point.0.to_degrees()];
+        place.iter().all(|angle| angle.is_finite()).then_some(place)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfix_calibration::mercator::world_pixel_from_geodetic;
+
+    #[test]
+    fn known_points_come_out() {
+        // EPSG Guidance Note 7-2 (Lambert conic, ETRS89-LAEA) and published points: RGF93 Lambert-93 of
+        // (46.5 N, 3 E) is its origin; LAEA of (50 N, 5 E) is 3962799.45, 2999718.85.
+        for (code, place, x, y) in [
+            (2154, [46.5, 3.0], 700_000.0, 6_600_000.0),
+            (3035, [50.0, 5.0], 3_962_799.45, 2_999_718.85),
+            (32631, [0.0, 3.0], 500_000.0, 0.0),
+            (32733, [0.0, 15.0], 500_000.0, 10_000_000.0),
+        ] {
+            let projection = Projection::of_epsg(code).unwrap();
+            let got = projection.forward(place).unwrap();
+            assert!(
+                (got[0] - x).abs() < 0.01 && (got[1] - y).abs() < 0.01,
+                "{code}: {got:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_system_comes_back_and_web_mercator_is_ours() {
+        let place = [48.8566, 2.3522];
+        for code in [3857, 4326, 4258, 32631, 25831, 2154, 3812, 3035] {
+            let projection = Projection::of_epsg(code).unwrap();
+            let back = projection
+                .inverse(projection.forward(place).unwrap())
+                .unwrap();
+            for axis in 0..2 {
+                assert!((back[axis] - place[axis]).abs() < 1e-9, "{code}: {back:?}");
+            }
+        }
+        let [x, y] = Projection::of_epsg(3857).unwrap().forward(place).unwrap();
+        let [column, row] = world_pixel_from_geodetic(place[0], place[1], 20, 256);
+        let half = std::f64::consts::PI * 6_378_137.0;
+        let per_metre = 256.0 * f64::from(1 << 20) / (2.0 * half);
+        assert!((column - (x + half) * per_metre).abs() < 1e-4);
+        assert!((row - (half - y) * per_metre).abs() < 1e-4);
+        // Lambert-93 and UTM agree on where they are to the millimetre.
+        let lambert = Projection::of_epsg(2154).unwrap();
+        let utm = Projection::of_epsg(25831).unwrap();
+        let from = utm.inverse(utm.forward(place).unwrap()).unwrap();
+        let to = lambert.inverse(lambert.forward(from).unwrap()).unwrap();
+        assert!((from[0] - to[0]).abs() < 1e-8);
+    }
+
+    #[test]
+    fn other_systems_are_refused_with_the_way_round_them() {
+        for code in [27700, 28992, 26918, 99999] {
+            let what = Projection::of_epsg(code).err().unwrap();
+            assert!(what.contains("gdalwarp"), "{what}");
+        }
+    }
+}
