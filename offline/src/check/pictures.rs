@@ -300,12 +300,17 @@ fn repeated(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) {
     let mut last: HashMap<&str, (usize, &Looked)> = HashMap::new();
     for (index, looked) in good {
         let (line, row) = &rows.rows[*index];
-        let copy = same.insert(looked.hash, *index);
-        let before = last.insert(&row.drive, (*index, looked));
-        let alike = before.filter(|(_, before)| {
+        // The first of them, from which the vehicle has moved furthest.
+        let first = *same.entry(looked.hash).or_insert(*index);
+        let copy = (first != *index).then_some(first);
+        let alike = last.get(row.drive.as_str()).filter(|(_, before)| {
             mean_difference(&before.thumbnail, &looked.thumbnail) < REPEATS_LEVELS / 2.0
         });
-        let Some(earlier) = copy.or(alike.map(|(index, _)| index)) else {
+        let alike = alike.map(|(index, _)| *index);
+        if alike.is_none() {
+            last.insert(&row.drive, (*index, looked));
+        }
+        let Some(earlier) = copy.or(alike) else {
             continue;
         };
         let (earlier_line, earlier) = &rows.rows[earlier];

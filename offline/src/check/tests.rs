@@ -218,7 +218,7 @@ fn harmed_pictures_are_named() {
         });
     });
     harmed("picture-frozen", "froze", |folder| {
-        for row in 11..20 {
+        for row in 11..35 {
             fs::copy(picture(folder, 10), picture(folder, row)).unwrap();
         }
     });

@@ -18,17 +18,18 @@ mod track;
 pub use settings::{Antenna, IngestArgs, Settings, Zone};
 pub use track::Track;
 
-use crate::data::pairs::write::{JPEG_QUALITY, PairsWriter, write_file};
+use crate::data::pairs::write::{JPEG_QUALITY, PairsWriter, in_file, write_file};
 use crate::data::pairs::{DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION};
 use crate::run::producer;
 use anyhow::{Context, bail};
-use crossfix_calibration::Camera;
+use crossfix_calibration::{Camera, Geodetic};
 use rayon::prelude::*;
 use select::{Chosen, Dropped};
 use serde::Serialize;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// One recording that was opened: what is known of its frames, and how to get them.
@@ -127,7 +128,9 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<()> {
 /// As [`run`].
 pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested> {
     let begun = Instant::now();
-    let recordings = open(args, settings)?;
+    let mut recordings = open(args, settings)?;
+    unlike(&mut recordings);
+    let recordings = recordings;
     let camera = camera_of(&recordings, settings)?;
     let mut made = Ingested {
         frames: recordings
@@ -142,29 +145,31 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
     }
     let mut writer = PairsWriter::create(&args.out)?;
     let lanes = rayon::current_num_threads().max(1);
-    let mut source = tiles::Source::open(&args.tiles)?;
+    let source = Mutex::new(tiles::Source::open(&args.tiles)?);
+    let need = |place: Geodetic| {
+        source
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .need(place)
+    };
+    let images = args.out.join("images");
     let mut left_out: HashMap<Dropped, usize> = HashMap::new();
-    // A few recordings at a time: what is chosen of each is in memory until it is written.
     for some in recordings.chunks(lanes) {
         let chosen: Vec<anyhow::Result<(Vec<Chosen>, HashMap<Dropped, usize>)>> = some
             .par_iter()
-            .map(|recording| select::choose(recording, &camera, settings))
+            .map(|recording| select::choose(recording, &camera, settings, &need, &images))
             .collect();
         for (recording, chosen) in some.iter().zip(chosen) {
             let (mut chosen, dropped) = chosen.with_context(|| recording.name.clone())?;
             for (why, count) in dropped {
                 *left_out.entry(why).or_default() += count;
             }
-            let before = chosen.len();
-            chosen.retain(|one| source.need(one.placed.position));
-            if before > chosen.len() {
-                *left_out.entry(Dropped::NoTile).or_default() += before - chosen.len();
-            }
             select::drives(&recording.name, &recording.track, &mut chosen);
             let mut drive = String::new();
             for one in &chosen {
                 let row = one.row(settings);
-                write_file(&args.out.join(&row.image), &one.bytes)?;
+                let file = args.out.join(&row.image);
+                std::fs::rename(&one.file, &file).map_err(in_file(&file))?;
                 made.with_odometry += usize::from(row.odometry.is_some());
                 made.with_heading += usize::from(one.placed.yaw.is_some());
                 made.drives += usize::from(drive != row.drive);
@@ -204,6 +209,7 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
         made.notes
             .push("no row has odometry: labels will be worse".into());
     }
+    let mut source = source.into_inner().unwrap_or_else(PoisonError::into_inner);
     let copied = source.copied()?;
     made.tiles = copied.len();
     let hashes: Vec<serde_json::Value> = recordings
@@ -293,6 +299,18 @@ fn open(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Vec<Recording>
         bail!("the sources hold no picture with a time; crossfix ingest --help says what is read");
     }
     Ok(recordings)
+}
+
+/// Gives recordings of the same name, from different folders, different names.
+fn unlike(recordings: &mut [Recording]) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for recording in recordings {
+        let count = seen.entry(recording.name.clone()).or_default();
+        *count += 1;
+        if *count > 1 {
+            recording.name = format!("{}-again{count}", recording.name);
+        }
+    }
 }
 
 /// The one camera of a dataset: as configured, or as the recordings describe it.

@@ -5,12 +5,13 @@ use super::settings::Settings;
 use super::track::{Placed, Track, heading_deg};
 use super::{Frame, Place, Recording, recording};
 use crate::data::pairs::PairRow;
-use crate::data::pairs::write::jpeg;
+use crate::data::pairs::write::{jpeg, write_file};
 use crate::data::{OdometryStep, picture};
 use crossfix_calibration::{Camera, Enu, Geodetic, LocalFrame};
 use crossfix_onboard::core::frame_quality::FrameQuality;
 use crossfix_onboard::image_decode::{self, Picture};
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// A drive ends where nothing is kept for so long, nanoseconds: standing at a light does not end it.
 const DRIVE_GAP_NS: i64 = 600_000_000_000;
@@ -58,8 +59,8 @@ pub struct Chosen {
     pub time_ns: i64,
     /// Where the antenna was.
     pub placed: Placed,
-    /// The picture, without positions and names in it.
-    pub bytes: Vec<u8>,
+    /// The picture, without positions and names in it, under a name for the time being.
+    pub file: PathBuf,
     /// Its file's ending.
     pub extension: &'static str,
     /// The drive, its number in it, and the movement since the one before.
@@ -72,14 +73,17 @@ pub struct Chosen {
     pub travelled_m: f64,
 }
 
-/// Chooses frames of a recording and reads them.
+/// Chooses frames of a recording that are on a tile, and writes their pictures into `folder`: a long drive's do
+/// not fit into memory.
 ///
 /// # Errors
-/// When a file cannot be read.
+/// When a file cannot be read or written.
 pub fn choose(
     recording: &Recording,
     camera: &Camera,
     settings: &Settings,
+    on_tile: &(dyn Fn(Geodetic) -> bool + Sync),
+    folder: &Path,
 ) -> anyhow::Result<(Vec<Chosen>, HashMap<Dropped, usize>)> {
     let mut dropped: HashMap<Dropped, usize> = HashMap::new();
     let mut drop = |why: Dropped| *dropped.entry(why).or_default() += 1;
@@ -94,6 +98,10 @@ pub fn choose(
         let [[ee, _], [_, nn]] = placed.covariance_m2;
         if settings.is_private(placed.position, (ee + nn).sqrt()) {
             drop(Dropped::Private);
+            continue;
+        }
+        if !on_tile(placed.position) {
+            drop(Dropped::NoTile);
             continue;
         }
         if let Some((_, before_ns, before)) = wanted.last() {
@@ -111,27 +119,16 @@ pub fn choose(
     }
     let mut chosen = Vec::with_capacity(wanted.len());
     let mut quality = FrameQuality::default();
-    let mut one = |(_, time_ns, placed): &(&Frame, i64, Placed), bytes: Vec<u8>| {
-        let Ok(picture) = image_decode::decode(&bytes, picture::MOST_SIDE_PX) else {
-            return drop(Dropped::Unreadable);
-        };
+    let mut judge = |bytes: &[u8]| {
+        let picture = image_decode::decode(bytes, picture::MOST_SIDE_PX);
+        let picture = picture.map_err(|_| Dropped::Unreadable)?;
         if [picture.image.width, picture.image.height] != camera.image_size() {
-            return drop(Dropped::OtherSize);
+            return Err(Dropped::OtherSize);
         }
-        if quality.judge(&picture.image).is_err() {
-            return drop(Dropped::Quality);
-        }
-        let (bytes, extension) = anonymous(bytes, &picture);
-        chosen.push(Chosen {
-            time_ns: *time_ns,
-            placed: *placed,
-            bytes,
-            extension,
-            drive: String::new(),
-            number: 0,
-            odometry: None,
-            travelled_m: 0.0,
-        });
+        quality
+            .judge(&picture.image)
+            .map_err(|_| Dropped::Quality)?;
+        Ok(picture)
     };
     // Logs are read once more, in their own order; pictures are judged in the order of time.
     let mut of_log: HashMap<(usize, usize), usize> = HashMap::new();
@@ -141,12 +138,34 @@ pub fn choose(
         }
     }
     let mut read = recording::Pictures::open(&recording.files, of_log);
-    for (index, item) in wanted.iter().enumerate() {
-        let bytes = match &item.0.at {
-            Place::File(path) => picture::bytes(path).map_err(anyhow::Error::msg)?,
-            Place::Log(..) => read.take(index)?,
+    for (index, (frame, time_ns, placed)) in wanted.iter().enumerate() {
+        let bytes = match &frame.at {
+            Place::File(path) => picture::bytes(path).ok(),
+            Place::Log(..) => Some(read.take(index)?),
         };
-        one(item, bytes);
+        let judged = bytes
+            .ok_or(Dropped::Unreadable)
+            .and_then(|bytes| Ok((judge(&bytes)?, bytes)));
+        let (picture, bytes) = match judged {
+            Ok(judged) => judged,
+            Err(why) => {
+                drop(why);
+                continue;
+            }
+        };
+        let (bytes, extension) = anonymous(bytes, &picture);
+        let file = folder.join(format!(".{}-{index}", recording.name));
+        write_file(&file, &bytes)?;
+        chosen.push(Chosen {
+            time_ns: *time_ns,
+            placed: *placed,
+            file,
+            extension,
+            drive: String::new(),
+            number: 0,
+            odometry: None,
+            travelled_m: 0.0,
+        });
     }
     Ok((chosen, dropped))
 }

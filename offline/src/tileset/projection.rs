@@ -5,13 +5,22 @@ use proj4rs::transform::transform;
 
 /// A coordinate reference system that is read without a shift of datum.
 pub struct Projection {
-    proj: Proj,
-    longlat: Proj,
-    /// Whether its coordinates are degrees.
-    degrees: bool,
+    kind: Kind,
     /// Whether it is tied to a plate, and so moves against WGS 84 over the years.
     pub moves: bool,
 }
+
+enum Kind {
+    /// Longitude and latitude.
+    Degrees,
+    /// EPSG:3857, whose sphere takes latitudes of the ellipsoid for its own.
+    WebMercator,
+    /// A projection, and longitude and latitude on the same ellipsoid.
+    Projected(Box<[Proj; 2]>),
+}
+
+/// Radius of Web Mercator's sphere, metres.
+const RADIUS_M: f64 = 6_378_137.0;
 
 /// What to do about all others.
 const REMEDY: &str =
@@ -28,28 +37,41 @@ impl Projection {
     /// EPSG registry, parameters of the projections named.
     pub fn of_epsg(code: u32) -> Result<Self, String> {
         let grs80 = "+ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +units=m +no_defs";
+        let plain = match code {
+            3857 => Some((Kind::WebMercator, false)),
+            4326 => Some((Kind::Degrees, false)),
+            4258 => Some((Kind::Degrees, true)),
+            _ => None,
+        };
+        if let Some((kind, moves)) = plain {
+            return Ok(Self { kind, moves });
+        }
         let (text, moves) = match code {
-            3857 => (
-                "+proj=merc +a=6378137 +b=6378137 +lat_ts=0 +lon_0=0 +x_0=0 +y_0=0 +k=1 +units=m +nadgrids=@null +no_defs".into(),
-                false,
-            ),
-            4326 => ("+proj=longlat +datum=WGS84 +no_defs".into(), false),
-            4258 => ("+proj=longlat +ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +no_defs".into(), true),
             32601..=32660 => (
-                format!("+proj=utm +zone={} +datum=WGS84 +units=m +no_defs", code - 32600),
+                format!(
+                    "+proj=utm +zone={} +datum=WGS84 +units=m +no_defs",
+                    code - 32600
+                ),
                 false,
             ),
             32701..=32760 => (
-                format!("+proj=utm +zone={} +south +datum=WGS84 +units=m +no_defs", code - 32700),
+                format!(
+                    "+proj=utm +zone={} +south +datum=WGS84 +units=m +no_defs",
+                    code - 32700
+                ),
                 false,
             ),
             25828..=25838 => (format!("+proj=utm +zone={} {grs80}", code - 25800), true),
             2154 => (
-                format!("+proj=lcc +lat_1=49 +lat_2=44 +lat_0=46.5 +lon_0=3 +x_0=700000 +y_0=6600000 {grs80}"),
+                format!(
+                    "+proj=lcc +lat_1=49 +lat_2=44 +lat_0=46.5 +lon_0=3 +x_0=700000 +y_0=6600000 {grs80}"
+                ),
                 true,
             ),
             3812 => (
-                format!("+proj=lcc +lat_1=49.8333333333333 +lat_2=51.1666666666667 +lat_0=50.797815 +lon_0=4.35921583333333 +x_0=649328 +y_0=665262 {grs80}"),
+                format!(
+                    "+proj=lcc +lat_1=49.8333333333333 +lat_2=51.1666666666667 +lat_0=50.797815 +lon_0=4.35921583333333 +x_0=649328 +y_0=665262 {grs80}"
+                ),
                 true,
             ),
             3035 => (
@@ -61,40 +83,46 @@ impl Projection {
             }
         };
         let wrong = |error: proj4rs::errors::Error| format!("EPSG:{code}: {error}; {REMEDY}");
-        let longlat = if code == 3857 {
-            // Web Mercator takes latitudes of the ellipsoid for those of a sphere, so no datum is shifted.
-            "+proj=longlat +a=6378137 +b=6378137 +nadgrids=@null +no_defs"
-        } else if moves {
+        let longlat = if moves {
             "+proj=longlat +ellps=GRS80 +towgs84=0,0,0,0,0,0,0 +no_defs"
         } else {
             "+proj=longlat +datum=WGS84 +no_defs"
         };
+        let both = [text.as_str(), longlat].map(Proj::from_proj_string);
+        let [proj, longlat] = both;
+        let both = [proj.map_err(wrong)?, longlat.map_err(wrong)?];
         Ok(Self {
-            proj: Proj::from_proj_string(&text).map_err(wrong)?,
-            longlat: Proj::from_proj_string(longlat).map_err(wrong)?,
-            degrees: matches!(code, 4326 | 4258),
+            kind: Kind::Projected(Box::new(both)),
             moves,
         })
     }
 
     /// Coordinates (x, y) of a place; degrees of longitude and latitude in systems of degrees.
     pub fn forward(&self, [latitude_deg, longitude_deg]: [f64; 2]) -> Option<[f64; 2]> {
-        if self.degrees {
-            return Some([longitude_deg, latitude_deg]);
-        }
-        let mut point = (longitude_deg.to_radians(), latitude_deg.to_radians(), 0.0);
-        transform(&self.longlat, &self.proj, &mut point).ok()?;
-        (point.0.is_finite() && point.1.is_finite()).then_some([point.0, point.1])
+        let (latitude, longitude) = (latitude_deg.to_radians(), longitude_deg.to_radians());
+        let point = match &self.kind {
+            Kind::Degrees => [longitude_deg, latitude_deg],
+            Kind::WebMercator => [RADIUS_M * longitude, RADIUS_M * latitude.tan().asinh()],
+            Kind::Projected(both) => {
+                let mut point = (longitude, latitude, 0.0);
+                transform(&both[1], &both[0], &mut point).ok()?;
+                [point.0, point.1]
+            }
+        };
+        point.iter().all(|value| value.is_finite()).then_some(point)
     }
 
     /// Latitude and longitude of coordinates (x, y).
     pub fn inverse(&self, [x, y]: [f64; 2]) -> Option<[f64; 2]> {
-        if self.degrees {
-            return Some([y, x]);
-        }
-        let mut point = (x, y, 0.0);
-        transform(&self.proj, &self.longlat, &mut point).ok()?;
-        let place = [point.1.to_degrees(), point.0.to_degrees()];
+        let place = match &self.kind {
+            Kind::Degrees => [y, x],
+            Kind::WebMercator => [(y / RADIUS_M).sinh().atan(), x / RADIUS_M].map(f64::to_degrees),
+            Kind::Projected(both) => {
+                let mut point = (x, y, 0.0);
+                transform(&both[0], &both[1], &mut point).ok()?;
+                [point.1, point.0].map(f64::to_degrees)
+            }
+        };
         place.iter().all(|angle| angle.is_finite()).then_some(place)
     }
 }

@@ -55,14 +55,6 @@ pub struct PairsWriter {
 /// The rows once more, for programs that read folders of images.
 const METADATA: &str = "images/metadata.jsonl";
 
-/// A line of `images/metadata.jsonl`: the pair, and its picture relative to that file.
-#[derive(Serialize)]
-struct MetadataRow<'a> {
-    file_name: &'a str,
-    #[serde(flatten)]
-    pair: &'a PairRow,
-}
-
 impl PairsWriter {
     /// Makes the folder, which must be new or empty.
     ///
@@ -91,9 +83,7 @@ impl PairsWriter {
     /// [`WriteError::File`] when the disk refuses.
     pub fn row(&mut self, pair: &PairRow, truth: Option<&TruthRow>) -> Result<(), WriteError> {
         line(&mut self.pairs, &self.folder.join("pairs.jsonl"), pair)?;
-        let file_name = pair.image.strip_prefix("images/").unwrap_or(&pair.image);
-        let row = MetadataRow { file_name, pair };
-        line(&mut self.metadata, &self.folder.join(METADATA), &row)?;
+        self.metadata(pair)?;
         let Some(truth) = truth else { return Ok(()) };
         let path = self.folder.join("truth.jsonl");
         let file = match &mut self.truth {
@@ -101,6 +91,22 @@ impl PairsWriter {
             none => none.insert(new_file(&path)?),
         };
         line(file, &path, truth)
+    }
+
+    /// The same row with `file_name`, the picture relative to `images/`, in place of `image`, which those
+    /// programs call the picture itself.
+    fn metadata(&mut self, pair: &PairRow) -> Result<(), WriteError> {
+        let path = self.folder.join(METADATA);
+        let row = serde_json::to_value(pair).map_err(|error| WriteError::Encode {
+            what: path.display().to_string(),
+            reason: error.to_string(),
+        })?;
+        let file_name = pair.image.strip_prefix("images/").unwrap_or(&pair.image);
+        let mut fields = serde_json::Map::from_iter([("file_name".into(), file_name.into())]);
+        let others = row.as_object().into_iter().flatten();
+        let others = others.filter(|(name, _)| *name != "image");
+        fields.extend(others.map(|(name, value)| (name.clone(), value.clone())));
+        line(&mut self.metadata, &path, &fields)
     }
 
     /// Writes the tiles with their manifest, then `dataset.toml`.
