@@ -206,11 +206,15 @@ impl Config {
     /// A run goes on without most of it, and takes it up when it appears.
     pub fn check_machine(&self) -> Vec<Problem> {
         let mut checker = Checker::default();
+        // What stands in /run is made by the service manager.
+        let made_at_start =
+            |folder: &&Path| folder.parent() == Some(Path::new("/run")) && !folder.exists();
         if let Some(folder) = self
             .daemon
             .status_socket
             .as_ref()
             .and_then(|path| path.parent())
+            .filter(|folder| !made_at_start(folder))
         {
             checker
                 .within(Part::Daemon, "daemon")
@@ -274,9 +278,13 @@ impl Config {
         for source in &self.source {
             let stated = source.peer().clock();
             let topics: &[&str] = match source {
-                SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) => &[topic::GNSS],
+                SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) | SourceConfig::Ubx(_) => {
+                    &[topic::GNSS]
+                }
                 SourceConfig::Images(_) => &[topic::IMAGE],
                 SourceConfig::Mcap(_) => &[topic::GNSS, topic::IMAGE, topic::ODOMETRY],
+                #[cfg(feature = "ros2")]
+                SourceConfig::Ros2(_) => &[topic::GNSS, topic::IMAGE, topic::ODOMETRY],
             };
             for topic in topics {
                 clocks.sources.insert((*topic).to_owned(), stated);

@@ -18,6 +18,9 @@ pub mod nmea;
 mod playback;
 mod reception;
 pub mod record;
+#[cfg(feature = "ros2")]
+pub mod ros2;
+pub mod ubx;
 
 use std::path::PathBuf;
 
@@ -72,10 +75,15 @@ registry! {
         Gpsd(gpsd::GpsdConfig),
         /// NMEA 0183 sentences from a serial port, a TCP server or a file.
         Nmea(nmea::NmeaConfig),
+        /// A u-blox receiver on a serial port, behind a TCP server, or a file of its bytes.
+        Ubx(ubx::UbxConfig),
         /// A folder of pictures named by their time.
         Images(images::ImagesConfig),
         /// A recorded drive.
         Mcap(mcap::McapSourceConfig),
+        /// Topics of ROS 2.
+        #[cfg(feature = "ros2")]
+        Ros2(ros2::Ros2SourceConfig),
     }
 }
 
@@ -91,6 +99,9 @@ registry! {
         /// Messages to an autopilot.
         #[cfg(feature = "mavlink")]
         Mavlink(mavlink::MavlinkConfig),
+        /// Topics of ROS 2.
+        #[cfg(feature = "ros2")]
+        Ros2(ros2::Ros2SinkConfig),
         /// Metrics for Prometheus and a health check, over HTTP.
         Metrics(metrics::MetricsConfig),
         /// An MCAP log of estimates.
@@ -155,6 +166,7 @@ pub(crate) mod testing {
                 satellites_visible: Some(14),
                 hdop: Some(0.9),
                 geoid_m: Some(22.0),
+                ..Reception::default()
             },
         }
     }
