@@ -94,8 +94,8 @@ fn mcap() -> Result<()> {
         let time_ns = 1_700_000_000_000_000_000 + tick * 100_000_000;
         log.write_odometry(&OdometrySample {
             time_ns,
-            forward_speed_mps: 10.0,
-            yaw_rate_rps: 0.1,
+            forward_speed_mps: Some(10.0),
+            yaw_rate_rps: Some(0.1),
             yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,

@@ -366,6 +366,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
             row: place(number("y_offset")),
             residual_rad: number("angle_deg").to_radians(),
             weight: 1.0,
+            map: None,
         }
     });
     let config = LossConfig {
@@ -374,6 +375,7 @@ fn supervised(case: &Case, model: &Ccvpe) -> (LossConfig, Vec<PoseTarget>) {
         triplet: 0.0,
         heatmap: case.number_or("/weights/ce", 1.0) as f32,
         orientation: case.number_or("/weights/ori", 10.0) as f32,
+        entropy: 0.0,
         levels: None,
         temperature: case.number_or("/temperature", 0.1) as f32,
         threshold: case.number_or("/positive_threshold", 0.01) as f32,
@@ -532,6 +534,7 @@ fn adaptation(case: &Case, model: &Ccvpe, levels: usize) -> LossConfig {
         triplet: 0.0,
         heatmap: 0.0,
         orientation: 0.0,
+        entropy: 0.0,
         levels: Some(levels),
         temperature: case.number_or("/temperature", 0.1) as f32,
         threshold: case.number_or("/positive_threshold", 0.01) as f32,
@@ -556,6 +559,7 @@ fn pseudo_target(model: &Ccvpe, row: f64, column: f64, angle_deg: f64) -> PoseTa
         row: row + 0.5,
         residual_rad,
         weight: 1.0,
+        map: None,
     }
 }
 

@@ -73,9 +73,9 @@ fn wheel_speed_and_gyro_make_the_real_minute_better_than_the_fixes_alone() -> Re
         };
         events.push(Event::Odometry(OdometrySample {
             time_ns: time_ns(row[0]),
-            forward_speed_mps: row[1],
+            forward_speed_mps: Some(row[1]),
             // The gyro's axes are forward, right, down; ours counts from above.
-            yaw_rate_rps: -rates[3],
+            yaw_rate_rps: Some(-rates[3]),
             yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,

@@ -33,7 +33,7 @@ use crossfix_offline::model::{
     CrossViewModel, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
     Prediction, named,
 };
-use crossfix_offline::recipe::{HeadingLabels, PseudoLabel, TeacherMode, defaults};
+use crossfix_offline::recipe::{CoarsePrior, HeadingLabels, PseudoLabel, TeacherMode, defaults};
 use crossfix_offline::run::{Interrupt, RunContext};
 use crossfix_offline::simulate::{Contents, PairsPlan, write_pairs};
 use crossfix_offline::train::{FitConfig, fit};
@@ -80,10 +80,10 @@ fn main() -> anyhow::Result<()> {
 
     let never = Interrupt::default();
     let mode = TeacherMode {
-        within_prior: true,
+        prior: CoarsePrior::Ellipse,
         heading: HeadingLabels::Given,
     };
-    let labels = mode.label(&mut CentreNetwork::new(&table)?, &dataset, &never)?;
+    let labels = mode.label(&mut CentreNetwork::new(&table)?, &dataset, false, &never)?;
     let labels = labels.iter().map(PseudoLabel::target);
     let labels: Vec<(usize, PoseTarget)> = labels.enumerate().collect();
     say(&format!("labelling {} pairs", labels.len()))?;

@@ -71,6 +71,7 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
             row: middle,
             residual_rad: 0.1,
             weight: 1.0,
+            map: None,
         };
         batch
     ];

@@ -4,6 +4,7 @@
 //! [`model`], [`import`], [`train`], [`recipe`], [`calibrate`], [`predict`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
+pub mod ablate;
 pub mod calibrate;
 pub mod city;
 pub mod cli;

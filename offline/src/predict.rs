@@ -238,11 +238,39 @@ pub fn from_heatmap(
 }
 
 /// Whether a place lies within the 99 % ellipse of the coarse position.
-pub fn within_prior([east, north]: [f64; 2], covariance_m2: [[f64; 2]; 2]) -> bool {
-    let [[ee, en], [_, nn]] = covariance_m2;
-    let determinant = ee * nn - en * en;
-    let squared = nn * east * east - 2.0 * en * east * north + ee * north * north;
+pub fn within_prior(offset_m: [f64; 2], covariance_m2: [[f64; 2]; 2]) -> bool {
+    let (squared, determinant) = scaled_mahalanobis(offset_m, covariance_m2);
     squared <= PRIOR_MAHALANOBIS_SQUARED * determinant
+}
+
+/// The squared Mahalanobis distance times the covariance's determinant, and the determinant.
+fn scaled_mahalanobis([east, north]: [f64; 2], covariance_m2: [[f64; 2]; 2]) -> (f64, f64) {
+    let [[ee, en], [_, nn]] = covariance_m2;
+    let squared = nn * east * east - 2.0 * en * east * north + ee * north * north;
+    (squared, ee * nn - en * en)
+}
+
+/// A heatmap times the Gaussian of the coarse position, summing to 1; the heatmap itself where the
+/// covariance is not positive definite or nothing is left.
+pub fn times_prior(heatmap: &[f32], sample: &Sample, spec: &ModelSpec) -> Vec<f32> {
+    let side = spec.heatmap_side();
+    let [coarse_east, coarse_north] = sample.coarse_offset_m;
+    let weight = |cell: usize| {
+        let place = [cell % side, cell / side].map(|c| c as f64 + 0.5);
+        let [east, north] = offset_from_cell(place, spec);
+        let offset_m = [east - coarse_east, north - coarse_north];
+        let (squared, determinant) = scaled_mahalanobis(offset_m, sample.coarse_covariance_m2);
+        (-0.5 * squared / determinant).exp()
+    };
+    let product = heatmap.iter().enumerate();
+    let product: Vec<f64> = product
+        .map(|(cell, p)| f64::from(*p) * weight(cell))
+        .collect();
+    let sum: f64 = product.iter().sum();
+    if !(sum > 0.0 && sum.is_finite()) {
+        return heatmap.to_vec();
+    }
+    product.iter().map(|p| (p / sum) as f32).collect()
 }
 
 /// First largest value among those allowed.

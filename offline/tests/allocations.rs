@@ -59,6 +59,7 @@ fn a_step_takes_its_arrays_from_the_step_before() {
         row: middle,
         residual_rad: 0.1,
         weight: 1.0,
+        map: None,
     };
     let targets = vec![target; batch];
     let mut adam = Adam::default();

@@ -119,7 +119,7 @@ impl Drive {
                 }
                 Message::Odometry(sample) => (10, self.fusion.on_odometry(&sample)),
                 Message::Gnss(fix) => (11, self.fusion.on_gnss(&"gnss".into(), &fix)),
-                Message::Estimate(_) | Message::Other { .. } => continue,
+                Message::Estimate(_) | Message::Nothing(_) | Message::Other { .. } => continue,
             };
             if used.is_ok() {
                 black_box(self.fusion.estimates(None));

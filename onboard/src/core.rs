@@ -4,7 +4,7 @@
 //! recorded drive gives the same bytes at any speed. Nothing that arrives stops it: what cannot be
 //! used is counted, and the estimates say what is missing.
 
-mod frame_quality;
+pub mod frame_quality;
 mod passing;
 mod receiver_warnings;
 

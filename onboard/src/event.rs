@@ -186,21 +186,22 @@ pub enum FixDimension {
 pub struct CameraFrame {
     /// Middle of the exposure, nanoseconds UTC.
     pub time_ns: i64,
-    /// The JPEG or PNG bytes.
+    /// The JPEG, PNG or binary PNM bytes.
     pub image: Arc<[u8]>,
     /// Name of the camera.
     pub camera: String,
 }
 
-/// How the vehicle moved at one moment.
+/// How the vehicle moved at one moment. Speed and yaw rate may come from different sources, each with
+/// samples of its own (wheels and gyro, two CAN messages).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OdometrySample {
     /// When it was measured, nanoseconds UTC.
     pub time_ns: i64,
-    /// Speed along the vehicle's forward axis, m/s.
-    pub forward_speed_mps: f64,
-    /// Yaw rate, rad/s counter-clockwise.
-    pub yaw_rate_rps: f64,
+    /// Speed along the vehicle's forward axis, m/s; none where the source does not measure it.
+    pub forward_speed_mps: Option<f64>,
+    /// Yaw rate, rad/s counter-clockwise; none where the source does not measure it.
+    pub yaw_rate_rps: Option<f64>,
     /// Absolute yaw, where an INS, a compass or the GNSS course gives one.
     pub yaw: Option<YawMeasurement>,
     /// 1-sigma error of the speed, m/s.

@@ -36,5 +36,7 @@ pub mod tiles;
 mod transport;
 mod utc;
 
+pub use transport::file;
+
 /// How the names of our own output devices begin; sources never read those back.
 pub const OUTPUT_DEVICE_PREFIX: &str = "crossfix://";

@@ -34,8 +34,8 @@ fn record(path: &Path) {
         }
         log.write_odometry(&OdometrySample {
             time_ns,
-            forward_speed_mps: 10.0,
-            yaw_rate_rps: 0.0,
+            forward_speed_mps: Some(10.0),
+            yaw_rate_rps: Some(0.0),
             yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,

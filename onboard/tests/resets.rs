@@ -51,8 +51,8 @@ fn estimates() -> Vec<Estimate> {
         }
         log.write_odometry(&OdometrySample {
             time_ns,
-            forward_speed_mps: SPEED_MPS,
-            yaw_rate_rps: 0.0,
+            forward_speed_mps: Some(SPEED_MPS),
+            yaw_rate_rps: Some(0.0),
             yaw: None,
             speed_sigma_mps: 0.1,
             yaw_rate_sigma_rps: 0.01,

@@ -23,7 +23,7 @@ def epoch(index):
     latitude = LATITUDE + gone / 111_267
     longitude = LONGITUDE + gone / (111_320 * math.cos(math.radians(LATITUDE)))
     spoofing = 2 if index in (6, 7) else 1
-    jamming = 3 if index == 8 else 1
+    jamming = 3 if index == 7 else 1
     good = index != 9
     velocity = round(10_000 / math.sqrt(2))
     messages = [

@@ -36,6 +36,7 @@ macro_rules! for_each_operation {
                 grid_columns { grid_columns } [SOURCE]
                 grid_sample { Outside, grid_sample } [on_cuda::SOURCE]
                 heatmap_cross_entropy { heatmap_cross_entropy } [SOURCE]
+                heatmap_entropy { heatmap_entropy } [SOURCE]
                 l2_normalise { l2_normalise } [SOURCE]
                 layer_norm { layer_norm } [cuda::SOURCE]
                 linear { linear } [SOURCE]

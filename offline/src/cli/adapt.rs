@@ -98,10 +98,10 @@ impl AdaptArgs {
         recipe.gate.enforce &= !self.force;
         recipe.check()?;
         match (recipe.labeller, &self.truth) {
-            (Labeller::GroundTruth, None) => {
+            (Labeller::GroundTruth(_), None) => {
                 bail!("this recipe learns from true positions; say --truth FOLDER")
             }
-            (Labeller::TeacherMode(_) | Labeller::Consensus(_), Some(_)) => {
+            (_, Some(_)) if !recipe.labeller.needs_truth() => {
                 bail!("this recipe uses no truth; leave --truth away")
             }
             _ => Ok(recipe),
@@ -126,7 +126,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         );
     }
     let published = args.published.is_published();
-    if published && (recipe.labeller == Labeller::GroundTruth || args.test.is_some()) {
+    if published && (recipe.labeller.needs_truth() || args.test.is_some()) {
         bail!("published datasets adapt without truth, and are tested on their own parts");
     }
     let context = RunContext {

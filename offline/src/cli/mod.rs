@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand, each a thin call into the library.
 
+mod ablate;
 mod adapt;
 mod calibrate;
 pub(crate) mod data;
@@ -9,9 +10,10 @@ mod evaluate;
 mod lists;
 mod recipes;
 mod report;
-mod settings;
+pub(crate) mod settings;
 mod train;
 
+pub use ablate::AblateArgs;
 pub use adapt::AdaptArgs;
 pub use calibrate::CalibrateArgs;
 pub use evaluate::EvaluateArgs;
@@ -44,6 +46,8 @@ enum Command {
     Import(ImportArgs),
     /// Adapt a network to an area without true positions.
     Adapt(AdaptArgs),
+    /// Compare recipes over several areas: what each part of the method is worth.
+    Ablate(AblateArgs),
     /// Find what instruments have wrong, from drives without true positions.
     Calibrate(CalibrateArgs),
     /// List the recipes of `adapt`, or print one as TOML.
@@ -72,6 +76,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(args),
         Command::Import(args) => import::run(args),
         Command::Adapt(args) => adapt::run(args),
+        Command::Ablate(args) => ablate::run(args),
         Command::Calibrate(args) => calibrate::run(args),
         Command::Recipes(args) => recipes::run(args),
         Command::Evaluate(args) => evaluate::run(args),

@@ -186,6 +186,7 @@ impl Transform {
             row: y + half,
             residual_rad: residual_rad + self.roll_columns as f64 * column_rad,
             weight: target.weight,
+            map: target.map.clone(),
         }
     }
 
@@ -266,6 +267,7 @@ mod tests {
             row,
             residual_rad,
             weight: 1.0,
+            map: None,
         }
     }
 

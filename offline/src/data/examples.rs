@@ -8,11 +8,12 @@ use super::error::DatasetError;
 use super::sample::{Dataset, Pair};
 use crate::model::loss::PoseTarget;
 use crate::model::{GroundProjection, ModelError, ModelSpec};
+use crate::run::sha256_json;
 use crossfix_kernels::ops::Augment;
 use rand_chacha::ChaCha8Rng;
 
 /// What an example shows, known once it was read.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// The label, as the loss takes it.
     pub target: PoseTarget,
@@ -74,7 +75,7 @@ impl Examples for Labelled<'_> {
     }
 
     fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a> {
-        let (index, target) = self.labels[index];
+        let (index, target) = self.labels[index].clone();
         let spec = self.spec;
         let draws = self.augmentation.draw(rng);
         Box::new(move |ground, aerial| {
@@ -96,8 +97,12 @@ impl Examples for Labelled<'_> {
                 row,
                 residual_rad,
                 weight,
+                ref map,
             } = *target;
-            let id = self.dataset.sample(*index).id.clone();
+            let mut id = self.dataset.sample(*index).id.clone();
+            if let Some(map) = map {
+                id += &format!(" map {}", sha256_json(&map.as_ref()));
+            }
             (id, [column, row, residual_rad, weight])
         };
         self.labels.iter().map(label).collect()
@@ -120,11 +125,11 @@ fn write(
     transform.aerial(&pair.aerial, spec, aerial);
     let target = transform.pose(target, spec);
     Example {
-        target,
         left_bin: transform.left_bin(pair.sample.left_bin, spec),
         metres_per_cell: spec.metres_per_cell(),
         projection: spec.label_projection(pair.sample.projection, target.residual_rad),
         camera_cell: [target.column, target.row],
+        target,
         augment: transform.augment(spec),
     }
 }

@@ -111,6 +111,6 @@ fn outcome(heatmap: &[f32], field: Option<&[f32]>, side: usize, example: &Exampl
         peak: [peak % side, peak / side],
         direction: field.map(|field| [field[peak], field[side * side + peak]]),
         probability_at_truth: f64::from(heatmap[row * side + column]),
-        example: *example,
+        example: example.clone(),
     }
 }

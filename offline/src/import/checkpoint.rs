@@ -1,7 +1,9 @@
-//! The files around the pickle: zip (torch 1.6 and later) and the legacy sequence before it.
+//! The files around the pickle: zip (torch 1.6 and later) and the legacy sequence before it; and safetensors,
+//! which have none.
 
 use super::Problem;
-use super::pickle::{self, Element, Handle, Heap, TensorRef, Value};
+use super::pickle::{self, Element, Handle, Heap, Storage, TensorRef, Value};
+use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
@@ -21,6 +23,7 @@ const LEGACY_MAGIC: i128 = 0x1950_a86a_20f9_469c_fc6c;
 pub struct Checkpoint {
     tensors: BTreeMap<String, TensorRef>,
     storages: Storages,
+    format: &'static str,
 }
 
 enum Storages {
@@ -28,7 +31,8 @@ enum Storages {
         archive: ZipArchive<BufReader<File>>,
         folder: String,
     },
-    Legacy {
+    /// All of the file, and where each storage begins.
+    Bytes {
         bytes: Vec<u8>,
         starts: HashMap<String, usize>,
     },
@@ -46,14 +50,17 @@ impl Checkpoint {
             let what = format!("it has {size} bytes, and {MOST_BYTES} are the most");
             return Err(Problem::Refused(what));
         }
-        let mut start = [0; 4];
+        let mut start = [0; 9];
         let known = file.read(&mut start)?;
         file.rewind()?;
         match &start[..known] {
-            b"PK\x03\x04" => Self::zip(file, size),
+            [b'P', b'K', 3, 4, ..] => Self::zip(file, size),
             [0x80, ..] => Self::legacy(file, size),
+            // The length of a header of less than 16 MB, and its beginning.
+            [_, _, _, 0, 0, 0, 0, 0, b'{', ..] => Self::safetensors(file, size),
             _ => Err(Problem::Refused(
-                "it is neither a zip nor a legacy PyTorch checkpoint".into(),
+                "it is neither a zip nor a legacy PyTorch checkpoint, and no safetensors file"
+                    .into(),
             )),
         }
     }
@@ -86,6 +93,7 @@ impl Checkpoint {
         Ok(Self {
             tensors: tensors(&loaded.heap, loaded.root)?,
             storages: Storages::Zip { archive, folder },
+            format: "zip",
         })
     }
 
@@ -157,37 +165,128 @@ impl Checkpoint {
         let tensors = tensors(&object.heap, object.root)?;
         Ok(Self {
             tensors,
-            storages: Storages::Legacy { bytes, starts },
+            storages: Storages::Bytes { bytes, starts },
+            format: "legacy",
         })
     }
 
-    /// `zip` or `legacy`.
-    pub fn format(&self) -> &'static str {
-        match self.storages {
-            Storages::Zip { .. } => "zip",
-            Storages::Legacy { .. } => "legacy",
+    fn safetensors(mut file: File, size: u64) -> Result<Self, Problem> {
+        let mut bytes = Vec::with_capacity(size as usize);
+        file.read_to_end(&mut bytes)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(damaged)?;
+        // Header length, header, numbers.
+        let first = 8 + header;
+        let (mut tensors, mut starts) = (BTreeMap::new(), HashMap::new());
+        for (name, info) in metadata.tensors() {
+            let element = match info.dtype {
+                Dtype::F64 => Element::F64,
+                Dtype::F32 => Element::F32,
+                Dtype::F16 => Element::F16,
+                Dtype::BF16 => Element::Bf16,
+                Dtype::I64 => Element::I64,
+                Dtype::I32 => Element::I32,
+                Dtype::I16 => Element::I16,
+                Dtype::I8 => Element::I8,
+                Dtype::U8 => Element::U8,
+                Dtype::BOOL => Element::Bool,
+                other => {
+                    let what = format!("{name} holds {other:?}; convert it to float32");
+                    return Err(Problem::Refused(what));
+                }
+            };
+            let shape = info.shape.clone();
+            let mut stride = vec![1; shape.len()];
+            for axis in (1..shape.len()).rev() {
+                stride[axis - 1] = stride[axis] * shape[axis];
+            }
+            let storage = Storage {
+                key: name.clone(),
+                element,
+                length: shape.iter().product(),
+            };
+            starts.insert(name.clone(), first + info.data_offsets.0);
+            let tensor = TensorRef {
+                storage,
+                offset: 0,
+                shape,
+                stride,
+            };
+            tensors.insert(name, tensor);
         }
+        Ok(Self {
+            tensors,
+            storages: Storages::Bytes { bytes, starts },
+            format: "safetensors",
+        })
     }
 
-    /// Takes off what all names begin with (`module.` of data-parallel training, `state_dict.` of
-    /// a training checkpoint) until one of them `is_known`.
-    pub fn unwrap_names(&mut self, is_known: impl Fn(&str) -> bool) {
-        for _ in 0..MOST_DEPTH {
-            let mut names = self.tensors.keys();
-            let Some((prefix, _)) = names.next().and_then(|name| name.split_once('.')) else {
-                return;
-            };
-            let prefix = format!("{prefix}.");
-            if self.tensors.keys().any(|name| is_known(name))
-                || !names.all(|name| name.starts_with(&prefix))
-            {
-                return;
+    /// `zip`, `legacy` or `safetensors`.
+    pub fn format(&self) -> &'static str {
+        self.format
+    }
+
+    /// Keeps one state dict under the names of a network: that under `key` (`model_ema`), or the one that holds
+    /// most of the tensors that the network `is_known` to have, whatever stands before their names (`state_dict.`
+    /// of a training checkpoint, `module.` of data-parallel training). Returns the names of all others, such as
+    /// an optimiser's.
+    ///
+    /// # Errors
+    /// [`Problem::Several`] when two of them hold equally many, [`Problem::Mismatch`] when `key` names nothing.
+    pub fn choose(
+        &mut self,
+        is_known: impl Fn(&str) -> bool,
+        key: Option<&str>,
+    ) -> Result<Vec<String>, Problem> {
+        let key = key.map_or(String::new(), |key| format!("{key}."));
+        let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut any = false;
+        for name in self.tensors.keys().filter(|name| name.starts_with(&key)) {
+            any = true;
+            let dots = name.match_indices('.').map(|(at, _)| at + 1);
+            for at in std::iter::once(0).chain(dots).filter(|at| *at >= key.len()) {
+                if is_known(&name[at..]) {
+                    *found.entry(&name[..at]).or_default() += 1;
+                }
             }
-            self.tensors = std::mem::take(&mut self.tensors)
-                .into_iter()
-                .map(|(name, tensor)| (name[prefix.len()..].to_string(), tensor))
-                .collect();
         }
+        if !any && !key.is_empty() {
+            let mut tops: Vec<&str> = self
+                .tensors
+                .keys()
+                .filter_map(|n| n.split('.').next())
+                .collect();
+            tops.dedup();
+            tops.truncate(20);
+            return Err(Problem::Mismatch(format!(
+                "nothing stands under {:?}; there are {}",
+                key.trim_end_matches('.'),
+                tops.join(", ")
+            )));
+        }
+        let Some(most) = found.values().max().copied() else {
+            return Ok(Vec::new());
+        };
+        let chosen = found.iter().filter(|(_, count)| **count == most);
+        let chosen: Vec<String> = chosen.map(|(prefix, _)| (*prefix).to_owned()).collect();
+        let [prefix] = &chosen[..] else {
+            let keys = chosen
+                .iter()
+                .map(|prefix| match prefix.trim_end_matches('.') {
+                    "" => "the file itself",
+                    key => key,
+                });
+            return Err(Problem::Several(keys.collect::<Vec<_>>().join(", ")));
+        };
+        let mut others = Vec::new();
+        for (name, tensor) in std::mem::take(&mut self.tensors) {
+            match name.strip_prefix(prefix.as_str()) {
+                Some(rest) => {
+                    self.tensors.insert(rest.to_owned(), tensor);
+                }
+                None => others.push(name),
+            }
+        }
+        Ok(others)
     }
 
     /// Names and shapes.
@@ -225,7 +324,7 @@ impl Checkpoint {
                     own = member(archive, &format!("{folder}data/{key}"), length as u64)?;
                     own.as_slice()
                 }
-                Storages::Legacy { bytes, starts } => {
+                Storages::Bytes { bytes, starts } => {
                     let start = starts.get(key).copied().unwrap_or(bytes.len());
                     bytes[start..].get(..length).unwrap_or_default()
                 }

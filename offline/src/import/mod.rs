@@ -37,6 +37,9 @@ pub enum Problem {
         "{0}; only state dicts are read (tensors by name), and nothing in a file is ever run: save `model.state_dict()` with torch.save"
     )]
     Refused(String),
+    /// There is more than one network in it.
+    #[error("it holds the network more than once, under {0}; say which with --key")]
+    Several(String),
     /// The tensors are another network's.
     #[error("the tensors don't make this network: {0}")]
     Mismatch(String),
@@ -57,31 +60,38 @@ pub struct ImportError {
 pub struct Imported {
     /// The wanted tensors, flattened.
     pub tensors: BTreeMap<String, Vec<f32>>,
-    /// `zip` or `legacy`.
+    /// `zip`, `legacy` or `safetensors`.
     pub format: &'static str,
     /// Tensors left out, because the network never uses them.
     pub unused: usize,
+    /// Names of tensors left out because they are not of the network: an optimiser's, another copy's.
+    pub strange: Vec<String>,
 }
 
-/// Reads the `wanted` tensors (published names and shapes) of a checkpoint. `unused` says which
-/// others may be left out.
+/// Reads the `wanted` tensors (published names and shapes) of a checkpoint, of the state dict under `key` where
+/// there are several. `unused` says which others are of the network.
 ///
 /// # Errors
 /// [`ImportError`] when the file is damaged or asks for more than tensors, and when tensors are
-/// missing, extra or of another shape: all of them at once.
+/// missing or of another shape: all of them at once, with what is there instead.
 pub fn read(
     path: &Path,
     wanted: &BTreeMap<String, Vec<usize>>,
     unused: fn(&str) -> bool,
+    key: Option<&str>,
 ) -> Result<Imported, ImportError> {
     let inner = || -> Result<Imported, Problem> {
         let mut checkpoint = Checkpoint::open(path)?;
-        checkpoint.unwrap_names(|name| wanted.contains_key(name));
+        let mut strange = checkpoint.choose(|name| wanted.contains_key(name), key)?;
         let found = checkpoint.shapes();
         agree(&found, wanted, unused)?;
+        let others = found.keys().filter(|name| !wanted.contains_key(*name));
+        let (own, other): (Vec<_>, Vec<_>) = others.partition(|name| unused(name));
+        strange.extend(other.into_iter().cloned());
         Ok(Imported {
             format: checkpoint.format(),
-            unused: found.len() - wanted.len(),
+            unused: own.len(),
+            strange,
             tensors: checkpoint.read(|name| wanted.contains_key(name))?,
         })
     };
@@ -110,36 +120,44 @@ fn agree(
         ("of another shape", shapes.collect()),
         ("not part of it", extra.cloned().collect()),
     ];
+    if kinds[0].1.is_empty() && kinds[1].1.is_empty() {
+        return Ok(());
+    }
     let problems: Vec<String> = kinds
         .into_iter()
         .filter(|(_, names)| !names.is_empty())
         .map(|(what, names)| {
-            let more = match names.len().saturating_sub(MOST_LISTED) {
-                0 => String::new(),
-                more => format!(" and {more} more"),
-            };
+            let more = more(names.len());
             let listed = names[..names.len().min(MOST_LISTED)].join(", ");
             format!("{} {what}: {listed}{more}", names.len())
         })
         .collect();
-    if problems.is_empty() {
-        Ok(())
-    } else {
-        Err(Problem::Mismatch(problems.join("; ")))
+    Err(Problem::Mismatch(problems.join("; ")))
+}
+
+/// What stands behind the names that are listed.
+fn more(names: usize) -> String {
+    match names.saturating_sub(MOST_LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     }
 }
 
-/// Puts the tensors of a checkpoint into `model`.
+/// Puts the tensors of a checkpoint into `model`, of the state dict under `key` where there are several.
 ///
 /// # Errors
 /// [`ImportError`] as [`read`]; [`ModelError::Weights`] when a number is not finite.
-pub fn fill(model: &mut dyn CrossViewModel, path: &Path) -> anyhow::Result<Imported> {
+pub fn fill(
+    model: &mut dyn CrossViewModel,
+    path: &Path,
+    key: Option<&str>,
+) -> anyhow::Result<Imported> {
     let wanted = names::wanted(model.parameters());
     let unused = match model.describe().kind {
         NetworkKind::Ccvpe => names::is_unused,
         NetworkKind::Ggcvt => names::is_unused_by_ggcvt,
     };
-    let mut imported = read(path, &wanted, unused)?;
+    let mut imported = read(path, &wanted, unused, key)?;
     let parameters = model.parameters();
     let mut shapes = BTreeMap::new();
     for parameter in parameters.all() {
@@ -164,8 +182,11 @@ pub struct ImportArgs {
     /// The network: ccvpe-vigor, ccvpe-kitti or ccvpe-oxford, with options such as -prior0,
     /// -fov180 or -reflect behind; ggcvt-vigor, ggcvt-kitti2 or ggcvt-kitti3.
     pub preset: String,
-    /// A `PyTorch` checkpoint (.pt, .pth): a state dict in the zip or the legacy format.
+    /// A `PyTorch` checkpoint (.pt, .pth), or .safetensors: a state dict, alone or inside a training checkpoint.
     pub checkpoint: PathBuf,
+    /// Where in the checkpoint the network is, such as model_ema, when it is there more than once.
+    #[arg(long)]
+    pub key: Option<String>,
     /// The file to write; the checkpoint's name with .safetensors when not given.
     #[arg(long)]
     pub out: Option<PathBuf>,
@@ -188,7 +209,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
         None => args.checkpoint.with_extension("safetensors"),
     };
     let mut model = spec.build(0)?;
-    let imported = fill(model.as_mut(), &args.checkpoint)?;
+    let imported = fill(model.as_mut(), &args.checkpoint, args.key.as_deref())?;
     let file = args.checkpoint.file_name().unwrap_or_default();
     let provenance = json!({
         "made_by": producer(),
@@ -196,11 +217,22 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
             "file": file.to_string_lossy(),
             "sha256": sha256_file(&args.checkpoint).context("cannot read the checkpoint")?,
             "format": imported.format,
-            "tensors_left_out": imported.unused,
+            "key": args.key,
+            "tensors_left_out": imported.unused + imported.strange.len(),
         },
         "licence": args.licence,
     });
     weights::save(&out, model.as_ref(), provenance)?;
+    if !imported.strange.is_empty() {
+        let names = &imported.strange;
+        let shown = names[..names.len().min(MOST_LISTED)].join(", ");
+        let more = more(names.len());
+        crate::note!(
+            "{} tensors are not of {} and left out: {shown}{more}",
+            names.len(),
+            args.preset
+        );
+    }
     crate::outln!(
         "{}: {} from a {} checkpoint, {} parameters; {} tensors that it never uses left out",
         out.display(),

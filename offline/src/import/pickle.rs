@@ -45,6 +45,8 @@ pub enum Value {
     Storage(Storage),
     /// A view of a storage.
     Tensor(TensorRef),
+    /// Something beside the tensors that is passed over: a NumPy scalar, a device, settings.
+    Inert,
 }
 
 /// The names that are understood. Every other is refused.
@@ -56,8 +58,16 @@ pub enum Global {
     RebuildTensor,
     /// `torch._utils._rebuild_parameter`
     RebuildParameter,
+    /// `torch._tensor._rebuild_from_type_v2`, around one of the two.
+    RebuildTyped,
+    /// `torch.Size`
+    Size,
+    /// `collections.defaultdict`
+    DefaultDict,
     /// `torch.FloatStorage` and its like.
     StorageOf(Element),
+    /// A name whose values are passed over.
+    Inert,
 }
 
 /// Type of an array's elements.
@@ -237,6 +247,19 @@ impl Machine<'_> {
             0x8c | b'U' => self.text(1)?,
             b'T' => self.text(4)?,
             0x8d => self.text(8)?,
+            // Bytes, and sets with their items: never tensors.
+            b'C' => self.passed_over(1)?,
+            b'B' => self.passed_over(4)?,
+            0x8e | 0x96 => self.passed_over(8)?,
+            0x8f => self.push(Value::Inert)?,
+            0x90 => {
+                self.pop_mark()?;
+                self.inert(at)?;
+            }
+            0x91 => {
+                self.pop_mark()?;
+                self.push(Value::Inert)?;
+            }
             b')' => self.push(Value::Tuple(Vec::new()))?,
             b']' => self.push(Value::List(Vec::new()))?,
             b'}' => self.push(Value::Dict(Vec::new()))?,
@@ -308,7 +331,16 @@ impl Machine<'_> {
             // Attributes of an OrderedDict: `_metadata` of a state dict, which holds versions.
             b'b' => {
                 self.pop()?;
-                self.dict(at)?;
+                if *self.top(at)? != Value::Inert {
+                    self.dict(at)?;
+                }
+            }
+            0x81 => {
+                let (_, class) = (self.pop()?, self.pop()?);
+                if *self.heap.get(class) != Value::Global(Global::Inert) {
+                    return refused(format!("pickle instruction 0x81 at byte {at}"));
+                }
+                self.push(Value::Inert)?;
             }
             op => return refused(format!("pickle instruction {op:#04x} at byte {at}")),
         }
@@ -341,6 +373,20 @@ impl Machine<'_> {
         let text = std::str::from_utf8(self.take(length)?).map(str::to_string);
         let text = text.map_err(|_| damaged_at("a text that is not UTF-8", self.at))?;
         self.push(Value::Text(text))
+    }
+
+    /// Bytes whose length stands before them.
+    fn passed_over(&mut self, length_bytes: usize) -> Result<(), Problem> {
+        let length = self.number(length_bytes)? as usize;
+        self.take(length)?;
+        self.push(Value::Inert)
+    }
+
+    fn inert(&mut self, at: usize) -> Result<(), Problem> {
+        match self.top(at)? {
+            Value::Inert => Ok(()),
+            _ => Err(damaged_at("an item for something that is no set", at)),
+        }
     }
 
     fn line(&mut self) -> Result<String, Problem> {
@@ -406,12 +452,18 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// A function call. Ours are three, and none of them runs anything.
+    /// A function call. Ours are a few, and none of them runs anything.
     fn call(&mut self, at: usize) -> Result<(), Problem> {
-        let (arguments, function) = (self.pop()?, self.pop()?);
-        let Value::Tuple(arguments) = self.heap.get(arguments) else {
+        let (arguments, mut function) = (self.pop()?, self.pop()?);
+        let Value::Tuple(mut arguments) = self.heap.get(arguments).clone() else {
             return Err(damaged_at("a call without arguments", at));
         };
+        if let (Value::Global(Global::RebuildTyped), [inner, _, given, ..]) =
+            (self.heap.get(function), arguments.as_slice())
+            && let Value::Tuple(given) = self.heap.get(*given)
+        {
+            (function, arguments) = (*inner, given.clone());
+        }
         let value = match (self.heap.get(function), arguments.as_slice()) {
             (Value::Global(Global::OrderedDict), []) => Value::Dict(Vec::new()),
             (Value::Global(Global::RebuildTensor), [storage, offset, shape, stride, ..]) => {
@@ -421,6 +473,12 @@ impl Machine<'_> {
                 self.stack.push(*data);
                 return Ok(());
             }
+            (Value::Global(Global::Size), [axes]) => {
+                self.stack.push(*axes);
+                return Ok(());
+            }
+            (Value::Global(Global::DefaultDict), _) => Value::Dict(Vec::new()),
+            (Value::Global(Global::Inert), _) => Value::Inert,
             _ => return refused(format!("a call at byte {at}")),
         };
         self.push(value)
@@ -551,11 +609,76 @@ fn global(module: &str, name: &str) -> Result<Global, Problem> {
     match (module, name) {
         ("collections", "OrderedDict") => Ok(Global::OrderedDict),
         ("torch._utils", "_rebuild_tensor_v2") => Ok(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => Ok(Global::RebuildParameter),
+        ("collections", "defaultdict") => Ok(Global::DefaultDict),
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+            Ok(Global::RebuildParameter)
+        }
+        ("torch._tensor", "_rebuild_from_type_v2") => Ok(Global::RebuildTyped),
+        ("torch", "Size") => Ok(Global::Size),
         ("torch", name) if element(name).is_some() => {
             Ok(element(name).map_or(Global::OrderedDict, Global::StorageOf))
         }
+        _ if is_inert(module, name) => Ok(Global::Inert),
         _ => refused(format!("the name {module}.{name}")),
+    }
+}
+
+/// What training checkpoints hold beside tensors: scalars, types, settings. Values of these names are passed
+/// over, whatever they are called with.
+fn is_inert(module: &str, name: &str) -> bool {
+    match module {
+        "torch" => matches!(
+            name,
+            "device"
+                | "Tensor"
+                | "dtype"
+                | "strided"
+                | "float64"
+                | "float32"
+                | "float16"
+                | "bfloat16"
+                | "int64"
+                | "int32"
+                | "int16"
+                | "int8"
+                | "uint8"
+                | "bool"
+        ),
+        "torch.nn.parameter" => matches!(name, "Parameter" | "Buffer"),
+        "numpy.core.multiarray" | "numpy._core.multiarray" => {
+            matches!(name, "scalar" | "_reconstruct")
+        }
+        "numpy" => matches!(
+            name,
+            "dtype" | "ndarray" | "float64" | "float32" | "int64" | "int32" | "bool_"
+        ),
+        // Where NumPy's own classes of types live.
+        "numpy.dtypes" => true,
+        "_codecs" => name == "encode",
+        "builtins" | "__builtin__" => matches!(
+            name,
+            "list"
+                | "dict"
+                | "set"
+                | "frozenset"
+                | "int"
+                | "float"
+                | "bool"
+                | "str"
+                | "bytes"
+                | "bytearray"
+                | "complex"
+                | "slice"
+                | "range"
+                | "object"
+                | "tuple"
+        ),
+        "copyreg" | "copy_reg" => name == "_reconstructor",
+        "argparse" => name == "Namespace",
+        "types" => name == "SimpleNamespace",
+        "datetime" => matches!(name, "datetime" | "date" | "timedelta"),
+        "collections" => matches!(name, "Counter" | "deque"),
+        _ => module.starts_with("pathlib"),
     }
 }
 

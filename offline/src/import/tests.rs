@@ -10,6 +10,11 @@ use std::io::Write;
 const STATE: &[u8] = include_bytes!("samples/state.pt");
 const LEGACY: &[u8] = include_bytes!("samples/state_legacy.pt");
 const MODULE: &[u8] = include_bytes!("samples/module.pt");
+/// With optimiser, scheduler, NumPy scalars, `torch.Size`, a device, a type, an `argparse.Namespace`.
+const TRAINING: &[u8] = include_bytes!("samples/training.pt");
+/// A network and its moving average.
+const SWA: &[u8] = include_bytes!("samples/swa.pt");
+const SAFETENSORS: &[u8] = include_bytes!("samples/state.safetensors");
 const HOSTILE: &[u8] = include_bytes!("samples/hostile.pt");
 
 /// All tensors of a checkpoint that is these bytes.
@@ -17,7 +22,7 @@ fn read_bytes(bytes: &[u8]) -> Result<BTreeMap<String, (Vec<usize>, Vec<f32>)>, 
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(bytes).unwrap();
     let mut checkpoint = Checkpoint::open(file.path())?;
-    checkpoint.unwrap_names(|name| name == "plain" || name == "0.weight");
+    checkpoint.choose(|name| name == "plain" || name == "0.weight", None)?;
     let shapes = checkpoint.shapes();
     let numbers = checkpoint.read(|_| true)?;
     Ok(shapes
@@ -69,6 +74,54 @@ fn a_command_in_a_checkpoint_is_refused_by_name() {
     let message = problem(HOSTILE);
     assert!(message.contains("posix.system"), "{message}");
     assert!(!Path::new("/tmp/this-was-run").exists());
+}
+
+/// The published tensors of the samples' small network.
+fn wanted_small() -> BTreeMap<String, Vec<usize>> {
+    let of = |name: &str, shape: &[usize]| (name.to_owned(), shape.to_vec());
+    BTreeMap::from([
+        of("0.weight", &[2, 1, 1, 1]),
+        of("0.bias", &[2]),
+        of("1.weight", &[2]),
+        of("1.bias", &[2]),
+        of("1.running_mean", &[2]),
+        of("1.running_var", &[2]),
+    ])
+}
+
+fn imported(bytes: &[u8], key: Option<&str>) -> Result<Imported, String> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let unused = |name: &str| name.ends_with("num_batches_tracked");
+    read(file.path(), &wanted_small(), unused, key).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_training_checkpoint_gives_its_network_and_names_the_rest() {
+    let found = imported(TRAINING, None).unwrap();
+    assert_eq!(found.tensors.len(), 6);
+    assert_eq!(found.unused, 1);
+    let strange = found.strange.join(" ");
+    for name in ["extra_head.weight", "optimizer.state.0.exp_avg"] {
+        assert!(strange.contains(name), "{strange}");
+    }
+    let plain = imported(SAFETENSORS, None).unwrap();
+    assert_eq!((plain.format, plain.unused), ("safetensors", 1));
+    assert!(plain.strange.is_empty());
+    assert_eq!(plain.tensors, found.tensors);
+}
+
+#[test]
+fn of_two_copies_one_must_be_named() {
+    let message = imported(SWA, None).unwrap_err();
+    assert!(message.contains("model, model_ema.module"), "{message}");
+    assert!(message.contains("--key"), "{message}");
+    for key in ["model", "model_ema", "model_ema.module"] {
+        let found = imported(SWA, Some(key)).unwrap();
+        assert_eq!(found.tensors.len(), 6, "{key}");
+    }
+    let message = imported(SWA, Some("ema")).unwrap_err();
+    assert!(message.contains("there are model, model_ema"), "{message}");
 }
 
 /// A zip checkpoint around a pickle.
@@ -225,7 +278,7 @@ fn what_is_written_for_pytorch_is_imported_to_the_bit() {
     let model = small();
     write::write_state_dict(&path, &model).unwrap();
     let mut again = Ccvpe::new(model.spec().clone(), 6).unwrap();
-    let imported = fill(&mut again, &path).unwrap();
+    let imported = fill(&mut again, &path, None).unwrap();
     assert_eq!(weights::arrays_of(&again), weights::arrays_of(&model));
     assert_eq!(imported.format, "zip");
     // One counter for each batch norm, two classifiers of two tensors.
@@ -243,7 +296,7 @@ fn a_ggcvt_network_goes_to_pytorch_and_back_to_the_bit() {
     let model = spec.build(5).unwrap();
     write::write_state_dict(&path, model.as_ref()).unwrap();
     let mut again = spec.build(6).unwrap();
-    let imported = fill(again.as_mut(), &path).unwrap();
+    let imported = fill(again.as_mut(), &path, None).unwrap();
     assert_eq!(
         weights::arrays_of(again.as_ref()),
         weights::arrays_of(model.as_ref())
@@ -265,7 +318,7 @@ fn missing_extra_and_misshapen_tensors_are_listed_at_once() {
     spec.levels[2].ground_channels = 1;
     let mut other = Ccvpe::new(spec, 0).unwrap();
     other.parameters_mut().all_mut()[0].name = "renamed".into();
-    let message = format!("{:#}", fill(&mut other, &path).unwrap_err());
+    let message = format!("{:#}", fill(&mut other, &path, None).unwrap_err());
     for what in [
         "_blocks.4._expand_conv.weight",
         "renamed",
@@ -281,9 +334,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
     fn damaged_checkpoints_are_refused_without_panic(
-        which in 0usize..4, cut in 0usize..6000, at in 0usize..6000, bits: u8, more in any::<[u8; 8]>(),
+        which in 0usize..7, cut in 0usize..6000, at in 0usize..6000, bits: u8, more in any::<[u8; 8]>(),
     ) {
-        let mut bytes = [STATE, LEGACY, MODULE, HOSTILE][which].to_vec();
+        let mut bytes = [STATE, LEGACY, MODULE, HOSTILE, TRAINING, SWA, SAFETENSORS][which].to_vec();
         let place = at % bytes.len();
         bytes[place] ^= bits;
         let end = (place + 8).min(bytes.len());

@@ -154,6 +154,7 @@ mod tests {
                     row: camera[1],
                     residual_rad: f64::to_radians(heading_deg),
                     weight: 1.0,
+                    map: None,
                 },
                 left_bin: 0,
                 metres_per_cell: 0.4,

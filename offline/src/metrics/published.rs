@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub const RECALL_BELOW: [f64; 3] = [1.0, 3.0, 5.0];
 
 /// What a network said about one sample, and what was true.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// Heatmap cell (column, row) of the network's peak.
     pub peak: [usize; 2],
@@ -280,6 +280,7 @@ mod tests {
                     row: 100.5,
                     residual_rad: heading_rad,
                     weight: 1.0,
+                    map: None,
                 },
                 left_bin: 0,
                 metres_per_cell: 0.5,

@@ -1,9 +1,11 @@
 //! Recipes by name: the method, its upper bound, and what is left when one part is taken out.
 
-use super::{Filter, HeadingLabels, Labeller, Recipe, TeacherMode, defaults};
+use super::{
+    CoarsePrior, Filter, HeadingLabels, Labeller, Recipe, TeacherMode, TruePositions, defaults,
+};
 use crate::model::ModelSpec;
 use crate::model::loss::LossConfig;
-use crate::train::FitConfig;
+use crate::train::{BatchNormKind, FitConfig};
 
 /// One recipe that has a name.
 pub struct Named {
@@ -48,7 +50,83 @@ pub const RECIPES: &[Named] = &[
     Named {
         name: "paper-in-prior",
         what: "`paper` with the mode taken inside the coarse position's 99 % ellipse",
-        recipe: |spec| with_mode(spec, |mode| mode.within_prior = true),
+        recipe: |spec| with_mode(spec, |mode| mode.prior = CoarsePrior::Ellipse),
+    },
+    Named {
+        name: "paper-times-prior",
+        what: "`paper` with the mode taken after multiplying with the coarse position's Gaussian",
+        recipe: |spec| with_mode(spec, |mode| mode.prior = CoarsePrior::Multiplied),
+    },
+    Named {
+        name: "paper-heatmap-no-filter",
+        what: "baseline: every label is the teacher's whole heatmap; neither mode nor filter",
+        recipe: |spec| Recipe {
+            filter: Filter::KeepAll,
+            ..whole_heatmaps(spec)
+        },
+    },
+    Named {
+        name: "paper-heatmap",
+        what: "`paper` with the teacher's whole heatmap as label instead of its mode",
+        recipe: whole_heatmaps,
+    },
+    Named {
+        name: "paper-entropy-filter",
+        what: "`paper` keeping the labels of lowest heatmap entropy: no auxiliary student",
+        recipe: |spec| {
+            let paper = defaults::paper(spec);
+            let keep = match paper.filter {
+                Filter::AuxiliaryStudent { keep } => keep,
+                _ => 1.0,
+            };
+            let filter = Filter::LowestEntropy { keep };
+            Recipe { filter, ..paper }
+        },
+    },
+    Named {
+        name: "paper-entropy-minimisation",
+        what: "`paper` with the entropy of the student's own heatmap added to its loss",
+        recipe: |spec| {
+            let mut recipe = defaults::paper(spec);
+            recipe.fit.loss.entropy = 0.1;
+            recipe
+        },
+    },
+    Named {
+        name: "paper-fused-labels",
+        what: "baseline: labels are modes of teacher times auxiliary student; every label",
+        recipe: |spec| Recipe {
+            filter: Filter::FuseWithAuxiliary,
+            ..defaults::paper(spec)
+        },
+    },
+    Named {
+        name: "paper-two-rounds",
+        what: "`paper` twice, the second time with the student as teacher",
+        recipe: |spec| Recipe {
+            rounds: 2,
+            ..defaults::paper(spec)
+        },
+    },
+    Named {
+        name: "paper-other-batch-norm",
+        what: "`paper` with batch norm trained where it is frozen by default, frozen where trained",
+        recipe: |spec| {
+            let mut recipe = defaults::paper(spec);
+            recipe.fit.batch_norm = match recipe.fit.batch_norm {
+                BatchNormKind::Frozen => BatchNormKind::Train,
+                BatchNormKind::Train => BatchNormKind::Frozen,
+            };
+            recipe
+        },
+    },
+    Named {
+        name: "noisy-truth",
+        what: "`oracle` with positions up to 2.5 m off along each axis (needs --truth)",
+        recipe: |spec| Recipe {
+            labeller: Labeller::GroundTruth(TruePositions { noise_m: 2.5 }),
+            ..defaults::oracle(spec)
+        },
     },
     Named {
         name: "paper-teacher-heading",
@@ -76,6 +154,14 @@ fn all_levels(spec: &ModelSpec) -> Recipe {
         },
         ..paper
     }
+}
+
+fn whole_heatmaps(spec: &ModelSpec) -> Recipe {
+    let mut recipe = defaults::paper(spec);
+    if let Labeller::TeacherMode(mode) = recipe.labeller {
+        recipe.labeller = Labeller::TeacherHeatmap(mode);
+    }
+    recipe
 }
 
 fn with_mode(spec: &ModelSpec, change: impl FnOnce(&mut TeacherMode)) -> Recipe {

@@ -381,6 +381,7 @@ fn label(
         entropy: prediction.entropy,
         support: place.support,
         weight: 1.0,
+        map: None,
     }
 }
 

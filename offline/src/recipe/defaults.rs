@@ -5,7 +5,10 @@
 //! Cross-View Localization (Xia, Shi, Li, Kooij 2024) for the published rows. The compact rows were
 //! chosen on validation areas of the simulated city.
 
-use super::{Consensus, Filter, Gate, HeadingLabels, Labeller, Recipe, TeacherMode};
+use super::{
+    CoarsePrior, Consensus, Filter, Gate, HeadingLabels, Labeller, Recipe, TeacherMode,
+    TruePositions,
+};
 use crate::data::Augmentation;
 use crate::data::vigor::published_sigma_cells;
 use crate::model::loss::LossConfig;
@@ -363,7 +366,7 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
     let row = &row(spec).paper;
     Recipe {
         labeller: Labeller::TeacherMode(TeacherMode {
-            within_prior: false,
+            prior: CoarsePrior::Ignored,
             heading: if row.teacher_heading {
                 HeadingLabels::Teacher
             } else {
@@ -438,7 +441,7 @@ pub fn consensus(spec: &ModelSpec) -> Recipe {
     let paper = paper(spec);
     let keep_alone = match paper.filter {
         Filter::AuxiliaryStudent { keep } => keep,
-        Filter::KeepAll | Filter::Support { .. } => 1.0,
+        _ => 1.0,
     };
     let mut fit = good_labels(spec);
     if fit.loss.triplet > 0.0 {
@@ -466,7 +469,7 @@ pub fn consensus(spec: &ModelSpec) -> Recipe {
 /// The upper bound: what [`consensus`] would learn from true positions.
 pub fn oracle(spec: &ModelSpec) -> Recipe {
     Recipe {
-        labeller: Labeller::GroundTruth,
+        labeller: Labeller::GroundTruth(TruePositions::default()),
         filter: Filter::KeepAll,
         fit: good_labels(spec),
         rounds: 1,

@@ -17,6 +17,14 @@ pub enum Filter {
         /// Share of labels kept (T of the paper), above 0 and at most 1.
         keep: f64,
     },
+    /// The share of labels whose heatmap had the lowest entropy; no auxiliary student.
+    LowestEntropy {
+        /// Share of labels kept, above 0 and at most 1.
+        keep: f64,
+    },
+    /// No filter: an auxiliary student learns all labels first, and each label moves to the mode of the
+    /// product of its heatmap with the teacher's. Our reading of the paper's baseline of fused pseudo labels.
+    FuseWithAuxiliary,
     /// Labels that their drive supports, weighed by it. Where frames stand alone there is no such
     /// support, and an auxiliary student filters them.
     Support {

@@ -4,9 +4,10 @@ use super::consensus::Consensus;
 use crate::data::Dataset;
 use crate::model::CrossViewModel;
 use crate::model::loss::PoseTarget;
-use crate::predict::{PairPrediction, PredictError, predict};
+use crate::predict::{PairPrediction, PredictError, from_heatmap, predict_with, times_prior};
 use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Where labels come from.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -14,21 +15,61 @@ use serde::{Deserialize, Serialize};
 pub enum Labeller {
     /// The mode of the teacher's heatmap; the rest of the heatmap is thrown away.
     TeacherMode(TeacherMode),
+    /// The teacher's heatmap itself, scaled to a maximum of 1: the paper's baseline without modes. Keeps
+    /// a heatmap of each pair in memory.
+    TeacherHeatmap(TeacherMode),
     /// Where the frames of a drive agree that the vehicle was, by the teacher's heatmaps, odometry and
     /// coarse positions.
     Consensus(Consensus),
     /// True positions, which only [`super::oracle`] can read: the upper bound.
-    GroundTruth,
+    GroundTruth(TruePositions),
+}
+
+impl Labeller {
+    /// Whether it cannot label without true positions.
+    pub fn needs_truth(&self) -> bool {
+        matches!(self, Self::GroundTruth(_))
+    }
+
+    /// How the coarse position decides where a heatmap's mode is taken.
+    pub fn prior(&self) -> CoarsePrior {
+        match self {
+            Self::TeacherMode(mode) | Self::TeacherHeatmap(mode) => mode.prior,
+            Self::Consensus(_) | Self::GroundTruth(_) => CoarsePrior::Ignored,
+        }
+    }
+}
+
+/// True positions as labels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TruePositions {
+    /// Each label is displaced east and north by independent errors, uniform within plus and minus this
+    /// many metres.
+    #[serde(default)]
+    pub noise_m: f64,
 }
 
 /// How the teacher's heatmap becomes a label: the centre of its largest cell, as published.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TeacherMode {
-    /// Take the mode within the 99 % ellipse of the coarse position.
-    pub within_prior: bool,
+    /// What the coarse position does before the mode is taken.
+    pub prior: CoarsePrior,
     /// Where the labels' orientation comes from.
     pub heading: HeadingLabels,
+}
+
+/// What a pair's coarse position does to a heatmap before its mode is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CoarsePrior {
+    /// Nothing, as published.
+    Ignored,
+    /// Cells outside its 99 % ellipse don't count.
+    Ellipse,
+    /// Cells are multiplied with its Gaussian.
+    Multiplied,
 }
 
 /// Where the labels' orientation comes from.
@@ -66,6 +107,9 @@ pub struct PseudoLabel {
     pub support: f64,
     /// Weight in the loss, 0 for a label that is not learned.
     pub weight: f64,
+    /// The whole heatmap, its maximum 1, where that is what is learned.
+    #[serde(skip)]
+    pub map: Option<Arc<[f32]>>,
 }
 
 impl PseudoLabel {
@@ -76,19 +120,27 @@ impl PseudoLabel {
             row: self.row,
             residual_rad: self.residual_rad,
             weight: self.weight,
+            map: self.map.clone(),
         }
     }
 
     /// Metres between the teacher's mode and that of another model's prediction of the same pair, both
-    /// taken between cells. Whole cells would make most distances 0 or 1 cell, and a filter would cut
-    /// among equal ones.
-    pub fn distance_m(&self, prediction: &PairPrediction, within_prior: bool) -> f64 {
-        let [east, north] = if within_prior {
-            prediction.masked_peak_m
-        } else {
-            prediction.peak_m
-        };
+    /// taken between cells and in the same way ([`predict_modes`]). Whole cells would make most distances
+    /// 0 or 1 cell, and a filter would cut among equal ones.
+    pub fn distance_m(&self, prediction: &PairPrediction, prior: CoarsePrior) -> f64 {
+        let [east, north] = Mode::of(prediction, prior).peak_m;
         (east - self.peak_m[0]).hypot(north - self.peak_m[1])
+    }
+
+    /// Moves the label to another place of the heatmap.
+    pub(super) fn move_to(&mut self, prediction: &PairPrediction, prior: CoarsePrior) {
+        let mode = Mode::of(prediction, prior);
+        self.column = mode.cell[0] as f64 + 0.5;
+        self.row = mode.cell[1] as f64 + 0.5;
+        self.offset_m = mode.offset_m;
+        self.peak_m = mode.peak_m;
+        self.peak = prediction.peak;
+        self.entropy = prediction.entropy;
     }
 
     /// Whether a student learns it.
@@ -97,8 +149,37 @@ impl PseudoLabel {
     }
 }
 
+/// Predictions of pairs whose masked mode is the one that `prior` leads to; each with its heatmap where
+/// that is asked for.
+///
+/// # Errors
+/// As [`predict`](crate::predict::predict).
+pub fn predict_modes(
+    model: &mut dyn CrossViewModel,
+    pairs: &dyn Dataset,
+    prior: CoarsePrior,
+    keep_heatmaps: bool,
+    interrupt: &Interrupt,
+) -> Result<Vec<PairPrediction>, PredictError> {
+    let spec = model.describe().clone();
+    predict_with(model, pairs, interrupt, |sample, prediction, heatmap| {
+        let mut prediction = prediction;
+        if prior == CoarsePrior::Multiplied {
+            let posterior = times_prior(heatmap, sample, &spec);
+            let found = from_heatmap(&posterior, |_| None, sample, &spec, false);
+            prediction.masked_mode_m = found.mode_m;
+            prediction.masked_mode_cell = found.mode_cell;
+            prediction.masked_peak_m = found.peak_m;
+            prediction.masked_residual_rad = None;
+        }
+        prediction.heatmap = keep_heatmaps.then(|| heatmap.to_vec());
+        Ok(prediction)
+    })
+}
+
 impl TeacherMode {
-    /// Labels `pairs` with the teacher in evaluation mode, each with weight 1.
+    /// Labels `pairs` with the teacher in evaluation mode, each with weight 1; with `whole`, by its
+    /// heatmap instead of the mode.
     ///
     /// # Errors
     /// [`PredictError`] when a pair cannot be read or does not fit the teacher, or on request.
@@ -106,15 +187,16 @@ impl TeacherMode {
         &self,
         teacher: &mut dyn CrossViewModel,
         pairs: &dyn Dataset,
+        whole: bool,
         interrupt: &Interrupt,
     ) -> Result<Vec<PseudoLabel>, PredictError> {
-        let predictions = predict(teacher, pairs, false, interrupt)?;
+        let predictions = predict_modes(teacher, pairs, self.prior, whole, interrupt)?;
         let spec = teacher.describe();
         let prior = spec.orientation_prior.filter(|_| !spec.finds_heading());
         // An angle beyond the prior has no bin to learn; the nearest inside has.
         let widest_rad = prior.map_or(f64::INFINITY, |n| n.max(1) as f64 * spec.bin_rad());
         let labels = predictions.iter().enumerate().map(|(index, prediction)| {
-            let mode = self.mode(prediction);
+            let mode = Mode::of(prediction, self.prior);
             PseudoLabel {
                 id: pairs.sample(index).id.clone(),
                 column: mode.cell[0] as f64 + 0.5,
@@ -132,28 +214,16 @@ impl TeacherMode {
                 entropy: prediction.entropy,
                 support: 1.0,
                 weight: 1.0,
+                map: prediction.heatmap.as_deref().map(scaled_to_one),
             }
         });
         Ok(labels.collect())
     }
+}
 
-    fn mode(self, prediction: &PairPrediction) -> Mode {
-        if self.within_prior {
-            Mode {
-                cell: prediction.masked_mode_cell,
-                offset_m: prediction.masked_mode_m,
-                peak_m: prediction.masked_peak_m,
-                residual_rad: prediction.masked_residual_rad,
-            }
-        } else {
-            Mode {
-                cell: prediction.mode_cell,
-                offset_m: prediction.mode_m,
-                peak_m: prediction.peak_m,
-                residual_rad: prediction.residual_rad,
-            }
-        }
-    }
+fn scaled_to_one(heatmap: &[f32]) -> Arc<[f32]> {
+    let largest = heatmap.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
+    heatmap.iter().map(|value| value / largest).collect()
 }
 
 /// The place of a heatmap that a label is taken from.
@@ -164,4 +234,23 @@ struct Mode {
     /// Between cells.
     peak_m: [f64; 2],
     residual_rad: Option<f64>,
+}
+
+impl Mode {
+    fn of(prediction: &PairPrediction, prior: CoarsePrior) -> Self {
+        match prior {
+            CoarsePrior::Ignored => Self {
+                cell: prediction.mode_cell,
+                offset_m: prediction.mode_m,
+                peak_m: prediction.peak_m,
+                residual_rad: prediction.residual_rad,
+            },
+            CoarsePrior::Ellipse | CoarsePrior::Multiplied => Self {
+                cell: prediction.masked_mode_cell,
+                offset_m: prediction.masked_mode_m,
+                peak_m: prediction.masked_peak_m,
+                residual_rad: prediction.masked_residual_rad,
+            },
+        }
+    }
 }

@@ -24,14 +24,16 @@ mod tests;
 pub use consensus::{Consensus, Evidence};
 pub use filter::{Filter, keep_closest};
 pub use gate::{Gate, Verdict};
-pub use labels::{HeadingLabels, Labeller, PseudoLabel, TeacherMode};
+pub use labels::{
+    CoarsePrior, HeadingLabels, Labeller, PseudoLabel, TeacherMode, TruePositions, predict_modes,
+};
 
 use crate::data::{Dataset, Labelled};
 use crate::model::loss::PoseTarget;
 use crate::model::weights::write_whole;
-use crate::model::{CrossViewModel, ModelError};
-use crate::predict::{PairPrediction, PredictError, predict};
-use crate::run::{RunContext, RunFolder};
+use crate::model::{CrossViewModel, ModelError, ModelSpec};
+use crate::predict::{PairPrediction, PredictError, from_heatmap};
+use crate::run::{RunContext, RunFolder, sha256_json};
 use crate::train::{FitConfig, Fitted, TrainError, fit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,9 +121,9 @@ impl Recipe {
     pub fn check(&self) -> Result<(), AdaptError> {
         let wrong = |what: String| Err(AdaptError::Settings(what));
         let (name, keep) = match self.filter {
-            Filter::AuxiliaryStudent { keep } => ("keep", keep),
+            Filter::AuxiliaryStudent { keep } | Filter::LowestEntropy { keep } => ("keep", keep),
             Filter::Support { keep_alone, .. } => ("keep_alone", keep_alone),
-            Filter::KeepAll => ("", 1.0),
+            Filter::KeepAll | Filter::FuseWithAuxiliary => ("", 1.0),
         };
         if !(keep > 0.0 && keep <= 1.0) {
             return wrong(format!(
@@ -143,8 +145,34 @@ impl Recipe {
         if !(1..=20).contains(&self.rounds) {
             return wrong(format!("rounds is {}; it must be 1 to 20", self.rounds));
         }
-        if self.labeller == Labeller::GroundTruth && self.filter != Filter::KeepAll {
-            return wrong("true positions need no filter; set filter.kind to \"keep_all\"".into());
+        if let Labeller::GroundTruth(positions) = self.labeller {
+            if self.filter != Filter::KeepAll {
+                let what = "true positions need no filter; set filter.kind to \"keep_all\"";
+                return wrong(what.into());
+            }
+            if !(0.0..=100.0).contains(&positions.noise_m) {
+                let noise_m = positions.noise_m;
+                return wrong(format!(
+                    "labeller.noise_m is {noise_m}; it must be 0 to 100"
+                ));
+            }
+        }
+        if let Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) = self.labeller
+            && mode.prior == CoarsePrior::Multiplied
+            && mode.heading == HeadingLabels::Teacher
+        {
+            let what = "labels of a heatmap multiplied with the coarse position have no heading of the teacher; set labeller.heading to \"given\"";
+            return wrong(what.into());
+        }
+        let moves = &self.fit.augmentation;
+        if matches!(self.labeller, Labeller::TeacherHeatmap(_)) {
+            if moves.symmetries || moves.crop_jitter_m > 0.0 {
+                let what = "whole heatmaps as labels cannot be mirrored or cut elsewhere; set fit.augmentation.symmetries to false and crop_jitter_m to 0";
+                return wrong(what.into());
+            }
+            if self.filter == Filter::FuseWithAuxiliary {
+                return wrong("only labels by mode can be fused with an auxiliary student".into());
+            }
         }
         Ok(self.fit.check()?)
     }
@@ -170,6 +198,17 @@ impl Adapted {
     }
 }
 
+impl Clone for Auxiliary {
+    fn clone(&self) -> Self {
+        Self {
+            model: self.model.boxed_clone(),
+            predictions: self.predictions.clone(),
+            distances_m: self.distances_m.clone(),
+            fit: self.fit.clone(),
+        }
+    }
+}
+
 /// Adapts `teacher` to the area of `pairs`, without true positions.
 ///
 /// # Errors
@@ -180,8 +219,27 @@ pub fn adapt(
     recipe: &Recipe,
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
+    adapt_sharing(teacher, pairs, recipe, run, &mut Shared::default())
+}
+
+/// The auxiliary student of the recipe before, for the next one that would train the same.
+#[derive(Default)]
+pub struct Shared(Option<(String, Auxiliary)>);
+
+/// As [`adapt`], for several recipes one after another on the same teacher and pairs: an auxiliary student is
+/// trained once for all that differ in their filter alone. The result has the same bits.
+///
+/// # Errors
+/// As [`adapt`].
+pub fn adapt_sharing(
+    teacher: &dyn CrossViewModel,
+    pairs: &dyn Dataset,
+    recipe: &Recipe,
+    run: &RunContext,
+    shared: &mut Shared,
+) -> Result<Adapted, AdaptError> {
     recipe.check()?;
-    if recipe.labeller == Labeller::GroundTruth {
+    if recipe.labeller.needs_truth() {
         return Err(AdaptError::Settings(
             "this recipe learns true positions; give them with --truth".into(),
         ));
@@ -203,7 +261,16 @@ pub fn adapt(
             ..*run
         };
         let found = label(recipe, teacher.as_mut(), pairs, &run)?;
-        teacher = learn("student", teacher.as_ref(), pairs, found, recipe, &run)?.student;
+        teacher = learn(
+            "student",
+            teacher.as_ref(),
+            pairs,
+            found,
+            recipe,
+            &run,
+            shared,
+        )?
+        .student;
     }
     let found = label(recipe, teacher.as_mut(), pairs, run)?;
     if let Some(evidence) = &found.evidence {
@@ -219,7 +286,15 @@ pub fn adapt(
     for index in &held_out {
         learned.labels[*index].weight = 0.0;
     }
-    let mut adapted = learn("student", teacher.as_ref(), pairs, learned, recipe, run)?;
+    let mut adapted = learn(
+        "student",
+        teacher.as_ref(),
+        pairs,
+        learned,
+        recipe,
+        run,
+        shared,
+    )?;
     if !held_out.is_empty() {
         let student = adapted.student.as_mut();
         let finding = gate::student(student, pairs, &places, &held_out, &recipe.gate, run);
@@ -255,17 +330,23 @@ fn label(
     run: &RunContext,
 ) -> Result<Found, AdaptError> {
     Ok(match recipe.labeller {
-        Labeller::TeacherMode(mode) => Found::of(mode.label(teacher, pairs, run.interrupt)?),
+        Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) => {
+            let whole = matches!(recipe.labeller, Labeller::TeacherHeatmap(_));
+            Found::of(mode.label(teacher, pairs, whole, run.interrupt)?)
+        }
         Labeller::Consensus(consensus) => consensus.label(teacher, pairs, run.interrupt)?,
-        Labeller::GroundTruth => return Err(AdaptError::Settings("no truth is given here".into())),
+        Labeller::GroundTruth(_) => {
+            return Err(AdaptError::Settings("no truth is given here".into()));
+        }
     })
 }
 
 /// The share of labels that an auxiliary student shall keep, where one filters.
 fn auxiliary_keeps(recipe: &Recipe, found: &Found) -> Option<f64> {
     match recipe.filter {
-        Filter::KeepAll => None,
+        Filter::KeepAll | Filter::LowestEntropy { .. } => None,
         Filter::AuxiliaryStudent { keep } => Some(keep),
+        Filter::FuseWithAuxiliary => Some(1.0),
         Filter::Support { keep_alone, .. } => {
             let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
             alone.then_some(keep_alone)
@@ -281,6 +362,7 @@ fn learn(
     found: Found,
     recipe: &Recipe,
     run: &RunContext,
+    shared: &mut Shared,
 ) -> Result<Adapted, AdaptError> {
     let keep = auxiliary_keeps(recipe, &found);
     let Found {
@@ -298,6 +380,10 @@ fn learn(
                 "no label has a support of {least} (the highest has {highest:.2}): the teacher finds too little here; lower filter.least to learn what there is"
             )));
         }
+    }
+    if let Filter::LowestEntropy { keep } = recipe.filter {
+        let entropies: Vec<f64> = labels.iter().map(|label| label.entropy).collect();
+        drop_others(&mut labels, &keep_closest(&entropies, keep, run.seed));
     }
     let one = 1.0f64.to_bits();
     let weighs = |label: &PseudoLabel| label.is_kept() && label.weight.to_bits() != one;
@@ -333,30 +419,42 @@ fn learn(
     let mut auxiliary = None;
     if let Some(keep) = keep {
         // It learns every label; where it ends far from one, the label is taken for an outlier.
-        let (mut model, fit) = train("auxiliary", &labels)?;
-        let predictions = predict(model.as_mut(), pairs, false, run.interrupt)?;
-        let both = labels.iter().zip(&predictions);
-        let within_prior = match recipe.labeller {
-            Labeller::TeacherMode(mode) => mode.within_prior,
-            Labeller::Consensus(_) | Labeller::GroundTruth => false,
-        };
-        let distances_m: Vec<f64> = both
-            .map(|(label, prediction)| label.distance_m(prediction, within_prior))
-            .collect();
-        for (label, kept) in labels
-            .iter_mut()
-            .zip(keep_closest(&distances_m, keep, run.seed))
-        {
-            if !kept {
-                label.weight = 0.0;
+        let prior = recipe.labeller.prior();
+        let fuses = recipe.filter == Filter::FuseWithAuxiliary;
+        let same = sha256_json(&(recipe.labeller, &config, run.seed, fuses, labels.len()));
+        let learned = match shared.0.take() {
+            Some((key, learned)) if key == same => learned,
+            _ => {
+                let (mut model, fit) = train("auxiliary", &labels)?;
+                let predictions =
+                    predict_modes(model.as_mut(), pairs, prior, fuses, run.interrupt)?;
+                let both = labels.iter().zip(&predictions);
+                let distances_m = both.map(|(label, found)| label.distance_m(found, prior));
+                Auxiliary {
+                    distances_m: distances_m.collect(),
+                    model,
+                    predictions,
+                    fit,
+                }
             }
+        };
+        if fuses {
+            let mut teacher = teacher.boxed_clone();
+            let of_teacher = predict_modes(teacher.as_mut(), pairs, prior, true, run.interrupt)?;
+            fuse(
+                &mut labels,
+                [&of_teacher, &learned.predictions],
+                pairs,
+                teacher.describe(),
+            );
+        } else {
+            drop_others(
+                &mut labels,
+                &keep_closest(&learned.distances_m, keep, run.seed),
+            );
         }
-        auxiliary = Some(Auxiliary {
-            model,
-            predictions,
-            distances_m,
-            fit,
-        });
+        shared.0 = Some((same, learned.clone()));
+        auxiliary = Some(learned);
     }
     if let Some(folder) = run.folder {
         write_labels(folder, name, &labels, auxiliary.as_ref())?;
@@ -370,6 +468,37 @@ fn learn(
         student,
         fit,
     })
+}
+
+/// Sets the weight of labels that are not kept to 0.
+fn drop_others(labels: &mut [PseudoLabel], kept: &[bool]) {
+    for (label, kept) in labels.iter_mut().zip(kept) {
+        if !kept {
+            label.weight = 0.0;
+        }
+    }
+}
+
+/// Moves each label to the mode of the product of two models' heatmaps, as likely in both.
+fn fuse(
+    labels: &mut [PseudoLabel],
+    [teacher, auxiliary]: [&[PairPrediction]; 2],
+    pairs: &dyn Dataset,
+    spec: &ModelSpec,
+) {
+    for (index, label) in labels.iter_mut().enumerate() {
+        let (Some(ours), Some(theirs)) = (&teacher[index].heatmap, &auxiliary[index].heatmap)
+        else {
+            continue;
+        };
+        let product: Vec<f32> = ours.iter().zip(theirs).map(|(a, b)| a * b).collect();
+        let sum: f32 = product.iter().sum();
+        if sum > 0.0 {
+            let product: Vec<f32> = product.iter().map(|value| value / sum).collect();
+            let found = from_heatmap(&product, |_| None, pairs.sample(index), spec, false);
+            label.move_to(&found, CoarsePrior::Ignored);
+        }
+    }
 }
 
 /// One line for each pair: its label, how far the auxiliary student was, whether it was learned.

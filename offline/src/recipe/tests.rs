@@ -63,11 +63,11 @@ fn the_student_learns_only_kept_labels_and_only_coarse_levels() {
 fn labels_are_centres_of_heatmap_cells() {
     let pairs = pairs();
     let mode = TeacherMode {
-        within_prior: false,
+        prior: CoarsePrior::Ignored,
         heading: HeadingLabels::Given,
     };
     for label in mode
-        .label(&mut teacher(), &pairs, &Interrupt::default())
+        .label(&mut teacher(), &pairs, false, &Interrupt::default())
         .unwrap()
     {
         assert_eq!((label.column.fract(), label.row.fract()), (0.5, 0.5));
@@ -171,7 +171,12 @@ fn a_second_round_is_labelled_by_the_first_rounds_student() {
     };
     let mut first_student = once.student;
     let expected = mode
-        .label(first_student.as_mut(), &pairs(), &Interrupt::default())
+        .label(
+            first_student.as_mut(),
+            &pairs(),
+            false,
+            &Interrupt::default(),
+        )
         .unwrap();
     recipe.rounds = 2;
     let twice = adapted(&teacher(), &pairs(), &recipe);

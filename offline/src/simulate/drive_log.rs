@@ -69,8 +69,8 @@ pub fn write_drive_log(
         }
         log.write_odometry(&OdometrySample {
             time_ns,
-            forward_speed_mps: odometry.forward_speed_mps,
-            yaw_rate_rps: odometry.yaw_rate_rps,
+            forward_speed_mps: Some(odometry.forward_speed_mps),
+            yaw_rate_rps: Some(odometry.yaw_rate_rps),
             yaw: Some(YawMeasurement {
                 yaw: Yaw::new(odometry.yaw_rad),
                 sigma_rad: HEADING_SIGMA_DEG.to_radians(),

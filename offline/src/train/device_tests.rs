@@ -143,13 +143,14 @@ impl Examples for Noise<'_> {
                 row: side * (0.8 - 0.1 * index as f64),
                 residual_rad: 0.1 * index as f64 - 0.2,
                 weight: 1.0,
+                map: None,
             };
             Ok(Example {
-                target,
                 left_bin: index % self.orientation_bins,
                 projection: (self.projection)(index),
                 metres_per_cell: self.spec.heatmap.metres_per_cell,
                 camera_cell: [target.column, target.row],
+                target,
                 augment,
             })
         })

@@ -313,7 +313,7 @@ pub(super) fn one_step(
     let targets: Vec<PoseTarget> = batch
         .examples
         .iter()
-        .map(|example| example.target)
+        .map(|example| example.target.clone())
         .collect();
     let mut tape = Tape::training();
     let statistics = model.parameters().all_statistics().to_vec();

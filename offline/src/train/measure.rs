@@ -62,6 +62,7 @@ fn batch_of(spec: &ModelSpec, samples: usize) -> Result<Batch, ModelError> {
             row: middle,
             residual_rad: 0.1,
             weight: 1.0,
+            map: None,
         },
         left_bin: 0,
         projection,
@@ -236,7 +237,7 @@ pub fn profile(
     let targets: Vec<PoseTarget> = batch
         .examples
         .iter()
-        .map(|example| example.target)
+        .map(|example| example.target.clone())
         .collect();
     let prepared = model.prepare(&batch.input, &targets, &config.loss, None)?;
     let device = Device::Cuda(cuda.clone());

@@ -248,7 +248,7 @@ fn prepare(
     let targets: Vec<PoseTarget> = batch
         .examples
         .iter()
-        .map(|example| example.target)
+        .map(|example| example.target.clone())
         .collect();
     model.prepare(&batch.input, &targets, &config.loss, drop_connect)
 }

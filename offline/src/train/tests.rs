@@ -45,6 +45,7 @@ pub(crate) fn noise_pairs(count: usize, preset_name: &str) -> Vec<(Pair, PoseTar
                 row: 12.5 + 7.0 * (index % 6) as f64,
                 residual_rad: 0.0,
                 weight: 1.0,
+                map: None,
             };
             (pair, target)
         })
@@ -71,7 +72,7 @@ fn fit_pairs(
 ) -> Result<Fitted, TrainError> {
     let spec = model.describe().clone();
     let dataset: Vec<Pair> = pairs.iter().map(|(pair, _)| pair.clone()).collect();
-    let labels = pairs.iter().map(|(_, target)| *target).enumerate();
+    let labels = pairs.iter().map(|(_, target)| target.clone()).enumerate();
     let examples = Labelled {
         dataset: &dataset,
         labels: &labels.collect::<Vec<_>>(),
@@ -451,7 +452,7 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
 
     let folder = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(folder.path()).unwrap();
-    let labels = pairs.iter().map(|(_, target)| *target).enumerate();
+    let labels = pairs.iter().map(|(_, target)| target.clone()).enumerate();
     let labels: Vec<(usize, PoseTarget)> = labels.collect();
     let spec = named("compact").unwrap().describe();
     let broken = Broken {

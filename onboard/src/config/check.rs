@@ -17,6 +17,8 @@ pub enum Part {
     Tiles,
     /// `[model]`.
     Model,
+    /// `[topics]`.
+    Topics,
     /// A `[[source]]`.
     Source,
     /// A `[[sink]]`.
@@ -71,7 +73,7 @@ impl Checker {
     }
 
     /// What was found.
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
         self.problems
     }
 

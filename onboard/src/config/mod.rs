@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub use self::check::{Checker, Part, Problem, ProblemKind};
 pub use self::core::{ModelConfig, TilesConfig};
 use crate::clocks::ClockConfig;
-use crate::log::topic;
+use crate::log::{Choice, TopicsConfig};
 use crate::peer::{SinkConfig, SourceConfig};
 use crate::transport::file;
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub tiles: Option<TilesConfig>,
     /// The exported student; without it the output is GNSS and odometry, marked degraded.
     pub model: Option<ModelConfig>,
+    /// Topics of recorded drives: for `crossfixd replay`, and for `mcap` sources without topics of their own.
+    pub topics: TopicsConfig,
     /// Where events come from, one thread each.
     pub source: Vec<SourceConfig>,
     /// Where estimates go, one thread each.
@@ -121,6 +123,11 @@ impl Config {
             message,
         })?;
         config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        for source in &mut config.source {
+            if let SourceConfig::Mcap(source) = source {
+                source.topics.get_or_insert_with(|| config.topics.clone());
+            }
+        }
         Ok(config)
     }
 
@@ -168,6 +175,7 @@ impl Config {
             let message = format!("cannot be right: {error}");
             checker.within(Part::Camera, "camera").problem("", message);
         }
+        self.topics.check(checker.within(Part::Topics, "topics"));
         self.check_addresses(&mut checker);
         let mut names = std::collections::BTreeSet::new();
         let feeds_nmea = self
@@ -273,21 +281,23 @@ impl Config {
 
     /// The same by the topics of a log, for a replay: what is stated of a recording counts for all of
     /// them, and else that of cameras for frames and that of receivers for fixes.
-    pub fn recorded_clocks(&self) -> ClockConfig {
+    pub fn recorded_clocks(&self, choice: &Choice) -> ClockConfig {
+        let [fixes, frames, samples] = choice.topics();
         let mut clocks = ClockConfig::default();
         for source in &self.source {
             let stated = source.peer().clock();
-            let topics: &[&str] = match source {
+            let topics = match source {
                 SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) | SourceConfig::Ubx(_) => {
-                    &[topic::GNSS]
+                    fixes.clone()
                 }
-                SourceConfig::Images(_) => &[topic::IMAGE],
-                SourceConfig::Mcap(_) => &[topic::GNSS, topic::IMAGE, topic::ODOMETRY],
+                SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
+                SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
                 #[cfg(feature = "ros2")]
-                SourceConfig::Ros2(_) => &[topic::GNSS, topic::IMAGE, topic::ODOMETRY],
+                SourceConfig::Ros2(_) => [&fixes[..], &frames, &samples].concat(),
+                SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),
             };
             for topic in topics {
-                clocks.sources.insert((*topic).to_owned(), stated);
+                clocks.sources.insert(topic.to_owned(), stated);
             }
         }
         clocks

@@ -7,11 +7,12 @@
 use crossfix_calibration::RgbImage;
 use std::collections::VecDeque;
 
-/// Size of the grey thumbnail that pictures are compared by.
-const COLUMNS: usize = 32;
-const ROWS: usize = 12;
+/// Columns of the grey thumbnail that pictures are compared by.
+pub const COLUMNS: usize = 32;
+/// Rows of it.
+pub const ROWS: usize = 12;
 /// Grey levels, 1-sigma, below which a picture shows nothing.
-const LEAST_CONTRAST: f64 = 4.0;
+pub const LEAST_CONTRAST: f64 = 4.0;
 /// Correlation of neighbouring pixels below which a picture is noise.
 const LEAST_CORRELATION: f64 = 0.5;
 /// Share of the usual sharpness below which a picture is blurred.
@@ -19,9 +20,9 @@ const LEAST_SHARPNESS: f64 = 0.4;
 /// Share of the usual difference below which a picture repeats another one.
 const REPEATS: f64 = 0.2;
 /// Grey levels of mean difference below which it does so in any case.
-const REPEATS_LEVELS: f64 = 0.6;
+pub const REPEATS_LEVELS: f64 = 0.6;
 /// Correlation with the usual brightness of the rows below which it is upside down.
-const UPSIDE_DOWN: f64 = -0.7;
+pub const UPSIDE_DOWN: f64 = -0.7;
 /// Pictures that have to pass before something counts as usual.
 const LEARNED_FROM: usize = 8;
 /// Pictures that are remembered.
@@ -33,19 +34,26 @@ const MOST_LINES: usize = 48;
 
 /// What is usual, and the last thumbnails.
 #[derive(Debug, Clone, Default)]
-pub(super) struct FrameQuality {
-    thumbnails: VecDeque<[f32; COLUMNS * ROWS]>,
+pub struct FrameQuality {
+    thumbnails: VecDeque<Thumbnail>,
     sharpness: f64,
     difference: f64,
     rows: [f64; ROWS],
     passed: usize,
 }
 
-/// Contrast, correlation of neighbours, and sharpness.
-struct Texture {
-    contrast: f64,
-    correlation: f64,
-    sharpness: f64,
+/// A grey thumbnail, row by row, less its mean.
+pub type Thumbnail = [f32; COLUMNS * ROWS];
+
+/// How a picture's pixels differ from their neighbours.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Texture {
+    /// Standard deviation of the grey levels.
+    pub contrast: f64,
+    /// Correlation of neighbours in a row.
+    pub correlation: f64,
+    /// Root mean square difference of neighbours in a row, over the contrast.
+    pub sharpness: f64,
 }
 
 impl FrameQuality {
@@ -53,7 +61,7 @@ impl FrameQuality {
     ///
     /// # Errors
     /// What is wrong with it, as a sentence.
-    pub(super) fn judge(&mut self, picture: &RgbImage) -> Result<(), String> {
+    pub fn judge(&mut self, picture: &RgbImage) -> Result<(), String> {
         let texture = texture(picture);
         if texture.contrast < LEAST_CONTRAST {
             return Err("the picture has no contrast".to_owned());
@@ -128,7 +136,7 @@ fn grey(picture: &RgbImage, col: usize, row: usize) -> f64 {
 }
 
 /// Means of blocks, from at most 4 × 4 pixels of each, with what is common to all taken away.
-fn thumbnail(picture: &RgbImage) -> [f32; COLUMNS * ROWS] {
+pub fn thumbnail(picture: &RgbImage) -> Thumbnail {
     let mut thumbnail = [0.0; COLUMNS * ROWS];
     for (index, value) in thumbnail.iter_mut().enumerate() {
         let (col, row) = (index % COLUMNS, index / COLUMNS);
@@ -144,7 +152,8 @@ fn thumbnail(picture: &RgbImage) -> [f32; COLUMNS * ROWS] {
     thumbnail.map(|value| value - mean)
 }
 
-fn texture(picture: &RgbImage) -> Texture {
+/// Contrast, correlation and sharpness, from at most 48 rows and columns.
+pub fn texture(picture: &RgbImage) -> Texture {
     let lines = |length: usize| length.div_ceil(MOST_LINES).max(1);
     let (mut count, mut total, mut squares) = (0.0, 0.0, 0.0);
     let (mut products, mut edges) = (0.0, 0.0);
@@ -174,7 +183,8 @@ fn texture(picture: &RgbImage) -> Texture {
     }
 }
 
-fn row_means(thumbnail: &[f32; COLUMNS * ROWS]) -> [f64; ROWS] {
+/// Means of a thumbnail's rows.
+pub fn row_means(thumbnail: &Thumbnail) -> [f64; ROWS] {
     let mut rows = [0.0; ROWS];
     for (mean, line) in rows.iter_mut().zip(thumbnail.chunks_exact(COLUMNS)) {
         *mean = f64::from(line.iter().sum::<f32>()) / COLUMNS as f64;
@@ -182,12 +192,14 @@ fn row_means(thumbnail: &[f32; COLUMNS * ROWS]) -> [f64; ROWS] {
     rows
 }
 
-fn mean_difference(a: &[f32], b: &[f32]) -> f64 {
+/// Mean absolute difference of two thumbnails, grey levels.
+pub fn mean_difference(a: &[f32], b: &[f32]) -> f64 {
     let total: f32 = a.iter().zip(b).map(|(a, b)| (a - b).abs()).sum();
     f64::from(total) / a.len() as f64
 }
 
-fn correlation(a: &[f64; ROWS], b: &[f64; ROWS]) -> f64 {
+/// Correlation of two thumbnails' rows; 0 where one of them is flat.
+pub fn correlation(a: &[f64; ROWS], b: &[f64; ROWS]) -> f64 {
     let mean = |values: &[f64; ROWS]| values.iter().sum::<f64>() / ROWS as f64;
     let (mean_a, mean_b) = (mean(a), mean(b));
     let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);

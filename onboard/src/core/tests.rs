@@ -133,8 +133,8 @@ pub(crate) fn fix(tick: i64) -> Event {
 pub(crate) fn odometry(tick: i64) -> Event {
     Event::Odometry(OdometrySample {
         time_ns: START_NS + tick * 100_000_000,
-        forward_speed_mps: 10.0,
-        yaw_rate_rps: 0.0,
+        forward_speed_mps: Some(10.0),
+        yaw_rate_rps: Some(0.0),
         yaw: Some(YawMeasurement {
             yaw: Yaw::new(0.0),
             sigma_rad: 0.03,
@@ -440,7 +440,7 @@ fn numbers_that_cannot_be_are_counted_and_change_nothing() {
     let Event::Odometry(mut sample) = odometry(31) else {
         unreachable!()
     };
-    sample.forward_speed_mps = f64::INFINITY;
+    sample.forward_speed_mps = Some(f64::INFINITY);
     assert!(take(&mut core, Event::Odometry(sample)).is_empty());
     assert_eq!(
         (

@@ -8,11 +8,13 @@ use nalgebra::Matrix2;
 
 use crate::event::{CrossViewFix, GnssFix};
 
+use super::alignment::Alignment;
 use super::config::FusionConfig;
 use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
+use super::direction::Direction;
 use super::history::History;
 use super::jump::{JumpGuard, Place};
-use super::motion::{GnssMotion, Reported};
+use super::motion::{GnssMotion, Owed, Reported};
 use super::navigator::Navigator;
 use super::predict::Checkpoint;
 use super::rewind::Measurement;
@@ -38,13 +40,17 @@ pub(super) struct Filter {
     pub(super) georef_sigma_m: f64,
     pub(super) now_ns: i64,
     pub(super) started: Option<Started>,
-    /// Time of the newest odometry sample, believed or not.
+    /// Time of the newest speed of the odometry, believed or not.
     pub(super) odometry_ns: i64,
     /// The newest speed of the odometry that was believed.
     pub(super) speed: Option<Reported>,
     /// The newest yaw rate of the odometry that was believed.
     pub(super) yaw_rate: Option<Reported>,
+    /// What dead reckoning still has to make up for.
+    pub(super) owed: Owed,
     pub(super) gnss_motion: Option<GnssMotion>,
+    /// Forwards or backwards, by the receiver's courses.
+    pub(super) direction: Direction,
     /// Time of the fix before the newest.
     pub(super) gnss_motion_before_ns: i64,
     /// The fix to come, while the way to it is gone again.
@@ -69,6 +75,8 @@ pub(super) struct Started {
     pub(super) height_m: Option<f64>,
     pub(super) navigator: Navigator,
     pub(super) history: History,
+    /// For the first heading, until there is one.
+    pub(super) alignment: Alignment,
     pub(super) visual: Option<VisualBelief>,
     pub(super) heatmaps: HeatmapGate,
     pub(super) guard: JumpGuard,
@@ -94,7 +102,9 @@ impl Filter {
             odometry_ns: i64::MIN,
             speed: None,
             yaw_rate: None,
+            owed: Owed::default(),
             gnss_motion: None,
+            direction: Direction::default(),
             gnss_motion_before_ns: i64::MIN,
             gnss_next: None,
             picture_delay_ns: 0,

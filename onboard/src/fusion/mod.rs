@@ -12,8 +12,10 @@
 //!
 //! Everything is in order of the measurements' own times; nothing here asks for the clock.
 
+mod alignment;
 mod config;
 mod consistency;
+mod direction;
 mod filter;
 mod history;
 mod jump;

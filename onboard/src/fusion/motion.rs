@@ -23,6 +23,8 @@ const LONGEST_HELD_S: f64 = 8.0;
 const BLIND_YAW_RATE_RPS: f64 = 0.3;
 /// 1-sigma of a yaw rate between two courses of the receiver, rad/s.
 const COURSE_RATE_SIGMA_RPS: f64 = 0.15;
+/// Courses that differ by more than this are no turn, radians.
+const LARGEST_TURN_RAD: f64 = 2.6;
 /// Courses further apart than this say little about the turn between them, seconds.
 const LONGEST_TURN_S: f64 = 2.5;
 /// Seconds that pass between absolute headings that count; those in between repeat them.
@@ -30,12 +32,42 @@ const HEADING_SPACING_S: f64 = 1.0;
 /// Headings err alike for about this many of them, so each counts for less.
 const HEADING_REPETITION: f64 = 10.0;
 
+/// What is owed is made up for within this time, seconds.
+const MAKE_UP_S: f64 = 0.05;
+
 /// A speed or a yaw rate that a source reported.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Reported {
     pub(super) time_ns: i64,
     pub(super) value: f64,
     pub(super) sigma: f64,
+}
+
+/// The way and the turn that lie between what samples said when they came and what the next ones say
+/// of the same stretch.
+///
+/// Between two samples of a quantity it changes evenly. Where measurements of something else (a yaw
+/// rate from another source) made the filter advance in between, with the older sample held, the
+/// difference is made up for over the next moments.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Owed {
+    way_m: f64,
+    turn_rad: f64,
+}
+
+impl Owed {
+    /// Adds as much as is due in a step to its motion.
+    pub(super) fn pay(&mut self, step_ns: i64, motion: &mut Motion) {
+        if *self == Self::default() || step_ns <= 0 {
+            return;
+        }
+        let step_s = step_ns as f64 * 1e-9;
+        let share = (step_s / MAKE_UP_S).min(1.0);
+        motion.speed_mps += share * self.way_m / step_s;
+        motion.yaw_rate_rps += share * self.turn_rad / step_s;
+        self.way_m *= 1.0 - share;
+        self.turn_rad *= 1.0 - share;
+    }
 }
 
 /// How the receiver says that it moves.
@@ -62,7 +94,9 @@ impl GnssMotion {
         let turn = before.and_then(|before| {
             let dt_s = (fix.time_ns - before.time_ns) as f64 * 1e-9;
             let turned_rad = course?.difference_rad(before.course?);
-            (dt_s > 0.0 && dt_s < LONGEST_TURN_S).then(|| (turned_rad / dt_s).clamp(-1.0, 1.0))
+            // A course that turns round at once is a gear change.
+            (dt_s > 0.0 && dt_s < LONGEST_TURN_S && turned_rad.abs() < LARGEST_TURN_RAD)
+                .then(|| (turned_rad / dt_s).clamp(-1.0, 1.0))
         });
         Self {
             time_ns: fix.time_ns,
@@ -76,21 +110,17 @@ impl GnssMotion {
 impl Filter {
     /// Takes in speed, yaw rate and perhaps heading.
     pub(super) fn take_odometry(&mut self, sample: &OdometrySample) -> Result<(), Unused> {
-        let numbers = [
-            sample.forward_speed_mps,
-            sample.yaw_rate_rps,
-            sample.speed_sigma_mps,
-            sample.yaw_rate_sigma_rps,
-        ];
-        let sane = numbers.iter().all(|v| v.is_finite())
-            && sample.forward_speed_mps.abs() < 150.0
-            && sample.yaw_rate_rps.abs() < 100.0;
-        if !sane {
+        let sane = |value: Option<f64>, sigma: f64, limit: f64| {
+            value.is_none_or(|value| value.is_finite() && sigma.is_finite() && value.abs() < limit)
+        };
+        if !sane(sample.forward_speed_mps, sample.speed_sigma_mps, 150.0)
+            || !sane(sample.yaw_rate_rps, sample.yaw_rate_sigma_rps, 100.0)
+        {
             return Err(Unused::Invalid);
         }
         let time_ns = sample.time_ns;
-        let believed = |excluded: bool, value: f64, sigma: f64| {
-            (!excluded).then_some(Reported {
+        let believed = |excluded: bool, value: Option<f64>, sigma: f64| {
+            value.filter(|_| !excluded).map(|value| Reported {
                 time_ns,
                 value,
                 sigma,
@@ -102,12 +132,15 @@ impl Filter {
             sample.speed_sigma_mps.clamp(0.0, 50.0),
         );
         let yaw_rate = believed(
-            self.excluded.yaw_rate.covers(time_ns) || sample.yaw_rate_rps.abs() > 10.0,
+            self.excluded.yaw_rate.covers(time_ns)
+                || sample.yaw_rate_rps.is_some_and(|rate| rate.abs() > 10.0),
             sample.yaw_rate_rps,
             sample.yaw_rate_sigma_rps.clamp(0.0, 1.0),
         );
         // Between two samples the motion was between them too.
-        if time_ns > self.now_ns {
+        if sample.forward_speed_mps.is_none() || sample.yaw_rate_rps.is_none() {
+            self.catch_up(speed, yaw_rate);
+        } else if time_ns > self.now_ns {
             let timeout_ns = seconds(self.config.odometry_timeout_s);
             for (kept, new) in [(&mut self.speed, speed), (&mut self.yaw_rate, yaw_rate)] {
                 if let (Some(before), Some(new)) = (kept, new)
@@ -125,7 +158,9 @@ impl Filter {
                 *kept = new;
             }
         }
-        self.odometry_ns = self.odometry_ns.max(time_ns);
+        if sample.forward_speed_mps.is_some() {
+            self.odometry_ns = self.odometry_ns.max(time_ns);
+        }
         // Without a gyro the headings have to carry the turns.
         let without_gyro = self.excluded.yaw_rate.covers(time_ns);
         let spacing_ns = if without_gyro {
@@ -155,6 +190,32 @@ impl Filter {
             self.remember();
         }
         Ok(())
+    }
+
+    /// A sample comes of one quantity alone: from the sample before to this one it changed evenly, also
+    /// where the filter already advanced with the older one held.
+    fn catch_up(&mut self, speed: Option<Reported>, yaw_rate: Option<Reported>) {
+        let timeout_ns = seconds(self.config.odometry_timeout_s);
+        let now_ns = self.now_ns;
+        let step = |kept: &mut Option<Reported>, new: Option<Reported>, owed: &mut f64| {
+            let (Some(before), Some(new)) = (kept, new) else {
+                return;
+            };
+            let span_ns = new.time_ns - before.time_ns;
+            if span_ns <= 0 || span_ns > timeout_ns || before.time_ns > now_ns {
+                return;
+            }
+            let gone_ns = now_ns.min(new.time_ns) - before.time_ns;
+            let share = gone_ns as f64 / span_ns as f64;
+            let change = new.value - before.value;
+            *owed += 0.5 * change * share * gone_ns as f64 * 1e-9;
+            if new.time_ns > now_ns {
+                before.value += 0.5 * change * (1.0 + share);
+                before.time_ns = new.time_ns;
+            }
+        };
+        step(&mut self.speed, speed, &mut self.owed.way_m);
+        step(&mut self.yaw_rate, yaw_rate, &mut self.owed.turn_rad);
     }
 
     /// Whether speed or yaw rate come from the receiver at this time, so that the way between two
@@ -200,7 +261,16 @@ impl Filter {
         }
     }
 
-    /// Speed and yaw rate by the receiver, each with its 1-sigma error.
+    /// Forward speed of an amount that the receiver reports, m/s.
+    fn forward(&self, speed_mps: f64) -> f64 {
+        if self.direction.is_reversing() {
+            -speed_mps
+        } else {
+            speed_mps
+        }
+    }
+
+    /// Forward speed and yaw rate by the receiver, each with its 1-sigma error.
     fn gnss_motion_at(&self, time_ns: i64) -> ((f64, f64), (f64, f64)) {
         let timeout_ns = seconds(self.config.gnss_timeout_s);
         let unreported = ((0.0, UNREPORTED_SPEED_SIGMA_MPS), (0.0, BLIND_YAW_RATE_RPS));
@@ -221,7 +291,7 @@ impl Filter {
             return match (before.speed_mps, next.speed_mps) {
                 (Some(from), Some(to)) => (
                     (
-                        from + share.clamp(0.0, 1.0) * (to - from),
+                        self.forward(from + share.clamp(0.0, 1.0) * (to - from)),
                         TOLD_SPEED_SIGMA_MPS,
                     ),
                     (next.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
@@ -231,7 +301,7 @@ impl Filter {
         }
         match before.speed_mps {
             Some(speed_mps) => (
-                (speed_mps, TOLD_SPEED_SIGMA_MPS),
+                (self.forward(speed_mps), TOLD_SPEED_SIGMA_MPS),
                 (before.yaw_rate_rps, COURSE_RATE_SIGMA_RPS),
             ),
             // Anything a road vehicle does: the fixes themselves have to say.
@@ -251,10 +321,11 @@ impl Filter {
         // the squares of that.
         let by_acceleration = BLIND_ACCELERATION * blind_s.powf(1.5);
         let by_speed = BLIND_SPEED_MPS * (2.0 * blind_s).sqrt();
+        let by_gnss = |gnss: GnssMotion| gnss.speed_mps.map(|mps| self.forward(mps));
         let held_mps = match (self.speed, self.gnss_motion) {
-            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => gnss.speed_mps,
+            (Some(speed), Some(gnss)) if gnss.time_ns > speed.time_ns => by_gnss(gnss),
             (Some(speed), _) => Some(speed.value),
-            (None, gnss) => gnss.and_then(|gnss| gnss.speed_mps),
+            (None, gnss) => gnss.and_then(by_gnss),
         };
         match held_mps {
             Some(mps) if blind_s < LONGEST_HELD_S => (
@@ -265,6 +336,70 @@ impl Filter {
                 (0.0, by_speed.max(BLIND_SPEED_MPS)),
                 (0.0, BLIND_YAW_RATE_RPS),
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crossfix_calibration::{Geodetic, LocalFrame};
+
+    use crate::event::OdometrySample;
+    use crate::fusion::tests_support::{fix, sample};
+    use crate::fusion::{Fusion, FusionConfig};
+
+    const MS_NS: i64 = 1_000_000;
+
+    /// The speed of a start and the yaw rate of a bend.
+    fn truth(time_ns: i64) -> (f64, f64) {
+        let time_s = time_ns as f64 * 1e-9;
+        ((2.0 * time_s).min(12.0), 0.3 * (0.5 * time_s).sin())
+    }
+
+    /// Where dead reckoning by these samples ends, metres east and north.
+    fn end(samples: impl Iterator<Item = OdometrySample>) -> [f64; 2] {
+        let mut fusion = Fusion::new(FusionConfig::default(), 0.0);
+        fusion.on_gnss(&"gnss".into(), &fix(0, [0.0, 0.0])).unwrap();
+        fusion.on_odometry(&sample(0, 0.0, 0.0, 0.0)).unwrap();
+        samples.for_each(|sample| fusion.on_odometry(&sample).unwrap());
+        let place = fusion.estimates(None)[0].position;
+        let origin = Geodetic::new(52.0116, 4.3571, 0.0).unwrap();
+        let point = LocalFrame::new(origin).enu_from_geodetic(place);
+        [point.east(), point.north()]
+    }
+
+    #[test]
+    fn speed_and_yaw_rate_of_two_sources_lead_to_where_one_source_does() {
+        let of = |time_ms: i64, has_speed: bool, has_yaw_rate: bool| {
+            let time_ns = time_ms * MS_NS;
+            let (speed_mps, yaw_rate_rps) = truth(time_ns);
+            OdometrySample {
+                time_ns,
+                forward_speed_mps: has_speed.then_some(speed_mps),
+                yaw_rate_rps: has_yaw_rate.then_some(yaw_rate_rps),
+                yaw: None,
+                ..sample(0, 0.0, 0.0, 0.0)
+            }
+        };
+        let both = end((1..=1000).map(|step| of(20 * step, true, true)));
+        assert!(both[0].hypot(both[1]) > 50.0, "{both:?}");
+        // Wheels at 10 Hz and a gyro at 50 Hz: at the same moments, at others, and the gyro last.
+        for (speed_after_ms, speed_is_first) in [(0, false), (0, true), (3, false), (17, true)] {
+            let apart = end((1..=1000).flat_map(|step| {
+                let gyro = of(20 * step, false, true);
+                let wheels = (step % 5 == 0).then(|| of(20 * step + speed_after_ms, true, false));
+                let mut samples: Vec<_> = std::iter::once(gyro).chain(wheels).collect();
+                if speed_is_first && speed_after_ms == 0 {
+                    samples.reverse();
+                }
+                samples
+            }));
+            let late_s = speed_after_ms as f64 * 1e-3;
+            let off = (apart[0] - both[0]).hypot(apart[1] - both[1]);
+            assert!(
+                off < 0.15 + 12.0 * late_s,
+                "{speed_after_ms} ms: {apart:?} {both:?}"
+            );
         }
     }
 }

@@ -3,8 +3,10 @@
 use crossfix_calibration::belief::BeliefEstimate;
 use nalgebra::{Matrix2, Vector2};
 
+use super::direction::ASSUMED_SIGMA_RAD;
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::jump::{JumpGuard, Place, Verdict};
+use super::navigator::Navigator;
 use super::state::Inputs;
 use super::{geodetic_from_plane, largest_sigma, receiver_radius, seconds};
 use crate::event::{Estimate, EstimateKind};
@@ -75,7 +77,7 @@ impl Filter {
             ],
             height_m: started.height_m,
             yaw: navigator.yaw(),
-            yaw_sigma_rad: navigator.yaw_sigma_rad(),
+            yaw_sigma_rad: self.yaw_sigma_rad(navigator),
             speed_mps,
             mode_count: published.mode_count,
             protection_radius_m: radius_m,
@@ -84,6 +86,13 @@ impl Filter {
             kind,
             reason,
         })
+    }
+
+    /// 1-sigma of the yaw, wide while only the receiver's courses say that the vehicle reverses.
+    fn yaw_sigma_rad(&self, navigator: &Navigator) -> f64 {
+        let assumed = self.direction.is_reversing() && !self.motion(self.now_ns).lasting_speed;
+        let extra_rad = if assumed { ASSUMED_SIGMA_RAD } else { 0.0 };
+        navigator.yaw_sigma_rad().hypot(extra_rad)
     }
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {

@@ -2,6 +2,7 @@
 
 use super::filter::{Filter, Started};
 use super::history::{History, TrackPoint};
+use super::motion::Owed;
 use super::navigator::{Motion, Navigator};
 use super::{geodetic_from_plane, seconds};
 use crossfix_calibration::LocalFrame;
@@ -16,6 +17,7 @@ const FRAME_RADIUS_M: f64 = 10_000.0;
 #[derive(Debug, Clone)]
 pub(super) struct Checkpoint {
     now_ns: i64,
+    owed: Owed,
     frame: LocalFrame,
     navigator: Navigator,
     history: History,
@@ -31,6 +33,7 @@ impl Filter {
         if let (None, Some(started)) = (&self.checkpoint, &self.started) {
             self.checkpoint = Some(Checkpoint {
                 now_ns: self.now_ns,
+                owed: self.owed,
                 frame: started.frame.clone(),
                 navigator: started.navigator.clone(),
                 history: started.history.clone(),
@@ -43,6 +46,7 @@ impl Filter {
     pub(super) fn come_back(&mut self) {
         if let (Some(checkpoint), Some(started)) = (self.checkpoint.take(), &mut self.started) {
             self.now_ns = checkpoint.now_ns;
+            self.owed = checkpoint.owed;
             started.frame = checkpoint.frame;
             started.navigator = checkpoint.navigator;
             started.history = checkpoint.history;
@@ -56,7 +60,8 @@ impl Filter {
         }
         while self.now_ns < time_ns {
             let step_ns = (time_ns - self.now_ns).min((LONGEST_STEP_S * 1e9) as i64);
-            let motion = self.motion(self.now_ns + step_ns);
+            let mut motion = self.motion(self.now_ns + step_ns);
+            self.owed.pay(step_ns, &mut motion);
             self.step(step_ns, motion);
         }
     }
@@ -64,10 +69,17 @@ impl Filter {
     fn step(&mut self, step_ns: i64, motion: Motion) {
         let config = &self.config;
         self.now_ns += step_ns;
+        let is_look_ahead = self.checkpoint.is_some();
         if let Some(started) = &mut self.started {
-            started
-                .navigator
-                .predict(step_ns as f64 * 1e-9, motion, config);
+            let dt_s = step_ns as f64 * 1e-9;
+            if !started.navigator.yaw_known() && !is_look_ahead {
+                let middle_rad =
+                    started.navigator.yaw().radians() + 0.5 * motion.yaw_rate_rps * dt_s;
+                started
+                    .alignment
+                    .step(self.now_ns, dt_s, motion, middle_rad);
+            }
+            started.navigator.predict(dt_s, motion, config);
             let track_m = started.navigator.track_m();
             if track_m[0].hypot(track_m[1]) > FRAME_RADIUS_M {
                 started.move_frame();

@@ -221,9 +221,10 @@ fn drive(seed: u64, world: World, config: &FusionConfig) -> Score {
         });
         let sample = OdometrySample {
             time_ns,
-            forward_speed_mps: speed * (scale + 0.005 * scale_wander.step(random, 0.1))
-                + 0.03 * random.normal(),
-            yaw_rate_rps: rate + gyro_bias + 0.004 * random.normal(),
+            forward_speed_mps: Some(
+                speed * (scale + 0.005 * scale_wander.step(random, 0.1)) + 0.03 * random.normal(),
+            ),
+            yaw_rate_rps: Some(rate + gyro_bias + 0.004 * random.normal()),
             yaw: measured_yaw,
             speed_sigma_mps: 0.05,
             yaw_rate_sigma_rps: 0.005,

@@ -32,8 +32,8 @@ pub(crate) fn sample(
 ) -> OdometrySample {
     OdometrySample {
         time_ns: tenth * 100_000_000,
-        forward_speed_mps: speed_mps,
-        yaw_rate_rps,
+        forward_speed_mps: Some(speed_mps),
+        yaw_rate_rps: Some(yaw_rate_rps),
         yaw: Some(YawMeasurement {
             yaw: Yaw::new(yaw_rad),
             sigma_rad: 0.03,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossfix_calibration::{Geodetic, Heading, LocalFrame};
 use nalgebra::{Matrix2, Vector2};
 
+use super::alignment::Alignment;
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
@@ -99,6 +100,11 @@ impl Filter {
             return;
         }
         let motion = GnssMotion::new(fix, self.gnss_motion.as_ref());
+        let heading = self.started.as_ref().map(|started| &started.navigator);
+        let heading = heading.filter(|navigator| navigator.yaw_known());
+        let heading = heading.map(|navigator| (navigator.yaw(), navigator.yaw_sigma_rad()));
+        self.direction
+            .follow(self.gnss_motion.as_ref(), &motion, heading);
         let before_ns = self.gnss_motion.map(|before| before.time_ns);
         // Through a long gap it tells nothing about the way.
         let gap_ns = before_ns.map_or(0, |before_ns| fix.time_ns.saturating_sub(before_ns));
@@ -173,6 +179,9 @@ impl Filter {
                     .navigator
                     .update_position(fix_m, covariance, then.track_m, config);
             }
+        }
+        if fix.track_deg.is_none() {
+            self.align(fix);
         }
         self.use_course(fix, then);
         self.remember();
@@ -327,6 +336,7 @@ impl Filter {
                 .then_some(fix.position.height_m),
             navigator,
             history: History::default(),
+            alignment: Alignment::default(),
             visual: None,
             heatmaps: HeatmapGate::new(),
             guard: JumpGuard::default(),
@@ -373,7 +383,8 @@ impl Filter {
         if let Some(track_deg) = fix.track_deg.filter(|v| v.is_finite())
             && speed_mps > SLOWEST_COURSE_MPS
         {
-            let backwards = odometer_mps.is_some_and(|mps| mps < -0.5);
+            let reversing = self.direction.is_reversing();
+            let backwards = odometer_mps.map_or(reversing, |mps| mps < -0.5);
             let reversal_rad = if backwards { std::f64::consts::PI } else { 0.0 };
             // A receiver's course lags behind in a turn by a good part of its filter.
             let lag_rad = 0.3 * then.yaw_rate_rps.abs();
@@ -393,6 +404,26 @@ impl Filter {
             started
                 .navigator
                 .update_scale(speed_mps / odometer_mps - 1.0, sigma);
+        }
+    }
+
+    /// A fix without course: the first heading comes from the way between such fixes.
+    fn align(&mut self, fix: &GnssFix) {
+        let Some(started) = &mut self.started else {
+            return;
+        };
+        if started.navigator.yaw_known() {
+            return;
+        }
+        let fix_m = plane_from_geodetic(&started.frame, fix.position);
+        let [[ee, _], [_, nn]] = fix.covariance_m2;
+        let sigma_m = (0.5 * (ee + nn)).sqrt();
+        if let Some((turn_rad, sigma_rad)) = started.alignment.fix(fix.time_ns, fix_m, sigma_m) {
+            let yaw = started.navigator.yaw();
+            started
+                .navigator
+                .update_yaw(yaw.turned(turn_rad), yaw, sigma_rad);
+            started.alignment = Alignment::default();
         }
     }
 

@@ -5,19 +5,32 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crossfix_calibration::Geodetic;
 use serde::{Deserialize, Serialize};
 
+use super::decode::{DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS, png_of_pnm};
 use crate::event::{
     CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
     Reception, State, YawMeasurement,
 };
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timestamp {
     sec: i64,
     nsec: u32,
 }
 
 impl Timestamp {
+    pub fn new(sec: i64, nsec: u32) -> Self {
+        Self { sec, nsec }
+    }
+
+    /// The time, or `otherwise_ns` where it is 0: nobody set it.
+    pub fn ns_or(self, otherwise_ns: i64) -> Result<i64, String> {
+        if self == Self::default() {
+            return Ok(otherwise_ns);
+        }
+        self.ns()
+    }
+
     pub fn from_ns(time_ns: i64) -> Self {
         Self {
             sec: time_ns.div_euclid(1_000_000_000),
@@ -88,22 +101,22 @@ pub struct StateMessage {
 }
 
 /// `foxglove.CompressedImage`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 pub struct CompressedImage {
     timestamp: Timestamp,
-    #[serde(default)]
     frame_id: String,
     data: String,
-    #[serde(default)]
-    format: String,
+    format: &'static str,
 }
 
 /// `crossfix.Odometry`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Odometry {
     timestamp: Timestamp,
-    forward_speed_mps: f64,
-    yaw_rate_rps: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    forward_speed_mps: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    yaw_rate_rps: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     heading_deg: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,9 +127,7 @@ pub struct Odometry {
     yaw_rate_sigma_rps: Option<f64>,
 }
 
-/// What is assumed of odometry that states no errors.
-const DEFAULT_SPEED_SIGMA_MPS: f64 = 0.2;
-const DEFAULT_YAW_RATE_SIGMA_RPS: f64 = 0.01;
+/// What is assumed of a heading that states no error.
 const DEFAULT_HEADING_SIGMA_DEG: f64 = 5.0;
 
 impl LocationFix {
@@ -231,31 +242,16 @@ impl StateMessage {
 
 impl CompressedImage {
     pub fn from_frame(frame: &CameraFrame) -> Self {
-        let format = if frame.image.starts_with(b"\x89PNG") {
-            "png"
-        } else {
-            "jpeg"
-        };
+        // Raw pixels are for this program only.
+        let png = png_of_pnm(&frame.image);
+        let image = png.as_deref().unwrap_or(&frame.image);
+        let is_png = image.starts_with(b"\x89PNG");
         Self {
             timestamp: Timestamp::from_ns(frame.time_ns),
             frame_id: frame.camera.clone(),
-            data: BASE64.encode(&frame.image),
-            format: format.into(),
+            data: BASE64.encode(image),
+            format: if is_png { "png" } else { "jpeg" },
         }
-    }
-
-    pub fn into_frame(self) -> Result<CameraFrame, String> {
-        let image = BASE64
-            .decode(&self.data)
-            .map_err(|error| format!("data is not base64: {error}"))?;
-        if image.is_empty() {
-            return Err("data is empty; it should hold a JPEG or PNG file".into());
-        }
-        Ok(CameraFrame {
-            time_ns: self.timestamp.ns()?,
-            image: image.into(),
-            camera: self.frame_id,
-        })
     }
 }
 
@@ -296,10 +292,13 @@ impl Odometry {
         if sigmas.iter().any(|sigma| *sigma < 0.0) {
             return Err("a sigma is negative; a standard deviation is not".into());
         }
-        if sample.forward_speed_mps.abs() > 1e3 || sample.yaw_rate_rps.abs() > 1e2 {
+        let (speed_mps, rate_rps) = (
+            sample.forward_speed_mps.unwrap_or(0.0),
+            sample.yaw_rate_rps.unwrap_or(0.0),
+        );
+        if speed_mps.abs() > 1e3 || rate_rps.abs() > 1e2 {
             return Err(format!(
-                "forward_speed_mps {} or yaw_rate_rps {} is no vehicle's; check the units",
-                sample.forward_speed_mps, sample.yaw_rate_rps
+                "forward_speed_mps {speed_mps} or yaw_rate_rps {rate_rps} is no vehicle's; check the units"
             ));
         }
         Ok(sample)

@@ -1,14 +1,21 @@
-//! Drive logs: MCAP files of JSON messages that Foxglove shows as they are.
+//! Drive logs: MCAP files, ours with JSON messages that Foxglove shows as they are, and those of others.
 //!
-//! [`LogReader`] trusts nothing in the file and keeps what came before any damage; [`LogWriter`] writes
-//! in small checked chunks, so that little is lost when the power is. Truth is never in a log.
+//! [`Recording`] finds out what a log has, and which of its topics are used; [`decode`] turns messages of
+//! ROS 2, Foxglove and this program into events. [`LogReader`] trusts nothing in the file and keeps what
+//! came before any damage; [`LogWriter`] writes in small checked chunks, so that little is lost when the
+//! power is. Truth is never in a log of ours.
 
 mod arrivals;
+mod complaints;
+mod decode;
 mod end_marked;
+mod files;
 mod message;
 mod reader;
 mod recorded;
+mod recording;
 mod schema;
+mod topics;
 mod writer;
 
 use std::path::PathBuf;
@@ -16,9 +23,12 @@ use std::path::PathBuf;
 use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
+pub use self::complaints::Complaints;
 pub use self::end_marked::EndMarked;
 pub use self::reader::{LogReader, Record};
 pub use self::recorded::Selection;
+pub use self::recording::Recording;
+pub use self::topics::{Choice, TopicNames, TopicsConfig};
 pub use self::writer::{LogWriter, Times};
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
@@ -47,16 +57,18 @@ pub mod topic {
 /// One message of a log, in the daemon's own types.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// From [`topic::GNSS`].
+    /// A fix of a receiver.
     Gnss(GnssFix),
-    /// From [`topic::IMAGE`].
+    /// A picture.
     Frame(CameraFrame),
-    /// From [`topic::ODOMETRY`].
+    /// How the vehicle moved.
     Odometry(OdometrySample),
-    /// From [`topic::CALIBRATION`].
+    /// A camera's model and mount.
     Calibration(Camera),
-    /// From [`topic::FUSED`] or [`topic::VISUAL_ONLY`].
+    /// Where crossfixd thought that the vehicle was.
     Estimate(Estimate),
+    /// A message that says that nothing was measured, and in which words.
+    Nothing(&'static str),
     /// Anything else, passed over by the daemon.
     Other {
         /// Its topic.
@@ -75,7 +87,10 @@ impl Message {
             Message::Gnss(fix) => Some(Event::Gnss(fix)),
             Message::Frame(frame) => Some(Event::Frame(frame)),
             Message::Odometry(sample) => Some(Event::Odometry(sample)),
-            Message::Calibration(_) | Message::Estimate(_) | Message::Other { .. } => None,
+            Message::Calibration(_)
+            | Message::Estimate(_)
+            | Message::Nothing(_)
+            | Message::Other { .. } => None,
         }
     }
 }
@@ -104,6 +119,22 @@ pub enum LogError {
         /// Messages delivered before.
         messages: u64,
         /// What is wrong.
+        reason: String,
+    },
+    /// A whole file that is not of a kind that is read here.
+    #[error("log {path:?} {reason}")]
+    Unsupported {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, and what to do.
+        reason: String,
+    },
+    /// The log was read, and nothing in it was of use.
+    #[error("log {path:?} gave nothing to work with: {reason}")]
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing, and what there is.
         reason: String,
     },
     /// One message is not what its topic promises; reading goes on after it.

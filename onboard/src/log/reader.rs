@@ -6,16 +6,18 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mcap::McapError;
 use mcap::records::op;
 use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
-use super::message::{CompressedImage, LocationFix, Odometry};
-use super::{LogError, Message, topic};
+use super::decode::{Decoder, Kind, Recorded};
+use super::topics::{Channel, Choice};
+use super::{LogError, Message};
 use crate::event::Arrival;
 
 /// No record or chunk, packed or unpacked, may be longer than this; a damaged length would otherwise
 /// ask for all memory.
-const RECORD_LIMIT_BYTES: usize = 64 << 20;
+pub(super) const RECORD_LIMIT_BYTES: usize = 64 << 20;
 /// Most bytes asked of the file at a time, whatever the log claims to need.
 const READ_LIMIT_BYTES: usize = 1 << 20;
 
@@ -40,16 +42,25 @@ impl Record {
 
 /// Reads a log from start to end as an iterator of messages.
 ///
-/// A message that is not what its topic promises is an error item, and reading goes on. Damage to the
+/// A message that is not what its type promises is an error item, and reading goes on. Damage to the
 /// file itself is one last error item, after everything that came before it.
 pub struct LogReader<R = File> {
     path: PathBuf,
     input: R,
     reader: LinearReader,
-    channels: HashMap<u16, (Arc<str>, String)>, // id -> topic and message encoding
+    schemas: HashMap<u16, String>, // id -> name
+    channels: HashMap<u16, Source>,
+    choice: Option<Arc<Choice>>,
     offset: u64,
     messages: u64,
     done: bool,
+}
+
+/// A channel, and what is done with its messages.
+struct Source {
+    channel: Channel,
+    topic: Arc<str>,
+    decoder: Option<Decoder>,
 }
 
 impl LogReader<File> {
@@ -78,16 +89,46 @@ impl<R: Read> LogReader<R> {
             path: path.to_owned(),
             input,
             reader: LinearReader::new_with_options(options),
+            schemas: HashMap::new(),
             channels: HashMap::new(),
+            choice: None,
             offset: 0,
             messages: 0,
             done: false,
         }
     }
 
+    /// Reads only what was chosen, and camera calibrations; by default everything that is understood.
+    pub fn chosen(self, choice: Arc<Choice>) -> Self {
+        Self {
+            choice: Some(choice),
+            ..self
+        }
+    }
+
+    /// The channels of the whole log, up to any damage.
+    pub fn channels(mut self) -> Vec<Channel> {
+        while let Some(Ok(_)) = self.step() {}
+        let sources = self.channels.into_values();
+        sources.map(|source| source.channel).collect()
+    }
+
     /// The messages with where and when each was recorded.
     pub fn records(mut self) -> impl Iterator<Item = Result<Record, LogError>> {
         std::iter::from_fn(move || self.next_record())
+    }
+
+    fn failed(&mut self, error: &McapError) -> LogError {
+        if let McapError::UnsupportedCompression(name) = error {
+            self.done = true;
+            return LogError::Unsupported {
+                path: self.path.clone(),
+                reason: format!(
+                    "is compressed with {name:?}, which is not read; lz4, zstd and none are"
+                ),
+            };
+        }
+        self.damaged(error)
     }
 
     fn damaged(&mut self, reason: impl ToString) -> LogError {
@@ -104,9 +145,14 @@ impl<R: Read> LogReader<R> {
 /// What one step through the file brought.
 enum Step {
     Need(usize),
+    Schema {
+        id: u16,
+        name: String,
+    },
     Channel {
         id: u16,
         topic: String,
+        schema: u16,
         encoding: String,
     },
     Message {
@@ -128,71 +174,130 @@ impl<R: Read> Iterator for LogReader<R> {
 impl<R: Read> LogReader<R> {
     /// The next message, with where and when it was recorded.
     pub fn next_record(&mut self) -> Option<Result<Record, LogError>> {
-        while !self.done {
-            let step = match self.reader.next_event() {
-                None => {
-                    self.done = true;
-                    return None;
-                }
-                Some(event) => event.and_then(step_of),
-            };
-            match step {
-                Err(error) => return Some(Err(self.damaged(error))),
-                Ok(Step::Nothing) => {}
-                Ok(Step::Need(bytes)) => match self
-                    .input
-                    .read(self.reader.insert(bytes.clamp(1, READ_LIMIT_BYTES)))
-                {
-                    Ok(read) => {
-                        self.offset += read as u64;
-                        self.reader.notify_read(read);
-                    }
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                    Err(source) => {
-                        self.done = true;
-                        return Some(Err(LogError::Io {
-                            path: self.path.clone(),
-                            source,
-                        }));
-                    }
-                },
-                Ok(Step::Channel {
-                    id,
-                    topic,
-                    encoding,
-                }) => {
-                    self.channels.insert(id, (topic.into(), encoding));
-                }
+        loop {
+            let (channel, log_time, data) = match self.step()? {
                 Ok(Step::Message {
                     channel,
                     log_time,
                     data,
-                }) => {
-                    self.messages += 1;
-                    let Some((topic, encoding)) = self.channels.get(&channel) else {
-                        return Some(Err(self.damaged(format!(
-                            "a message is on channel {channel}, which is not declared"
-                        ))));
-                    };
-                    let log_time_ns = i64::try_from(log_time).unwrap_or(i64::MAX);
-                    let decoded = decode(topic, encoding, log_time_ns, data);
-                    return Some(match decoded {
-                        Ok(message) => Ok(Record {
-                            topic: topic.clone(),
-                            log_time_ns,
-                            message,
-                        }),
-                        Err(reason) => Err(LogError::BadMessage {
-                            path: self.path.clone(),
-                            topic: topic.to_string(),
-                            number: self.messages,
-                            reason,
-                        }),
-                    });
-                }
-            }
+                }) => (channel, log_time, data),
+                Ok(_) => continue,
+                Err(error) => return Some(Err(error)),
+            };
+            self.messages += 1;
+            let Some(source) = self.channels.get(&channel) else {
+                return Some(Err(self.damaged(format!(
+                    "a message is on channel {channel}, which is not declared"
+                ))));
+            };
+            let log_time_ns = i64::try_from(log_time).unwrap_or(i64::MAX);
+            let Some(decoded) = source.read(self.choice.as_deref(), log_time_ns, data) else {
+                continue;
+            };
+            return Some(match decoded {
+                Ok(message) => Ok(Record {
+                    topic: source.topic.clone(),
+                    log_time_ns,
+                    message,
+                }),
+                Err(reason) => Err(LogError::BadMessage {
+                    path: self.path.clone(),
+                    topic: source.topic.to_string(),
+                    number: self.messages,
+                    reason,
+                }),
+            });
         }
-        None
+    }
+
+    /// One step through the file; schemas and channels are noted on the way.
+    fn step(&mut self) -> Option<Result<Step, LogError>> {
+        if self.done {
+            return None;
+        }
+        let Some(event) = self.reader.next_event() else {
+            self.done = true;
+            return None;
+        };
+        let step = match event.and_then(step_of) {
+            Ok(step) => step,
+            Err(error) => return Some(Err(self.failed(&error))),
+        };
+        match &step {
+            Step::Need(bytes) => match self
+                .input
+                .read(self.reader.insert((*bytes).clamp(1, READ_LIMIT_BYTES)))
+            {
+                Ok(read) => {
+                    self.offset += read as u64;
+                    self.reader.notify_read(read);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => {
+                    self.done = true;
+                    return Some(Err(LogError::Io {
+                        path: self.path.clone(),
+                        source,
+                    }));
+                }
+            },
+            Step::Schema { id, name } => {
+                self.schemas.insert(*id, name.clone());
+            }
+            Step::Channel {
+                id,
+                topic,
+                schema,
+                encoding,
+            } => {
+                let channel = Channel {
+                    topic: topic.clone(),
+                    schema: self.schemas.get(schema).cloned().unwrap_or_default(),
+                    encoding: encoding.clone(),
+                };
+                let source = Source {
+                    topic: topic.as_str().into(),
+                    decoder: channel.decoder(),
+                    channel,
+                };
+                self.channels.insert(*id, source);
+            }
+            Step::Message { .. } | Step::Nothing => {}
+        }
+        Some(Ok(step))
+    }
+}
+
+impl Source {
+    /// A message in our terms; none when it was not chosen.
+    fn read(
+        &self,
+        choice: Option<&Choice>,
+        log_time_ns: i64,
+        data: Vec<u8>,
+    ) -> Option<Result<Message, String>> {
+        let recorded = Recorded {
+            topic: &self.topic,
+            log_time_ns,
+        };
+        let Some(decoder) = &self.decoder else {
+            return choice.is_none().then(|| {
+                Ok(Message::Other {
+                    topic: self.channel.topic.clone(),
+                    time_ns: log_time_ns,
+                    data,
+                })
+            });
+        };
+        let used = match choice {
+            Some(choice) if decoder.kind != Kind::Calibration => Some(choice.get(&self.topic)?),
+            _ => None,
+        };
+        let message = decoder.decode(&data, recorded);
+        Some(match used {
+            Some(used) => message.map(|message| used.of(message)),
+            None => message,
+        })
     }
 }
 
@@ -202,13 +307,18 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         LinearReadEvent::Record { opcode, data } => (opcode, data),
     };
     // Everything else (indexes, statistics, metadata) is of no use here, so it is not even parsed.
-    if !matches!(opcode, op::CHANNEL | op::MESSAGE) {
+    if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE) {
         return Ok(Step::Nothing);
     }
     Ok(match mcap::parse_record(opcode, data)? {
+        mcap::records::Record::Schema { header, .. } => Step::Schema {
+            id: header.id,
+            name: header.name,
+        },
         mcap::records::Record::Channel(channel) => Step::Channel {
             id: channel.id,
             topic: channel.topic,
+            schema: channel.schema_id,
             encoding: channel.message_encoding,
         },
         mcap::records::Record::Message { header, data } => Step::Message {
@@ -217,30 +327,5 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
             data: data.into_owned(),
         },
         _ => Step::Nothing,
-    })
-}
-
-fn decode(topic: &str, encoding: &str, log_time_ns: i64, data: Vec<u8>) -> Result<Message, String> {
-    fn json<'a, T: serde::Deserialize<'a>>(encoding: &str, data: &'a [u8]) -> Result<T, String> {
-        if encoding != "json" {
-            return Err(format!(
-                "its encoding is {encoding:?}; only \"json\" is read here"
-            ));
-        }
-        serde_json::from_slice(data).map_err(|error| error.to_string())
-    }
-    Ok(match topic {
-        topic::GNSS => Message::Gnss(json::<LocationFix>(encoding, &data)?.into_gnss()?),
-        topic::IMAGE => Message::Frame(json::<CompressedImage>(encoding, &data)?.into_frame()?),
-        topic::ODOMETRY => Message::Odometry(json::<Odometry>(encoding, &data)?.into_sample()?),
-        topic::CALIBRATION => Message::Calibration(json(encoding, &data)?),
-        topic::FUSED | topic::VISUAL_ONLY => {
-            Message::Estimate(json::<LocationFix>(encoding, &data)?.into_estimate()?)
-        }
-        _ => Message::Other {
-            topic: topic.to_owned(),
-            time_ns: log_time_ns,
-            data,
-        },
     })
 }

@@ -30,8 +30,8 @@ fn fix(index: i64) -> GnssFix {
 fn sample(index: i64) -> OdometrySample {
     OdometrySample {
         time_ns: START_NS + index * 100_000_000,
-        forward_speed_mps: 7.25,
-        yaw_rate_rps: 0.125,
+        forward_speed_mps: Some(7.25),
+        yaw_rate_rps: Some(0.125),
         yaw: Some(YawMeasurement::from_heading_deg(90.0, 2.0)),
         speed_sigma_mps: 0.25,
         yaw_rate_sigma_rps: 0.5,
@@ -39,9 +39,9 @@ fn sample(index: i64) -> OdometrySample {
 }
 
 fn frame(index: i64) -> CameraFrame {
-    let bytes: Vec<u8> = (0..3000)
-        .map(|byte| (byte * 7 + index * 13) as u8)
-        .collect();
+    // As far as a log is concerned, a JPEG is what begins like one.
+    let noise = (0..3000).map(|byte| (byte * 7 + index * 13) as u8);
+    let bytes: Vec<u8> = [0xff, 0xd8, 0xff].into_iter().chain(noise).collect();
     CameraFrame {
         time_ns: START_NS + index,
         image: bytes.into(),

@@ -3,12 +3,15 @@
 //! To add one: its folder, its `mod` line, and one line in the registry below. Its config struct
 //! implements [`Peer`]; nothing else names it.
 
-mod covariance;
+pub mod can;
+pub(crate) mod covariance;
 mod dates;
 mod ellipse;
+pub mod feed;
 mod geoid;
 pub mod gpsd;
 pub mod images;
+pub mod jpeg_stream;
 pub mod jsonl;
 #[cfg(feature = "mavlink")]
 pub mod mavlink;
@@ -84,6 +87,12 @@ registry! {
         /// Topics of ROS 2.
         #[cfg(feature = "ros2")]
         Ros2(ros2::Ros2SourceConfig),
+        /// Odometry that another program sends.
+        OdometryFeed(feed::FeedConfig),
+        /// Speed and yaw rate from a CAN bus.
+        Can(can::CanConfig),
+        /// JPEG pictures one after the other.
+        JpegStream(jpeg_stream::JpegStreamConfig),
     }
 }
 

@@ -13,6 +13,11 @@ const CLOCK: ClockId = ClockId::Boottime;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::Monotonic;
 
+/// Nanoseconds since this machine started, as arrivals are stamped.
+pub fn boot_time_ns() -> i64 {
+    ArrivalClock::Machine.now_ns()
+}
+
 /// Where the time of arrivals and ticks is from.
 #[derive(Debug, Clone, Default)]
 pub enum ArrivalClock {

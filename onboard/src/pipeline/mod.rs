@@ -29,7 +29,7 @@ use tracing::{error, info, warn};
 
 use self::core_thread::CoreThread;
 pub use self::live_core::LiveCore;
-pub(crate) use self::machine_clock::ArrivalClock;
+pub(crate) use self::machine_clock::{ArrivalClock, boot_time_ns};
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;

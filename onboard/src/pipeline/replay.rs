@@ -10,7 +10,7 @@ use super::setup::{SetupError, core_from};
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
 use crate::event::Estimate;
-use crate::log::{Arrivals, LogError, LogReader, Message, Record};
+use crate::log::{Arrivals, Complaints, LogError, Message, Record, Recording};
 
 /// Silence in a log longer than this was no silence of the sources: the recorder did not run. It is
 /// passed over in one step, nanoseconds.
@@ -36,6 +36,8 @@ pub struct ReplaySummary {
     pub estimates: u64,
     /// Messages that were left out.
     pub bad_messages: u64,
+    /// Messages that say that nothing was measured.
+    pub empty_messages: u64,
     /// Where the log stops making sense, if it does.
     pub damage: Option<LogError>,
     /// What became of the events.
@@ -67,14 +69,47 @@ pub fn replay_until(
     stop: &AtomicBool,
     publish: impl FnMut(&Estimate),
 ) -> Result<ReplaySummary, ReplayError> {
-    let core = core_from(config)?;
-    let records = LogReader::open(log)?.records();
-    Ok(replay_records(
+    let mut core = core_from(config)?;
+    let recording = Recording::open(log, &config.topics)?;
+    for remark in &recording.choice().remarks {
+        warn!(remark, "topics of the log");
+    }
+    core.set_clocks(config.recorded_clocks(recording.choice()));
+    let records = recording.records();
+    let summary = replay_records(
         records.take_while(|_| !stop.load(Ordering::Relaxed)),
         core,
         config,
         publish,
-    ))
+    );
+    if summary.estimates == 0 && summary.damage.is_none() && !stop.load(Ordering::Relaxed) {
+        return Err(recording.unusable(&summary.why_nothing()).into());
+    }
+    Ok(summary)
+}
+
+impl ReplaySummary {
+    /// Why there are no estimates.
+    fn why_nothing(&self) -> String {
+        let Self {
+            events,
+            bad_messages,
+            empty_messages,
+            counters,
+            ..
+        } = self;
+        if *events == 0 {
+            return format!(
+                "no message became an event ({bad_messages} cannot be read, {empty_messages} say that \
+                 nothing was measured)"
+            );
+        }
+        format!(
+            "of {events} events no estimate came: {} fixes were used, {} were not, and {} events have times \
+             that do not fit; the first estimate needs a fix",
+            counters.fixes, counters.fixes_unused, counters.times_doubted
+        )
+    }
 }
 
 fn replay_records(
@@ -84,6 +119,7 @@ fn replay_records(
     mut publish: impl FnMut(&Estimate),
 ) -> ReplaySummary {
     let mut summary = ReplaySummary::default();
+    let mut complaints = Complaints::default();
     let tick_ns = (config.daemon.tick_s * 1e9) as i64;
     let mut core = LiveCore::new(core, tick_ns, i64::MIN);
     let mut last_ns: Option<i64> = None;
@@ -98,6 +134,13 @@ fn replay_records(
                 }
                 continue;
             }
+            Ok(Record {
+                message: Message::Nothing(_),
+                ..
+            }) => {
+                summary.empty_messages += 1;
+                continue;
+            }
             Ok(record) => record.into_arrival(),
             Err(error) if error.ends_the_log() => {
                 warn!(%error, "the replay ends here");
@@ -105,8 +148,7 @@ fn replay_records(
                 break;
             }
             Err(error) => {
-                warn!(%error, "replaying without it");
-                summary.bad_messages += 1;
+                complaints.note("replay", &error);
                 continue;
             }
         };
@@ -126,6 +168,10 @@ fn replay_records(
         summary.events += 1;
         publish_all(core.handle(arrival));
     }
+    if let Some(left_out) = complaints.summary() {
+        warn!(left_out, "the replay is over");
+    }
+    summary.bad_messages = complaints.count();
     summary.counters = core.counters();
     summary
 }

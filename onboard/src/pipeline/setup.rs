@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
-use crate::log::{LogReader, Message};
+use crate::log::{Message, Recording};
 use crate::matcher::{MatchError, Matcher, TractMatcher};
 use crate::peer::SourceConfig;
 use crate::tiles::{TileError, TileStore};
@@ -68,9 +68,12 @@ pub enum SetupError {
 pub fn core_from(config: &Config) -> Result<Core, SetupError> {
     let tiles = config.tiles.as_ref().map(open_tiles).transpose()?;
     let matcher = config.model.as_ref().map(load).transpose()?;
-    let mut core = Core::new(config.fusion.clone(), config.camera.clone(), tiles, matcher);
-    core.set_clocks(config.recorded_clocks());
-    Ok(core)
+    Ok(Core::new(
+        config.fusion.clone(),
+        config.camera.clone(),
+        tiles,
+        matcher,
+    ))
 }
 
 /// What does not fit together of camera, tiles and student, each as a sentence.
@@ -204,13 +207,15 @@ fn recorded_camera(config: &Config) -> Option<Camera> {
         let SourceConfig::Mcap(source) = source else {
             return None;
         };
-        let reader = LogReader::open(&source.path)
+        let topics = source.topics.clone().unwrap_or_default();
+        let recording = Recording::open(&source.path, &topics)
             .inspect_err(|error| warn!(%error, "no camera calibration"))
             .ok()?;
-        reader
-            .take(CALIBRATION_WITHIN)
+        let records = recording.records().take(CALIBRATION_WITHIN);
+        records
+            .filter_map(|record| Some(record.ok()?.message))
             .find_map(|message| match message {
-                Ok(Message::Calibration(camera)) => Some(camera),
+                Message::Calibration(camera) => Some(camera),
                 _ => None,
             })
     })

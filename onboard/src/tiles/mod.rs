@@ -12,7 +12,7 @@ use crossfix_calibration::{Error, Geodetic, PatchGeoreference, PatchKey, PatchSp
 pub use manifest::TileManifest;
 use pmtiles_archive::PmTilesArchive;
 
-use crate::image_decode::decode_rgb;
+use crate::image_decode;
 use crate::lru::Lru;
 
 /// Largest encoded tile in an XYZ folder, in bytes.
@@ -21,6 +21,10 @@ const LARGEST_TILE_FILE: u64 = 16 << 20;
 const DECODED_TILE_BYTES: usize = 16 << 20;
 /// Rendered patches kept, in bytes of pixels.
 const PATCH_BYTES: usize = 8 << 20;
+/// Share of a patch that may be transparent: a few pixels along a seam, not ground that is not there.
+const MOST_TRANSPARENT: f64 = 0.01;
+/// Alpha from which a pixel shows ground.
+const OPAQUE: u8 = 128;
 
 /// Why there is no aerial picture.
 #[derive(Debug, thiserror::Error)]
@@ -86,8 +90,17 @@ pub struct TileStore {
     path: PathBuf,
     manifest: TileManifest,
     container: Container,
-    decoded: Lru<TileId, Arc<RgbImage>>,
+    /// Nothing for a tile that is there and wholly transparent.
+    decoded: Lru<TileId, Option<Tile>>,
     patches: Lru<PatchKey, (PatchGeoreference, Arc<RgbImage>)>,
+}
+
+/// A decoded tile of which something is opaque.
+#[derive(Debug, Clone)]
+struct Tile {
+    image: Arc<RgbImage>,
+    /// White where it is opaque, black where it is transparent; nothing when all of it is opaque.
+    cover: Option<Arc<RgbImage>>,
 }
 
 #[derive(Debug)]
@@ -97,7 +110,7 @@ enum Container {
 }
 
 impl TileStore {
-    /// Opens a `PMTiles` archive or an XYZ folder (`zoom/x/y.jpg`, `.jpeg` or `.png`, y growing
+    /// Opens a `PMTiles` archive or an XYZ folder (`zoom/x/y.jpg`, `.jpeg`, `.png` or `.webp`, y growing
     /// southward) together with its manifest.
     ///
     /// # Errors
@@ -171,68 +184,128 @@ impl TileStore {
         let (zoom, tile_px) = (self.manifest.zoom, self.manifest.tile_px);
         let mut tiles = Vec::new();
         for id in georeference.tiles(zoom, tile_px)? {
-            if let Some(tile) = self.tile(id)? {
+            if let Some(tile) = self.decoded(id)? {
                 tiles.push((id, tile));
             }
         }
-        let image = georeference
-            .render(zoom, tile_px, |id| {
-                tiles
-                    .iter()
-                    .find(|(other, _)| *other == id)
-                    .map(|(_, tile)| tile.clone())
-            })
-            .map_err(|error| match error {
-                Error::MissingTile {
-                    tile,
-                    latitude_deg,
-                    longitude_deg,
-                } => TileError::NotCovered {
-                    latitude_deg,
-                    longitude_deg,
-                    zoom,
-                    x: tile.x,
-                    y: tile.y,
-                    path: self.path.clone(),
-                },
-                other => TileError::Patch(other),
-            })?;
+        let path = &self.path;
+        let not_covered = |tile: TileId, latitude_deg, longitude_deg| TileError::NotCovered {
+            latitude_deg,
+            longitude_deg,
+            zoom,
+            x: tile.x,
+            y: tile.y,
+            path: path.clone(),
+        };
+        let render = |pick: &dyn Fn(&Tile) -> Arc<RgbImage>| {
+            let of = |id| tiles.iter().find(|(other, _)| *other == id);
+            georeference.render(zoom, tile_px, |id| of(id).map(|(_, tile)| pick(tile)))
+        };
+        let image = render(&|tile| tile.image.clone()).map_err(|error| match error {
+            Error::MissingTile {
+                tile,
+                latitude_deg,
+                longitude_deg,
+            } => not_covered(tile, latitude_deg, longitude_deg),
+            other => TileError::Patch(other),
+        })?;
+        if let Some((id, _)) = tiles.iter().find(|(_, tile)| tile.cover.is_some()) {
+            let mut white = RgbImage::black(tile_px, tile_px);
+            white.data.fill(u8::MAX);
+            let white = Arc::new(white);
+            let cover = render(&|tile| tile.cover.clone().unwrap_or_else(|| white.clone()))?;
+            let black = cover.data.iter().filter(|value| **value < OPAQUE).count();
+            if black as f64 > MOST_TRANSPARENT * cover.data.len() as f64 {
+                let centre = georeference.centre();
+                return Err(not_covered(*id, centre.latitude_deg, centre.longitude_deg));
+            }
+        }
         let patch = (georeference, Arc::new(image));
         let weight = patch.1.data.len();
         self.patches.insert(key, patch.clone(), weight);
         Ok(patch)
     }
 
-    /// One decoded tile, or nothing where the set has none.
+    /// One decoded tile, or nothing where the set has none or a wholly transparent one.
     ///
     /// # Errors
     /// [`TileError::Damaged`] when the tile is there and is no picture of the announced size.
     pub fn tile(&mut self, id: TileId) -> Result<Option<Arc<RgbImage>>, TileError> {
+        Ok(self.decoded(id)?.map(|tile| tile.image))
+    }
+
+    /// Share of a tile's pixels that show ground: 0 where there is no tile.
+    ///
+    /// # Errors
+    /// As [`Self::tile`].
+    pub fn covered_fraction(&mut self, id: TileId) -> Result<f64, TileError> {
+        Ok(match self.decoded(id)? {
+            None => 0.0,
+            Some(Tile { cover: None, .. }) => 1.0,
+            Some(Tile {
+                cover: Some(cover), ..
+            }) => {
+                let white = cover.data.iter().filter(|value| **value >= OPAQUE).count();
+                white as f64 / cover.data.len() as f64
+            }
+        })
+    }
+
+    /// Whether the set has a tile, without decoding it.
+    pub fn has(&mut self, id: TileId) -> bool {
+        match &mut self.container {
+            Container::Archive(archive) => matches!(archive.tile(id), Ok(Some(_))),
+            Container::Folder => folder_tile(&self.path, id).is_some(),
+        }
+    }
+
+    fn decoded(&mut self, id: TileId) -> Result<Option<Tile>, TileError> {
         if let Some(tile) = self.decoded.get(&id) {
-            return Ok(Some(tile));
+            return Ok(tile);
         }
         let tile_px = self.manifest.tile_px;
         let picture = self.encoded(id).and_then(|bytes| {
             let Some(bytes) = bytes else { return Ok(None) };
-            let tile = decode_rgb(&bytes, tile_px).map_err(|e| e.to_string())?;
-            if [tile.width, tile.height] != [tile_px; 2] {
+            let tile = image_decode::decode(&bytes, tile_px).map_err(|e| e.to_string())?;
+            let (width, height) = (tile.image.width, tile.image.height);
+            if [width, height] != [tile_px; 2] {
                 return Err(format!(
-                    "has {} × {} px, and the manifest says {tile_px} × {tile_px}",
-                    tile.width, tile.height
+                    "has {width} × {height} px, and the manifest says {tile_px} × {tile_px}"
                 ));
             }
-            Ok(Some(Arc::new(tile)))
+            Ok(Some(tile))
         });
-        let tile = picture.map_err(|problem| TileError::Damaged {
+        let picture = picture.map_err(|problem| TileError::Damaged {
             zoom: id.zoom,
             x: id.x,
             y: id.y,
             path: self.path.clone(),
             problem,
         })?;
-        if let Some(tile) = &tile {
-            self.decoded.insert(id, tile.clone(), tile.data.len());
-        }
+        let Some(picture) = picture else {
+            return Ok(None);
+        };
+        let weight = picture.image.data.len();
+        let transparent = |alpha: &Vec<u8>| alpha.iter().all(|value| *value < OPAQUE);
+        let tile = if picture.alpha.as_ref().is_some_and(transparent) {
+            None
+        } else {
+            let cover = picture.alpha.map(|alpha| {
+                let white = alpha
+                    .iter()
+                    .flat_map(|value| [if *value < OPAQUE { 0 } else { u8::MAX }; 3]);
+                Arc::new(RgbImage {
+                    width: tile_px,
+                    height: tile_px,
+                    data: white.collect(),
+                })
+            });
+            let image = Arc::new(picture.image);
+            Some(Tile { image, cover })
+        };
+        let covers = tile.as_ref().is_some_and(|tile| tile.cover.is_some());
+        let weight = if covers { 2 * weight } else { weight };
+        self.decoded.insert(id, tile.clone(), weight);
         Ok(tile)
     }
 
@@ -244,21 +317,23 @@ impl TileStore {
     }
 }
 
-/// `zoom/x/y.jpg`, `.jpeg` or `.png`, whichever is there.
-fn read_folder_tile(folder: &Path, id: TileId) -> Result<Option<Vec<u8>>, String> {
+/// `zoom/x/y.jpg`, `.jpeg`, `.png` or `.webp`, whichever is there.
+fn folder_tile(folder: &Path, id: TileId) -> Option<PathBuf> {
     let column = folder.join(id.zoom.to_string()).join(id.x.to_string());
-    for extension in ["jpg", "jpeg", "png"] {
-        let path = column.join(format!("{}.{extension}", id.y));
-        match std::fs::metadata(&path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e.to_string()),
-            Ok(_) => {
-                let bytes = crate::transport::file::read(&path, LARGEST_TILE_FILE);
-                return bytes.map(Some).map_err(|e| e.to_string());
-            }
-        }
-    }
-    Ok(None)
+    let names = ["jpg", "jpeg", "png", "webp"];
+    let paths = names.map(|extension| column.join(format!("{}.{extension}", id.y)));
+    paths.into_iter().find(|path| {
+        // What cannot be looked at is there, and an error when it is read.
+        std::fs::metadata(path).map_or_else(|e| e.kind() != std::io::ErrorKind::NotFound, |_| true)
+    })
+}
+
+fn read_folder_tile(folder: &Path, id: TileId) -> Result<Option<Vec<u8>>, String> {
+    let Some(path) = folder_tile(folder, id) else {
+        return Ok(None);
+    };
+    let bytes = crate::transport::file::read(&path, LARGEST_TILE_FILE);
+    bytes.map(Some).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
@@ -402,6 +477,31 @@ pub(crate) mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn transparent_ground_is_not_covered() {
+        let (_folder, [_, xyz]) = stores();
+        let id = TileId::containing(ORIGIN[0], ORIGIN[1], 18).unwrap();
+        let file = xyz.join(format!("18/{}/{}.png", id.x, id.y));
+        let with_alpha = |alpha: &dyn Fn(u32, u32) -> u8| {
+            image::RgbaImage::from_fn(256, 256, |x, y| image::Rgba([80, 90, 70, alpha(x, y)]))
+                .save(&file)
+                .unwrap();
+            let mut store = TileStore::open(&xyz).unwrap();
+            let fraction = store.covered_fraction(id).unwrap();
+            (fraction, store.patch(origin(), spec(), 4.0))
+        };
+        // Black under alpha 0 is what most writers leave there.
+        let (fraction, patch) = with_alpha(&|_, _| 0);
+        assert_eq!(fraction, 0.0);
+        assert!(matches!(patch, Err(TileError::NotCovered { .. })));
+        let (fraction, patch) = with_alpha(&|x, _| if x / 32 % 2 == 0 { 0 } else { 255 });
+        assert_eq!(fraction, 0.5);
+        assert!(matches!(patch, Err(TileError::NotCovered { .. })));
+        let (_, patch) = with_alpha(&|x, _| if x % 150 == 0 { 0 } else { 255 });
+        assert!(patch.is_ok(), "a few columns of seams");
+        assert!(with_alpha(&|_, _| 255).1.is_ok());
     }
 
     #[test]

@@ -173,18 +173,25 @@ impl Header {
                 "has {name} in compression {other}; only none (1) and gzip (2) are read"
             )),
         };
-        if !matches!(bytes[99], 2 | 3) {
-            return Err(format!(
-                "holds tiles of type {}; only PNG (2) and JPEG (3) are read",
-                bytes[99]
-            ));
+        let other = match bytes[99] {
+            // Some writers leave it open (0); each tile's own bytes say what it is.
+            0 | 2..=4 => None,
+            1 => Some("vector tiles (type 1), and matching needs aerial pictures".to_owned()),
+            5 => Some("AVIF tiles (type 5); write them as PNG, JPEG or WebP".to_owned()),
+            other => Some(format!(
+                "tiles of type {other}; only PNG (2), JPEG (3) and WebP (4) are read"
+            )),
+        };
+        if let Some(other) = other {
+            return Err(format!("holds {other}"));
         }
         let root = section("root directory", 8)?;
         let header = Self {
             leaves: section("leaf directories", 40)?,
             data: section("tiles", 56)?,
             directories_gzip: gzip("directories", 97)?,
-            tiles_gzip: gzip("tiles", 98)?,
+            // Some writers leave it open (0) for pictures, which nobody compresses again.
+            tiles_gzip: bytes[98] != 0 && gzip("tiles", 98)?,
             zooms: [bytes[100], bytes[101]],
         };
         Ok((header, root))

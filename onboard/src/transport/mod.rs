@@ -1,4 +1,5 @@
-//! How bytes move: files, serial ports, TCP connections and servers, UDP, HTTP, and lines out of any of them.
+//! How bytes move: files, serial ports, TCP connections and servers, Unix sockets, UDP, HTTP, and lines out of any
+//! of them.
 
 pub mod file;
 pub mod http;
@@ -7,6 +8,7 @@ pub mod serial;
 pub mod tcp;
 pub mod tcp_server;
 pub mod udp;
+pub mod unix;
 
 use std::io::ErrorKind;
 

@@ -225,10 +225,10 @@ fn write(event: &mut Event, field: Field, value: impl Fn(f64) -> f64) {
             fix.track_deg = fix.track_deg.map(|course| value(course).rem_euclid(360.0));
         }
         (Event::Odometry(sample), Field::Speed) => {
-            sample.forward_speed_mps = value(sample.forward_speed_mps);
+            sample.forward_speed_mps = sample.forward_speed_mps.map(&value);
         }
         (Event::Odometry(sample), Field::YawRate) => {
-            sample.yaw_rate_rps = value(sample.yaw_rate_rps);
+            sample.yaw_rate_rps = sample.yaw_rate_rps.map(&value);
         }
         (Event::Odometry(sample), Field::Heading) => {
             if let Some(yaw) = &mut sample.yaw {
@@ -237,8 +237,8 @@ fn write(event: &mut Event, field: Field, value: impl Fn(f64) -> f64) {
             }
         }
         (Event::Odometry(sample), Field::Everything) => {
-            sample.forward_speed_mps = value(sample.forward_speed_mps);
-            sample.yaw_rate_rps = value(sample.yaw_rate_rps);
+            sample.forward_speed_mps = sample.forward_speed_mps.map(&value);
+            sample.yaw_rate_rps = sample.yaw_rate_rps.map(&value);
         }
         _ => {}
     }
@@ -308,8 +308,8 @@ fn garbage(event: &mut Event, rng: &mut ChaCha8Rng) {
             fix.track_deg = fix.track_deg.map(&mut number);
         }
         Event::Odometry(sample) => {
-            sample.forward_speed_mps = number(sample.forward_speed_mps);
-            sample.yaw_rate_rps = number(sample.yaw_rate_rps);
+            sample.forward_speed_mps = sample.forward_speed_mps.map(&mut number);
+            sample.yaw_rate_rps = sample.yaw_rate_rps.map(&mut number);
             sample.speed_sigma_mps = number(sample.speed_sigma_mps);
             if let Some(yaw) = &mut sample.yaw {
                 yaw.yaw = Yaw::new(number(yaw.yaw.radians()));

@@ -45,8 +45,8 @@ fn drive() -> Drive {
             "odometry",
             Event::Odometry(OdometrySample {
                 time_ns,
-                forward_speed_mps: second as f64,
-                yaw_rate_rps: 0.1,
+                forward_speed_mps: Some(second as f64),
+                yaw_rate_rps: Some(0.1),
                 yaw: None,
                 speed_sigma_mps: 0.1,
                 yaw_rate_sigma_rps: 0.01,
@@ -68,7 +68,7 @@ fn with(fault: &str) -> Drive {
 
 fn speeds(drive: &Drive) -> Vec<f64> {
     let speed = |arrival: &Arrival| match &arrival.event {
-        Event::Odometry(sample) => Some(sample.forward_speed_mps),
+        Event::Odometry(sample) => sample.forward_speed_mps,
         _ => None,
     };
     drive.arrivals.iter().filter_map(speed).collect()

@@ -119,6 +119,7 @@ impl<'a> KittiSamples<'a> {
                 row,
                 residual_rad: placement.heading_deg().to_radians(),
                 weight: 1.0,
+                map: None,
             },
             left_bin: 0,
             metres_per_cell: METRES_PER_PIXEL * heatmap.cell_px,

@@ -83,6 +83,7 @@ impl TruePose {
             row,
             residual_rad: self.residual_rad,
             weight: 1.0,
+            map: None,
         }
     }
 }

@@ -191,6 +191,7 @@ impl<'a> VigorSamples<'a> {
                 row: cell(south),
                 residual_rad,
                 weight: 1.0,
+                map: None,
             },
             left_bin: 0,
             metres_per_cell: tile_m / (side as f64 / heatmap.cell_px),

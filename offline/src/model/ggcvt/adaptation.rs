@@ -11,7 +11,7 @@
 use super::loss::{Centre, best_cells, sum};
 use super::spec::GgcvtSpec;
 use super::{GgcvtPrediction, ModelError};
-use crate::model::loss::LEAST_TARGET;
+use crate::model::loss::{LEAST_TARGET, PoseTarget};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 
 /// Constants of the labels and their loss.
@@ -92,6 +92,67 @@ pub fn footprint_target(
     cells
         .map(|value| if value < LEAST_TARGET { 0.0 } else { value })
         .collect()
+}
+
+/// The target of one level for a whole map on the finest level's places, largest value 1: the largest
+/// value within each place's cell.
+fn pooled_map(spec: &GgcvtSpec, level: usize, map: &[f32]) -> Vec<f32> {
+    let (places, finest) = (spec.places()[level], spec.places()[2]);
+    let from_middle = |level: usize, index: usize| {
+        let cell_px = spec.aerial_px as f64 / spec.sides()[level] as f64;
+        let middle = Centre::Trained.index(spec.camera, spec.places()[level]);
+        (index as f64 - middle) * cell_px
+    };
+    let half_px = spec.aerial_px as f64 / spec.sides()[level] as f64 / 2.0;
+    // A little wider, so that places on the border of two cells count in both.
+    let inside = |index: usize| {
+        let centre = from_middle(level, index);
+        let within = |fine: &usize| (from_middle(2, *fine) - centre).abs() <= half_px + 1e-9;
+        (0..finest).filter(within).collect::<Vec<usize>>()
+    };
+    let cells: Vec<Vec<usize>> = (0..places).map(inside).collect();
+    let mut pooled = Vec::with_capacity(places * places);
+    for rows in &cells {
+        for columns in &cells {
+            let values = rows
+                .iter()
+                .flat_map(|row| columns.iter().map(move |column| map[row * finest + column]));
+            pooled.push(values.fold(0.0, f32::max));
+        }
+    }
+    pooled
+}
+
+/// Replaces the targets of samples whose label is a whole map.
+///
+/// # Errors
+/// [`ModelError::Input`] for a map of another size.
+pub(super) fn replace_by_maps(
+    spec: &GgcvtSpec,
+    targets: &mut [Tensor],
+    labels: &[PoseTarget],
+) -> Result<(), ModelError> {
+    let finest = spec.places()[2].pow(2);
+    for (level, targets) in targets.iter_mut().enumerate() {
+        let places = spec.places()[level].pow(2);
+        let mut values = targets.data().to_vec();
+        for (label, values) in labels.iter().zip(values.chunks_exact_mut(places)) {
+            let Some(map) = &label.map else { continue };
+            if map.len() != finest {
+                let what = format!(
+                    "a label's map has {} cells; this network {finest}",
+                    map.len()
+                );
+                return Err(ModelError::Input(what));
+            }
+            let pooled = pooled_map(spec, level, map);
+            for (value, pooled) in values.iter_mut().zip(pooled) {
+                *value = pooled * label.weight as f32;
+            }
+        }
+        *targets = Tensor::new(values, targets.shape())?;
+    }
+    Ok(())
 }
 
 /// Row profile, column profile and weight of the targets of one level, `[N, places]` twice and
@@ -247,6 +308,29 @@ mod tests {
             let product = multiplied(profiles).unwrap();
             assert_eq!(product.shape(), drawn.shape());
             assert_close(product.data(), drawn.data(), 2e-7);
+        }
+    }
+
+    #[test]
+    fn a_whole_map_is_pooled_into_the_cells_that_cover_it() {
+        let spec = preset("ggcvt-compact").unwrap();
+        let finest = spec.places()[2];
+        let mut map = vec![0.0; finest * finest];
+        map[3 * finest + 5] = 1.0;
+        for level in 0..3 {
+            let pooled = pooled_map(&spec, level, &map);
+            let places = spec.places()[level];
+            let px = |level: usize, index: usize| {
+                let cell_px = spec.aerial_px as f64 / spec.sides()[level] as f64;
+                let middle = Centre::Trained.index(spec.camera, spec.places()[level]);
+                (index as f64 - middle) * cell_px
+            };
+            let half_px = spec.aerial_px as f64 / spec.sides()[level] as f64 / 2.0;
+            let best = pooled.iter().position(|value| *value == 1.0).unwrap();
+            assert!((px(level, best / places) - px(2, 3)).abs() <= half_px + 1e-6);
+            assert!((px(level, best % places) - px(2, 5)).abs() <= half_px + 1e-6);
+            let covered = pooled.iter().filter(|value| **value > 0.0).count();
+            assert!((1..=4).contains(&covered), "{covered}");
         }
     }
 

@@ -158,8 +158,14 @@ impl Ggcvt {
             }
             terms.push(ops::scale(tape, &total, config.triplet)?);
         }
+        if config.entropy > 0.0 {
+            let logits = prediction.logits.as_ref();
+            let ended = || ModelError::Input("the pass ended before the heatmap".into());
+            let entropy = ops::heatmap_entropy(tape, logits.ok_or_else(ended)?)?;
+            terms.push(ops::scale(tape, &entropy, config.entropy)?);
+        }
         if terms.is_empty() {
-            let what = "a loss without any term; weigh info_nce or triplet";
+            let what = "a loss without any term; weigh info_nce, triplet or entropy";
             return Err(ModelError::Input(what.into()));
         }
         Ok(LossTerms {

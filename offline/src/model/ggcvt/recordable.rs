@@ -1,11 +1,13 @@
 //! What a training step of GGCVT takes, as tensors.
 
-use super::adaptation::{LabelLoss, LabelProfiles, label_profiles, label_targets, multiplied};
+use super::adaptation::{
+    LabelLoss, LabelProfiles, label_profiles, label_targets, multiplied, replace_by_maps,
+};
 use super::cross_view::{UNIT, true_poses};
 use super::loss::true_places;
 use super::projection::CameraGeometry;
 use super::{Ggcvt, PassInputs};
-use crate::model::loss::{LossConfig, LossTerms, PoseTarget, check_weights};
+use crate::model::loss::{LossConfig, LossTerms, PoseTarget, check_separable, check_weights};
 use crate::model::recordable::{self, LossComponents, Prepared, Recordable};
 use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
 use crossfix_kernels::ops::BatchNormMode;
@@ -141,13 +143,19 @@ impl Ggcvt {
         targets: &[PoseTarget],
         config: &LossConfig,
         device: &Device,
-    ) -> KernelResult<Targets> {
-        let labels = if config.info_nce > 0.0 {
+    ) -> Result<Targets, ModelError> {
+        let mut labels = if config.info_nce > 0.0 {
             let (offsets_px, labels) = (self.offsets_px(targets), self.label_loss(config));
             label_targets(&self.spec, &offsets_px, &weights(targets), &labels, device)?
         } else {
             Vec::new()
         };
+        if targets.iter().any(|target| target.map.is_some()) {
+            if *device != Device::Cpu {
+                check_separable(targets)?;
+            }
+            replace_by_maps(&self.spec, &mut labels, targets)?;
+        }
         let (places, poses) = self.truth(targets, config)?;
         let places = places.into_iter().map(|places| places.to(device));
         Ok(Targets {
@@ -193,6 +201,7 @@ impl Recordable for Ggcvt {
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         check_weights(targets, loss)?;
+        check_separable(targets)?;
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
         let family = FamilyInputs {

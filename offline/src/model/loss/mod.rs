@@ -11,9 +11,10 @@ pub(crate) use profiles::Profiles;
 use crate::model::{CcvpeSpec, Extent, ModelError, ModelSpec, Prediction};
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor, ops};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Where a camera is in its aerial image, and how its ground image was turned.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PoseTarget {
     /// Column in heatmap cells from the left edge; cell centres at +0.5.
     pub column: f64,
@@ -23,6 +24,10 @@ pub struct PoseTarget {
     pub residual_rad: f64,
     /// How much the label counts beside others of its batch; 1 unless a recipe weighs labels. Above 0.
     pub weight: f64,
+    /// A whole map as label instead of the Gaussian around the position: one value for each heatmap
+    /// cell, row-major, the largest 1. For the baseline that learns the teacher's heatmap itself.
+    #[serde(skip)]
+    pub map: Option<Arc<[f32]>>,
 }
 
 /// Which terms a loss has, and their constants.
@@ -38,6 +43,9 @@ pub struct LossConfig {
     pub heatmap: f32,
     /// Weight of the orientation field; 0 leaves it out. Networks without decoders have none.
     pub orientation: f32,
+    /// Weight of the entropy of the student's own finest map (entropy minimisation); 0 leaves it out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub entropy: f32,
     /// Levels supervised, coarsest first; `None` is all.
     pub levels: Option<usize>,
     /// Softmax temperature of the scores.
@@ -63,6 +71,7 @@ impl Default for LossConfig {
             triplet: 0.0,
             heatmap: 1.0,
             orientation: 0.1,
+            entropy: 0.0,
             levels: None,
             temperature: 0.1,
             threshold: 0.01,
@@ -78,7 +87,7 @@ impl LossConfig {
     pub fn extent(&self, spec: &ModelSpec) -> Extent {
         if self.orientation > 0.0 {
             Extent::Everything
-        } else if self.heatmap > 0.0 {
+        } else if self.heatmap > 0.0 || self.entropy > 0.0 {
             Extent::Location
         } else {
             Extent::Levels(self.levels.unwrap_or(spec.levels.len()))
@@ -234,6 +243,15 @@ pub(crate) fn check_weights(targets: &[PoseTarget], config: &LossConfig) -> Resu
     Ok(())
 }
 
+/// Refuses labels that are whole maps where only their profiles go to a device.
+pub(crate) fn check_separable(targets: &[PoseTarget]) -> Result<(), ModelError> {
+    if targets.iter().any(|target| target.map.is_some()) {
+        let what = "labels that are whole heatmaps are learned on the CPU alone; use --device cpu";
+        return Err(ModelError::Input(what.into()));
+    }
+    Ok(())
+}
+
 /// Cosine and sine of each residual, `[N, 2]`.
 fn directions(targets: &[PoseTarget]) -> Result<Tensor, ModelError> {
     let directions = targets
@@ -266,10 +284,15 @@ impl Targets {
     ) -> Result<Self, ModelError> {
         let (side, n) = (spec.heatmap_side(), targets.len());
         let sigma_cells = config.sigma_m / spec.metres_per_cell();
-        let maps: Vec<Vec<f32>> = targets
-            .iter()
-            .map(|t| gaussian(side, t, sigma_cells))
-            .collect();
+        let drawn = |target: &PoseTarget| match &target.map {
+            Some(map) if map.len() == side * side => Ok(map.to_vec()),
+            Some(map) => Err(ModelError::Input(format!(
+                "a label's map has {} cells; the heatmap has {side} x {side}",
+                map.len()
+            ))),
+            None => Ok(gaussian(side, target, sigma_cells)),
+        };
+        let maps: Vec<Vec<f32>> = targets.iter().map(drawn).collect::<Result<_, _>>()?;
         let level = |k: usize| {
             let bins = supervised_bins(spec, config, k);
             let grid = spec.levels[k].grid;
@@ -420,6 +443,11 @@ pub(crate) fn loss_terms(
         terms.push(ops::scale(tape, &term, config.orientation)?);
         orientation = Some(term);
     }
+    if config.entropy > 0.0 {
+        let logits = part(prediction.logits.as_ref(), "heatmap")?;
+        let entropy = ops::heatmap_entropy(tape, logits)?;
+        terms.push(ops::scale(tape, &entropy, config.entropy)?);
+    }
     let mut terms = terms.into_iter();
     let mut total = terms
         .next()
@@ -449,6 +477,7 @@ mod tests {
         row: 2.5,
         residual_rad: 0.0,
         weight: 1.0,
+        map: None,
     };
 
     #[test]

@@ -4,8 +4,8 @@
 //! A device multiplies them out; and a recorded step takes them as its inputs.
 
 use super::{
-    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_weights, directions,
-    orientation_shares, supervised, supervised_bins,
+    LEAST_TARGET, LossConfig, PoseTarget, Targets, bin_angle_rad, check_separable, check_weights,
+    directions, orientation_shares, supervised, supervised_bins,
 };
 use crate::model::{CcvpeSpec, LossComponents, ModelError};
 use crossfix_kernels::{Device, Tape, Tensor, ops};
@@ -33,6 +33,7 @@ impl Profiles {
         config: &LossConfig,
     ) -> Result<Self, ModelError> {
         check_weights(targets, config)?;
+        check_separable(targets)?;
         let (side, n) = (spec.heatmap_side(), targets.len());
         let sigma_cells = config.sigma_m / spec.metres_per_cell();
         let profile = |centre: f64| -> Vec<f32> {
@@ -185,6 +186,7 @@ mod tests {
             row: 30.0,
             residual_rad: 0.0,
             weight,
+            map: None,
         };
         let grid = spec.levels[0].grid;
         let bins = spec.stack_bins(0).len();
@@ -205,8 +207,8 @@ mod tests {
             loss.unwrap().info_nce[0]
         };
         let (first, second) = (pose(20.0, 1.0), pose(44.0, 1.0));
-        let (a, b) = (loss(&[first], 0), loss(&[second], 1));
-        let both = loss(&[first, pose(44.0, 0.5)], 0);
+        let (a, b) = (loss(&[first.clone()], 0), loss(&[second.clone()], 1));
+        let both = loss(&[first.clone(), pose(44.0, 0.5)], 0);
         // The two targets are mirror images, so their sums are equal.
         let expected = (a + 0.5 * b) / 1.5;
         assert!(
@@ -238,6 +240,7 @@ mod tests {
             row: 30.3,
             residual_rad: 0.0,
             weight,
+            map: None,
         };
         let side = spec.heatmap_side();
         let logits = crossfix_kernels::testing::noise(&[2, side * side], 5);
@@ -275,17 +278,17 @@ mod tests {
         };
         let (first, second) = (pose(20.4, 1.0), pose(44.0, 1.0));
         let (a, b) = (
-            loss(&[first], 0, false, false),
-            loss(&[second], 1, false, false),
+            loss(&[first.clone()], 0, false, false),
+            loss(&[second.clone()], 1, false, false),
         );
         for profiles in [false, true] {
-            let both = loss(&[first, pose(44.0, 0.25)], 0, true, profiles);
+            let both = loss(&[first.clone(), pose(44.0, 0.25)], 0, true, profiles);
             let expected = (a + 0.25 * b) / 1.25;
             assert!(
                 (both - expected).abs() < 1e-5 * expected,
                 "{both} {expected}"
             );
-            let alike = loss(&[first, second], 0, true, profiles);
+            let alike = loss(&[first.clone(), second.clone()], 0, true, profiles);
             let expected = f32::midpoint(a, b);
             assert!(
                 (alike - expected).abs() < 1e-5 * expected,
@@ -310,6 +313,7 @@ mod tests {
                         row,
                         residual_rad,
                         weight: 1.0,
+                        map: None,
                     }
                 });
             for all_bins_at_first_level in [true, false] {

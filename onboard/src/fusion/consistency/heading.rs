@@ -40,7 +40,7 @@ impl HeadingGate {
             sample.time_ns,
             measured.yaw,
             measured.sigma_rad,
-            sample.yaw_rate_rps,
+            sample.yaw_rate_rps.unwrap_or(0.0),
         ));
         let Some((before_ns, before_yaw, ..)) = before else {
             return;

@@ -69,7 +69,8 @@ impl SpeedGate {
         sample: &OdometrySample,
         exclusion: &mut Exclusion,
     ) -> Option<i64> {
-        let (time_ns, speed) = (sample.time_ns, sample.forward_speed_mps);
+        let time_ns = sample.time_ns;
+        let speed = sample.forward_speed_mps?;
         if !speed.is_finite() || self.recent.back().is_some_and(|last| time_ns <= last.0) {
             return None;
         }
@@ -82,7 +83,10 @@ impl SpeedGate {
             self.recent.pop_front();
         }
         let mut back_ns = None;
-        let stuck_ns = self.repeats.note(time_ns, [speed, sample.yaw_rate_rps]);
+        // A speed alone may repeat: it is counted in steps, and a vehicle may hold it.
+        let stuck_ns = sample
+            .yaw_rate_rps
+            .and_then(|yaw_rate| self.repeats.note(time_ns, [speed, yaw_rate]));
         if self.gate.trust != Trust::Excluded {
             if let Some(since_ns) = stuck_ns
                 && !exclusion.is_open()

@@ -73,7 +73,8 @@ impl YawRateGate {
         heading: Option<YawMeasurement>,
         exclusion: &mut Exclusion,
     ) -> Option<i64> {
-        let (time_ns, rate) = (sample.time_ns, sample.yaw_rate_rps);
+        let time_ns = sample.time_ns;
+        let rate = sample.yaw_rate_rps?;
         let last = self.turns.back().copied();
         if !rate.is_finite() || last.is_some_and(|(last_ns, ..)| time_ns <= last_ns) {
             return None;

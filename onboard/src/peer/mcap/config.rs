@@ -8,6 +8,7 @@ use super::read::McapReader;
 use super::write::McapWriter;
 use crate::clocks::ClockRule;
 use crate::config::Checker;
+use crate::log::TopicsConfig;
 use crate::peer::{Playback, check_latency};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
@@ -17,8 +18,11 @@ use crate::port::{Connection, Interests, Peer, PeerError};
 pub struct McapSourceConfig {
     /// Name in logs and states. Default "mcap".
     pub name: String,
-    /// The MCAP file.
+    /// The MCAP file, or the folder of a ROS 2 bag.
     pub path: PathBuf,
+    /// Which of its topics are used. Default: those of `[topics]`, and what these do not name is found by
+    /// type.
+    pub topics: Option<TopicsConfig>,
     /// Take its GNSS fixes. Default true.
     pub gnss: bool,
     /// Take its camera frames. Default true.
@@ -38,6 +42,7 @@ impl Default for McapSourceConfig {
         Self {
             name: "mcap".into(),
             path: PathBuf::new(),
+            topics: None,
             gnss: true,
             camera: true,
             odometry: true,
@@ -63,6 +68,9 @@ impl Peer for McapSourceConfig {
     fn check(&self, check: &mut Checker) {
         check_latency(self.latency_s, check);
         check.exists("path", &self.path);
+        if let Some(topics) = &self.topics {
+            topics.check(check);
+        }
     }
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {

@@ -4,14 +4,17 @@ use tracing::warn;
 
 use super::McapSourceConfig;
 use crate::event::{Arrival, Event};
-use crate::log::{Arrivals, LogError, LogReader, Record};
+use crate::log::{Arrivals, Complaints, LogError, Record, Recording};
 use crate::peer::Playback;
 use crate::port::{PeerError, Reader};
 
 /// Plays a log.
 pub struct McapReader {
     config: McapSourceConfig,
+    recording: Recording,
     records: Box<dyn Iterator<Item = Result<Record, LogError>> + Send>,
+    complaints: Complaints,
+    delivered: u64,
     playback: Playback,
     next: Option<Arrival>,
 }
@@ -19,9 +22,17 @@ pub struct McapReader {
 impl McapReader {
     /// Opens the log.
     pub fn open(config: &McapSourceConfig, playback: Playback) -> Result<Self, PeerError> {
+        let topics = config.topics.clone().unwrap_or_default();
+        let recording = Recording::open(&config.path, &topics)?;
+        for remark in &recording.choice().remarks {
+            warn!(source = config.name, remark, "topics of a recorded drive");
+        }
         Ok(Self {
             config: config.clone(),
-            records: Box::new(Arrivals::new(LogReader::open(&config.path)?.records())),
+            records: Box::new(Arrivals::new(recording.records())),
+            recording,
+            complaints: Complaints::default(),
+            delivered: 0,
             playback,
             next: None,
         })
@@ -34,11 +45,22 @@ impl McapReader {
                     if let Some(arrival) = record.into_arrival()
                         && is_wanted(&arrival.event, &self.config)
                     {
+                        self.delivered += 1;
                         return Ok(arrival);
                     }
                 }
-                Err(error) => warn!(source = self.config.name, %error, "reading a recorded drive"),
+                Err(error) => self.complaints.note(&self.config.name, &error),
             }
+        }
+        if let Some(left_out) = self.complaints.summary() {
+            warn!(
+                source = self.config.name,
+                left_out, "a recorded drive is over"
+            );
+        }
+        if self.delivered == 0 {
+            let error = self.recording.unusable("there is no message that is read");
+            warn!(source = self.config.name, %error, "a recorded drive is over");
         }
         Err(PeerError::Ended)
     }

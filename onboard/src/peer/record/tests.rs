@@ -76,8 +76,8 @@ impl Drive {
                 "wheels",
                 Event::Odometry(OdometrySample {
                     time_ns,
-                    forward_speed_mps: 10.0 * step_m,
-                    yaw_rate_rps: 0.0,
+                    forward_speed_mps: Some(10.0 * step_m),
+                    yaw_rate_rps: Some(0.0),
                     yaw: None,
                     speed_sigma_mps: 0.1,
                     yaw_rate_sigma_rps: 0.01,

@@ -107,9 +107,6 @@ impl Peer for Ros2SourceConfig {
                 "and odometry both give the speed; name one of them",
             );
         }
-        if self.imu.is_some() && self.odometry.is_none() && self.twist.is_none() {
-            check.problem("imu", "gives no speed; name odometry or twist as well");
-        }
     }
 }
 

@@ -9,7 +9,9 @@ use ros2_client::Subscription;
 use tracing::warn;
 
 use super::Ros2SourceConfig;
-use super::message::{CompressedImage, Imu, NavSatFix, NavSatStatus, Odometry, TwistStamped};
+use super::message::{
+    CompressedImage, Header, Imu, NavSatFix, NavSatStatus, Odometry, Twist, TwistStamped,
+};
 use super::node::OurNode;
 use crate::event::{
     CameraFrame, CovarianceRule, Event, FixDimension, GnssFix, OdometrySample, Reception,
@@ -18,8 +20,6 @@ use crate::port::{PeerError, READ_PATIENCE, Reader};
 
 /// How often the topics are looked at.
 const POLL: Duration = Duration::from_millis(4);
-/// A speed older than this is not put beside a yaw rate, nanoseconds.
-const OLD_SPEED_NS: i64 = 500_000_000;
 /// What is assumed of motion that states no errors.
 const DEFAULT_SPEED_SIGMA_MPS: f64 = 0.2;
 const DEFAULT_YAW_RATE_SIGMA_RPS: f64 = 0.01;
@@ -70,7 +70,6 @@ impl Ros2Reader {
             image,
             motion: Motion {
                 by_imu: config.imu.is_some(),
-                speed: None,
             },
             config: config.clone(),
             waiting: VecDeque::new(),
@@ -97,7 +96,7 @@ impl Ros2Reader {
             waiting.extend(motion.twist(&message).map(Event::Odometry));
         });
         drain(self.imu.as_ref(), unreadable, |message| {
-            waiting.extend(motion.imu(&message).map(Event::Odometry));
+            waiting.extend(turned(&message).map(Event::Odometry));
         });
         drain(self.image.as_ref(), unreadable, |message| {
             waiting.extend(frame(message, &config.name).map(Event::Frame));
@@ -151,65 +150,54 @@ fn drain<M: serde::de::DeserializeOwned + 'static>(
     }
 }
 
-/// Speed and yaw rate, which may come on two topics.
+/// Speed and yaw rate, each in samples of its own where they come on two topics.
+#[derive(Clone, Copy)]
 struct Motion {
     /// The yaw rate is the IMU's.
     by_imu: bool,
-    /// Time, speed and its sigma.
-    speed: Option<(i64, f64, f64)>,
 }
 
 impl Motion {
-    fn odometry(&mut self, message: &Odometry) -> Option<OdometrySample> {
+    fn odometry(self, message: &Odometry) -> Option<OdometrySample> {
         let covariance = &message.twist.covariance;
-        self.moved(OdometrySample {
-            time_ns: message.header.stamp.ns(),
-            forward_speed_mps: message.twist.twist.linear.x,
-            yaw_rate_rps: message.twist.twist.angular.z,
-            yaw: None,
-            speed_sigma_mps: sigma(covariance[0][0], DEFAULT_SPEED_SIGMA_MPS),
-            yaw_rate_sigma_rps: sigma(covariance[5][5], DEFAULT_YAW_RATE_SIGMA_RPS),
-        })
+        let sigmas = (
+            sigma(covariance[0][0], DEFAULT_SPEED_SIGMA_MPS),
+            sigma(covariance[5][5], DEFAULT_YAW_RATE_SIGMA_RPS),
+        );
+        self.moved(&message.header, &message.twist.twist, sigmas)
     }
 
-    fn twist(&mut self, message: &TwistStamped) -> Option<OdometrySample> {
-        self.moved(OdometrySample {
-            time_ns: message.header.stamp.ns(),
-            forward_speed_mps: message.twist.linear.x,
-            yaw_rate_rps: message.twist.angular.z,
-            yaw: None,
-            speed_sigma_mps: DEFAULT_SPEED_SIGMA_MPS,
-            yaw_rate_sigma_rps: DEFAULT_YAW_RATE_SIGMA_RPS,
-        })
+    fn twist(self, message: &TwistStamped) -> Option<OdometrySample> {
+        let sigmas = (DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS);
+        self.moved(&message.header, &message.twist, sigmas)
     }
 
-    fn moved(&mut self, sample: OdometrySample) -> Option<OdometrySample> {
-        let speed_mps = sample.forward_speed_mps;
-        self.speed = Some((sample.time_ns, speed_mps, sample.speed_sigma_mps));
-        let usable = speed_mps.is_finite() && sample.yaw_rate_rps.is_finite();
-        (usable && !self.by_imu).then_some(sample)
-    }
-
-    fn imu(&mut self, message: &Imu) -> Option<OdometrySample> {
-        let time_ns = message.header.stamp.ns();
-        let (speed_ns, forward_speed_mps, speed_sigma_mps) = self.speed?;
-        let age_ns = time_ns.saturating_sub(speed_ns).saturating_abs();
-        // A first element of -1 says that there is no yaw rate (sensor_msgs/Imu).
-        let covariance = &message.angular_velocity_covariance;
-        let yaw_rate_rps = message.angular_velocity.z;
-        let usable = covariance[0] >= 0.0
-            && yaw_rate_rps.is_finite()
-            && forward_speed_mps.is_finite()
-            && age_ns <= OLD_SPEED_NS;
+    fn moved(self, header: &Header, twist: &Twist, sigmas: (f64, f64)) -> Option<OdometrySample> {
+        let (speed_mps, yaw_rate_rps) = (twist.linear.x, twist.angular.z);
+        let usable = speed_mps.is_finite() && (self.by_imu || yaw_rate_rps.is_finite());
         usable.then(|| OdometrySample {
-            time_ns,
-            forward_speed_mps,
-            yaw_rate_rps,
+            time_ns: header.stamp.ns(),
+            forward_speed_mps: Some(speed_mps),
+            yaw_rate_rps: (!self.by_imu).then_some(yaw_rate_rps),
             yaw: None,
-            speed_sigma_mps,
-            yaw_rate_sigma_rps: sigma(covariance[8], DEFAULT_YAW_RATE_SIGMA_RPS),
+            speed_sigma_mps: sigmas.0,
+            yaw_rate_sigma_rps: sigmas.1,
         })
     }
+}
+
+/// A first element of -1 says that there is no yaw rate (sensor_msgs/Imu).
+fn turned(message: &Imu) -> Option<OdometrySample> {
+    let covariance = &message.angular_velocity_covariance;
+    let yaw_rate_rps = message.angular_velocity.z;
+    (covariance[0] >= 0.0 && yaw_rate_rps.is_finite()).then(|| OdometrySample {
+        time_ns: message.header.stamp.ns(),
+        forward_speed_mps: None,
+        yaw_rate_rps: Some(yaw_rate_rps),
+        yaw: None,
+        speed_sigma_mps: DEFAULT_SPEED_SIGMA_MPS,
+        yaw_rate_sigma_rps: sigma(covariance[8], DEFAULT_YAW_RATE_SIGMA_RPS),
+    })
 }
 
 /// Of a variance; 0 and very large ones say that nobody knows.
@@ -274,7 +262,7 @@ fn frame(message: CompressedImage, camera: &str) -> Option<CameraFrame> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::message::{Header, Quaternion, Time, Twist, Vector3};
+    use super::super::message::{Quaternion, Time, Vector3};
     use super::*;
 
     fn nav_sat_fix() -> NavSatFix {
@@ -364,25 +352,27 @@ mod tests {
             linear_acceleration: Vector3::default(),
             linear_acceleration_covariance: [0.0; 9],
         };
-        let mut alone = Motion {
-            by_imu: false,
-            speed: None,
-        };
+        let alone = Motion { by_imu: false };
         let sample = alone.twist(&twist(5)).unwrap();
-        assert_eq!((sample.forward_speed_mps, sample.yaw_rate_rps), (7.0, 0.5));
-        let mut both = Motion {
-            by_imu: true,
-            speed: None,
-        };
-        assert!(both.imu(&imu(5, 0.0)).is_none(), "no speed yet");
-        assert!(both.twist(&twist(5)).is_none());
-        let sample = both.imu(&imu(5, 0.0)).unwrap();
-        assert_eq!((sample.forward_speed_mps, sample.yaw_rate_rps), (7.0, 0.25));
+        assert_eq!(
+            (sample.forward_speed_mps, sample.yaw_rate_rps),
+            (Some(7.0), Some(0.5))
+        );
+        let both = Motion { by_imu: true };
+        let sample = both.twist(&twist(5)).unwrap();
+        assert_eq!(
+            (sample.forward_speed_mps, sample.yaw_rate_rps),
+            (Some(7.0), None)
+        );
+        let sample = turned(&imu(5, 0.0)).unwrap();
+        assert_eq!(
+            (sample.forward_speed_mps, sample.yaw_rate_rps),
+            (None, Some(0.25))
+        );
         assert!((sample.yaw_rate_sigma_rps - 0.02).abs() < 1e-12);
         assert!(
-            both.imu(&imu(5, -1.0)).is_none(),
+            turned(&imu(5, -1.0)).is_none(),
             "it says that there is none"
         );
-        assert!(both.imu(&imu(9, 0.0)).is_none(), "the speed is old");
     }
 }

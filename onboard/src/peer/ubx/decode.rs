@@ -19,6 +19,8 @@ use crate::peer::nmea::NmeaSentences;
 
 /// NAV-COV comes at most so long after its NAV-PVT.
 const COVARIANCE_WITHIN: Duration = Duration::from_millis(150);
+/// After so many epochs in a row without NAV-COV none is waited for any more, until one comes.
+const COVARIANCE_GIVEN_UP: u32 = 3;
 /// After so long without NAV-PVT the sentences count again.
 const UBX_SILENCE: Duration = Duration::from_secs(3);
 /// Older words about spoofing and jamming say nothing.
@@ -35,8 +37,8 @@ pub struct UbxStream {
     nmea: NmeaSentences,
     pending: Option<(Pvt, Duration)>,
     covariance: Option<Covariance>,
-    /// The epoch before had one.
-    covariance_is_usual: bool,
+    /// Epochs in a row without one.
+    without_covariance: u32,
     fixes: VecDeque<GnssFix>,
     latest_pvt: Option<Duration>,
     warnings: Warnings,
@@ -101,7 +103,7 @@ impl UbxStream {
                 .with_vec_buffer(),
             pending: None,
             covariance: None,
-            covariance_is_usual: false,
+            without_covariance: 0,
             fixes: VecDeque::new(),
             latest_pvt: None,
             warnings: Warnings::default(),
@@ -188,6 +190,7 @@ impl UbxStream {
                 self.pending = Some((pvt, now));
             }
             Part::Covariance(covariance) => {
+                self.without_covariance = 0;
                 self.covariance = Some(covariance);
                 self.complete(now, false);
             }
@@ -196,7 +199,7 @@ impl UbxStream {
                 self.warnings.signals = Some((spoofing, jamming, now));
             }
             Part::Acknowledged(taken) => self.acknowledged = Some(taken),
-            Part::Sentence(sentence) => self.nmea.line(&sentence, now),
+            Part::Sentence(sentence) => self.nmea.line(sentence.trim_ascii(), now),
             Part::Bad => self.bad_messages += 1,
         }
     }
@@ -210,12 +213,15 @@ impl UbxStream {
             .covariance
             .filter(|covariance| covariance.itow_ms == pvt.itow_ms);
         let waits = covariance.is_none()
-            && self.covariance_is_usual
+            && self.without_covariance < COVARIANCE_GIVEN_UP
             && now.saturating_sub(*came) < COVARIANCE_WITHIN;
         if waits && !at_once {
             return;
         }
-        self.covariance_is_usual = covariance.is_some();
+        self.without_covariance = match covariance {
+            Some(_) => 0,
+            None => self.without_covariance.saturating_add(1),
+        };
         let pvt = pvt.clone();
         self.pending = None;
         if let Some(fix) = self.fix(&pvt, covariance, now) {

@@ -1,0 +1,107 @@
+//! `crossfix ablate`: what each part of the method is worth.
+
+use super::device::DeviceArgs;
+use crate::ablate::{Study, default_rows, markdown, summarise};
+use crate::model::weights::{self, write_whole};
+use crate::run::{Interrupt, RunFolder, sha256_file};
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Arguments of `crossfix ablate`.
+#[derive(Debug, Clone, Args)]
+pub struct AblateArgs {
+    /// Weights that every adaptation starts from.
+    #[arg(long)]
+    teacher: PathBuf,
+    /// A folder with the pairs `adapt` and, of other places with truth, `test`. May be given several
+    /// times; means and standard errors are over areas.
+    #[arg(long = "area", value_name = "FOLDER", required = true)]
+    areas: Vec<PathBuf>,
+    /// A recipe, or one with settings: `paper,filter.keep=0.7`. May be given several times [default: the
+    /// paper's ablations and baselines, and ours].
+    #[arg(long = "row", value_name = "NAME[,SETTING=VALUE]...")]
+    rows: Vec<String>,
+    /// Print the default rows for the teacher's network, and stop.
+    #[arg(long)]
+    list: bool,
+    /// Seed of every adaptation.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Compute the k-th of n parts of the cells; the last to finish, or a run without it, makes the table.
+    #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
+    shard: (usize, usize),
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Folder for cells, ablations.md and ablations.json. What is there is not computed again.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parts = text.split_once('/').and_then(|(part, of)| {
+        let (part, of): (usize, usize) = (part.parse().ok()?, of.parse().ok()?);
+        (1..=of).contains(&part).then_some((part - 1, of))
+    });
+    parts.ok_or_else(|| "write K/N with K from 1 to N, such as 2/4".into())
+}
+
+/// Runs it.
+pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
+    let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let (mut teacher, _) = weights::load(&args.teacher)?;
+    let rows = if args.rows.is_empty() {
+        default_rows(teacher.describe())
+    } else {
+        args.rows.clone()
+    };
+    if args.list {
+        for row in rows {
+            crate::outln!("{row}");
+        }
+        return Ok(());
+    }
+    let mut names: Vec<_> = args.areas.iter().map(|area| area.file_name()).collect();
+    names.sort();
+    if names.windows(2).any(|two| two[0] == two[1]) {
+        bail!("two areas have folders of one name; cells are kept by it");
+    }
+    teacher.parameters_mut().move_to(&args.device.open()?)?;
+    let folder = RunFolder::create(&args.out)
+        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let study = Study {
+        teacher: teacher.as_ref(),
+        teacher_sha256: sha256_file(&args.teacher).context("cannot read the teacher")?,
+        areas: &args.areas,
+        rows: &rows,
+        seed: args.seed,
+        shard: args.shard,
+        out: &args.out,
+        interrupt: &interrupt,
+    };
+    let cells = study.run()?;
+    let table = markdown(&cells);
+    write_whole(&folder.file("ablations.md"), table.as_bytes())
+        .context("cannot write ablations.md")?;
+    let all = json!({ "seed": args.seed, "rows": summarise(&cells), "cells": cells });
+    folder
+        .write_json("ablations.json", &all)
+        .context("cannot write ablations.json")?;
+    crate::out!("{table}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_count_from_one() {
+        assert_eq!(shard("1/1"), Ok((0, 1)));
+        assert_eq!(shard("3/4"), Ok((2, 4)));
+        for wrong in ["0/4", "5/4", "1", "a/b", "1/0"] {
+            assert!(shard(wrong).is_err(), "{wrong}");
+        }
+    }
+}
