@@ -292,8 +292,6 @@ impl Config {
                 }
                 SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
                 SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
-                #[cfg(feature = "ros2")]
-                SourceConfig::Ros2(_) => [&fixes[..], &frames, &samples].concat(),
                 SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),
             };
             for topic in topics {

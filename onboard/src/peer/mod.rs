@@ -21,8 +21,6 @@ pub mod nmea;
 mod playback;
 mod reception;
 pub mod record;
-#[cfg(feature = "ros2")]
-pub mod ros2;
 pub mod ubx;
 
 use std::path::PathBuf;
@@ -84,9 +82,6 @@ registry! {
         Images(images::ImagesConfig),
         /// A recorded drive.
         Mcap(mcap::McapSourceConfig),
-        /// Topics of ROS 2.
-        #[cfg(feature = "ros2")]
-        Ros2(ros2::Ros2SourceConfig),
         /// Odometry that another program sends.
         OdometryFeed(feed::FeedConfig),
         /// Speed and yaw rate from a CAN bus.
@@ -108,9 +103,6 @@ registry! {
         /// Messages to an autopilot.
         #[cfg(feature = "mavlink")]
         Mavlink(mavlink::MavlinkConfig),
-        /// Topics of ROS 2.
-        #[cfg(feature = "ros2")]
-        Ros2(ros2::Ros2SinkConfig),
         /// Metrics for Prometheus and a health check, over HTTP.
         Metrics(metrics::MetricsConfig),
         /// An MCAP log of estimates.
