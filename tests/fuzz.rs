@@ -82,6 +82,11 @@ fn nmea() -> Result<()> {
 }
 
 #[test]
+fn ubx() -> Result<()> {
+    run("ubx", &[read("onboard/tests/data/mixed.ubx")?])
+}
+
+#[test]
 fn mcap() -> Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut log = LogWriter::new(&mut bytes, "seed.mcap".as_ref())?;

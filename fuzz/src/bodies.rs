@@ -17,15 +17,17 @@ use crossfix_onboard::log::LogReader;
 use crossfix_onboard::matcher::TractMatcher;
 use crossfix_onboard::peer::gpsd::{GpsdConfig, GpsdReports};
 use crossfix_onboard::peer::nmea::{NmeaConfig, NmeaSentences};
+use crossfix_onboard::peer::ubx::{UbxConfig, UbxStream};
 use crossfix_onboard::tiles::TileStore;
 
 /// A target by name.
 pub type Body = fn(&[u8]);
 
 /// Every target.
-pub const BODIES: [(&str, Body); 9] = [
+pub const BODIES: [(&str, Body); 10] = [
     ("gpsd", gpsd),
     ("nmea", nmea),
+    ("ubx", ubx),
     ("mcap", mcap),
     ("pmtiles", pmtiles),
     ("config", config),
@@ -55,6 +57,19 @@ pub fn nmea(bytes: &[u8]) {
         check_fix(sentences.take(now));
     }
     check_fix(sentences.finish());
+}
+
+/// Bytes of a u-blox receiver.
+pub fn ubx(bytes: &[u8]) {
+    let mut stream = UbxStream::new(&UbxConfig::default());
+    for (index, piece) in bytes.chunks(61).enumerate() {
+        let now = Duration::from_millis(20 * index as u64);
+        stream.bytes(piece, now);
+        while let Some(fix) = stream.take(now) {
+            check_fix(Some(fix));
+        }
+    }
+    check_fix(stream.finish(Duration::from_hours(1)));
 }
 
 fn check_fix(fix: Option<GnssFix>) {

@@ -6,12 +6,14 @@
 
 pub mod frame_quality;
 mod passing;
+mod receiver_warnings;
 
 use crossfix_calibration::{Camera, PatchSpec, StripRemap};
 use serde::Serialize;
 
 use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
+use self::receiver_warnings::ReceiverWarnings;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
@@ -73,6 +75,7 @@ pub struct Core {
     timings: MatchTimings,
     new_match: Option<Match>,
     quality: FrameQuality,
+    warnings: ReceiverWarnings,
     /// Frames in a row that could not be used.
     unusable_in_a_row: u32,
 }
@@ -111,6 +114,7 @@ impl Core {
             timings: MatchTimings::default(),
             new_match: None,
             quality: FrameQuality::default(),
+            warnings: ReceiverWarnings::default(),
             unusable_in_a_row: 0,
         };
         core.missing = core.absent();
@@ -218,6 +222,10 @@ impl Core {
     fn use_event(&mut self, arrival: Arrival) -> Vec<Estimate> {
         let Arrival { source, event, .. } = arrival;
         let due = match event {
+            Event::Gnss(fix) if !self.warnings.note(&source, &fix) => {
+                self.counters.fixes_unused += 1;
+                false
+            }
             Event::Gnss(fix) => {
                 let used = self.fusion.on_gnss(&source, &fix);
                 if used.is_ok() {
@@ -268,7 +276,13 @@ impl Core {
     }
 
     fn estimates(&mut self) -> Vec<Estimate> {
-        let estimates = self.fusion.estimates(self.missing.as_deref());
+        let warnings = self
+            .fusion
+            .now_ns()
+            .map_or_else(Vec::new, |now_ns| self.warnings.sentences(now_ns));
+        let estimates = self
+            .fusion
+            .estimates_warned(self.missing.as_deref(), warnings);
         if estimates.is_empty() {
             let now_ns = self.fusion.now_ns();
             return now_ns.map_or_else(Vec::new, |now_ns| self.still_lost(now_ns));

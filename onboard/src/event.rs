@@ -114,6 +114,38 @@ pub struct Reception {
     pub hdop: Option<f64>,
     /// Mean sea level above the ellipsoid at its position, metres.
     pub geoid_m: Option<f64>,
+    /// Whether it finds its signals forged.
+    pub spoofing: Spoofing,
+    /// Whether it finds its signals disturbed.
+    pub jamming: Jamming,
+}
+
+/// What a receiver says of forged signals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spoofing {
+    /// Nothing.
+    #[default]
+    NotSaid,
+    /// There is none.
+    None,
+    /// There is; the fix is not used.
+    Indicated,
+    /// There is, and the config wants the fix all the same.
+    Accepted,
+}
+
+/// What a receiver says of disturbed signals.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Jamming {
+    /// Nothing.
+    #[default]
+    NotSaid,
+    /// There is none.
+    None,
+    /// There is, and it has a fix nevertheless.
+    Warning,
+    /// There is, and it has no reliable fix.
+    Critical,
 }
 
 /// Where a covariance came from, best first.
@@ -122,10 +154,14 @@ pub struct Reception {
 pub enum CovarianceRule {
     /// 1-sigma errors from a GST report of the same epoch.
     Gst,
+    /// The covariance that a u-blox receiver states (NAV-COV).
+    Ubx,
     /// gpsd's `epx` and `epy`.
     EpxEpy,
     /// gpsd's `eph`.
     Eph,
+    /// The radial error that a u-blox receiver states (`hAcc` of NAV-PVT).
+    UbxAccuracy,
     /// Horizontal dilution of precision times a configured range error.
     Hdop,
     /// The log carried it.

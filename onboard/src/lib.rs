@@ -13,9 +13,11 @@
 //! - [`tiles`], [`matcher`], [`card`], [`fusion`]: what the core works with.
 //! - [`pipeline`]: threads, bounded channels and the clock; [`health`]: how all of it is.
 //! - [`log`]: drive logs, read and written.
+//! - [`cli`]: the command line of the program.
 #![forbid(unsafe_code)]
 
 pub mod card;
+pub mod cli;
 pub mod clocks;
 pub mod config;
 pub mod core;

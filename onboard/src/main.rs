@@ -3,7 +3,7 @@
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use anyhow::{anyhow, bail};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser};
+use crossfix_onboard::cli::{Arguments, Command};
 use crossfix_onboard::config::{Config, Part, ProblemKind};
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::matcher::panic_is_caught;
@@ -29,59 +30,6 @@ use tracing::warn;
 const LOG_LINES: usize = 1024;
 /// How long the last words may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Coarse GNSS, camera, odometry and aerial tiles in, refined positions out.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Option<Command>,
-
-    /// Report every problem of a config file and exit.
-    #[arg(long, value_name = "FILE", conflicts_with = "print_config")]
-    check: Option<PathBuf>,
-
-    /// Print a config file (or no file's) with every field and default filled in, and exit.
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
-    print_config: Option<Option<PathBuf>>,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Run until TERM or INT; both finish the files, a second one exits at once. HUP loads the student
-    /// that the config file names now; one that cannot be used leaves the old one running.
-    Run {
-        /// The config file.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// Play a recorded drive through the same core as fast as it goes; sources and sinks of the config
-    /// are not used.
-    Replay {
-        /// The recorded drive, MCAP.
-        log: PathBuf,
-        /// The config file.
-        #[arg(long, value_name = "FILE")]
-        config: Option<PathBuf>,
-        /// Write the estimates to this MCAP file, which must not exist.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-        /// Print one JSON object per estimate.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Print the status of a running daemon; its config must set `daemon.status_socket`.
-    Status {
-        /// The config file.
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
-    },
-    /// The same as --check.
-    Check {
-        /// The config file.
-        config: PathBuf,
-    },
-}
 
 fn main() -> ExitCode {
     let _log = log_to_stderr();

@@ -14,11 +14,33 @@ pub struct TilesConfig {
     /// The `PMTiles` archive, or the folder with `zoom/x/y.jpg|png` (y grows southward); its manifest
     /// `tiles.toml` says the rest.
     pub path: PathBuf,
+    /// SHA-256 of the archive in hex; it is refused when it differs, and reading it takes a second for
+    /// every GB or so at the start. Default: not checked.
+    #[serde(default)]
+    pub sha256: Option<String>,
 }
 
 impl TilesConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
+        check_sha256(self.sha256.as_deref(), check);
+        if self.sha256.is_some() && self.path.is_dir() {
+            check.problem(
+                "sha256",
+                "is that of a file, and path is a folder; pack the tiles into one archive",
+            );
+        }
+    }
+}
+
+fn check_sha256(sha256: Option<&str>, check: &mut Checker) {
+    if let Some(sha256) = sha256
+        && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    {
+        check.problem(
+            "sha256",
+            "is not 64 hexadecimal digits; run sha256sum on the file",
+        );
     }
 }
 
@@ -45,13 +67,6 @@ impl ModelConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
         check.range("memory_mb", self.memory_mb as f64, 1.0, 1e6);
-        if let Some(sha256) = &self.sha256
-            && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        {
-            check.problem(
-                "sha256",
-                "is not 64 hexadecimal digits; run sha256sum on the file",
-            );
-        }
+        check_sha256(self.sha256.as_deref(), check);
     }
 }

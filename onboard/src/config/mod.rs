@@ -214,11 +214,15 @@ impl Config {
     /// A run goes on without most of it, and takes it up when it appears.
     pub fn check_machine(&self) -> Vec<Problem> {
         let mut checker = Checker::default();
+        // What stands in /run is made by the service manager.
+        let made_at_start =
+            |folder: &&Path| folder.parent() == Some(Path::new("/run")) && !folder.exists();
         if let Some(folder) = self
             .daemon
             .status_socket
             .as_ref()
             .and_then(|path| path.parent())
+            .filter(|folder| !made_at_start(folder))
         {
             checker
                 .within(Part::Daemon, "daemon")
@@ -283,7 +287,9 @@ impl Config {
         for source in &self.source {
             let stated = source.peer().clock();
             let topics = match source {
-                SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) => fixes.clone(),
+                SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) | SourceConfig::Ubx(_) => {
+                    fixes.clone()
+                }
                 SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
                 SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
                 SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),

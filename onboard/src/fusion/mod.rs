@@ -173,7 +173,13 @@ impl Fusion {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
     pub fn estimates(&self, missing: Option<&str>) -> Vec<Estimate> {
-        let problems = self.gates.problems(self.filter.now_ns);
+        self.estimates_warned(missing, Vec::new())
+    }
+
+    /// The same with what receivers warn of, as sentences: the state is not `ok` then.
+    pub fn estimates_warned(&self, missing: Option<&str>, warnings: Vec<String>) -> Vec<Estimate> {
+        let mut problems = self.gates.problems(self.filter.now_ns);
+        problems.extend(warnings);
         let mut estimates = self.filter.estimates(missing, &problems);
         for estimate in &mut estimates {
             estimate.reset_count = estimate.reset_count.wrapping_add(self.resets);

@@ -21,6 +21,7 @@ pub mod nmea;
 mod playback;
 mod reception;
 pub mod record;
+pub mod ubx;
 
 use std::path::PathBuf;
 
@@ -75,6 +76,8 @@ registry! {
         Gpsd(gpsd::GpsdConfig),
         /// NMEA 0183 sentences from a serial port, a TCP server or a file.
         Nmea(nmea::NmeaConfig),
+        /// A u-blox receiver on a serial port, behind a TCP server, or a file of its bytes.
+        Ubx(ubx::UbxConfig),
         /// A folder of pictures named by their time.
         Images(images::ImagesConfig),
         /// A recorded drive.
@@ -164,6 +167,7 @@ pub(crate) mod testing {
                 satellites_visible: Some(14),
                 hdop: Some(0.9),
                 geoid_m: Some(22.0),
+                ..Reception::default()
             },
         }
     }

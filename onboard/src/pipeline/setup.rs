@@ -6,12 +6,13 @@ use crossfix_calibration::{Camera, StripRemap};
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
-use crate::config::{Config, ConfigError, ModelConfig};
+use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
 use crate::log::{Message, Recording};
 use crate::matcher::{MatchError, Matcher, TractMatcher};
 use crate::peer::SourceConfig;
 use crate::tiles::{TileError, TileStore};
+use crate::transport::file;
 
 /// Messages of a log that are looked through for the camera's calibration.
 const CALIBRATION_WITHIN: usize = 10_000;
@@ -30,17 +31,27 @@ pub enum SetupError {
     /// The student.
     #[error(transparent)]
     Model(#[from] MatchError),
-    /// The student is another file than the config says.
+    /// The student or the tiles are another file than the config says.
     #[error(
-        "model {path:?} has sha256 {found}, and the config says {expected}; put the right file there or change model.sha256"
+        "{part} {path:?} has sha256 {found}, and the config says {expected}; put the right file there or change {part}.sha256"
     )]
     Hash {
+        /// `model` or `tiles`.
+        part: &'static str,
         /// The file.
         path: PathBuf,
         /// From the config.
         expected: String,
         /// Of the file.
         found: String,
+    },
+    /// A file cannot be read.
+    #[error("cannot read {path:?}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
     },
     /// The config cannot be read again.
     #[error(transparent)]
@@ -55,11 +66,7 @@ pub enum SetupError {
 /// # Errors
 /// [`SetupError`] when a tile set or student is named and cannot be used.
 pub fn core_from(config: &Config) -> Result<Core, SetupError> {
-    let tiles = config
-        .tiles
-        .as_ref()
-        .map(|tiles| TileStore::open(&tiles.path))
-        .transpose()?;
+    let tiles = config.tiles.as_ref().map(open_tiles).transpose()?;
     let matcher = config.model.as_ref().map(load).transpose()?;
     Ok(Core::new(
         config.fusion.clone(),
@@ -74,11 +81,7 @@ pub fn core_from(config: &Config) -> Result<Core, SetupError> {
 /// # Errors
 /// [`SetupError`] when a tile set or student is named and cannot be used.
 pub fn misfits(config: &Config) -> Result<Vec<String>, SetupError> {
-    let tiles = config
-        .tiles
-        .as_ref()
-        .map(|tiles| TileStore::open(&tiles.path));
-    let tiles = tiles.transpose()?;
+    let tiles = config.tiles.as_ref().map(open_tiles).transpose()?;
     let matcher = config.model.as_ref().map(load).transpose()?;
     let mut problems = Vec::new();
     let Some(card) = matcher.as_ref().map(|matcher| matcher.card()) else {
@@ -119,7 +122,7 @@ pub fn core_or_less(config: &Config) -> Core {
     let tiles = config
         .tiles
         .as_ref()
-        .and_then(|tiles| usable("tiles", TileStore::open(&tiles.path).map_err(Into::into)));
+        .and_then(|tiles| usable("tiles", open_tiles(tiles)));
     let matcher = config
         .model
         .as_ref()
@@ -157,22 +160,45 @@ pub fn reload_model(
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
     let bytes = TractMatcher::read(&config.path)?;
     if let Some(expected) = &config.sha256 {
-        let found: String = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        if !found.eq_ignore_ascii_case(expected) {
-            return Err(SetupError::Hash {
-                path: config.path.clone(),
-                expected: expected.clone(),
-                found,
-            });
-        }
+        compare("model", &config.path, expected, &Sha256::digest(&bytes))?;
     }
     let name = config.path.display().to_string();
     let matcher = TractMatcher::within(&bytes, &name, config.memory_mb)?;
     info!(path = ?config.path, "student loaded");
     Ok(Box::new(matcher))
+}
+
+/// The tiles, if they are the right ones.
+fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
+    if let Some(expected) = &config.sha256 {
+        let unreadable = |source| SetupError::Read {
+            path: config.path.clone(),
+            source,
+        };
+        let mut file = file::open(&config.path).map_err(|error| unreadable(error.into()))?;
+        let mut hash = Sha256::new();
+        std::io::copy(&mut file, &mut hash).map_err(unreadable)?;
+        compare("tiles", &config.path, expected, &hash.finalize())?;
+    }
+    Ok(TileStore::open(&config.path)?)
+}
+
+fn compare(
+    part: &'static str,
+    path: &Path,
+    expected: &str,
+    digest: &[u8],
+) -> Result<(), SetupError> {
+    let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    if found.eq_ignore_ascii_case(expected) {
+        return Ok(());
+    }
+    Err(SetupError::Hash {
+        part,
+        path: path.to_owned(),
+        expected: expected.to_owned(),
+        found,
+    })
 }
 
 /// The camera that a recorded source was made with.

@@ -136,7 +136,7 @@ pub(super) fn reception_of(sky: &Value) -> Reception {
         satellites_used: count("uSat").or(listed(true)),
         satellites_visible: count("nSat").or(listed(false)),
         hdop: positive(sky.get("hdop").and_then(Value::as_f64)),
-        geoid_m: None,
+        ..Reception::default()
     }
 }
 

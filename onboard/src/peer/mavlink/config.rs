@@ -20,7 +20,7 @@ pub struct MavlinkConfig {
     pub baud: u32,
     /// Where datagrams go, host:port, such as "127.0.0.1:14550".
     pub udp: Option<String>,
-    /// Which messages to send besides the heartbeat. Default ["gps_input"].
+    /// Which messages to send besides the heartbeat. Default `gps_input`.
     pub messages: Vec<MessageKind>,
     /// Which estimates to send. Default "fused".
     pub estimate: EstimateKind,

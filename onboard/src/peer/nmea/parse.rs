@@ -183,6 +183,7 @@ impl NmeaSentences {
                 satellites_visible: None,
                 hdop: places().find_map(|place| place.hdop),
                 geoid_m,
+                ..Reception::default()
             },
         })
     }

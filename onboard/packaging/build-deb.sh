@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Builds the Debian package of crossfixd and looks into it.
+#
+#   onboard/packaging/build-deb.sh            with the profile `dist`, for vehicles
+#   onboard/packaging/build-deb.sh release    with what the tests have built already
+#
+# Needs cargo-deb: cargo install cargo-deb --version 3.8.0 --locked
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+profile=${1:-dist}
+
+cargo build --profile "$profile" --locked -p crossfix-onboard --bin crossfixd
+cargo run --release --locked -q -p crossfix-onboard --example manual -- target/manual
+gzip -9nf target/manual/*.1
+mkdir -p target/debian
+rm -f target/debian/crossfixd_*.deb
+cargo deb -p crossfix-onboard --no-build --profile "$profile" --output target/debian/ >/dev/null
+package=$(ls target/debian/crossfixd_*.deb)
+
+contents=$(dpkg-deb --contents "$package")
+for path in ./usr/bin/crossfixd ./etc/crossfix/crossfixd.toml ./usr/share/man/man1/crossfixd.1.gz \
+  ./usr/share/man/man1/crossfixd-run.1.gz ./usr/share/bash-completion/completions/crossfixd \
+  ./usr/share/zsh/vendor-completions/_crossfixd ./usr/share/fish/vendor_completions.d/crossfixd.fish \
+  ./lib/systemd/system/crossfixd.service ./usr/share/doc/crossfixd/crossfixd.example.toml; do
+  grep -q " $path\$" <<<"$contents" || grep -q " ${path/.\/lib/./usr/lib}\$" <<<"$contents" ||
+    { echo "$package lacks $path" >&2; exit 1; }
+done
+dpkg-deb --info "$package" conffiles | grep -qx /etc/crossfix/crossfixd.toml
+
+# Unpacked, and run from there: the config that the package brings has no problems.
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+dpkg-deb --extract "$package" "$root"
+"$root/usr/bin/crossfixd" --check "$root/etc/crossfix/crossfixd.toml"
+"$root/usr/bin/crossfixd" --version
+unit=$(find "$root" -name crossfixd.service)
+if command -v systemd-analyze >/dev/null; then
+  # The program is not where the unit will find it.
+  sed "s|/usr/bin/crossfixd|$root/usr/bin/crossfixd|" "$unit" >"$root/crossfixd.service"
+  systemd-analyze verify --man=no "$root/crossfixd.service"
+  systemd-analyze security --offline=yes --threshold=30 --no-pager "$root/crossfixd.service" | tail -n 1
+else
+  echo "systemd-analyze is not installed: the unit was not checked" >&2
+fi
+echo "$package"

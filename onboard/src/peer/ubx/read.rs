@@ -1,0 +1,198 @@
+//! A receiver on a serial port or behind a server, or a file of its bytes.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use super::{Configure, UbxConfig, UbxStream, setup};
+use crate::event::{Event, GnssFix};
+use crate::peer::{Playback, dates};
+use crate::port::{Connection, PeerError, Reader};
+use crate::transport::{is_timeout, serial, tcp};
+
+/// Silence after which a port is opened anew.
+const SILENCE: Duration = Duration::from_secs(10);
+/// Shorter than the time between epochs.
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
+
+/// Opens the one input that the config names.
+pub fn open(config: &UbxConfig, playback: &Playback) -> Result<Connection, PeerError> {
+    if let Some(path) = &config.file {
+        let opening = || PeerError::io(format!("opening {path:?}"));
+        let input = File::open(path).map_err(opening())?;
+        let about = input.metadata().map_err(opening())?;
+        if !about.is_file() {
+            return Err(PeerError::Protocol(format!("{path:?} is no file")));
+        }
+        let mut stream = UbxStream::new(config);
+        stream.set_machine_time(about.modified().ok().and_then(dates::date_time));
+        return Ok(Connection::reader(UbxFile {
+            what: format!("{path:?}"),
+            input,
+            log: Log::new(config, stream),
+            playback: playback.clone(),
+            next: None,
+        }));
+    }
+    let (what, input, mut output): (String, Box<dyn Read + Send>, Box<dyn Write + Send>) =
+        if let Some(path) = &config.serial {
+            let what = serial::describe(path, config.baud);
+            let port = serial::open(path, config.baud, READ_TIMEOUT)?;
+            let output = port.try_clone().map_err(|error| PeerError::Io {
+                what: what.clone(),
+                source: error.into(),
+            })?;
+            (what, Box::new(port), Box::new(output))
+        } else {
+            let address = config.tcp.as_deref().unwrap_or_default();
+            let stream = tcp::connect(address, READ_TIMEOUT)?;
+            let output = stream.try_clone().map_err(PeerError::io(address))?;
+            let what = format!("receiver at {address}");
+            (what, Box::new(stream), Box::new(output))
+        };
+    if config.configure == Configure::Ram {
+        for message in setup::messages() {
+            output
+                .write_all(&message)
+                .map_err(PeerError::io(format!("setting up {what}")))?;
+        }
+    }
+    Ok(Connection::reader(UbxPort {
+        what,
+        input,
+        log: Log::new(config, UbxStream::new(config)),
+        started: Instant::now(),
+        last_input: Duration::ZERO,
+    }))
+}
+
+/// A stream, and what was said about it.
+struct Log {
+    source: String,
+    stream: UbxStream,
+    reported_bad: u64,
+    remarks: Vec<String>,
+}
+
+impl Log {
+    fn new(config: &UbxConfig, stream: UbxStream) -> Self {
+        Self {
+            source: config.name.clone(),
+            stream,
+            reported_bad: 0,
+            remarks: Vec::new(),
+        }
+    }
+
+    /// Says what is new; bad messages each time that there are twice as many.
+    fn report(&mut self) {
+        let source = self.source.as_str();
+        let messages = self.stream.bad_messages();
+        if messages >= 2 * self.reported_bad.max(1) {
+            warn!(source, messages, "damaged messages are passed over");
+            self.reported_bad = messages;
+        }
+        for remark in self.stream.remarks() {
+            if !self.remarks.contains(&remark) {
+                warn!(source, "{remark}");
+                self.remarks.push(remark);
+            }
+        }
+        match self.stream.take_acknowledged() {
+            Some(true) => info!(source, "the receiver took its set-up"),
+            Some(false) => warn!(source, "the receiver does not know a part of its set-up"),
+            None => {}
+        }
+    }
+}
+
+struct UbxPort {
+    what: String,
+    input: Box<dyn Read + Send>,
+    log: Log,
+    started: Instant,
+    last_input: Duration,
+}
+
+impl Reader for UbxPort {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        let now = self.started.elapsed();
+        let stream = &mut self.log.stream;
+        stream.set_machine_time(dates::machine_time());
+        if let Some(fix) = stream.take(now) {
+            return Ok(Some(Event::Gnss(fix)));
+        }
+        let mut bytes = [0; 4096];
+        match self.input.read(&mut bytes) {
+            Ok(0) => return Err(PeerError::Protocol(format!("{} closed", self.what))),
+            Ok(count) => {
+                self.last_input = self.started.elapsed();
+                stream.bytes(&bytes[..count], self.last_input);
+            }
+            Err(error) if is_timeout(&error) => {
+                if now.saturating_sub(self.last_input) > SILENCE {
+                    return Err(PeerError::Protocol(format!(
+                        "{} has been silent for {} s; check the cable and the speed",
+                        self.what,
+                        SILENCE.as_secs()
+                    )));
+                }
+            }
+            Err(source) => {
+                return Err(PeerError::Io {
+                    what: format!("reading {}", self.what),
+                    source,
+                });
+            }
+        }
+        let fix = stream.take(self.started.elapsed());
+        self.log.report();
+        Ok(fix.map(Event::Gnss))
+    }
+}
+
+struct UbxFile {
+    what: String,
+    input: File,
+    log: Log,
+    playback: Playback,
+    next: Option<GnssFix>,
+}
+
+impl UbxFile {
+    fn read(&mut self) -> Result<Option<GnssFix>, PeerError> {
+        // Time stands still in a file: an epoch ends where the next begins.
+        let stream = &mut self.log.stream;
+        loop {
+            if let Some(fix) = stream.take(Duration::ZERO) {
+                return Ok(Some(fix));
+            }
+            let mut bytes = [0; 4096];
+            let count = self
+                .input
+                .read(&mut bytes)
+                .map_err(PeerError::io(format!("reading {}", self.what)))?;
+            if count == 0 {
+                return Ok(stream.finish(Duration::ZERO));
+            }
+            stream.bytes(&bytes[..count], Duration::ZERO);
+        }
+    }
+}
+
+impl Reader for UbxFile {
+    fn next(&mut self) -> Result<Option<Event>, PeerError> {
+        if self.next.is_none() {
+            self.next = self.read()?;
+            self.log.report();
+        }
+        let fix = self.next.take().ok_or(PeerError::Ended)?;
+        if !self.playback.wait_for(fix.time_ns) {
+            self.next = Some(fix);
+            return Ok(None);
+        }
+        Ok(Some(Event::Gnss(fix)))
+    }
+}
