@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossfix_calibration::{
-    Camera, Equirectangular, Geodetic, GridBelief, Heatmap, Mount, PatchGeoreference, PatchSpec,
-    Pinhole, RgbImage, StripRemap, StripSpec,
+    Camera, Distortion, Equirectangular, Geodetic, GridBelief, Heatmap, Mount, PatchGeoreference,
+    PatchSpec, Pinhole, RgbImage, StripMapper, StripRemap, StripSpec,
 };
 
 fn time<T>(name: &str, mut work: impl FnMut() -> T) {
@@ -63,12 +63,28 @@ fn main() {
             Camera::Pinhole(Pinhole::with_horizontal_view(640, 400, 1.75)),
             StripSpec::front(96, 0.3),
         ),
+        (
+            "distorted pinhole 1280x800",
+            Camera::Pinhole(Pinhole {
+                distortion: Some(Distortion {
+                    k1: -0.2,
+                    k2: 0.03,
+                    ..Distortion::default()
+                }),
+                ..Pinhole::with_horizontal_view(1280, 800, 1.4)
+            }),
+            StripSpec::front(96, 0.3),
+        ),
     ] {
         let [width, height] = camera.image_size();
         let image = RgbImage::black(width, height);
         let remap = StripRemap::new(&camera, &strip, 0.3).expect("a remap");
         time(&format!("strip table, {name}"), || {
             StripRemap::new(&camera, &strip, 0.3)
+        });
+        let mapper = StripMapper::new(&camera, &strip).expect("a mapper");
+        time(&format!("strip table of a kept camera, {name}"), || {
+            mapper.remap(strip.left_azimuth_rad, 0.3)
         });
         time(&format!("strip apply, {name}"), || remap.apply(&image));
     }

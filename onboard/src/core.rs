@@ -8,7 +8,7 @@ pub mod frame_quality;
 mod passing;
 mod receiver_warnings;
 
-use crossfix_calibration::{Camera, PatchSpec, StripRemap};
+use crossfix_calibration::{Camera, PatchSpec, StripMapper};
 use serde::Serialize;
 
 use self::frame_quality::FrameQuality;
@@ -76,6 +76,8 @@ pub struct Core {
     new_match: Option<Match>,
     quality: FrameQuality,
     warnings: ReceiverWarnings,
+    /// Where the student's strip lies in the camera's pictures.
+    mapper: Option<StripMapper>,
     /// Frames in a row that could not be used.
     unusable_in_a_row: u32,
 }
@@ -115,6 +117,7 @@ impl Core {
             new_match: None,
             quality: FrameQuality::default(),
             warnings: ReceiverWarnings::default(),
+            mapper: None,
             unusable_in_a_row: 0,
         };
         core.missing = core.absent();
@@ -355,9 +358,15 @@ impl Core {
             .judge(&picture)
             .map_err(|problem| format!("camera \"{}\": {problem}", frame.camera))?;
         let direction = matcher.card().ground.strip_spec(pose.yaw.radians());
-        let strip = StripRemap::new(camera, &direction, pose.yaw.radians())
-            .and_then(|remap| remap.apply(&picture))
-            .map_err(|e| e.to_string())?;
+        let mapper = match self.mapper.take() {
+            Some(mapper) if mapper.fits(camera, &direction) => mapper,
+            _ => StripMapper::new(camera, &direction).map_err(|e| e.to_string())?,
+        };
+        let strip = mapper
+            .remap(direction.left_azimuth_rad, pose.yaw.radians())
+            .and_then(|remap| remap.apply(&picture));
+        self.mapper = Some(mapper);
+        let strip = strip.map_err(|e| e.to_string())?;
         let spec = PatchSpec {
             size_px: matcher.card().aerial.size_px,
             metres_per_pixel: matcher.card().aerial.metres_per_pixel,

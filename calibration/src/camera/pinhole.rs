@@ -1,9 +1,9 @@
-//! The pinhole camera, with the plumb-bob (Brown–Conrady) lens distortion.
+//! The pinhole camera, with the distortion of its lens.
 
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
 
-use super::{CameraModel, Mount};
+use super::{CameraModel, Distortion, Mount};
 use crate::{Error, Result};
 
 /// A pinhole camera; lengths in pixels, `[0, 0]` the top-left corner of the picture.
@@ -27,66 +27,10 @@ pub struct Pinhole {
     pub cy: f64,
     /// Lens distortion, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distortion: Option<PlumbBob>,
+    pub distortion: Option<Distortion>,
     /// How it sits on the vehicle.
     #[serde(default)]
     pub mount: Mount,
-}
-
-/// Distortion coefficients as ROS and `OpenCV` name them.
-///
-/// # Source
-/// Brown, "Decentering distortion of lenses", 1966; `OpenCV` calib3d, "Detailed description".
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PlumbBob {
-    /// Radial, r².
-    pub k1: f64,
-    /// Radial, r⁴.
-    pub k2: f64,
-    /// Tangential.
-    pub p1: f64,
-    /// Tangential.
-    pub p2: f64,
-    /// Radial, r⁶.
-    #[serde(default)]
-    pub k3: f64,
-}
-
-impl PlumbBob {
-    fn bend(&self, [x, y]: [f64; 2]) -> [f64; 2] {
-        let r2 = x * x + y * y;
-        let radial = 1.0 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3));
-        [
-            x * radial + 2.0 * self.p1 * x * y + self.p2 * (r2 + 2.0 * x * x),
-            y * radial + self.p1 * (r2 + 2.0 * y * y) + 2.0 * self.p2 * x * y,
-        ]
-    }
-
-    /// Whether the bent radius still grows all the way out to `r2`: past its turning point the
-    /// polynomial folds back, and rays that the lens never saw would land in the picture.
-    fn grows_until(&self, r2: f64) -> bool {
-        (1..=16).all(|i| {
-            let s = r2 * f64::from(i) / 16.0;
-            1.0 + s * (3.0 * self.k1 + s * (5.0 * self.k2 + s * 7.0 * self.k3)) > 0.0
-        })
-    }
-
-    /// The undistorted point, by the usual fixed-point iteration; `None` if it does not settle.
-    fn unbend(&self, bent: [f64; 2]) -> Option<[f64; 2]> {
-        let mut point = bent;
-        for _ in 0..100 {
-            let again = self.bend(point);
-            let miss = [bent[0] - again[0], bent[1] - again[1]];
-            point = [point[0] + miss[0], point[1] + miss[1]];
-            if miss[0].abs().max(miss[1].abs()) < 1e-13 {
-                return self
-                    .grows_until(point[0] * point[0] + point[1] * point[1])
-                    .then_some(point);
-            }
-        }
-        None
-    }
 }
 
 impl Pinhole {
@@ -111,23 +55,13 @@ impl Pinhole {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        for (name, value) in [("fx", self.fx), ("fy", self.fy)] {
-            if !(1e-3..=1e6).contains(&value) {
-                return Err(Error::Camera(format!(
-                    "{name} is {value}; a focal length is 0.001 to 1000000 pixels"
-                )));
-            }
-        }
-        for (name, value, size) in [("cx", self.cx, self.width), ("cy", self.cy, self.height)] {
-            // Crops can push the axis outside the picture, but not by more than its size.
-            if !(-(size as f64)..=2.0 * size as f64).contains(&value) {
-                return Err(Error::Camera(format!(
-                    "{name} is {value}, far outside the {size}-pixel picture"
-                )));
-            }
-        }
-        if let Some(PlumbBob { k1, k2, p1, p2, k3 }) = self.distortion
-            && [k1, k2, p1, p2, k3].iter().any(|k| !k.is_finite())
+        check_intrinsics(
+            [self.width, self.height],
+            [self.fx, self.fy],
+            [self.cx, self.cy],
+        )?;
+        if let Some(distortion) = self.distortion
+            && distortion.numbers().iter().any(|k| !k.is_finite())
         {
             return Err(Error::Camera(
                 "distortion holds a number that is not finite".to_owned(),
@@ -135,6 +69,30 @@ impl Pinhole {
         }
         Ok(())
     }
+}
+
+/// Checks focal lengths and the centre, pixels.
+pub(super) fn check_intrinsics(
+    [width, height]: [usize; 2],
+    [fx, fy]: [f64; 2],
+    [cx, cy]: [f64; 2],
+) -> Result<()> {
+    for (name, value) in [("fx", fx), ("fy", fy)] {
+        if !(1e-3..=1e6).contains(&value) {
+            return Err(Error::Camera(format!(
+                "{name} is {value}; a focal length is 0.001 to 1000000 pixels"
+            )));
+        }
+    }
+    for (name, value, size) in [("cx", cx, width), ("cy", cy, height)] {
+        // Crops can push the axis outside the picture, but not by more than its size.
+        if !(-(size as f64)..=2.0 * size as f64).contains(&value) {
+            return Err(Error::Camera(format!(
+                "{name} is {value}, far outside the {size}-pixel picture"
+            )));
+        }
+    }
+    Ok(())
 }
 
 impl CameraModel for Pinhole {
@@ -194,12 +152,9 @@ mod tests {
     #[test]
     fn rays_beyond_the_fold_of_a_barrel_lens_are_not_seen() {
         // r (1 - 0.3 r²) turns back at r = 1.054; at r = 1.7 it has returned to 0.23.
-        let bent = PlumbBob {
+        let bent = Distortion {
             k1: -0.3,
-            k2: 0.0,
-            p1: 0.0,
-            p2: 0.0,
-            k3: 0.0,
+            ..Distortion::default()
         };
         let camera = Pinhole {
             distortion: Some(bent),

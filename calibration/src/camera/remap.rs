@@ -10,7 +10,7 @@ use crate::{Error, Result, RgbImage};
 
 /// Four neighbours in the (reduced) picture and the share of the right and lower ones.
 #[derive(Clone, Copy)]
-struct Tap {
+pub(super) struct Tap {
     at: [u32; 4],
     right: f32,
     below: f32,
@@ -24,13 +24,13 @@ struct Tap {
 pub struct StripRemap {
     rows: usize,
     columns: usize,
-    image_size: [usize; 2],
+    pub(super) image_size: [usize; 2],
     /// The picture is averaged over blocks of this side before sampling.
     reduction: usize,
     /// Samples per strip pixel, next to each other in `taps`.
     samples: usize,
     /// `None` outside the camera's view.
-    taps: Vec<Option<Tap>>,
+    pub(super) taps: Vec<Option<Tap>>,
 }
 
 impl StripRemap {
@@ -39,6 +39,16 @@ impl StripRemap {
     /// # Errors
     /// [`Error::Camera`] or [`Error::Strip`] for descriptions that cannot work.
     pub fn new(camera: &Camera, strip: &StripSpec, yaw_rad: f64) -> Result<Self> {
+        let (mut remap, per_axis) = Self::empty(camera, strip, yaw_rad)?;
+        match level(camera) {
+            Some(lens) => remap.fill_level(lens, strip, yaw_rad, per_axis),
+            None => remap.fill(camera, strip, yaw_rad, per_axis),
+        }
+        Ok(remap)
+    }
+
+    /// A table without samples yet, and how many there will be along each side of a strip pixel.
+    pub(super) fn empty(camera: &Camera, strip: &StripSpec, yaw_rad: f64) -> Result<(Self, usize)> {
         camera.check()?;
         strip.check()?;
         if !yaw_rad.is_finite() {
@@ -48,6 +58,7 @@ impl StripRemap {
         let (across, down) = match camera {
             Camera::Equirectangular(lens) => (lens.width as f64 / TAU, lens.rows_per_radian()),
             Camera::Pinhole(lens) => (lens.fx, lens.fy),
+            Camera::Fisheye(lens) => (lens.fx, lens.fy),
         };
         let fineness = across.min(down) * strip.radians_per_pixel;
         let [width, height] = camera.image_size();
@@ -65,7 +76,7 @@ impl StripRemap {
         } else {
             1
         };
-        let mut remap = Self {
+        let remap = Self {
             rows: strip.rows,
             columns: strip.columns,
             image_size: [width, height],
@@ -73,16 +84,7 @@ impl StripRemap {
             samples: per_axis * per_axis,
             taps: Vec::with_capacity(strip.rows * strip.columns * per_axis * per_axis),
         };
-        let level = match camera {
-            Camera::Equirectangular(lens) if lens.mount.is_level() => Some(lens),
-            _ => None,
-        };
-        if let Some(lens) = level {
-            remap.fill_level(lens, strip, yaw_rad, per_axis);
-        } else {
-            remap.fill(camera, strip, yaw_rad, per_axis);
-        }
-        Ok(remap)
+        Ok((remap, per_axis))
     }
 
     /// The strip seen in a picture; black where the camera does not see.
@@ -214,7 +216,7 @@ impl StripRemap {
     }
 
     /// The bilinear neighbours of a picture pixel in the reduced picture.
-    fn tap(&self, pixel: [f64; 2], wraps: bool) -> Tap {
+    pub(super) fn tap(&self, pixel: [f64; 2], wraps: bool) -> Tap {
         let [width, height] = self.image_size.map(|size| size / self.reduction);
         let x = pixel[0] / self.reduction as f64 - 0.5;
         let y = (pixel[1] / self.reduction as f64 - 0.5).clamp(0.0, (height - 1) as f64);
@@ -236,6 +238,14 @@ impl StripRemap {
     }
 }
 
+/// A panorama whose table is so cheap that it need not be kept.
+pub(super) fn level(camera: &Camera) -> Option<&Equirectangular> {
+    match camera {
+        Camera::Equirectangular(lens) if lens.mount.is_level() => Some(lens),
+        _ => None,
+    }
+}
+
 impl std::fmt::Debug for StripRemap {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -254,13 +264,13 @@ impl std::fmt::Debug for StripRemap {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::{Mount, Pinhole};
     use std::f64::consts::FRAC_PI_2;
 
     use super::*;
 
-    fn panorama_camera(width: usize, height: usize) -> Camera {
+    pub(in super::super) fn panorama_camera(width: usize, height: usize) -> Camera {
         let bottom_elevation_deg = 28.0 - 48.0 * 360.0 / 256.0;
         Camera::Equirectangular(Equirectangular {
             width,
@@ -281,7 +291,7 @@ mod tests {
     }
 
     /// What a camera on a vehicle with this yaw takes of that world.
-    fn picture(camera: &Camera, yaw_rad: f64) -> RgbImage {
+    pub(in super::super) fn picture(camera: &Camera, yaw_rad: f64) -> RgbImage {
         let [width, height] = camera.image_size();
         let mut image = RgbImage::black(width, height);
         for row in 0..height {

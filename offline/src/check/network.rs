@@ -264,5 +264,6 @@ fn turn(camera: &mut Camera) {
                 (-lens.bottom_elevation_deg, -lens.top_elevation_deg);
         }
         Camera::Pinhole(lens) => lens.mount.roll_right_deg += 180.0,
+        Camera::Fisheye(lens) => lens.mount.roll_right_deg += 180.0,
     }
 }

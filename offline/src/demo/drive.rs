@@ -93,6 +93,7 @@ impl Drives {
         let config = Config {
             tiles: Some(TilesConfig {
                 path: areas.test_tiles.clone(),
+                sha256: None,
             }),
             model: Some(ModelConfig {
                 path: model.to_owned(),

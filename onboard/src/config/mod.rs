@@ -4,6 +4,7 @@
 //! [`Config::load`] reads it, [`Config::check`] reports every problem at once. Relative paths are
 //! relative to the config file.
 
+mod camera_file;
 mod check;
 mod core;
 
@@ -30,7 +31,7 @@ pub struct Config {
     pub daemon: DaemonConfig,
     /// The grid belief and its gates.
     pub fusion: crate::fusion::FusionConfig,
-    /// The camera's model and mount; without it the one recorded in the log is taken, and without
+    /// The camera's model and mount, or `file` with a calibration of ROS, Kalibr or OpenCV; without it the one recorded in the log is taken, and without
     /// that there is no visual position.
     pub camera: Option<Camera>,
     /// Aerial tiles; without them the output is GNSS and odometry, marked degraded.
@@ -118,11 +119,12 @@ impl Config {
                 path: path.to_owned(),
                 source: error.into(),
             })?;
-        let mut config = Self::parse(&text).map_err(|message| ConfigError::Parse {
+        let base = path.parent().unwrap_or(Path::new(""));
+        let mut config = camera_file::parse(&text, base).map_err(|message| ConfigError::Parse {
             path: path.to_owned(),
             message,
         })?;
-        config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+        config.resolve_paths(base);
         for source in &mut config.source {
             if let SourceConfig::Mcap(source) = source {
                 source.topics.get_or_insert_with(|| config.topics.clone());
