@@ -71,7 +71,14 @@ mod tests {
         assert_eq!((frame.id, frame.extended), (0x18fe_f100, true));
         let (_, frame) = frame_of("(1.5) can1 123##1112233").unwrap().unwrap();
         assert_eq!(frame.data, [0x11, 0x22, 0x33]);
-        assert!(frame_of("(1.5) can0 123#").unwrap().unwrap().1.data.is_empty());
+        assert!(
+            frame_of("(1.5) can0 123#")
+                .unwrap()
+                .unwrap()
+                .1
+                .data
+                .is_empty()
+        );
         assert_eq!(frame_of("(1.5) can0 123#R").unwrap(), None);
         assert_eq!(frame_of("(1.5) can0 20000004#0000").unwrap(), None);
     }
