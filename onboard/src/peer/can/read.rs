@@ -162,3 +162,16 @@ impl Reader for InterfaceReader {
         Ok(sample.map(Event::Odometry))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_is_not_there_is_named() {
+        let failure = open_interface(&CanConfig::default(), "nocan7")
+            .err()
+            .unwrap();
+        assert!(failure.to_string().contains("nocan7"), "{failure}");
+    }
+}

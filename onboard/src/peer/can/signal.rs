@@ -156,7 +156,7 @@ impl SignalConfig {
     /// The measurement of a raw value, m/s or rad/s; none when it says that there is none.
     pub fn value(&self, raw: i64) -> Option<f64> {
         let unit = self.unit.map_or(1.0, Unit::in_si);
-        (!self.invalid.contains(&raw)).then(|| (raw as f64 * self.factor + self.offset) * unit)
+        (!self.invalid.contains(&raw)).then_some((raw as f64 * self.factor + self.offset) * unit)
     }
 
     /// Reports what cannot be right.

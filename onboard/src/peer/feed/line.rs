@@ -199,7 +199,7 @@ mod tests {
                 "{\"time_ns\":7,\"clock\":\"boot\",\"speed_mps\":1}",
                 "clock",
             ),
-            ("{\"time_ns\":7.5,\"speed_mps\":1}", "integer"),
+            ("{\"time_ns\":7.5,\"speed_mps\":1}", "i64"),
             ("speed 7", "expected"),
         ] {
             let message = read(line, &FeedConfig::default()).unwrap_err();

@@ -94,12 +94,14 @@ impl FeedReader {
 
     fn read(&mut self) -> Result<(), PeerError> {
         let mut bytes = vec![0; DATAGRAM_BYTES];
-        let fail = |error| PeerError::io("receiving odometry")(error);
         while self.waiting.len() < MOST_WAITING {
             let received = match &self.socket {
                 Socket::Udp(socket) => socket.recv(&mut bytes),
                 Socket::Datagram(bound) => bound.socket.recv(&mut bytes),
-                Socket::Stream(..) => return self.read_streams(),
+                Socket::Stream(..) => {
+                    self.read_streams();
+                    return Ok(());
+                }
             };
             match received {
                 Ok(count) => {
@@ -109,15 +111,15 @@ impl FeedReader {
                     self.take(&mut lines);
                 }
                 Err(error) if is_timeout(&error) => break,
-                Err(error) => return Err(fail(error)),
+                Err(error) => return Err(PeerError::io("receiving odometry")(error)),
             }
         }
         Ok(())
     }
 
-    fn read_streams(&mut self) -> Result<(), PeerError> {
+    fn read_streams(&mut self) {
         let Socket::Stream(listener, senders) = &mut self.socket else {
-            return Ok(());
+            return;
         };
         while let Ok((stream, _)) = listener.socket.accept() {
             if stream.set_nonblocking(true).is_err() {
@@ -138,7 +140,6 @@ impl FeedReader {
                 senders.push((stream, lines));
             }
         }
-        Ok(())
     }
 
     /// Waits until something can be read, at most for [`READ_PATIENCE`].
