@@ -74,7 +74,8 @@ pub mod uncertainty;
 pub use angle::{Heading, LineHeading, Yaw};
 pub use belief::{BeliefEstimate, Evidence, GridBelief, LogMap, Step, smooth};
 pub use camera::{
-    Camera, CameraModel, Distortion, Equirectangular, Fisheye, Mount, Pinhole, StripMapper, StripRemap, StripSpec,
+    Camera, CameraModel, Distortion, Equirectangular, Fisheye, Mount, Pinhole, StripMapper,
+    StripRemap, StripSpec,
 };
 pub use error::{Error, Result};
 pub use geodesy::{Ecef, Enu, Geodetic, LocalFrame, TileId, mercator};

@@ -198,14 +198,10 @@ pub const READINGS: [(&str, fn(f64) -> f64); 5] = [
 /// Median angle, in degrees, between stated yaws and what they should be, as `[stated, right]` in radians;
 /// and if that is more than `most_deg`, the other reading of the headings under which it is not, with its
 /// angle.
-pub fn heading_reading(
-    yaws: &[[f64; 2]],
-    most_deg: f64,
-) -> (f64, Option<(f64, &'static str)>) {
+pub fn heading_reading(yaws: &[[f64; 2]], most_deg: f64) -> (f64, Option<(f64, &'static str)>) {
     let off = |reading: &dyn Fn(f64) -> f64| {
-        let angle = |[stated, right]: &[f64; 2]| {
-            wrap_rad(right - reading(*stated)).abs().to_degrees()
-        };
+        let angle =
+            |[stated, right]: &[f64; 2]| wrap_rad(right - reading(*stated)).abs().to_degrees();
         median(yaws.iter().map(angle).collect())
     };
     let value = off(&|yaw| yaw);
@@ -242,7 +238,9 @@ fn course(stretches: &[Stretch], gate: &Gate) -> Option<Finding> {
     if refuses {
         what += &match fits {
             Some((best, words)) => format!("; {words} ({best:.1}° then)"),
-            None => "; heading_deg must be the vehicle's, in degrees clockwise from true north".into(),
+            None => {
+                "; heading_deg must be the vehicle's, in degrees clockwise from true north".into()
+            }
         };
     }
     Some(Finding {
