@@ -289,7 +289,7 @@ fn positions_of_another_order_or_sign_are_named() {
     });
     harmed("tiles-not-covered", "tiles of this area", |folder| {
         rows_changed(folder, |_, row| {
-            number(row, "latitude_deg", |lat| lat + 1.0)
+            number(row, "latitude_deg", |lat| lat + 1.0);
         });
     });
 }
@@ -345,7 +345,7 @@ fn headings_are_held_against_streets_where_rows_have_no_order() {
     shuffled(folder.path(), |heading| heading);
     assert!(!looked(folder.path(), false).refuses());
     harmed("heading", "streets", |folder| {
-        shuffled(folder, |heading| 90.0 - heading)
+        shuffled(folder, |heading| 90.0 - heading);
     });
 }
 
@@ -441,11 +441,11 @@ fn harmed_tiles_are_named() {
         unpacked(folder, |id| [id.x, (1 << id.zoom) - 1 - id.y], |_, _| {});
     });
     harmed("tiles-rows", "zoom/y/x", |folder| {
-        unpacked(folder, |id| [id.y, id.x], |_, _| {})
+        unpacked(folder, |id| [id.y, id.x], |_, _| {});
     });
     harmed("tiles-borders", "scaled or turned", |folder| {
         unpacked(folder, plain, |_, tile| {
-            *tile = image::imageops::rotate180(tile)
+            *tile = image::imageops::rotate180(tile);
         });
     });
     harmed("tiles-scale", "correct zoom", |folder| {

@@ -226,7 +226,7 @@ fn value_at(values: &[(i64, f64)], time_ns: i64) -> Option<f64> {
     let (before_ns, before) = values[after.checked_sub(1)?];
     let gap = (next_ns - before_ns) as f64;
     let share = (time_ns - before_ns) as f64 / gap;
-    (gap <= ODOMETRY_GAP_S * SECOND_NS).then(|| before + (next - before) * share)
+    (gap <= ODOMETRY_GAP_S * SECOND_NS).then_some(before + (next - before) * share)
 }
 
 /// Degrees clockwise from north of a yaw, in [0, 360).

@@ -235,7 +235,7 @@ fn what_cannot_be_placed_is_refused_with_what_to_do() {
     refused(&text, "no TIFF");
     let good = folder.path().join("good.tif");
     picture(&good, 3857, 0.5, 64, None, |_, _, colour| colour);
-    let mut wrong = args(&[good.clone()], out.clone());
+    let mut wrong = args(std::slice::from_ref(&good), out.clone());
     wrong.epsg = Some(27700);
     assert!(import(&wrong).unwrap_err().to_string().contains("gdalwarp"));
     let mut undated = args(&[good], out);

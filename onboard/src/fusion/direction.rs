@@ -176,7 +176,7 @@ mod tests {
             };
             let fix = GnssFix {
                 speed_mps: Some(speed_mps.abs()),
-                track_deg: (speed_mps != 0.0).then(|| if speed_mps > 0.0 { 90.0 } else { 270.0 }),
+                track_deg: (speed_mps != 0.0).then_some(if speed_mps > 0.0 { 90.0 } else { 270.0 }),
                 ..fix(second, [east_m, 0.0])
             };
             // What stands still repeats itself; those are refused.

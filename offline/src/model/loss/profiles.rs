@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::model::preset;
     use crossfix_kernels::testing::assert_close;
+    use std::slice::from_ref;
 
     /// Two samples of which one counts half: the loss is their weighted mean, the gradient too.
     #[test]
@@ -207,7 +208,7 @@ mod tests {
             loss.unwrap().info_nce[0]
         };
         let (first, second) = (pose(20.0, 1.0), pose(44.0, 1.0));
-        let (a, b) = (loss(&[first.clone()], 0), loss(&[second.clone()], 1));
+        let (a, b) = (loss(from_ref(&first), 0), loss(from_ref(&second), 1));
         let both = loss(&[first.clone(), pose(44.0, 0.5)], 0);
         // The two targets are mirror images, so their sums are equal.
         let expected = (a + 0.5 * b) / 1.5;
@@ -278,8 +279,8 @@ mod tests {
         };
         let (first, second) = (pose(20.4, 1.0), pose(44.0, 1.0));
         let (a, b) = (
-            loss(&[first.clone()], 0, false, false),
-            loss(&[second.clone()], 1, false, false),
+            loss(from_ref(&first), 0, false, false),
+            loss(from_ref(&second), 1, false, false),
         );
         for profiles in [false, true] {
             let both = loss(&[first.clone(), pose(44.0, 0.25)], 0, true, profiles);
