@@ -502,11 +502,10 @@ mod tests {
 
     #[test]
     fn a_picture_that_was_cut_is_refused_and_not_half_grey() {
-        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
-            let whole = encoded(format);
-            for keep in (whole.len() / 4..whole.len() - 1).step_by(7) {
-                assert!(decode_rgb(&whole[..keep], 64).is_err(), "{format:?} {keep}");
-            }
+        // For JPEG, another test cuts at every byte.
+        let whole = encoded(ImageFormat::Png);
+        for keep in (whole.len() / 4..whole.len() - 1).step_by(7) {
+            assert!(decode_rgb(&whole[..keep], 64).is_err(), "{keep}");
         }
         // Cut, and ended by a driver that knows the size of its buffer only.
         let whole = encoded(ImageFormat::Jpeg);

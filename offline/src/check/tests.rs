@@ -222,10 +222,6 @@ fn harmed_pictures_are_named() {
             fs::copy(picture(folder, 10), picture(folder, row)).unwrap();
         }
     });
-    harmed("picture-upside-down", "line 9", |folder| {
-        let path = picture(folder, 8);
-        image::open(&path).unwrap().rotate180().save(path).unwrap();
-    });
 }
 
 #[test]

@@ -662,6 +662,8 @@ fn is_inert(module: &str, name: &str) -> bool {
                 | "set"
                 | "frozenset"
                 | "int"
+                // What protocol 2 calls int.
+                | "long"
                 | "float"
                 | "bool"
                 | "str"
