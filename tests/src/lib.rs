@@ -1,5 +1,6 @@
 //! The harness that the cross-crate tests share: recorded fixtures, child processes, ports.
 
+pub mod ccvpe;
 pub mod golden;
 pub mod published;
 

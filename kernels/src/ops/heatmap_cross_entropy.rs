@@ -108,7 +108,9 @@ pub(crate) static SOURCE: Source = Source {
     text: include_str!("heatmap_cross_entropy.cu"),
     hot: &["heatmap_cross_entropy_backward"],
 };
-static LOSS: Kernel = Kernel {
+/// From the statistics of each sample: mean of log of the denominator minus targets · logits over the sum
+/// of targets. The entropy of heatmaps is the same of their own probabilities.
+pub(super) static LOSS: Kernel = Kernel {
     source: &SOURCE,
     entry: "heatmap_cross_entropy_loss",
 };

@@ -10,16 +10,6 @@ struct SampleParameters {
     float threshold;
 };
 
-extern "C" __global__ void heatmap_entropy_loss(const double* __restrict__ statistics, float* __restrict__ loss, SampleParameters p) {
-    double sum = 0.0;
-    for (unsigned sample = threadIdx.x; sample < p.samples; sample += blockDim.x) {
-        const double* s = statistics + sample * 3;
-        sum += s[0] - s[2] / s[1];
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) loss[0] = float(sum / p.samples);
-}
-
 extern "C" __global__ void heatmap_entropy_backward(const float* __restrict__ logits, const double* __restrict__ statistics, const float* __restrict__ gradient, float* __restrict__ dx, SampleParameters p) {
     const double scale = double(gradient[0]) / p.samples;
     for (unsigned i = first_element(); i < p.samples * p.length; i += element_stride()) {

@@ -1,5 +1,6 @@
 //! Mean entropy of heatmaps.
 
+use super::heatmap_cross_entropy::LOSS;
 use super::softmax::cuda::{STATISTICS, SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len, softmax};
 use crate::buffer;
@@ -81,10 +82,6 @@ pub(crate) static SOURCE: Source = Source {
     text: include_str!("heatmap_entropy.cu"),
     hot: &["heatmap_entropy_backward"],
 };
-static LOSS: Kernel = Kernel {
-    source: &SOURCE,
-    entry: "heatmap_entropy_loss",
-};
 static BACKWARD: Kernel = Kernel {
     source: &SOURCE,
     entry: "heatmap_entropy_backward",
@@ -96,7 +93,7 @@ fn on_cuda(tape: &mut Tape, cuda: &Cuda, logits: &Tensor, m: usize) -> Result<Te
     let statistics = statistics(cuda, logits, Some(&probabilities), &parameters)?;
     debug_assert_eq!(statistics.len(), logits.shape()[0] * STATISTICS);
     let mut loss = cuda.any(1)?;
-    // SAFETY: heatmap_entropy_loss(statistics, loss, SampleParameters) by one block: statistics of
+    // SAFETY: heatmap_cross_entropy_loss(statistics, loss, SampleParameters) by one block: statistics of
     // all `samples`, by which the kernel guards its index; one loss.
     unsafe {
         Launch::new(&LOSS)

@@ -419,7 +419,7 @@ fn worlds() -> [(&'static str, World); 8] {
 /// tuning_table -- --ignored --nocapture`. The defaults are chosen on validation drives of the
 /// simulated city; the tests above hold them to their bounds here.
 #[test]
-#[ignore = "prints a table for people and asserts nothing; run it by hand when a default changes"]
+#[ignore = "prints a table for people and asserts nothing; tests/run --full prints it"]
 fn tuning_table() {
     let base = FusionConfig::default();
     let variants = [

@@ -123,6 +123,27 @@ fn check_latency(latency_s: Option<f64>, check: &mut Checker) {
     check.range("latency_s", latency_s.unwrap_or(1.0), 0.0, 60.0);
 }
 
+/// A receiver is read from exactly one of a serial port, a server and a file.
+fn check_one_input(
+    kind: &str,
+    serial: Option<&PathBuf>,
+    tcp: Option<&String>,
+    file: Option<&PathBuf>,
+    check: &mut Checker,
+) {
+    let inputs = [serial.is_some(), tcp.is_some(), file.is_some()];
+    if inputs.iter().filter(|is_set| **is_set).count() != 1 {
+        let what = format!("{kind} needs exactly one of serial, tcp and file");
+        check.problem("", what);
+    }
+    if let Some(address) = tcp {
+        check.address("tcp", address);
+    }
+    if let Some(path) = file {
+        check.exists("file", path);
+    }
+}
+
 /// A serial port that should be there.
 fn check_port(port: Option<&PathBuf>, check: &mut Checker) {
     if let Some(port) = port.filter(|port| !port.exists()) {

@@ -1,6 +1,7 @@
 //! How bytes move: files, serial ports, TCP connections and servers, Unix sockets, UDP, HTTP, and lines out of any
 //! of them.
 
+pub mod duplex;
 pub mod file;
 pub mod http;
 pub mod lines;

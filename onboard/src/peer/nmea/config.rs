@@ -8,7 +8,9 @@ use super::{read, write};
 use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::event::EstimateKind;
-use crate::peer::{Playback, check_latency, check_port, check_server, check_sigmas};
+use crate::peer::{
+    Playback, check_latency, check_one_input, check_port, check_server, check_sigmas,
+};
 use crate::port::{Connection, Interests, Peer, PeerError};
 
 /// NMEA 0183 sentences; give exactly one of `serial`, `tcp` and `file`.
@@ -88,22 +90,15 @@ impl Peer for NmeaConfig {
 
     fn check(&self, check: &mut Checker) {
         check_latency(self.latency_s, check);
-        let inputs = [
-            self.serial.is_some(),
-            self.tcp.is_some(),
-            self.file.is_some(),
-        ];
-        if inputs.iter().filter(|is_set| **is_set).count() != 1 {
-            check.problem("", "nmea needs exactly one of serial, tcp and file");
-        }
-        if let Some(address) = &self.tcp {
-            check.address("tcp", address);
-        }
-        if let Some(path) = &self.file {
-            check.exists("file", path);
-            if self.send.is_some() {
-                check.problem("send", "needs serial or tcp; a file is only read");
-            }
+        check_one_input(
+            "nmea",
+            self.serial.as_ref(),
+            self.tcp.as_ref(),
+            self.file.as_ref(),
+            check,
+        );
+        if self.file.is_some() && self.send.is_some() {
+            check.problem("send", "needs serial or tcp; a file is only read");
         }
         check.range("baud", f64::from(self.baud), 300.0, 4e6);
         check.range("range_sigma_m", self.range_sigma_m, 0.01, 1e3);

@@ -1,7 +1,7 @@
 //! A receiver on a serial port, a server that sends sentences, or a file of them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use super::{NmeaConfig, NmeaSentences};
 use crate::event::{Event, GnssFix};
 use crate::peer::{Playback, dates};
 use crate::port::{Connection, PeerError, Reader, Writer};
+use crate::transport::duplex::{self, Duplex};
 use crate::transport::lines::LineBuffer;
-use crate::transport::{serial, tcp};
 
 /// Longest line that may hold a sentence; receivers mix binary messages in.
 const LINE_LIMIT_BYTES: usize = 1024;
@@ -43,25 +43,13 @@ pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, Peer
             path: path.clone(),
         }));
     }
-    let (what, input, output): (String, Box<dyn Read + Send>, Box<dyn Write + Send>) =
-        if let Some(path) = &config.serial {
-            let what = serial::describe(path, config.baud);
-            let port = serial::open(path, config.baud, READ_TIMEOUT)?;
-            let output = port.try_clone().map_err(|error| PeerError::Io {
-                what: what.clone(),
-                source: error.into(),
-            })?;
-            (what, Box::new(port), Box::new(output))
-        } else {
-            let address = config.tcp.as_deref().unwrap_or_default();
-            let stream = tcp::connect(address, READ_TIMEOUT)?;
-            let output = stream.try_clone().map_err(PeerError::io(address))?;
-            (
-                format!("NMEA server {address}"),
-                Box::new(stream),
-                Box::new(output),
-            )
-        };
+    let port = config.serial.as_deref().map(|path| (path, config.baud));
+    let server = ("NMEA server", config.tcp.as_deref().unwrap_or_default());
+    let Duplex {
+        what,
+        input,
+        output,
+    } = duplex::open(port, server, READ_TIMEOUT)?;
     let writer = config
         .send
         .map(|kind| Box::new(NmeaStreamWriter::new(what.clone(), output, kind)) as Box<dyn Writer>);

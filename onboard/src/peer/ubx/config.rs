@@ -8,7 +8,7 @@ use super::read;
 use crate::clocks::ClockRule;
 use crate::config::Checker;
 use crate::peer::nmea::NmeaConfig;
-use crate::peer::{Playback, check_latency, check_port, check_sigmas};
+use crate::peer::{Playback, check_latency, check_one_input, check_port, check_sigmas};
 use crate::port::{Connection, Peer, PeerError};
 
 /// A u-blox receiver; give exactly one of `serial`, `tcp` and `file`.
@@ -105,22 +105,15 @@ impl Peer for UbxConfig {
 
     fn check(&self, check: &mut Checker) {
         check_latency(self.latency_s, check);
-        let inputs = [
-            self.serial.is_some(),
-            self.tcp.is_some(),
-            self.file.is_some(),
-        ];
-        if inputs.iter().filter(|is_set| **is_set).count() != 1 {
-            check.problem("", "ubx needs exactly one of serial, tcp and file");
-        }
-        if let Some(address) = &self.tcp {
-            check.address("tcp", address);
-        }
-        if let Some(path) = &self.file {
-            check.exists("file", path);
-            if self.configure != Configure::Off {
-                check.problem("configure", "needs serial or tcp; a file is only read");
-            }
+        check_one_input(
+            "ubx",
+            self.serial.as_ref(),
+            self.tcp.as_ref(),
+            self.file.as_ref(),
+            check,
+        );
+        if self.file.is_some() && self.configure != Configure::Off {
+            check.problem("configure", "needs serial or tcp; a file is only read");
         }
         check.range("baud", f64::from(self.baud), 300.0, 4e6);
         check.range("range_sigma_m", self.range_sigma_m, 0.01, 1e3);

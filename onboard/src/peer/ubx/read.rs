@@ -1,7 +1,7 @@
 //! A receiver on a serial port or behind a server, or a file of its bytes.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -10,7 +10,8 @@ use super::{Configure, UbxConfig, UbxStream, setup};
 use crate::event::{Event, GnssFix};
 use crate::peer::{Playback, dates};
 use crate::port::{Connection, PeerError, Reader};
-use crate::transport::{is_timeout, serial, tcp};
+use crate::transport::duplex::{self, Duplex};
+use crate::transport::is_timeout;
 
 /// Silence after which a port is opened anew.
 const SILENCE: Duration = Duration::from_secs(10);
@@ -36,22 +37,13 @@ pub fn open(config: &UbxConfig, playback: &Playback) -> Result<Connection, PeerE
             next: None,
         }));
     }
-    let (what, input, mut output): (String, Box<dyn Read + Send>, Box<dyn Write + Send>) =
-        if let Some(path) = &config.serial {
-            let what = serial::describe(path, config.baud);
-            let port = serial::open(path, config.baud, READ_TIMEOUT)?;
-            let output = port.try_clone().map_err(|error| PeerError::Io {
-                what: what.clone(),
-                source: error.into(),
-            })?;
-            (what, Box::new(port), Box::new(output))
-        } else {
-            let address = config.tcp.as_deref().unwrap_or_default();
-            let stream = tcp::connect(address, READ_TIMEOUT)?;
-            let output = stream.try_clone().map_err(PeerError::io(address))?;
-            let what = format!("receiver at {address}");
-            (what, Box::new(stream), Box::new(output))
-        };
+    let port = config.serial.as_deref().map(|path| (path, config.baud));
+    let server = ("receiver at", config.tcp.as_deref().unwrap_or_default());
+    let Duplex {
+        what,
+        input,
+        mut output,
+    } = duplex::open(port, server, READ_TIMEOUT)?;
     if config.configure == Configure::Ram {
         for message in setup::messages() {
             output
