@@ -107,7 +107,17 @@ fn mcap() -> Result<()> {
         })?;
     }
     log.finish()?;
-    run("mcap", &[bytes.into_inner()])
+    let mut seeds = vec![bytes.into_inner()];
+    for name in [
+        "foxglove_json",
+        "foxglove_sdk",
+        "mcap_protobuf",
+        "mcap_ros2",
+        "own_lz4",
+    ] {
+        seeds.push(read(&format!("tests/data/foreign_logs/{name}.mcap"))?);
+    }
+    run("mcap", &seeds)
 }
 
 #[test]

@@ -106,7 +106,7 @@ def main(crossfixd, recording):
         screen = on_a_terminal(f"cgps 127.0.0.1:{gpsd_port}", seconds=12)
         check("cgps (libgps): a fix on the screen", "3D FIX" in screen or "37.42" in screen, screen[-600:])
         screen = on_a_terminal(f"gpsmon 127.0.0.1:{gpsd_port}", seconds=12)
-        check("gpsmon: reports on the screen", any(word in screen for word in ("TPV", "37.42", "GGA", "DEVICES")), screen[-600:])
+        check("gpsmon: positions on the screen", "TPV" in screen or "37.42" in screen, screen[-600:])
 
         gpsd.connect(host="127.0.0.1", port=gpsd_port)
         time.sleep(1)

@@ -149,7 +149,9 @@ impl CameraModel for Fisheye {
     fn project(&self, ray: Vector3<f64>) -> Option<[f64; 2]> {
         let across = ray.x.hypot(ray.y);
         let theta = across.atan2(ray.z);
+        // What lies exactly behind is in no direction from the centre.
         if ray.norm() == 0.0
+            || (across == 0.0 && ray.z < 0.0)
             || theta > self.largest_angle_deg.to_radians()
             || !self.grows_until(theta)
         {

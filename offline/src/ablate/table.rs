@@ -54,8 +54,7 @@ pub struct RowSummary {
     pub label_error_m: [Option<f64>; 2],
 }
 
-/// The rows in the order of their first cells. Where a recipe has an auxiliary student, that one has a row of
-/// its own: the recipe without the filter.
+/// The rows in the order of their first cells.
 pub fn summarise(cells: &[Cell]) -> Vec<RowSummary> {
     let mut names: Vec<&str> = Vec::new();
     for cell in cells {

@@ -17,12 +17,15 @@ pub struct AblateArgs {
     teacher: PathBuf,
     /// A folder with the pairs `adapt` and, of other places with truth, `test`. May be given several
     /// times; means and standard errors are over areas.
-    #[arg(long = "area", value_name = "FOLDER", required = true)]
+    #[arg(long = "area", value_name = "FOLDER", required_unless_present = "list")]
     areas: Vec<PathBuf>,
     /// A recipe, or one with settings: `paper,filter.keep=0.7`. May be given several times [default: the
     /// paper's ablations and baselines, and ours].
     #[arg(long = "row", value_name = "NAME[,SETTING=VALUE]...")]
     rows: Vec<String>,
+    /// Do not look at the data first.
+    #[arg(long)]
+    no_check: bool,
     /// Print the default rows for the teacher's network, and stop.
     #[arg(long)]
     list: bool,
@@ -35,8 +38,8 @@ pub struct AblateArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// Folder for cells, ablations.md and ablations.json. What is there is not computed again.
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "list")]
+    out: Option<PathBuf>,
 }
 
 fn shard(text: &str) -> Result<(usize, usize), String> {
@@ -62,14 +65,15 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    let out = args.out.as_ref().context("give --out FOLDER")?;
     let mut names: Vec<_> = args.areas.iter().map(|area| area.file_name()).collect();
     names.sort();
     if names.windows(2).any(|two| two[0] == two[1]) {
         bail!("two areas have folders of one name; cells are kept by it");
     }
     teacher.parameters_mut().move_to(&args.device.open()?)?;
-    let folder = RunFolder::create(&args.out)
-        .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
+    let folder = RunFolder::create(out)
+        .with_context(|| format!("cannot make the folder {}", out.display()))?;
     let study = Study {
         teacher: teacher.as_ref(),
         teacher_sha256: sha256_file(&args.teacher).context("cannot read the teacher")?,
@@ -77,7 +81,8 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
         rows: &rows,
         seed: args.seed,
         shard: args.shard,
-        out: &args.out,
+        unchecked: args.no_check,
+        out,
         interrupt: &interrupt,
     };
     let cells = study.run()?;

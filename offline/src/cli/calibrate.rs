@@ -22,6 +22,9 @@ pub struct CalibrateArgs {
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
+    /// Do not look at the data first.
+    #[arg(long)]
+    no_check: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// Write what was found to this file too (JSON).
@@ -36,6 +39,7 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
     network.parameters_mut().move_to(&args.device.open()?)?;
     let options = PairsOptions {
         limit: args.limit,
+        unchecked: args.no_check,
         ..PairsOptions::default()
     };
     let pairs = data::pairs(&args.data, network.describe(), &options)?;

@@ -153,14 +153,26 @@ fn nothing_of_a_zone_is_taken_and_the_antenna_is_not_the_camera() {
     for row in &after {
         assert!(metres(home, [row.latitude_deg, row.longitude_deg]) > 30.0);
     }
-    // The first of each drive is the same picture, 1.5 m ahead along its heading.
-    let last = |rows: &[PairRow]| rows[rows.len() - 1].clone();
-    let (antenna, camera) = (last(&before), last(&after));
-    if antenna.time_ns == camera.time_ns {
-        let place = |row: &PairRow| [row.latitude_deg, row.longitude_deg];
-        let moved = metres(place(&antenna), place(&camera));
-        assert!((moved - 1.5).abs() < 0.01, "{moved}");
+    // The same pictures, 1.5 m ahead along their headings.
+    let mut compared = 0;
+    for camera in &after {
+        let same = |row: &&PairRow| row.drive == camera.drive && row.time_ns == camera.time_ns;
+        let Some(antenna) = before.iter().find(same) else {
+            continue;
+        };
+        let place =
+            |row: &PairRow| Geodetic::new(row.latitude_deg, row.longitude_deg, 0.0).unwrap();
+        let enu = LocalFrame::new(place(antenna)).enu_from_geodetic(place(camera));
+        let (sine, cosine) = antenna.heading_deg.to_radians().sin_cos();
+        let ahead = enu.east() * sine + enu.north() * cosine;
+        let aside = enu.east() * cosine - enu.north() * sine;
+        assert!(
+            (ahead - 1.5).abs() < 0.01 && aside.abs() < 0.01,
+            "{ahead} {aside}"
+        );
+        compared += 1;
     }
+    assert!(compared > 0);
 }
 
 /// Pictures of the simulated drives, named by their times, in a folder of their own.

@@ -165,13 +165,25 @@ impl Recipe {
             return wrong(what.into());
         }
         let moves = &self.fit.augmentation;
-        if matches!(self.labeller, Labeller::TeacherHeatmap(_)) {
+        if self.filter == Filter::FuseWithAuxiliary {
+            let Labeller::TeacherMode(mode) = self.labeller else {
+                return wrong("only labels by mode can be fused with an auxiliary student".into());
+            };
+            if mode.prior != CoarsePrior::Ignored {
+                let what =
+                    "labels are fused over the whole image; set labeller.prior to \"ignored\"";
+                return wrong(what.into());
+            }
+        }
+        if let Labeller::TeacherHeatmap(mode) = self.labeller {
+            if mode.prior != CoarsePrior::Ignored {
+                let what =
+                    "whole heatmaps are learned as they are; set labeller.prior to \"ignored\"";
+                return wrong(what.into());
+            }
             if moves.symmetries || moves.crop_jitter_m > 0.0 {
                 let what = "whole heatmaps as labels cannot be mirrored or cut elsewhere; set fit.augmentation.symmetries to false and crop_jitter_m to 0";
                 return wrong(what.into());
-            }
-            if self.filter == Filter::FuseWithAuxiliary {
-                return wrong("only labels by mode can be fused with an auxiliary student".into());
             }
         }
         Ok(self.fit.check()?)
@@ -421,7 +433,8 @@ fn learn(
         // It learns every label; where it ends far from one, the label is taken for an outlier.
         let prior = recipe.labeller.prior();
         let fuses = recipe.filter == Filter::FuseWithAuxiliary;
-        let same = sha256_json(&(recipe.labeller, &config, run.seed, fuses, labels.len()));
+        // The labels carry the teacher in the last bit of their peaks: another round has another one.
+        let same = sha256_json(&(recipe.labeller, &config, run.seed, fuses, &labels));
         let learned = match shared.0.take() {
             Some((key, learned)) if key == same => learned,
             _ => {

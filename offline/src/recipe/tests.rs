@@ -185,6 +185,120 @@ fn a_second_round_is_labelled_by_the_first_rounds_student() {
 }
 
 #[test]
+fn labels_of_lowest_entropy_are_kept_without_an_auxiliary_student() {
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.filter = Filter::LowestEntropy { keep: 0.5 };
+    let adapted = adapted(&teacher(), &pairs(), &recipe);
+    assert!(adapted.auxiliary.is_none());
+    let (kept, dropped): (Vec<_>, Vec<_>) =
+        adapted.labels.iter().partition(|label| label.is_kept());
+    assert_eq!(kept.len(), adapted.labels.len().div_ceil(2));
+    let most = kept.iter().map(|label| label.entropy);
+    let most = most.fold(f64::MIN, f64::max);
+    assert!(dropped.iter().all(|label| label.entropy >= most));
+}
+
+#[test]
+fn fused_labels_are_the_modes_of_both_heatmaps_multiplied() {
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.fit.learning_rate = 1e-2;
+    recipe.filter = Filter::FuseWithAuxiliary;
+    let adapted = adapted(&teacher(), &pairs(), &recipe);
+    assert_eq!(adapted.kept_fraction(), 1.0);
+    let never = Interrupt::default();
+    let modes = |model: &mut dyn CrossViewModel| {
+        predict_modes(model, &pairs(), CoarsePrior::Ignored, true, &never).unwrap()
+    };
+    let mut auxiliary = adapted.auxiliary.unwrap().model;
+    let (ours, theirs) = (modes(&mut teacher()), modes(auxiliary.as_mut()));
+    for ((label, ours), theirs) in adapted.labels.iter().zip(&ours).zip(&theirs) {
+        let [ours, theirs] = [ours, theirs].map(|found| found.heatmap.as_ref().unwrap());
+        let product: Vec<f32> = ours.iter().zip(theirs).map(|(a, b)| a * b).collect();
+        let best = crate::predict::arg_max(&product, |_| true).unwrap();
+        let place = [best % 64, best / 64].map(|cell| cell as f64 + 0.5);
+        assert_eq!([label.column, label.row], place);
+    }
+}
+
+#[test]
+fn whole_heatmaps_are_learned_with_a_maximum_of_one_and_need_an_unmoved_image() {
+    let recipe = ablations::named("paper-heatmap-no-filter", teacher().describe()).unwrap();
+    let recipe = Recipe {
+        fit: FitConfig {
+            epochs: 1.0,
+            ..recipe.fit
+        },
+        ..recipe
+    };
+    let adapted = adapted(&teacher(), &pairs(), &recipe);
+    for label in &adapted.labels {
+        let map = label.map.as_ref().unwrap();
+        assert_eq!(map.len(), 64 * 64);
+        let peak = label.row as usize * 64 + label.column as usize;
+        assert_eq!(map[peak], 1.0);
+        assert!(map.iter().all(|value| (0.0..=1.0).contains(value)));
+    }
+    let mut mirrored = recipe.clone();
+    mirrored.fit.augmentation.symmetries = true;
+    assert!(mirrored.check().is_err());
+    let mut with_prior = recipe;
+    if let Labeller::TeacherHeatmap(mode) = &mut with_prior.labeller {
+        mode.prior = CoarsePrior::Ellipse;
+    }
+    assert!(with_prior.check().is_err());
+}
+
+#[test]
+fn the_entropy_of_its_own_heatmap_changes_what_a_student_learns_and_may_not_be_negative() {
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.filter = Filter::KeepAll;
+    let without = adapted(&teacher(), &pairs(), &recipe);
+    recipe.fit.loss.entropy = 1.0;
+    let with = adapted(&teacher(), &pairs(), &recipe);
+    // The first step starts from the same network, so its loss has the entropy added.
+    assert!(with.fit.losses[0] > without.fit.losses[0] + 1.0);
+    recipe.fit.loss.entropy = -1.0;
+    assert!(recipe.check().is_err());
+}
+
+#[test]
+fn a_second_rounds_filter_has_an_auxiliary_student_of_its_own() {
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.fit.learning_rate = 1e-2;
+    let once = adapted(&teacher(), &pairs(), &recipe);
+    let again = adapted(once.student.as_ref(), &pairs(), &recipe);
+    recipe.rounds = 2;
+    let twice = adapted(&teacher(), &pairs(), &recipe);
+    let distances = |adapted: &Adapted| adapted.auxiliary.as_ref().unwrap().distances_m.clone();
+    assert_eq!(distances(&twice), distances(&again));
+    assert_ne!(distances(&twice), distances(&once));
+    assert_eq!(
+        arrays_of(twice.student.as_ref()),
+        arrays_of(again.student.as_ref())
+    );
+}
+
+#[test]
+fn recipes_that_share_an_auxiliary_student_end_with_the_same_bits() {
+    let interrupt = Interrupt::default();
+    let mut shared = Shared::default();
+    let mut recipe = short(&teacher(), 1.0, 4);
+    for (keep, held_out) in [(0.8, 0.0), (0.5, 0.0), (0.5, 0.3)] {
+        recipe.filter = Filter::AuxiliaryStudent { keep };
+        recipe.gate.held_out = held_out;
+        let pairs = drive();
+        let run = run(&interrupt);
+        let found = adapt_sharing(&teacher(), &pairs, &recipe, &run, &mut shared).unwrap();
+        let alone = adapted(&teacher(), &pairs, &recipe);
+        assert_eq!(found.labels, alone.labels, "{keep} {held_out}");
+        assert_eq!(
+            arrays_of(found.student.as_ref()),
+            arrays_of(alone.student.as_ref())
+        );
+    }
+}
+
+#[test]
 fn true_positions_are_refused_where_truth_is_not_given_and_pairs_without_it_are_not_learned() {
     let recipe = defaults::oracle(teacher().describe());
     let interrupt = Interrupt::default();

@@ -246,6 +246,18 @@ impl FitConfig {
                 "loss.temperature and loss.sigma_m must be above 0",
             ),
             (
+                [
+                    self.loss.info_nce,
+                    self.loss.triplet,
+                    self.loss.heatmap,
+                    self.loss.orientation,
+                    self.loss.entropy,
+                ]
+                .iter()
+                .all(|weight| *weight >= 0.0),
+                "weights of the loss's terms must be 0 or above",
+            ),
+            (
                 self.loss.levels.is_none_or(|levels| levels > 0),
                 "loss.levels must be at least 1",
             ),

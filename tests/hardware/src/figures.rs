@@ -223,6 +223,11 @@ impl Figures {
                 known.ok_outside_percent,
             ),
             ("outside, %", self.outside, known.outside_percent),
+            (
+                "wrong state, %",
+                100.0 - self.right_state,
+                known.wrong_state_percent,
+            ),
             ("gap, s", self.gap_s, LONGEST_KNOWN_GAP_S),
         ];
         figures

@@ -38,6 +38,13 @@ pub struct Known {
     pub ok_outside_percent: f64,
     /// As in [`Expect`], percent.
     pub outside_percent: f64,
+    /// Share of the time in a state that is not expected, percent. Default 100.
+    #[serde(default = "any_share")]
+    pub wrong_state_percent: f64,
+}
+
+fn any_share() -> f64 {
+    100.0
 }
 
 /// Something that goes wrong for a while.

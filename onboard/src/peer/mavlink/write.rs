@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use crossfix_calibration::LocalFrame;
 use mavlink::{MAVLinkV2MessageRaw, MavHeader, MessageData};
-use tracing::warn;
 
 use super::message::{global_position_sensor, gps_input, heartbeat, odometry, origin};
 use super::{MavlinkConfig, MessageKind};
@@ -13,7 +12,7 @@ use crate::event::{Estimate, State};
 use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 use crate::transport::udp::Datagrams;
-use crate::transport::{is_timeout, serial};
+use crate::transport::{serial, write_or_cut};
 
 /// Of heartbeats, as the protocol recommends.
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(1);
@@ -74,26 +73,7 @@ impl MavlinkWriter {
         self.sequence = self.sequence.wrapping_add(1);
         let mut raw = MAVLinkV2MessageRaw::new();
         raw.serialize_message_data(header, message);
-        match self.output.write_all(raw.raw_bytes()) {
-            Ok(()) => Ok(()),
-            // Too slow for the rate; the autopilot drops the half message by its checksum.
-            Err(error) if is_timeout(&error) => {
-                self.cut += 1;
-                if self.cut.is_power_of_two() {
-                    warn!(
-                        sink = "mavlink",
-                        peer = self.what,
-                        messages = self.cut,
-                        "takes messages too slowly; some are cut"
-                    );
-                }
-                Ok(())
-            }
-            Err(source) => Err(PeerError::Io {
-                what: format!("writing to {}", self.what),
-                source,
-            }),
-        }
+        write_or_cut(&mut self.output, raw.raw_bytes(), &self.what, &mut self.cut)
     }
 
     fn estimate(&mut self, estimate: &Estimate) -> Result<(), PeerError> {

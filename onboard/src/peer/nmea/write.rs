@@ -3,8 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use tracing::warn;
-
 use super::format::sentences;
 use super::{NmeaSinkConfig, NmeaTcpConfig};
 use crate::event::EstimateKind;
@@ -12,7 +10,7 @@ use crate::peer::reception::Receivers;
 use crate::port::{Clients, Connection, Outbound, PeerError, Writer};
 use crate::transport::tcp_server::Server;
 use crate::transport::udp::Datagrams;
-use crate::transport::{is_timeout, serial};
+use crate::transport::{serial, write_or_cut};
 
 /// A write to a serial port may take this long.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(50);
@@ -102,25 +100,12 @@ impl Writer for NmeaStreamWriter {
         let Some(text) = self.texts.of_outbound(outbound) else {
             return Ok(());
         };
-        match self.output.write_all(text.as_bytes()) {
-            Ok(()) => Ok(()),
-            // A serial port too slow for the rate; the receiver drops the half sentence by its checksum.
-            Err(error) if is_timeout(&error) => {
-                self.lost_epochs += 1;
-                if self.lost_epochs.is_power_of_two() {
-                    warn!(
-                        peer = self.what,
-                        epochs = self.lost_epochs,
-                        "takes positions too slowly; some are cut"
-                    );
-                }
-                Ok(())
-            }
-            Err(source) => Err(PeerError::Io {
-                what: format!("writing to {}", self.what),
-                source,
-            }),
-        }
+        write_or_cut(
+            &mut self.output,
+            text.as_bytes(),
+            &self.what,
+            &mut self.lost_epochs,
+        )
     }
 }
 
