@@ -5,6 +5,8 @@
 #   onboard/packaging/build-deb.sh release    with what the tests have built already
 #
 # Needs cargo-deb: cargo install cargo-deb --version 3.8.0 --locked
+#
+# As root in a container, where no systemd runs and no crossfixd is installed, it also installs, removes and purges it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 profile=${1:-dist}
@@ -41,5 +43,18 @@ if command -v systemd-analyze >/dev/null; then
   systemd-analyze security --offline=yes --threshold=30 --no-pager "$root/crossfixd.service" | tail -n 1
 else
   echo "systemd-analyze is not installed: the unit was not checked" >&2
+fi
+
+if [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && ! dpkg-query -s crossfixd >/dev/null 2>&1; then
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get install -y -qq --no-install-recommends "$PWD/$package" >/dev/null
+  /usr/bin/crossfixd --check
+  apt-get remove -y -qq crossfixd >/dev/null
+  [ ! -e /usr/bin/crossfixd ] && [ -e /etc/crossfix/crossfixd.toml ] || { echo "remove: a program is left, or its config is not" >&2; exit 1; }
+  apt-get purge -y -qq crossfixd >/dev/null
+  [ ! -e /etc/crossfix ] || { echo "purge: /etc/crossfix is left" >&2; exit 1; }
+  echo "installed, checked, removed and purged"
+else
+  echo "not installed here: that takes root, no systemd, and no crossfixd that is installed already"
 fi
 echo "$package"
