@@ -80,6 +80,9 @@ impl Arrival {
     }
 }
 
+/// Heights above the ellipsoid that a vehicle can be at, metres; another one is not known.
+pub const HEIGHTS_M: std::ops::Range<f64> = -1e4..1e5;
+
 /// One GNSS epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GnssFix {

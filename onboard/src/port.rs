@@ -191,6 +191,11 @@ pub trait Peer: Send {
         None
     }
 
+    /// What no other peer can have beside it: a socket, a serial port, the standard input.
+    fn exclusive(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Reports what of this machine it needs and does not find now: devices, folders, rights.
     fn check_machine(&self, _check: &mut Checker) {}
 

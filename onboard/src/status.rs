@@ -11,6 +11,9 @@ use serde_json::Value;
 /// A longer response is not from crossfixd.
 const ANSWER_LIMIT_BYTES: u64 = 64 << 10;
 
+/// Clients that are answered in one round; more wait for the next.
+const ANSWERS_AT_ONCE: usize = 16;
+
 /// Listens on a path, and removes it in the end.
 #[derive(Debug)]
 pub struct StatusSocket {
@@ -25,7 +28,10 @@ impl StatusSocket {
     /// The system's error, or that another daemon listens there.
     pub fn open(path: &Path) -> std::io::Result<Self> {
         if let Ok(found) = std::fs::symlink_metadata(path) {
-            if !found.file_type().is_socket() || UnixStream::connect(path).is_ok() {
+            let is_refused = |error: std::io::Error| error.kind() == ErrorKind::ConnectionRefused;
+            let is_dead =
+                found.file_type().is_socket() && UnixStream::connect(path).is_err_and(is_refused);
+            if !is_dead {
                 return Err(ErrorKind::AddrInUse.into());
             }
             std::fs::remove_file(path)?;
@@ -40,9 +46,13 @@ impl StatusSocket {
         })
     }
 
-    /// Sends the status to every waiting client; one that cannot take it at once gets none.
+    /// Sends the status to waiting clients, to so many at once that nobody can keep the caller here; one that cannot
+    /// take it at once gets none.
     pub fn answer(&self, status: impl Fn() -> Value) {
-        while let Ok((mut stream, _)) = self.listener.accept() {
+        for _ in 0..ANSWERS_AT_ONCE {
+            let Ok((mut stream, _)) = self.listener.accept() else {
+                break;
+            };
             let line = format!("{}\n", status());
             let _ = stream
                 .set_nonblocking(true)

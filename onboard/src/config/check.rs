@@ -1,7 +1,11 @@
 //! What [`Config::check`](super::Config::check) collects: each problem with its place and kind.
 
 use std::fmt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+
+/// Longest path of a Unix socket (unix(7): 108 with the zero behind it).
+const SOCKET_PATH_BYTES: usize = 107;
 
 /// A part of the config file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -146,6 +150,22 @@ impl Checker {
             );
             self.machine(field, message);
         }
+    }
+
+    /// Wants a path where a Unix socket can be made.
+    pub fn socket(&mut self, field: &str, path: &Path) {
+        if path.as_os_str().len() > SOCKET_PATH_BYTES {
+            let message = format!(
+                "is longer than the {SOCKET_PATH_BYTES} bytes that a socket's path may have"
+            );
+            self.machine(field, message);
+        }
+        let found = std::fs::symlink_metadata(path);
+        if found.is_ok_and(|found| !found.file_type().is_socket()) {
+            let message = "is there and is no socket; remove it or choose another path";
+            self.machine(field, message);
+        }
+        self.writable(field, path.parent().unwrap_or(Path::new("/")));
     }
 
     /// Wants an address to listen on that nobody else has now.

@@ -8,6 +8,7 @@ mod camera_file;
 mod check;
 mod core;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crossfix_calibration::Camera;
@@ -17,6 +18,8 @@ pub use self::check::{Checker, Part, Problem, ProblemKind};
 pub use self::core::{ModelConfig, TilesConfig};
 use crate::clocks::ClockConfig;
 use crate::log::{Choice, TopicsConfig};
+use crate::peer::nmea::NmeaConfig;
+use crate::peer::ubx::UbxConfig;
 use crate::peer::{SinkConfig, SourceConfig};
 use crate::transport::file;
 
@@ -209,6 +212,7 @@ impl Config {
             let check = checker.within(Part::Sink, format!("sink[{index}]"));
             sink.peer().check(check);
         }
+        self.check_exclusive(&mut checker);
         checker.into_problems()
     }
 
@@ -244,29 +248,56 @@ impl Config {
         checker.into_problems()
     }
 
+    /// What only one peer can have is named once.
+    fn check_exclusive(&self, checker: &mut Checker) {
+        let sources = self.source.iter().map(SourceConfig::peer).enumerate();
+        let sources = sources.map(|(index, peer)| (Part::Source, format!("source[{index}]"), peer));
+        let sinks = self.sink.iter().map(SinkConfig::peer).enumerate();
+        let sinks = sinks.map(|(index, peer)| (Part::Sink, format!("sink[{index}]"), peer));
+        let mut taken = BTreeMap::new();
+        for (part, place, peer) in sources.chain(sinks) {
+            for what in peer.exclusive() {
+                if let Some(other) = taken.insert(what.clone(), place.clone()) {
+                    let message = format!("{what} is {other}'s already; only one can have it");
+                    checker.within(part, place.clone()).problem("", message);
+                }
+            }
+        }
+    }
+
     /// Two servers cannot have one port.
     fn check_addresses(&self, checker: &mut Checker) {
-        let mut taken: Vec<&str> = Vec::new();
+        let mut taken: Vec<String> = Vec::new();
         for (index, sink) in self.sink.iter().enumerate() {
             let Some(address) = sink.peer().listens() else {
                 continue;
             };
-            let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
-            let any = |address: &str| {
-                ["0.0.0.0:", "[::]:"]
-                    .iter()
-                    .any(|any| address.starts_with(any))
-            };
-            let same = |other: &&&str| {
-                **other == address || (port(other) == port(address) && (any(other) || any(address)))
-            };
-            if let Some(other) = taken.iter().find(same) {
+            let address = address.replace("localhost:", "127.0.0.1:");
+            if let Some(other) = taken.iter().find(|other| same_port(other, &address)) {
                 let message = format!("{address} and {other} are one port; give each sink its own");
                 checker
                     .within(Part::Sink, format!("sink[{index}]"))
                     .problem("listen", message);
             }
             taken.push(address);
+        }
+        for (index, source) in self.source.iter().enumerate() {
+            let (SourceConfig::Nmea(NmeaConfig { tcp, .. })
+            | SourceConfig::Ubx(UbxConfig { tcp, .. })) = source
+            else {
+                continue;
+            };
+            let address = tcp
+                .as_ref()
+                .map(|tcp| tcp.replace("localhost:", "127.0.0.1:"));
+            if address.is_some_and(|address| taken.iter().any(|own| same_port(own, &address))) {
+                checker
+                    .within(Part::Source, format!("source[{index}]"))
+                    .problem(
+                        "tcp",
+                        "is a sink of this config: its own output would come in as a receiver's",
+                    );
+            }
         }
     }
 
@@ -345,6 +376,13 @@ impl Config {
     }
 }
 
+/// Whether two addresses to listen on are one port of this machine.
+fn same_port(one: &str, other: &str) -> bool {
+    let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
+    let any = |address: &str| address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
+    one == other || (port(one) == port(other) && (any(one) || any(other)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,6 +420,70 @@ mod tests {
             assert!(
                 fields.iter().any(|found| found == field),
                 "{field} is missing from {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_only_one_peer_can_have_is_named_once() {
+        let problems = |text: &str| -> Vec<String> {
+            let config = Config::parse(text).unwrap();
+            let problems = config.check().into_iter().chain(config.check_machine());
+            problems.map(|problem| problem.to_string()).collect()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("plain");
+        std::fs::write(&file, "mine").unwrap();
+        let file = file.display();
+        let long = "x".repeat(120);
+        for (text, words) in [
+            (
+                "[[source]]\nkind = \"jpeg_stream\"\nname = \"a\"\nstdin = true\n\
+                 [[source]]\nkind = \"jpeg_stream\"\nname = \"b\"\nstdin = true\n"
+                    .to_owned(),
+                "the standard input is source[0]'s already",
+            ),
+            (
+                "[[source]]\nkind = \"odometry_feed\"\nname = \"a\"\nudp = \"127.0.0.1:7755\"\n\
+                 [[source]]\nkind = \"odometry_feed\"\nname = \"b\"\nudp = \"127.0.0.1:7755\"\n"
+                    .to_owned(),
+                "UDP 127.0.0.1:7755 is source[0]'s already",
+            ),
+            (
+                "[[source]]\nkind = \"nmea\"\nserial = \"/dev/ttyS9\"\n\
+                 [[sink]]\nkind = \"nmea\"\nserial = \"/dev/ttyS9\"\n"
+                    .to_owned(),
+                "port \"/dev/ttyS9\" is source[0]'s already",
+            ),
+            (
+                "[[sink]]\nkind = \"nmea_tcp\"\nlisten = \"localhost:10110\"\n\
+                 [[sink]]\nkind = \"gpsd_server\"\nlisten = \"127.0.0.1:10110\"\n"
+                    .to_owned(),
+                "are one port",
+            ),
+            (
+                "[[source]]\nkind = \"nmea\"\ntcp = \"127.0.0.1:10110\"\n\
+                 [[sink]]\nkind = \"nmea_tcp\"\nlisten = \"0.0.0.0:10110\"\n"
+                    .to_owned(),
+                "its own output would come in",
+            ),
+            (
+                format!(
+                    "[[source]]\nkind = \"odometry_feed\"\nname = \"a\"\nunix_stream = \"{file}\"\n"
+                ),
+                "is no socket",
+            ),
+            (
+                format!(
+                    "[[source]]\nkind = \"jpeg_stream\"\nname = \"a\"\nunix_stream = \"/tmp/{long}\"\n"
+                ),
+                "107 bytes",
+            ),
+        ] {
+            let found = problems(&text);
+            assert!(
+                found.iter().any(|problem| problem.contains(words)),
+                "{words}: {found:?}"
             );
         }
     }

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS, png_of_pnm};
 use crate::event::{
-    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
-    Reception, State, YawMeasurement,
+    CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, HEIGHTS_M,
+    OdometrySample, Reception, State, YawMeasurement,
 };
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
@@ -218,7 +218,10 @@ impl LocationFix {
     }
 
     fn position(&self) -> Result<Geodetic, String> {
-        Geodetic::new(self.latitude, self.longitude, self.altitude.unwrap_or(0.0))
+        let height_m = self
+            .altitude
+            .filter(|height_m| HEIGHTS_M.contains(height_m));
+        Geodetic::new(self.latitude, self.longitude, height_m.unwrap_or(0.0))
             .map_err(|error| error.to_string())
     }
 }

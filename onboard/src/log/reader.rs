@@ -14,10 +14,13 @@ use super::decode::{Decoder, Kind, Recorded};
 use super::topics::{Channel, Choice};
 use super::{LogError, Message};
 use crate::event::Arrival;
+use crate::transport::file;
 
 /// No record or chunk, packed or unpacked, may be longer than this; a damaged length would otherwise
 /// ask for all memory.
 pub(super) const RECORD_LIMIT_BYTES: usize = 64 << 20;
+/// The names of topics and types may have this many bytes together: all of them are kept.
+pub(super) const NAMES_LIMIT_BYTES: usize = 16 << 20;
 /// Most bytes asked of the file at a time, whatever the log claims to need.
 const READ_LIMIT_BYTES: usize = 1 << 20;
 
@@ -50,6 +53,7 @@ pub struct LogReader<R = File> {
     reader: LinearReader,
     schemas: HashMap<u16, String>, // id -> name
     channels: HashMap<u16, Source>,
+    names_bytes: usize,
     choice: Option<Arc<Choice>>,
     offset: u64,
     messages: u64,
@@ -69,9 +73,9 @@ impl LogReader<File> {
     /// # Errors
     /// [`LogError::Io`] when it cannot be opened.
     pub fn open(path: &Path) -> Result<Self, LogError> {
-        let input = File::open(path).map_err(|source| LogError::Io {
+        let input = file::open(path).map_err(|error| LogError::Io {
             path: path.to_owned(),
-            source,
+            source: error.into(),
         })?;
         Ok(Self::new(input, path))
     }
@@ -91,6 +95,7 @@ impl<R: Read> LogReader<R> {
             reader: LinearReader::new_with_options(options),
             schemas: HashMap::new(),
             channels: HashMap::new(),
+            names_bytes: 0,
             choice: None,
             offset: 0,
             messages: 0,
@@ -242,7 +247,9 @@ impl<R: Read> LogReader<R> {
                 }
             },
             Step::Schema { id, name } => {
-                self.schemas.insert(*id, name.clone());
+                self.names_bytes += name.len();
+                let before = self.schemas.insert(*id, name.clone());
+                self.names_bytes -= before.map_or(0, |name| name.len());
             }
             Step::Channel {
                 id,
@@ -260,9 +267,16 @@ impl<R: Read> LogReader<R> {
                     decoder: channel.decoder(),
                     channel,
                 };
-                self.channels.insert(*id, source);
+                self.names_bytes += source.channel.name_bytes();
+                let before = self.channels.insert(*id, source);
+                self.names_bytes -= before.map_or(0, |source| source.channel.name_bytes());
             }
             Step::Message { .. } | Step::Nothing => {}
+        }
+        if self.names_bytes > NAMES_LIMIT_BYTES {
+            return Some(Err(
+                self.damaged("the names of its topics and types are too long")
+            ));
         }
         Some(Ok(step))
     }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use mcap::sans_io::summary_reader::{SummaryReadEvent, SummaryReader, SummaryReaderOptions};
 
 use super::files::files_of;
-use super::reader::RECORD_LIMIT_BYTES;
+use super::reader::{NAMES_LIMIT_BYTES, RECORD_LIMIT_BYTES};
 use super::topics::{Channel, Choice, TopicsConfig, list};
 use super::{LogError, LogReader, Record};
+use crate::transport::file;
 
 /// A recorded drive: one MCAP file, or a folder with those of a ROS 2 bag.
 pub struct Recording {
@@ -79,9 +80,9 @@ impl Recording {
 
 /// The channels of a file: by its summary, or where it has none, by reading through it.
 fn channels_of(path: &Path) -> Result<Vec<Channel>, LogError> {
-    let file = File::open(path).map_err(|source| LogError::Io {
+    let file = file::open(path).map_err(|error| LogError::Io {
         path: path.to_owned(),
-        source,
+        source: error.into(),
     })?;
     match summary_channels(file) {
         Some(channels) if !channels.is_empty() => Ok(channels),
@@ -112,6 +113,17 @@ fn summary_channels(mut file: File) -> Option<Vec<Channel>> {
         }
     }
     let channels = reader.finish()?.channels;
+    let name_bytes = channels.values().map(|channel| {
+        let schema = channel
+            .schema
+            .as_ref()
+            .map_or(0, |schema| schema.name.len());
+        channel.topic.len() + schema + channel.message_encoding.len()
+    });
+    if name_bytes.sum::<usize>() > NAMES_LIMIT_BYTES {
+        // Reading through it says what is wrong.
+        return None;
+    }
     let found = channels.values().map(|channel| Channel {
         topic: channel.topic.clone(),
         schema: channel

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crossfix_calibration::{Geodetic, Yaw};
 
-use super::{LogError, LogReader, LogWriter, Message};
+use super::{LogError, LogReader, LogWriter, Message, Recording, TopicsConfig};
 use crate::event::{
     CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, OdometrySample,
     Reception, State, YawMeasurement,
@@ -211,6 +211,39 @@ fn bytes_that_are_no_log_are_an_error() {
             "{damage:?}"
         );
     }
+}
+
+/// Names are packed well, and kept for as long as the log is read.
+#[test]
+fn names_without_end_are_damage() {
+    let mut bytes = Cursor::new(Vec::new());
+    let mut writer = mcap::Writer::new(&mut bytes).unwrap();
+    for index in 0..5 {
+        let topic = format!("{index}{}", "x".repeat(5 << 20));
+        writer
+            .add_channel(0, &topic, "json", &std::collections::BTreeMap::default())
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    drop(writer);
+    let bytes = bytes.into_inner();
+    let reader = LogReader::new(bytes.as_slice(), Path::new("long.mcap"));
+    let errors: Vec<_> = reader.filter_map(Result::err).collect();
+    assert!(
+        errors.len() == 1 && errors[0].to_string().contains("names"),
+        "{errors:?}"
+    );
+    // The summary holds the same names; it is not believed, and reading says what is wrong.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("long.mcap");
+    std::fs::write(&path, bytes).unwrap();
+    let recording = Recording::open(&path, &TopicsConfig::default()).unwrap();
+    assert!(recording.records().any(|record| record.is_err()));
+    assert!(LogReader::open(&path).unwrap().channels().len() < 5);
+    // A pipe is not waited for.
+    let pipe = folder.path().join("pipe.mcap");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    assert!(LogReader::open(&pipe).is_err());
 }
 
 #[test]

@@ -119,6 +119,11 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// Bytes of its names.
+    pub(super) fn name_bytes(&self) -> usize {
+        self.topic.len() + self.schema.len() + self.encoding.len()
+    }
+
     /// What turns its messages into ours. Logs without types are read by the names of our own topics.
     pub fn decoder(&self) -> Option<Decoder> {
         let schema = match (self.schema.as_str(), self.topic.as_str()) {

@@ -62,7 +62,14 @@ fn bind(path: &Path, ask: impl Fn(&Path) -> std::io::Result<()>) -> Result<(), P
     let Ok(found) = std::fs::symlink_metadata(path) else {
         return Ok(());
     };
-    if !found.file_type().is_socket() || ask(path).is_ok() {
+    if !found.file_type().is_socket() {
+        return Err(PeerError::Protocol(format!(
+            "{path:?} is there and is no socket; remove it or choose another path"
+        )));
+    }
+    // Refused is what a socket answers that nobody has; one of another kind or user may live.
+    let is_dead = ask(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+    if !is_dead {
         return Err(fail()(ErrorKind::AddrInUse.into()));
     }
     std::fs::remove_file(path).map_err(fail())
@@ -84,6 +91,11 @@ mod tests {
         assert!(!path.exists());
         let living = listener(&path).unwrap();
         assert!(listener(&path).is_err());
+        // A living socket of the other kind.
+        assert!(datagrams(&path).is_err());
+        drop(living);
+        let living = datagrams(&path).unwrap();
+        assert!(listener(&path).is_err() && path.exists());
         drop(living);
         std::fs::write(&path, b"mine").unwrap();
         assert!(listener(&path).is_err() && datagrams(&path).is_err());

@@ -2,7 +2,7 @@
 
 use crossfix_calibration::Geodetic;
 
-use crate::event::{CovarianceRule, FixDimension, GnssFix, Reception};
+use crate::event::{CovarianceRule, FixDimension, GnssFix, HEIGHTS_M, Reception};
 use crate::peer::covariance::{diagonal, floored, positive};
 
 /// 1-sigma error of a receiver that states none, metres; as of the live receivers.
@@ -37,7 +37,7 @@ impl ForeignFix<'_> {
     /// # Errors
     /// The position is none.
     pub fn into_fix(self) -> Result<GnssFix, String> {
-        let has_height = self.altitude_m.is_finite();
+        let has_height = HEIGHTS_M.contains(&self.altitude_m);
         let height_m = if has_height { self.altitude_m } else { 0.0 };
         let position = Geodetic::new(self.latitude_deg, self.longitude_deg, height_m)
             .map_err(|error| error.to_string())?;

@@ -117,6 +117,13 @@ impl Peer for FeedConfig {
         }
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let sockets = self.unix_datagram.iter().chain(&self.unix_stream);
+        let sockets = sockets.map(|path| format!("socket {path:?}"));
+        let udp = self.udp.iter().map(|address| format!("UDP {address}"));
+        sockets.chain(udp).collect()
+    }
+
     fn check_machine(&self, check: &mut Checker) {
         if let Some(udp) = &self.udp
             && let Err(error) = std::net::UdpSocket::bind(udp)
@@ -129,8 +136,8 @@ impl Peer for FeedConfig {
             ("unix_datagram", &self.unix_datagram),
             ("unix_stream", &self.unix_stream),
         ] {
-            if let Some(folder) = path.as_ref().and_then(|path| path.parent()) {
-                check.writable(field, folder);
+            if let Some(path) = path {
+                check.socket(field, path);
             }
         }
     }

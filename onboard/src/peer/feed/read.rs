@@ -121,7 +121,10 @@ impl FeedReader {
         let Socket::Stream(listener, senders) = &mut self.socket else {
             return;
         };
-        while let Ok((stream, _)) = listener.socket.accept() {
+        for _ in 0..MOST_SENDERS {
+            let Ok((stream, _)) = listener.socket.accept() else {
+                break;
+            };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
@@ -132,7 +135,10 @@ impl FeedReader {
             }
         }
         for (mut stream, mut lines) in std::mem::take(senders) {
-            let open = !matches!(lines.fill(&mut stream), Ok(Some(0)) | Err(_));
+            // What came before is taken before more is read; else the socket waits.
+            self.take(&mut lines);
+            let open = self.waiting.len() >= MOST_WAITING
+                || !matches!(lines.fill(&mut stream), Ok(Some(0)) | Err(_));
             self.take(&mut lines);
             if let Socket::Stream(_, senders) = &mut self.socket
                 && open

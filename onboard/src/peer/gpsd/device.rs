@@ -7,7 +7,7 @@ use gpsd_proto::{Gst, Mode, Tpv};
 use serde_json::Value;
 
 use super::{EphConfidence, EpxConfidence, GpsdConfig};
-use crate::event::{CovarianceRule, FixDimension, GnssFix, Reception};
+use crate::event::{CovarianceRule, FixDimension, GnssFix, HEIGHTS_M, Reception};
 use crate::peer::covariance::{self, GstSigmas, P95_INTERVAL_SIGMAS, P95_RADIUS_SIGMAS, positive};
 use crate::peer::geoid::Geoid;
 
@@ -112,7 +112,7 @@ impl Device {
             above_sea_m + separation_m
         });
         let height_m = wide(tpv.alt_hae).or(from_sea_level).or(wide(tpv.alt))?;
-        (-1e4..1e5).contains(&height_m).then_some(height_m)
+        HEIGHTS_M.contains(&height_m).then_some(height_m)
     }
 }
 

@@ -65,9 +65,18 @@ impl Peer for JpegStreamConfig {
         }
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let socket = self
+            .unix_stream
+            .iter()
+            .map(|path| format!("socket {path:?}"));
+        let stdin = self.stdin.then(|| "the standard input".to_owned());
+        socket.chain(stdin).collect()
+    }
+
     fn check_machine(&self, check: &mut Checker) {
-        if let Some(folder) = self.unix_stream.as_ref().and_then(|path| path.parent()) {
-            check.writable("unix_stream", folder);
+        if let Some(path) = &self.unix_stream {
+            check.socket("unix_stream", path);
         }
     }
 

@@ -16,7 +16,9 @@ const SCAN: u8 = 0xda;
 #[derive(Debug, Default)]
 pub struct JpegSplitter {
     bytes: Vec<u8>,
-    /// How far the picture at the front was followed.
+    /// Bytes at the front that are of no more use.
+    done: usize,
+    /// How far the picture behind them was followed; 0 while there is none.
     at: usize,
     in_scan: bool,
     /// Pictures whose end is missing.
@@ -44,6 +46,10 @@ impl JpegSplitter {
 
     /// Adds what was read.
     pub fn push(&mut self, bytes: &[u8]) {
+        // Only here, so that many small pictures at once cost no more than their bytes.
+        self.bytes.drain(..self.done);
+        self.at = self.at.saturating_sub(self.done);
+        self.done = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -55,20 +61,17 @@ impl JpegSplitter {
             }
             match self.follow() {
                 Found::End(end) => {
-                    let rest = self.bytes.split_off(end);
-                    let picture = std::mem::replace(&mut self.bytes, rest);
-                    (self.at, self.in_scan) = (0, false);
+                    let picture = self.bytes[self.done..end].to_vec();
+                    self.go_on_at(end);
                     return Some(picture);
                 }
                 Found::Cut(next) => {
                     self.cut += 1;
-                    self.bytes.drain(..next);
-                    (self.at, self.in_scan) = (0, false);
+                    self.go_on_at(next);
                 }
-                Found::More if self.bytes.len() > PICTURE_LIMIT_BYTES => {
+                Found::More if self.bytes.len() - self.done > PICTURE_LIMIT_BYTES => {
                     self.cut += 1;
-                    self.bytes.clear();
-                    (self.at, self.in_scan) = (0, false);
+                    self.go_on_at(self.bytes.len());
                     return None;
                 }
                 Found::More => return None,
@@ -76,20 +79,23 @@ impl JpegSplitter {
         }
     }
 
-    /// Brings the next beginning of a picture to the front.
+    /// Looks for the next picture from this byte on.
+    fn go_on_at(&mut self, next: usize) {
+        (self.done, self.at, self.in_scan) = (next, 0, false);
+    }
+
+    /// Finds the next beginning of a picture.
     fn find_start(&mut self) -> bool {
-        let start = self
-            .bytes
+        let start = self.bytes[self.done..]
             .windows(3)
             .position(|three| three == [0xff, START, 0xff]);
         if let Some(start) = start {
-            self.bytes.drain(..start);
-            self.at = 2;
+            self.done += start;
+            self.at = self.done + 2;
             return true;
         }
         // The last two bytes may be the beginning of one.
-        let keep = self.bytes.len().min(2);
-        self.bytes.drain(..self.bytes.len() - keep);
+        self.done = self.done.max(self.bytes.len().saturating_sub(2));
         false
     }
 
@@ -125,7 +131,7 @@ impl JpegSplitter {
                     };
                     let length = usize::from(length[0]) << 8 | usize::from(length[1]);
                     if length < 2 {
-                        return Found::Cut(2);
+                        return Found::Cut(at);
                     }
                     if self.bytes.len() < at + 2 + length {
                         return Found::More;
@@ -133,7 +139,7 @@ impl JpegSplitter {
                     self.at += 2 + length;
                     self.in_scan = marker == SCAN;
                 }
-                _ => return Found::Cut(2),
+                _ => return Found::Cut(at),
             }
         }
     }
@@ -198,6 +204,27 @@ mod tests {
             assert_eq!(found.last(), Some(&other), "{keep} bytes kept");
             assert!(found.iter().all(|one| decode_rgb(one, 64).is_ok()));
         }
+    }
+
+    /// Beginnings of pictures inside a header that leads nowhere: each could be tried anew, for ever.
+    #[test]
+    fn a_hostile_header_takes_no_longer_than_its_bytes() {
+        let inside: Vec<u8> = [0xff, START, 0xff, 0xe0, 0, 0]
+            .into_iter()
+            .cycle()
+            .take(65_533)
+            .collect();
+        let segment = [&[0xff, 0xe0, 0xff, 0xff][..], &inside].concat();
+        let hostile = [&[0xff, START][..], &segment.repeat(480), &[0, 0]].concat();
+        let one = picture(60);
+        let begun = std::time::Instant::now();
+        let (found, _) = split(&[hostile, one.repeat(40)].concat(), 1 << 16);
+        assert_eq!(found.last(), Some(&one));
+        assert!(
+            begun.elapsed().as_secs_f64() < 10.0,
+            "{:?}",
+            begun.elapsed()
+        );
     }
 
     proptest! {

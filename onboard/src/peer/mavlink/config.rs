@@ -91,6 +91,11 @@ impl Peer for MavlinkConfig {
         check.range("component_id", f64::from(self.component_id), 1.0, 255.0);
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let serial = self.serial.iter();
+        serial.map(|path| format!("port {path:?}")).collect()
+    }
+
     fn check_machine(&self, check: &mut Checker) {
         check_port(self.serial.as_ref(), check);
     }

@@ -84,6 +84,11 @@ impl Peer for NmeaConfig {
         read::open(self, playback)
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let serial = self.serial.iter();
+        serial.map(|path| format!("port {path:?}")).collect()
+    }
+
     fn check_machine(&self, check: &mut Checker) {
         check_port(self.serial.as_ref(), check);
     }
@@ -156,6 +161,11 @@ impl Peer for NmeaSinkConfig {
             check.address("udp", address);
         }
         check.range("baud", f64::from(self.baud), 300.0, 4e6);
+    }
+
+    fn exclusive(&self) -> Vec<String> {
+        let serial = self.serial.iter();
+        serial.map(|path| format!("port {path:?}")).collect()
     }
 
     fn check_machine(&self, check: &mut Checker) {

@@ -13,7 +13,7 @@ use super::NmeaConfig;
 use super::epoch::{Epoch, Epochs};
 use super::quality::Quality;
 use super::sentence::{Sentence, Unread};
-use crate::event::{CovarianceRule, FixDimension, GnssFix, Reception};
+use crate::event::{CovarianceRule, FixDimension, GnssFix, HEIGHTS_M, Reception};
 use crate::peer::covariance::{self, positive};
 use crate::peer::dates;
 use crate::peer::geoid::Geoid;
@@ -153,7 +153,7 @@ impl NmeaSentences {
             .map(|above_sea_m| {
                 above_sea_m + geoid_m.unwrap_or_else(|| self.geoid.separation_m(position))
             })
-            .filter(|height_m| (-1e4..1e5).contains(height_m));
+            .filter(|height_m| HEIGHTS_M.contains(height_m));
         position.height_m = height_m.unwrap_or(0.0);
         let (covariance_m2, covariance_rule) = self.covariance(epoch, quality);
         let horizontal_sigma_m = (covariance_m2[0][0] + covariance_m2[1][1]).sqrt();

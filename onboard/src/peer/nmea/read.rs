@@ -13,6 +13,7 @@ use crate::event::{Event, GnssFix};
 use crate::peer::{Playback, dates};
 use crate::port::{Connection, PeerError, Reader, Writer};
 use crate::transport::duplex::{self, Duplex};
+use crate::transport::file;
 use crate::transport::lines::LineBuffer;
 
 /// Longest line that may hold a sentence; receivers mix binary messages in.
@@ -26,11 +27,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(50);
 pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, PeerError> {
     if let Some(path) = &config.file {
         let opening = || format!("opening {path:?}");
-        let input = File::open(path).map_err(PeerError::io(opening()))?;
+        let input = file::open(path).map_err(|error| PeerError::io(opening())(error.into()))?;
         let about = input.metadata().map_err(PeerError::io(opening()))?;
-        if !about.is_file() {
-            return Err(PeerError::Protocol(format!("{path:?} is no file")));
-        }
         let mut sentences = SentenceReader::new(config);
         // A recording without dates was made before its file was last written.
         let written = about.modified().ok().and_then(dates::date_time);

@@ -10,7 +10,11 @@ const LARGEST_ZONE_M: f64 = 100_000.0;
 
 /// A place of which no frames are kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(
+    untagged,
+    deny_unknown_fields,
+    expecting = "a zone is { latitude_deg, longitude_deg, radius_m } or { polygon = [[latitude_deg, longitude_deg], ...] }"
+)]
 pub enum Zone {
     /// Everything within a radius.
     Circle {

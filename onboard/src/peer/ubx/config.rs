@@ -99,6 +99,11 @@ impl Peer for UbxConfig {
         read::open(self, playback)
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let serial = self.serial.iter();
+        serial.map(|path| format!("port {path:?}")).collect()
+    }
+
     fn check_machine(&self, check: &mut Checker) {
         check_port(self.serial.as_ref(), check);
     }

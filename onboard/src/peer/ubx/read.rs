@@ -11,6 +11,7 @@ use crate::event::{Event, GnssFix};
 use crate::peer::{Playback, dates};
 use crate::port::{Connection, PeerError, Reader};
 use crate::transport::duplex::{self, Duplex};
+use crate::transport::file;
 use crate::transport::is_timeout;
 
 /// Silence after which a port is opened anew.
@@ -22,11 +23,8 @@ const READ_TIMEOUT: Duration = Duration::from_millis(50);
 pub fn open(config: &UbxConfig, playback: &Playback) -> Result<Connection, PeerError> {
     if let Some(path) = &config.file {
         let opening = || PeerError::io(format!("opening {path:?}"));
-        let input = File::open(path).map_err(opening())?;
+        let input = file::open(path).map_err(|error| opening()(error.into()))?;
         let about = input.metadata().map_err(opening())?;
-        if !about.is_file() {
-            return Err(PeerError::Protocol(format!("{path:?} is no file")));
-        }
         let mut stream = UbxStream::new(config);
         stream.set_machine_time(about.modified().ok().and_then(dates::date_time));
         return Ok(Connection::reader(UbxFile {
