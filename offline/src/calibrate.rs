@@ -35,7 +35,8 @@ pub struct Calibration {
     pub gnss: Option<GnssModel>,
     /// What their stated sigma has to be multiplied with.
     pub gnss_inflation: f64,
-    /// Offset of the tiles from the coarse positions' frame, metres east and north.
+    /// How far from its coarse positions the tiles show the ground, metres east and north: tiles that are moved by
+    /// minus this agree with them.
     pub tile_offset_m: [Estimate; 2],
     /// Seconds by which coarse positions are older than their pictures.
     pub latency_s: Option<Estimate>,
@@ -85,7 +86,8 @@ pub fn calibrate(
     let errors: Vec<Vec<(f64, [f64; 2])>> =
         drives.iter().map(|chain| coarse_errors(chain)).collect();
     let moments: Vec<Vec<Moment>> = drives.iter().map(|chain| moments(chain)).collect();
-    let [east, north] = settled.tiles.mean_m;
+    // It is how far coarse positions lie from where the tiles show them.
+    let [east, north] = settled.tiles.mean_m.map(|metres| -metres);
     let offset = |value| Estimate {
         value,
         sigma: settled.tiles.sigma_m,
@@ -315,6 +317,18 @@ mod tests {
         };
         apart(planted.odometry_scale, right.odometry_scale, 0.04);
         apart(planted.heading_offset_deg, right.heading_offset_deg, 3.0);
+        // Coarse positions that lie east of the truth are tiles that show the ground west of them.
+        let moved = calibrated(|row| {
+            let metres_per_degree = 111_320.0 * row.latitude_deg.to_radians().cos();
+            row.longitude_deg += 6.0 / metres_per_degree;
+        });
+        // Five drives say little, so the offset is drawn towards nothing.
+        let found = moved.tile_offset_m[0];
+        let change = found.value - right.tile_offset_m[0].value;
+        assert!(
+            (change + 6.0).abs() < 3.0 * found.sigma && change < -1.5,
+            "{change} {found:?}"
+        );
         // A heading that is off is no camera that is off.
         let mount = planted.mount_yaw_deg.unwrap();
         assert!(mount.value.abs() < 2.0 * mount.sigma, "{mount:?}");

@@ -58,7 +58,7 @@ fn a_planted_bias_and_its_memory_come_back_within_their_uncertainty() {
 
 #[test]
 fn a_planted_latency_comes_back_within_its_uncertainty() {
-    for late in [0.0, 0.25, -0.4] {
+    for late in [0.0, 0.25, -0.4, 1.0] {
         let mut dice = Noise(7);
         let drives: Vec<Vec<Moment>> = (0..12)
             .map(|_| {
@@ -69,9 +69,11 @@ fn a_planted_latency_comes_back_within_its_uncertainty() {
                         let time_s = 0.5 * f64::from(index);
                         bias += dice.normal(0.3);
                         let speed_mps = 8.0 + 5.0 * (0.25 * time_s + phase).sin();
+                        // A false place every now and then.
+                        let jump = if index % 33 == 7 { 30.0 } else { 0.0 };
                         Moment {
                             time_s,
-                            ahead_m: bias - late * speed_mps + dice.normal(0.4),
+                            ahead_m: bias - late * speed_mps + dice.normal(0.4) + jump,
                             speed_mps,
                         }
                     })

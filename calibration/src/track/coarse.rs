@@ -32,6 +32,8 @@ pub fn drive_bias(frames: &[Frame], places: &[Place], model: &TrackModel) -> Opt
     }
     let (first, last) = (frames.first()?, frames.last()?);
     let lasting = (last.time_s - first.time_s).max(0.0) / (2.0 * model.gnss_memory_s);
+    // No more errors are independent than there are positions.
+    let lasting = lasting.min(frames.len() as f64);
     (weight > 0.0).then(|| Offset {
         mean_m: sum.map(|sum| sum / weight),
         sigma_m: (variance / weight / (1.0 + lasting)).sqrt(),

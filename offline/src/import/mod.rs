@@ -208,6 +208,15 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<()> {
         Some(out) => out.clone(),
         None => args.checkpoint.with_extension("safetensors"),
     };
+    let same = out.canonicalize().is_ok_and(|out| {
+        let checkpoint = args.checkpoint.canonicalize();
+        checkpoint.is_ok_and(|checkpoint| checkpoint == out)
+    });
+    anyhow::ensure!(
+        !same,
+        "{} is the checkpoint itself; give another --out",
+        out.display()
+    );
     let mut model = spec.build(0)?;
     let imported = fill(model.as_mut(), &args.checkpoint, args.key.as_deref())?;
     let file = args.checkpoint.file_name().unwrap_or_default();

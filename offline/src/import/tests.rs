@@ -364,3 +364,20 @@ proptest! {
         let _ = read_bytes(&zipped(&whole));
     }
 }
+
+#[test]
+fn a_checkpoint_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = folder.path().join("published.safetensors");
+    std::fs::write(&checkpoint, SAFETENSORS).unwrap();
+    let args = ImportArgs {
+        preset: "compact".into(),
+        checkpoint: checkpoint.clone(),
+        out: None,
+        key: None,
+        licence: None,
+    };
+    let message = run(&args).unwrap_err().to_string();
+    assert!(message.contains("the checkpoint itself"), "{message}");
+    assert_eq!(std::fs::read(&checkpoint).unwrap(), SAFETENSORS);
+}

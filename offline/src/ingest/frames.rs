@@ -1,7 +1,7 @@
 //! Folders of pictures named by their time, beside a GPX or NMEA track.
 
 use super::track::Track;
-use super::{Frame, Place, Recording};
+use super::{Frame, Place, Recording, name_of};
 use anyhow::{Context, bail};
 use crossfix_calibration::Geodetic;
 use crossfix_onboard::event::{CovarianceRule, FixDimension, GnssFix, Reception};
@@ -66,14 +66,13 @@ pub fn open(folder: &Path, files: &[PathBuf], track: &Path) -> anyhow::Result<Re
             frames[0].time_ns
         );
     }
-    let name = folder.file_name().unwrap_or_default().to_string_lossy();
     let mut sources = vec![track.to_path_buf()];
     sources.extend(frames.iter().filter_map(|frame| match &frame.at {
         Place::File(path) => Some(path.clone()),
         Place::Log(..) => None,
     }));
     Ok(Recording {
-        name: name.into_owned(),
+        name: name_of(folder),
         files: sources,
         track: Track::new(fixes, Vec::new(), Vec::new()),
         frames,

@@ -5,6 +5,7 @@
 //! distance and drops what shows nothing, [`tiles`] cuts the aerial tiles that are needed, and [`run`] writes it all with
 //! where it came from.
 
+mod anonymous;
 mod frames;
 mod photos;
 mod recording;
@@ -27,8 +28,8 @@ use rayon::prelude::*;
 use select::{Chosen, Dropped};
 use serde::Serialize;
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -154,6 +155,7 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
     };
     let images = args.out.join("images");
     let mut left_out: HashMap<Dropped, usize> = HashMap::new();
+    let mut taken = HashSet::new();
     for some in recordings.chunks(lanes) {
         let chosen: Vec<anyhow::Result<(Vec<Chosen>, HashMap<Dropped, usize>)>> = some
             .par_iter()
@@ -165,6 +167,7 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
                 *left_out.entry(why).or_default() += count;
             }
             select::drives(&recording.name, &recording.track, &mut chosen);
+            select::unlike(&mut chosen, &mut taken);
             let mut drive = String::new();
             for one in &chosen {
                 let row = one.row(settings);
@@ -238,9 +241,12 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
         camera,
     };
     made.seconds = begun.elapsed().as_secs_f64();
+    let mut shown = serde_json::to_value(settings)?;
+    // Where the zones are is what they hide.
+    shown["zones"] = json!(settings.zones.len());
     let record = json!({
         "made_by": producer(),
-        "settings": settings,
+        "settings": shown,
         "sources": hashes,
         "tiles": args.tiles.file_name().map(|name| name.to_string_lossy()),
         "jpeg_quality_of_turned_pictures": JPEG_QUALITY,
@@ -250,6 +256,16 @@ pub fn ingest(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Ingested
     write_file(&args.out.join("ingest.json"), text.as_bytes())?;
     writer.finish(&manifest, copied, source.manifest())?;
     Ok(made)
+}
+
+/// The name of a folder, whichever way it was named.
+fn name_of(folder: &Path) -> String {
+    let whole = folder.canonicalize();
+    let name = whole.as_deref().unwrap_or(folder).file_name();
+    name.map_or_else(
+        || "pictures".into(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 /// Opens every source.
@@ -288,8 +304,11 @@ fn open(args: &IngestArgs, settings: &Settings) -> anyhow::Result<Vec<Recording>
         } else if let Some(track) = &args.track {
             recordings.push(frames::open(source, &inside, track)?);
         } else {
-            recordings.extend(photos::open(source, &inside)?);
+            recordings.extend(photos::open(source, &inside, settings.camera.as_ref())?);
         }
+    }
+    if args.track.is_some() && recordings.is_empty() {
+        bail!("--track is for folders of pictures named by their time, and none is given");
     }
     recordings.extend(recording::open(&logs, settings)?);
     if recordings

@@ -1,10 +1,10 @@
 //! Folders of photos with their positions in them: EXIF, and XMP of panoramas.
 
 use super::track::Track;
-use super::{Frame, Place, Recording};
+use super::{Frame, Place, Recording, name_of};
 use crate::data::picture;
 use anyhow::bail;
-use crossfix_calibration::{Camera, Equirectangular, Geodetic, Mount, Pinhole};
+use crossfix_calibration::{Camera, Equirectangular, Geodetic, Mount, Pinhole, Yaw};
 use crossfix_onboard::event::{CovarianceRule, FixDimension, GnssFix, Reception, YawMeasurement};
 use crossfix_onboard::image_decode;
 use exif::{Exif, In, Rational, Tag, Value};
@@ -31,15 +31,22 @@ struct Photo {
     path: PathBuf,
     fix: GnssFix,
     yaw: Option<YawMeasurement>,
+    /// Whether the yaw is the camera's, not the vehicle's.
+    by_camera: bool,
     camera: Option<Camera>,
     local_time: bool,
 }
 
-/// Opens a folder of photos: one recording for each camera and drive.
+/// Opens a folder of photos: one recording for each camera and drive. `configured` is the camera as the config
+/// describes it, whose mount turns the photos' directions into the vehicle's.
 ///
 /// # Errors
 /// When none of its pictures says where and when it was taken.
-pub fn open(folder: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Recording>> {
+pub fn open(
+    folder: &Path,
+    files: &[PathBuf],
+    configured: Option<&Camera>,
+) -> anyhow::Result<Vec<Recording>> {
     let pictures: Vec<&PathBuf> = files.iter().filter(|path| is_picture(path)).collect();
     let read: Vec<Result<Photo, String>> = pictures.par_iter().map(|path| read(path)).collect();
     let mut photos = Vec::new();
@@ -57,12 +64,14 @@ pub fn open(folder: &Path, files: &[PathBuf]) -> anyhow::Result<Vec<Recording>> 
             wrong.first().map_or("there is none", String::as_str)
         );
     }
+    let left_rad = configured.map_or(0.0, |camera| camera.mount().yaw_left_deg.to_radians());
+    for photo in photos.iter_mut().filter(|photo| photo.by_camera) {
+        if let Some(measured) = &mut photo.yaw {
+            measured.yaw = Yaw::new(measured.yaw.radians() - left_rad);
+        }
+    }
     photos.sort_by_key(|photo| photo.fix.time_ns);
-    let name = folder
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = name_of(folder);
     let mut recordings: Vec<Recording> = Vec::new();
     let mut cameras: Vec<Option<Camera>> = Vec::new();
     for photo in &photos {
@@ -200,6 +209,7 @@ fn read(path: &Path) -> Result<Photo, String> {
         path: path.into(),
         fix,
         yaw,
+        by_camera: direction.is_some(),
         camera,
         local_time,
     })

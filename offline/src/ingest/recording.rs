@@ -16,6 +16,9 @@ const KNOWN_HEADING_RAD: f64 = 0.35;
 /// Pictures that are read ahead of those that are asked for, bytes: logs are not quite in the order of time.
 const AHEAD_BYTES: usize = 256 << 20;
 
+/// Frames are written up to so much after what came later, nanoseconds: those that are kept for disagreement.
+const LATE_NS: i64 = 10_000_000_000;
+
 /// What one log holds, without its pictures.
 #[derive(Default)]
 struct Log {
@@ -24,7 +27,8 @@ struct Log {
     odometry: BTreeMap<String, Vec<OdometrySample>>,
     headings: Vec<(i64, YawMeasurement)>,
     frames: BTreeMap<String, Vec<(i64, usize)>>,
-    camera: Option<Camera>,
+    /// By topic.
+    cameras: BTreeMap<String, Camera>,
     bad: usize,
     damage: Option<String>,
     /// Which topics were chosen, where that is not plain.
@@ -64,7 +68,8 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
             let same_folder = next.parent() == files[0].parent() && is_rotated(next, &files[0]);
             let ended = end_of(&logs[logs.len() - 1]);
             let gap_ns = (settings.gap_s * 1e9) as i64;
-            if !same_folder || !(ended..ended.saturating_add(gap_ns)).contains(begins) {
+            let follows = ended.saturating_sub(LATE_NS)..ended.saturating_add(gap_ns);
+            if !same_folder || !follows.contains(begins) {
                 break;
             }
             let (_, path, log) = parts.next().unwrap_or_default();
@@ -128,7 +133,9 @@ fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
                 let frames = log.frames.entry(topic).or_default();
                 frames.push((frame.time_ns, number - 1));
             }
-            Message::Calibration(camera) => log.camera = Some(camera),
+            Message::Calibration(camera) => {
+                log.cameras.insert(topic, camera);
+            }
             Message::Estimate(estimate) if estimate.kind == EstimateKind::Fused => {
                 let known =
                     estimate.yaw_sigma_rad < KNOWN_HEADING_RAD && estimate.state != State::Lost;
@@ -150,7 +157,7 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
     let name = files[0].file_stem().unwrap_or_default();
     let name = name.to_string_lossy().into_owned();
     let mut notes = Vec::new();
-    let mut camera = None;
+    let mut cameras = BTreeMap::<String, Camera>::new();
     let (mut fixes, mut odometry, mut headings, mut frames) = (
         BTreeMap::<String, Vec<GnssFix>>::new(),
         BTreeMap::<String, Vec<OdometrySample>>::new(),
@@ -158,7 +165,9 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
         BTreeMap::<String, Vec<Frame>>::new(),
     );
     for (file, log) in logs.into_iter().enumerate() {
-        camera = camera.or(log.camera);
+        for (topic, camera) in log.cameras {
+            cameras.entry(topic).or_insert(camera);
+        }
         headings.extend(log.headings);
         for (topic, more) in log.fixes {
             fixes.entry(topic).or_default().extend(more);
@@ -190,15 +199,20 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
             "cameras {all}: {first} is taken; topics.camera chooses"
         ));
     }
+    // A recorder of ours describes its first camera; another's pictures are not of it.
+    let taken = all.first().map_or("", String::as_str);
+    let camera = match cameras.remove(&taken.replacen("/image", "/calibration", 1)) {
+        Some(camera) => Some(camera),
+        None if taken.starts_with("/camera/image/") || cameras.len() > 1 => None,
+        None => cameras.pop_first().map(|(_, camera)| camera),
+    };
     let mut frames = frames.into_values().next().unwrap_or_default();
     frames.sort_by_key(|frame| frame.time_ns);
     frames.dedup_by_key(|frame| frame.time_ns);
-    // The receiver and the odometry with most to say.
+    // The receiver with most to say.
     let fixes = fixes.into_values().max_by_key(Vec::len).unwrap_or_default();
-    let odometry = odometry
-        .into_values()
-        .max_by_key(Vec::len)
-        .unwrap_or_default();
+    // One topic says the speed, and it or another one the yaw rate.
+    let odometry = odometry.into_values().flatten().collect();
     if fixes.is_empty() {
         notes.push("it holds no fix of a receiver".into());
     }

@@ -1,16 +1,17 @@
 //! Chooses frames: one every few metres, of a place that is known and may be shown, with a picture that shows
 //! something.
 
+use super::anonymous::anonymous;
 use super::settings::Settings;
 use super::track::{Placed, Track, heading_deg};
 use super::{Frame, Place, Recording, recording};
 use crate::data::pairs::PairRow;
-use crate::data::pairs::write::{jpeg, write_file};
+use crate::data::pairs::write::write_file;
 use crate::data::{OdometryStep, picture};
 use crossfix_calibration::{Camera, Enu, Geodetic, LocalFrame};
 use crossfix_onboard::core::frame_quality::FrameQuality;
-use crossfix_onboard::image_decode::{self, Picture};
-use std::collections::HashMap;
+use crossfix_onboard::image_decode;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// A drive ends where nothing is kept for so long, nanoseconds: standing at a light does not end it.
@@ -95,8 +96,13 @@ pub fn choose(
             drop(Dropped::NoFix);
             continue;
         };
-        let [[ee, _], [_, nn]] = placed.covariance_m2;
-        if settings.is_private(placed.position, (ee + nn).sqrt()) {
+        let (camera_at, [[ee, _], [_, nn]]) = camera_place(&placed, settings);
+        let sigma_m = (ee + nn).sqrt();
+        let shown = [camera_at, placed.position];
+        if shown
+            .iter()
+            .any(|place| settings.is_private(*place, sigma_m))
+        {
             drop(Dropped::Private);
             continue;
         }
@@ -197,6 +203,19 @@ pub fn drives(name: &str, track: &Track, chosen: &mut [Chosen]) {
     }
 }
 
+/// Gives drives other names where theirs are taken: a later part of `a` may be called as a recording of its own.
+pub fn unlike(chosen: &mut [Chosen], taken: &mut HashSet<String>) {
+    for drive in chosen.chunk_by_mut(|a, b| a.drive == b.drive) {
+        let mut name = drive[0].drive.clone();
+        while !taken.insert(name.clone()) {
+            name.push_str("-again");
+        }
+        for one in drive {
+            one.drive.clone_from(&name);
+        }
+    }
+}
+
 impl Chosen {
     /// The row of it.
     pub fn row(&self, settings: &Settings) -> PairRow {
@@ -246,48 +265,4 @@ fn camera_place(placed: &Placed, settings: &Settings) -> (Geodetic, [[f64; 2]; 2
     let north = arm.forward_m * sin + arm.left_m * cos;
     let camera = LocalFrame::new(placed.position).geodetic_from_enu(Enu::new(-east, -north, 0.0));
     (camera, covariance_m2)
-}
-
-/// The picture upright and without what its file says beside it: place, time, device, owner.
-fn anonymous(bytes: Vec<u8>, picture: &Picture) -> (Vec<u8>, &'static str) {
-    match picture.header.format {
-        "JPEG" if !picture.header.turned => (without_metadata(&bytes), "jpg"),
-        "PNG" if !picture.header.turned && bytes.len() < 4 << 20 => (bytes, "png"),
-        _ => match jpeg(&picture.image, "picture") {
-            Ok(bytes) => (bytes, "jpg"),
-            Err(_) => (bytes, "img"),
-        },
-    }
-}
-
-/// A JPEG without its application segments but those that say what its colours are, and without what follows
-/// its end.
-///
-/// # Source
-/// ITU-T T.81, annex B.1.
-fn without_metadata(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    kept.extend_from_slice(&bytes[..2]);
-    let mut at = 2;
-    while let Some([0xff, marker]) = bytes.get(at..at + 2) {
-        if *marker == 0xff {
-            at += 1;
-            continue;
-        }
-        let Some(length) = bytes.get(at + 2..at + 4) else {
-            break;
-        };
-        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        if *marker == 0xda {
-            // Scans, to the end.
-            kept.extend_from_slice(&bytes[at..]);
-            return kept;
-        }
-        let says_nothing = matches!(marker, 0xe1 | 0xe3..=0xed | 0xef | 0xfe);
-        if !says_nothing {
-            kept.extend_from_slice(bytes.get(at..end).unwrap_or_default());
-        }
-        at = end;
-    }
-    bytes.to_vec()
 }

@@ -153,6 +153,11 @@ fn nothing_of_a_zone_is_taken_and_the_antenna_is_not_the_camera() {
     for row in &after {
         assert!(metres(home, [row.latitude_deg, row.longitude_deg]) > 30.0);
     }
+    let record = fs::read_to_string(out.join("ingest.json")).unwrap();
+    assert!(
+        record.contains("\"zones\": 1") && !record.contains("radius_m"),
+        "{record}"
+    );
     // The same pictures, 1.5 m ahead along their headings.
     let mut compared = 0;
     for camera in &after {
@@ -337,7 +342,24 @@ fn photos_with_their_places_become_pairs_that_say_nothing_else() {
         made.pairs > 20 && made.with_heading == made.pairs,
         "{made:?}"
     );
+    // The same camera, said to look to the left: the vehicle's heading is a quarter turn to the right of it.
+    let turned = folder.path().join("turned.toml");
+    let text = fs::read_to_string(given.config.clone().unwrap()).unwrap();
+    let aside = text.replace("yaw_left_deg = 0.0", "yaw_left_deg = 90.0");
+    assert_ne!(aside, text);
+    fs::write(&turned, aside).unwrap();
+    let aside = IngestArgs {
+        out: folder.path().join("aside"),
+        config: Some(turned),
+        ..given.clone()
+    };
+    ingest(&aside, &aside.settings().unwrap()).unwrap();
+    let aside = Pairs::open(&aside.out).unwrap();
     let ingested = Pairs::open(&out).unwrap();
+    for (row, ahead) in aside.rows.iter().zip(&ingested.rows) {
+        let turn = (row.heading_deg - ahead.heading_deg).rem_euclid(360.0);
+        assert!((turn - 90.0).abs() < 1e-6, "{row:?} {ahead:?}");
+    }
     for row in &ingested.rows {
         // EXIF here has milliseconds.
         let same = rows
@@ -356,6 +378,43 @@ fn photos_with_their_places_become_pairs_that_say_nothing_else() {
 }
 
 #[test]
+fn drives_of_one_name_stay_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = simulated().join("logs");
+    let first = frames::files(&log).unwrap().remove(0);
+    // The first recording again, under a name that a later part of a drive could have, and by the folder's name `.`.
+    let again = folder.path().join("again");
+    fs::create_dir_all(&again).unwrap();
+    fs::copy(&first, again.join(first.file_name().unwrap())).unwrap();
+    let out = folder.path().join("pairs");
+    let args = args(&[&log, &again], &out);
+    let made = ingest(&args, &args.settings().unwrap()).unwrap();
+    let pictures = fs::read_dir(out.join("images")).unwrap();
+    let pictures = pictures
+        .filter(|entry| entry.as_ref().unwrap().path().extension().unwrap() == "jpg")
+        .count();
+    assert_eq!((made.drives, pictures), (4, made.pairs), "{made:?}");
+    assert_eq!(name_of(&again.join(".")), "again");
+    let mut taken = HashSet::from(["a-1".to_owned(), "a-1-again".to_owned()]);
+    let mut chosen = vec![select::Chosen {
+        time_ns: 0,
+        placed: track::Placed {
+            position: Geodetic::new(0.0, 0.0, 0.0).unwrap(),
+            covariance_m2: [[1.0, 0.0], [0.0, 1.0]],
+            yaw: None,
+        },
+        file: PathBuf::new(),
+        extension: "jpg",
+        drive: "a-1".into(),
+        number: 0,
+        odometry: None,
+        travelled_m: 0.0,
+    }];
+    select::unlike(&mut chosen, &mut taken);
+    assert_eq!(chosen[0].drive, "a-1-again-again");
+}
+
+#[test]
 fn sources_without_anything_say_so() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty");
@@ -371,6 +430,10 @@ fn sources_without_anything_say_so() {
     let text = folder.path().join("notes.txt");
     fs::write(&text, "x").unwrap();
     assert!(message(&text).contains("neither a .mcap"));
+    let mut given = args(&[&simulated().join("logs")], &folder.path().join("out"));
+    given.track = Some(folder.path().join("track.gpx"));
+    let message = ingest(&given, &given.settings().unwrap()).unwrap_err();
+    assert!(message.to_string().contains("--track"), "{message}");
     let mut given = args(&[&empty], &folder.path().join("out"));
     given.licence = None;
     assert!(

@@ -63,7 +63,8 @@ pub struct Evidence {
     pub with_coarse: usize,
     /// Whether coarse positions err anew for each frame, so that their differences say nothing.
     pub coarse_is_independent: bool,
-    /// Offset of the tile set from the coarse positions' frame, metres east and north.
+    /// How far from its coarse positions the tile set shows the ground, metres east and north: a set that is moved
+    /// by minus this agrees with them.
     pub tile_offset_m: [f64; 2],
     /// Its standard deviation along each axis.
     pub tile_offset_sigma_m: f64,
@@ -286,7 +287,7 @@ pub(crate) struct Settled {
     pub(crate) predictions: Vec<PairPrediction>,
     /// As it was used.
     pub(crate) model: TrackModel,
-    /// Offset of the tile set.
+    /// Coarse positions minus places on the tiles, which all drives have in common.
     pub(crate) tiles: Offset,
     coarse_is_independent: bool,
 }
@@ -296,7 +297,7 @@ impl Settled {
     pub(crate) fn evidence(&self) -> Evidence {
         Evidence {
             coarse_is_independent: self.coarse_is_independent,
-            tile_offset_m: self.tiles.mean_m,
+            tile_offset_m: self.tiles.mean_m.map(|metres| -metres),
             tile_offset_sigma_m: self.tiles.sigma_m,
             ..evidence(&self.chains, &self.predictions, &self.model)
         }

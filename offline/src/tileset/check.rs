@@ -91,6 +91,14 @@ pub fn run(args: &TilesCheckArgs) -> anyhow::Result<()> {
 /// # Errors
 /// When it or a track cannot be read.
 pub fn look(args: &TilesCheckArgs) -> anyhow::Result<Coverage> {
+    if !((8.0..=512.0).contains(&args.side_m)
+        && args.metres_per_pixel > 0.0
+        && args.most_years >= 0.0)
+    {
+        bail!(
+            "--side-m goes from 8 to 512 metres, --metres-per-pixel is above 0, --most-years not below"
+        );
+    }
     let mut store = TileStore::open(&args.tiles)?;
     let manifest = store.manifest().clone();
     let mut places = Vec::new();
@@ -115,7 +123,7 @@ pub fn look(args: &TilesCheckArgs) -> anyhow::Result<Coverage> {
         problems: Vec::new(),
     };
     let patch = PatchSpec {
-        size_px: (args.side_m.clamp(8.0, 512.0) as usize).next_multiple_of(2),
+        size_px: (args.side_m as usize).next_multiple_of(2),
         metres_per_pixel: 1.0,
     };
     for place in &places {

@@ -104,11 +104,13 @@ pub fn import(args: &TilesImportArgs) -> anyhow::Result<Made> {
             args.out.display()
         );
     }
-    if args.out.exists() {
-        bail!(
-            "{} is there already; give another --out or remove it",
-            args.out.display()
-        );
+    for path in [args.out.clone(), args.out.with_extension("toml")] {
+        if path.exists() {
+            bail!(
+                "{} is there already; give another --out or remove it",
+                path.display()
+            );
+        }
     }
     let mut pictures = Vec::new();
     for path in &args.pictures {
