@@ -8,7 +8,7 @@ use crate::data::pairs::{Preparation, place};
 use crate::data::pose::{wrap_rad, yaw_from_heading};
 use crate::data::{Dataset, Pair, Sample};
 use crate::model::{ModelSpec, named};
-use crate::recipe::gate::{Gate, heading_reading, input};
+use crate::recipe::gate::{Gate, each_drive, heading_reading, input};
 use crossfix_calibration::{Geodetic, LocalFrame};
 use std::collections::HashMap;
 use std::f64::consts::{PI, TAU};
@@ -22,6 +22,9 @@ const KNOWN_DEG: f64 = 45.0;
 const STREET_M: [f64; 2] = [12.0, 60.0];
 /// How much longer than wide the cloud of them must be.
 const STREET_SHAPE: f64 = 8.0;
+
+/// What to do about a drive whose instruments lie.
+const ONE_DRIVE: &str = "mend that vehicle's instrument and leave the drive's rows out, or, where only odometry is wrong, write null for it";
 
 /// Samples without pictures.
 struct Placed(Vec<Sample>);
@@ -76,6 +79,16 @@ pub(super) fn look(
             if finding.refuses && !follows && (spec.is_some() || !of_network) {
                 let (check, remedy) = named_check(&finding.check);
                 report.problem(check, at, finding.what, remedy);
+            }
+        }
+        // What is wrong with all of them was said.
+        let of_all = |check: &str| report.found.iter().any(|found| found.check == check);
+        let all = ["heading", "odometry", "clock"].map(of_all);
+        if all == [false; 3] {
+            for (drive, finding) in each_drive(&placed) {
+                let (check, _) = named_check(&finding.check);
+                let what = format!("drive {drive:?}: {}", finding.what);
+                report.problem(check, at, what, ONE_DRIVE);
             }
         }
     }
@@ -195,6 +208,7 @@ fn streets(rows: &Rows, known: &[usize], report: &mut Report) -> bool {
     let plain = off(&|yaw| yaw);
     let enu = off(&|yaw| PI / 2.0 - yaw);
     let counter = off(&|yaw| PI - yaw);
+    let quarter = off(&|yaw| yaw + PI / 2.0);
     if plain < 35.0 {
         return false;
     }
@@ -202,8 +216,11 @@ fn streets(rows: &Rows, known: &[usize], report: &mut Report) -> bool {
         "; they fit as degrees counter-clockwise from east (ENU): write 90 minus them"
     } else if counter < 15.0 {
         "; they fit as degrees counter-clockwise from north: write minus them"
+    } else if quarter < 15.0 {
+        "; they fit turned by a quarter of a circle"
     } else {
-        ""
+        // Rows that lie along no street have axes at random, 45° from anything in the median.
+        return false;
     };
     let what = format!(
         "headings are {plain:.0}° from the streets along which rows lie, in the median{fits}"

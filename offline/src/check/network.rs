@@ -12,6 +12,8 @@ use crate::run::Interrupt;
 use crossfix_calibration::mercator::ground_resolution;
 use crossfix_calibration::{Camera, StripRemap};
 use crossfix_onboard::tiles::TileManifest;
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Tiles may be this much coarser than the network's aerial images.
 const COARSER: f64 = 1.6;
@@ -65,6 +67,14 @@ pub(super) fn fits(
         report.problem("tiles-scale", ("dataset.toml", None), what, remedy);
     }
 }
+
+/// Drives are held against one another when there are so many, by so many rows of each.
+const LEAST_DRIVES: usize = 4;
+const ASKED_A_DRIVE: usize = 24;
+/// A network knows an area where its usual drive gains so much, and finds nothing on a drive that gains less than
+/// this, in the logarithm of the probability of coarse positions.
+const FINDS: f64 = 0.5;
+const NOTHING: f64 = 0.0;
 
 /// Another reading of the same data.
 struct Reading {
@@ -171,51 +181,8 @@ pub(super) fn ask(
     else {
         return Ok(());
     };
-    let mut support = |reading: Option<&Reading>| -> anyhow::Result<Vec<f64>> {
-        let mut pairs = Pairs {
-            folder: rows.folder.into(),
-            manifest: manifest.clone(),
-            rows: chosen.clone(),
-        };
-        let mut seen = spec.clone();
-        if let Some(reading) = reading {
-            for row in &mut pairs.rows {
-                row.heading_deg = (reading.heading)(row.heading_deg).rem_euclid(360.0);
-            }
-            if reading.upside_down {
-                turn(&mut pairs.manifest.camera);
-            }
-            seen.metres_per_pixel *= reading.scale;
-        }
-        let images = PairsImages::open(pairs, &seen, Preparation::default())?;
-        let scale = reading.map_or(1.0, |reading| reading.scale);
-        Ok(predict_with(
-            model,
-            &images,
-            interrupt,
-            |sample, _, heatmap| {
-                let side = spec.heatmap_side();
-                // Where tiles show more metres, so does a cell.
-                let stated = 1.0 / scale;
-                let [coarse_east, coarse_north] = sample.coarse_offset_m.map(|m| m * stated);
-                let [[ee, en], [_, nn]] = sample.coarse_covariance_m2;
-                let [ee, en, nn] = [ee, en, nn].map(|value| value * stated * stated);
-                let determinant = ee * nn - en * en;
-                let mut total = 0.0;
-                for (cell, probability) in heatmap.iter().enumerate() {
-                    let place = [cell % side, cell / side].map(|cell| cell as f64 + 0.5);
-                    let [east, north] = offset_from_cell(place, &spec);
-                    let [east, north] = [east - coarse_east, north - coarse_north];
-                    let squared = (nn * east * east - 2.0 * en * east * north + ee * north * north)
-                        / determinant;
-                    total += f64::from(*probability) * (-0.5 * squared).exp();
-                }
-                // Against a heatmap that is flat over the patch, so that scales compare.
-                let area = std::f64::consts::TAU * determinant.sqrt();
-                let flat = (area / (side as f64 * spec.metres_per_cell()).powi(2)).min(1.0);
-                Ok((total.max(1e-6) / flat).ln())
-            },
-        )?)
+    let mut support = |reading: Option<&Reading>| {
+        support(model, rows.folder, &manifest, &chosen, reading, interrupt)
     };
     let stated = support(None)?;
     let mut best: Option<(f64, f64, &Reading)> = None;
@@ -251,6 +218,118 @@ pub(super) fn ask(
             reading.words
         );
         report.problem(reading.check, ("pairs.jsonl", None), what, reading.remedy);
+        return Ok(());
+    }
+    drives(model, rows, &manifest, interrupt, report)
+}
+
+/// For each row, the logarithm of the probability of its coarse position by the network's heatmap over that by a
+/// flat one, the rows read as they are or otherwise.
+fn support(
+    model: &mut dyn CrossViewModel,
+    folder: &Path,
+    manifest: &DatasetManifest,
+    rows: &[PairRow],
+    reading: Option<&Reading>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Vec<f64>> {
+    let spec = model.describe().clone();
+    let mut pairs = Pairs {
+        folder: folder.into(),
+        manifest: manifest.clone(),
+        rows: rows.to_vec(),
+    };
+    let mut seen = model.describe().clone();
+    if let Some(reading) = reading {
+        for row in &mut pairs.rows {
+            row.heading_deg = (reading.heading)(row.heading_deg).rem_euclid(360.0);
+        }
+        if reading.upside_down {
+            turn(&mut pairs.manifest.camera);
+        }
+        seen.metres_per_pixel *= reading.scale;
+    }
+    let images = PairsImages::open(pairs, &seen, Preparation::default())?;
+    let scale = reading.map_or(1.0, |reading| reading.scale);
+    Ok(predict_with(
+        model,
+        &images,
+        interrupt,
+        |sample, _, heatmap| {
+            let side = spec.heatmap_side();
+            // Where tiles show more metres, so does a cell.
+            let stated = 1.0 / scale;
+            let [coarse_east, coarse_north] = sample.coarse_offset_m.map(|m| m * stated);
+            let [[ee, en], [_, nn]] = sample.coarse_covariance_m2;
+            let [ee, en, nn] = [ee, en, nn].map(|value| value * stated * stated);
+            let determinant = ee * nn - en * en;
+            let mut total = 0.0;
+            for (cell, probability) in heatmap.iter().enumerate() {
+                let place = [cell % side, cell / side].map(|cell| cell as f64 + 0.5);
+                let [east, north] = offset_from_cell(place, &spec);
+                let [east, north] = [east - coarse_east, north - coarse_north];
+                let squared =
+                    (nn * east * east - 2.0 * en * east * north + ee * north * north) / determinant;
+                total += f64::from(*probability) * (-0.5 * squared).exp();
+            }
+            // Against a heatmap that is flat over the patch, so that scales compare.
+            let area = std::f64::consts::TAU * determinant.sqrt();
+            let flat = (area / (side as f64 * spec.metres_per_cell()).powi(2)).min(1.0);
+            Ok((total.max(1e-6) / flat).ln())
+        },
+    )?)
+}
+
+/// Drives in which a network finds nothing where the coarse positions are, while it does in the others: coarse
+/// positions that are off by more than they say, another camera or mount, pictures of another time.
+fn drives(
+    model: &mut dyn CrossViewModel,
+    rows: &Rows,
+    manifest: &DatasetManifest,
+    interrupt: &Interrupt,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut by_drive: BTreeMap<&str, Vec<&PairRow>> = BTreeMap::new();
+    for (_, row) in &rows.rows {
+        if !row.drive.is_empty() {
+            by_drive.entry(&row.drive).or_default().push(row);
+        }
+    }
+    by_drive.retain(|_, rows| rows.len() >= LEAST_ASKED);
+    if by_drive.len() < LEAST_DRIVES {
+        return Ok(());
+    }
+    let (mut chosen, mut ends) = (Vec::new(), Vec::new());
+    for rows in by_drive.values() {
+        let step = rows.len().div_ceil(ASKED_A_DRIVE).max(1);
+        chosen.extend(rows.iter().step_by(step).map(|row| (*row).clone()));
+        ends.push(chosen.len());
+    }
+    let found = support(model, rows.folder, manifest, &chosen, None, interrupt)?;
+    let mut from = 0;
+    let drives: Vec<f64> = ends
+        .iter()
+        .map(|end| {
+            let mine = &found[from..*end];
+            from = *end;
+            mine.iter().sum::<f64>() / mine.len() as f64
+        })
+        .collect();
+    let mut sorted = drives.clone();
+    sorted.sort_by(f64::total_cmp);
+    let usual = sorted[sorted.len() / 2];
+    if std::env::var_os("CROSSFIX_DEBUG_DRIVES").is_some() {
+        eprintln!("DRIVES {usual:.3} {drives:.3?}");
+    }
+    for (name, drive) in by_drive.keys().zip(drives) {
+        if usual > FINDS && drive < NOTHING {
+            let what = format!(
+                "drive {name:?}: the network finds the coarse positions no better than by chance ({drive:+.2} in the log of their probability; {usual:+.2} in the median of the drives)"
+            );
+            let remedy =
+                "look at that vehicle's receiver, camera and mount, and leave the drive's rows out";
+            report.problem("drive", ("pairs.jsonl", None), what, remedy);
+        }
     }
     Ok(())
 }

@@ -345,6 +345,29 @@ fn headings_are_held_against_streets_where_rows_have_no_order() {
     });
 }
 
+/// Places at random lie along no street: their headings are right all the same.
+#[test]
+fn scattered_places_say_nothing_about_headings() {
+    for seed in [101, 105] {
+        let folder = tempfile::tempdir().unwrap();
+        let area = build_area(AreaConfig {
+            area: AreaName::Target,
+            seed,
+            gap: Gap::default(),
+        });
+        let plan = PairsPlan {
+            part: Part::Adapt,
+            districts: 2,
+            contents: Contents::Random { pairs: 250 },
+            camera: CameraKind::Panorama,
+        };
+        let hidden = indicatif::ProgressBar::hidden();
+        write_pairs(&area, &plan, folder.path(), &hidden).unwrap();
+        let report = looked(folder.path(), false);
+        assert!(!report.refuses(), "{seed}: {report}");
+    }
+}
+
 #[test]
 fn headings_of_another_convention_are_held_against_the_truth() {
     let folder = copied();

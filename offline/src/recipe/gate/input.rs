@@ -26,14 +26,14 @@ const LEAST_SPEED_MPS: f64 = 0.05;
 const GAP_S: std::ops::RangeInclusive<f64> = 0.02..=600.0;
 
 /// A stretch of a drive between two of its samples.
-struct Stretch<'a> {
-    middle: &'a Sample,
-    first: &'a Sample,
-    last: &'a Sample,
+pub(super) struct Stretch<'a> {
+    pub(super) middle: &'a Sample,
+    pub(super) first: &'a Sample,
+    pub(super) last: &'a Sample,
     /// By coarse positions.
-    step_m: [f64; 2],
+    pub(super) step_m: [f64; 2],
     /// By odometry, where all of it is known.
-    odometry: Option<OdometryStep>,
+    pub(super) odometry: Option<OdometryStep>,
     /// Sum of the steps' forward and leftward metres, of absolute values.
     along_left_m: [f64; 2],
     frames: usize,
@@ -69,8 +69,14 @@ impl Stretch<'_> {
     }
 
     /// Whether no vehicle goes from one end to the other in the time.
-    fn leaps(&self) -> bool {
+    pub(super) fn leaps(&self) -> bool {
         self.step_m[0].hypot(self.step_m[1]) > MOST_SPEED_MPS * self.seconds()
+    }
+
+    /// Length of odometry over that of coarse positions; of each step, for odometry whose turns are wrong goes in
+    /// circles.
+    pub(super) fn length_ratio(&self) -> f64 {
+        self.along_left_m[0].hypot(self.along_left_m[1]) / self.step_m[0].hypot(self.step_m[1])
     }
 }
 
@@ -100,7 +106,12 @@ fn heading_sigma(pairs: &dyn Dataset, spec: &ModelSpec) -> Option<Finding> {
     })
 }
 
-fn stretches_of<'a>(pairs: &'a dyn Dataset, samples: &[usize], least_m: f64) -> Vec<Stretch<'a>> {
+/// Stretches of a drive one after another, each at least `least_m` metres long by its coarse positions.
+pub(super) fn stretches_of<'a>(
+    pairs: &'a dyn Dataset,
+    samples: &[usize],
+    least_m: f64,
+) -> Vec<Stretch<'a>> {
     let mut found = Vec::new();
     let Some(first) = samples.first() else {
         return found;
@@ -146,7 +157,7 @@ fn stretches_of<'a>(pairs: &'a dyn Dataset, samples: &[usize], least_m: f64) -> 
     found
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     quantile(&values, 0.5)
 }
@@ -293,12 +304,11 @@ fn odometry(stretches: &[Stretch]) -> Option<Finding> {
     if with.len() < LEAST_STRETCHES {
         return None;
     }
-    let ratio = |(stretch, _): &(&Stretch, OdometryStep)| {
-        // Of each step, for odometry whose turns are wrong goes in circles.
-        stretch.along_left_m[0].hypot(stretch.along_left_m[1])
-            / stretch.step_m[0].hypot(stretch.step_m[1])
-    };
-    let value = median(with.iter().map(ratio).collect());
+    let value = median(
+        with.iter()
+            .map(|(stretch, _)| stretch.length_ratio())
+            .collect(),
+    );
     let sideways = median(
         with.iter()
             .map(|(stretch, _)| stretch.along_left_m[1] - stretch.along_left_m[0])
@@ -309,19 +319,8 @@ fn odometry(stretches: &[Stretch]) -> Option<Finding> {
     let refuses = wrong || sideways;
     let mut what = format!("odometry is {value:.3} times as long as coarse positions");
     if wrong {
-        let units = [
-            (3.2808, "feet"),
-            (1000.0, "millimetres"),
-            (100.0, "centimetres"),
-            (39.37, "inches"),
-            (1e-3, "kilometres"),
-            (1.0 / 1609.344, "miles"),
-        ];
-        let unit = units
-            .iter()
-            .find(|(factor, _)| (value / factor).ln().abs() < 0.15);
-        what += &match unit {
-            Some((_, unit)) => format!("; it fits as {unit}: write metres"),
+        what += &match unit_of(value) {
+            Some(unit) => format!("; it fits as {unit}: write metres"),
             None => "; forward_m and left_m must be metres since the frame before".into(),
         };
     }
@@ -335,6 +334,24 @@ fn odometry(stretches: &[Stretch]) -> Option<Finding> {
         refuses,
         what,
     })
+}
+
+/// The unit in which lengths are this much too large.
+pub(super) fn unit_of(ratio: f64) -> Option<&'static str> {
+    let units = [
+        (3.2808, "feet"),
+        (1000.0, "millimetres"),
+        (100.0, "centimetres"),
+        (39.37, "inches"),
+        (1e-3, "kilometres"),
+        (1.0 / 1609.344, "miles"),
+        (3.6, "speeds in km/h"),
+        (2.237, "speeds in miles an hour"),
+        (1.944, "speeds in knots"),
+    ];
+    let off = |factor: f64| (ratio / factor).ln().abs();
+    let nearest = units.iter().min_by(|a, b| off(a.0).total_cmp(&off(b.0)))?;
+    (off(nearest.0) < 0.15).then_some(nearest.1)
 }
 
 /// Turns of odometry against turns of headings.

@@ -2,14 +2,16 @@
 //! that finds nothing in an area, a student that is no better than its teacher.
 //!
 //! Before training: [`input`] (headings against course, odometry against coarse positions, times, the
-//! camera) and [`teacher`] (does it agree with what its drives agree on). After it: [`student`], on
+//! camera), [`each_drive`] (the same of single drives) and [`teacher`] (does it agree with what its drives agree on). After it: [`student`], on
 //! drives that were kept from training. The limits were chosen on validation areas.
 
+mod drives;
 mod input;
 mod student;
 #[cfg(test)]
 mod tests;
 
+pub use drives::each_drive;
 pub use input::{READINGS, heading_reading, input};
 pub use student::{held_out, student};
 
