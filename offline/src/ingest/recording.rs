@@ -33,6 +33,8 @@ struct Log {
     damage: Option<String>,
     /// Which topics were chosen, where that is not plain.
     remarks: Vec<String>,
+    /// Whose recording it is.
+    vehicle: Option<String>,
 }
 
 /// Opens logs; those that follow one another within the gap of a drive are one recording.
@@ -105,8 +107,8 @@ fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
         ..Log::default()
     };
     let mut number = 0;
-    let reader = LogReader::open(path).with_context(|| path.display().to_string())?;
-    for record in reader.records() {
+    let mut reader = LogReader::open(path).with_context(|| path.display().to_string())?;
+    while let Some(record) = reader.next_record() {
         let record = match record {
             Ok(record) => record,
             Err(error) if error.ends_the_log() => {
@@ -149,13 +151,22 @@ fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
             _ => {}
         }
     }
+    log.vehicle = reader.vehicle().map(str::to_owned);
     Ok(log)
 }
 
 /// The logs of one drive as one recording.
 fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
-    let name = files[0].file_stem().unwrap_or_default();
-    let name = name.to_string_lossy().into_owned();
+    let stem = files[0].file_stem().unwrap_or_default().to_string_lossy();
+    // Vehicles call their recordings alike.
+    let name = match logs.iter().find_map(|log| log.vehicle.as_deref()) {
+        Some(vehicle) => {
+            let is_plain = |letter: &char| letter.is_alphanumeric() || "._-".contains(*letter);
+            let vehicle: String = vehicle.chars().filter(is_plain).collect();
+            format!("{vehicle}-{}", stem.trim_start_matches("crossfix-"))
+        }
+        None => stem.into_owned(),
+    };
     let mut notes = Vec::new();
     let mut cameras = BTreeMap::<String, Camera>::new();
     let (mut fixes, mut odometry, mut headings, mut frames) = (

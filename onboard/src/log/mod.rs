@@ -32,6 +32,9 @@ pub use self::topics::{Choice, TopicNames, TopicsConfig};
 pub use self::writer::{LogWriter, Times};
 use crate::event::{CameraFrame, Estimate, Event, GnssFix, OdometrySample};
 
+/// Name of the metadata record that a recorder writes first: whose recording it is.
+pub const RECORDING: &str = "crossfix.recording";
+
 /// Topics of a drive log.
 pub mod topic {
     /// `foxglove.LocationFix`: the receiver's fixes.

@@ -12,7 +12,7 @@ use mcap::sans_io::linear_reader::{LinearReadEvent, LinearReader, LinearReaderOp
 
 use super::decode::{Decoder, Kind, Recorded};
 use super::topics::{Channel, Choice};
-use super::{LogError, Message};
+use super::{LogError, Message, RECORDING};
 use crate::event::Arrival;
 use crate::transport::file;
 
@@ -21,6 +21,8 @@ use crate::transport::file;
 pub(super) const RECORD_LIMIT_BYTES: usize = 64 << 20;
 /// The names of topics and types may have this many bytes together: all of them are kept.
 pub(super) const NAMES_LIMIT_BYTES: usize = 16 << 20;
+/// Longest name of a vehicle that is kept.
+const VEHICLE_LIMIT_BYTES: usize = 100;
 /// Most bytes asked of the file at a time, whatever the log claims to need.
 const READ_LIMIT_BYTES: usize = 1 << 20;
 
@@ -54,6 +56,7 @@ pub struct LogReader<R = File> {
     schemas: HashMap<u16, String>, // id -> name
     channels: HashMap<u16, Source>,
     names_bytes: usize,
+    vehicle: Option<String>,
     choice: Option<Arc<Choice>>,
     offset: u64,
     messages: u64,
@@ -96,6 +99,7 @@ impl<R: Read> LogReader<R> {
             schemas: HashMap::new(),
             channels: HashMap::new(),
             names_bytes: 0,
+            vehicle: None,
             choice: None,
             offset: 0,
             messages: 0,
@@ -116,6 +120,11 @@ impl<R: Read> LogReader<R> {
         while let Some(Ok(_)) = self.step() {}
         let sources = self.channels.into_values();
         sources.map(|source| source.channel).collect()
+    }
+
+    /// The vehicle, where a recorder of ours wrote its name at the beginning, once that was read.
+    pub fn vehicle(&self) -> Option<&str> {
+        self.vehicle.as_deref()
     }
 
     /// The messages with where and when each was recorded.
@@ -165,6 +174,7 @@ enum Step {
         log_time: u64,
         data: Vec<u8>,
     },
+    Vehicle(String),
     Nothing,
 }
 
@@ -271,6 +281,7 @@ impl<R: Read> LogReader<R> {
                 let before = self.channels.insert(*id, source);
                 self.names_bytes -= before.map_or(0, |source| source.channel.name_bytes());
             }
+            Step::Vehicle(name) => self.vehicle = Some(name.clone()),
             Step::Message { .. } | Step::Nothing => {}
         }
         if self.names_bytes > NAMES_LIMIT_BYTES {
@@ -320,8 +331,8 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         LinearReadEvent::ReadRequest(bytes) => return Ok(Step::Need(bytes)),
         LinearReadEvent::Record { opcode, data } => (opcode, data),
     };
-    // Everything else (indexes, statistics, metadata) is of no use here, so it is not even parsed.
-    if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE) {
+    // Everything else (indexes, statistics) is of no use here, so it is not even parsed.
+    if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE | op::METADATA) {
         return Ok(Step::Nothing);
     }
     Ok(match mcap::parse_record(opcode, data)? {
@@ -340,6 +351,11 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
             log_time: header.log_time,
             data: data.into_owned(),
         },
+        mcap::records::Record::Metadata(mut about) if about.name == RECORDING => {
+            let name = about.metadata.remove("vehicle").unwrap_or_default();
+            let fits = !name.is_empty() && name.len() <= VEHICLE_LIMIT_BYTES;
+            if fits { Step::Vehicle(name) } else { Step::Nothing }
+        }
         _ => Step::Nothing,
     })
 }

@@ -15,7 +15,7 @@ use super::folder::Folder;
 use super::private::{rounded, rounded_covariance};
 use crate::event::{Arrival, Estimate, EstimateKind, Event, GnssFix};
 use crate::health::Health;
-use crate::log::{LogError, LogWriter, Selection, topic};
+use crate::log::{LogError, LogWriter, RECORDING, Selection, topic};
 use crate::pipeline::ArrivalClock;
 use crate::port::{Outbound, PeerError, Writer};
 use crate::utc;
@@ -210,7 +210,7 @@ impl Recorder {
         self.folder.check_space()?;
         let (part, path) = self.folder.next(time_ns);
         let mut log = LogWriter::create(&part)?;
-        log.write_metadata("crossfix.recording", self.about())?;
+        log.write_metadata(RECORDING, self.about())?;
         if let Some(camera) = &self.config.camera {
             log.record_calibration(self.log_now_ns(), camera)?;
         }
