@@ -543,3 +543,46 @@ fn a_network_is_asked_and_names_other_readings() {
         "{report}"
     );
 }
+
+/// One vehicle whose instrument lies among others: the drive is named, and no other.
+#[test]
+fn one_lying_vehicle_is_named_among_others() {
+    fn odometry(name: &'static str, factor: f64) -> Box<dyn Fn(&mut Value)> {
+        Box::new(move |row| {
+            if let Some(step) = row.get_mut("odometry").filter(|step| !step.is_null()) {
+                number(step, name, |value| factor * value);
+            }
+        })
+    }
+    fn turned(degrees: f64) -> Box<dyn Fn(&mut Value)> {
+        Box::new(move |row| number(row, "heading_deg", |deg| (deg + degrees).rem_euclid(360.0)))
+    }
+    let drives: BTreeSet<String> = Pairs::open(original())
+        .unwrap()
+        .rows
+        .into_iter()
+        .map(|row| row.drive)
+        .collect();
+    let liar = drives.iter().nth(1).unwrap();
+    for (check, words, lie) in [
+        ("odometry", "2.2", odometry("forward_m", 2.237)),
+        ("odometry", "speeds in km/h", odometry("forward_m", 3.6)),
+        ("odometry", "0.00 times as long", odometry("forward_m", 0.0)),
+        ("heading", "half a circle", turned(180.0)),
+        ("heading", "from its course", turned(90.0)),
+    ] {
+        let folder = copied();
+        rows_changed(folder.path(), |_, row| {
+            if row["drive"] == liar.as_str() {
+                lie(row);
+            }
+        });
+        let report = looked(folder.path(), false);
+        let problems: Vec<_> = report.found.iter().filter(|found| found.problem).collect();
+        let text = report.to_string();
+        assert_eq!(problems.len(), 1, "{words}: {text}");
+        assert_eq!(problems[0].check, check, "{text}");
+        assert!(text.contains(&format!("drive {liar:?}")), "{text}");
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}

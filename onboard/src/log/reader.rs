@@ -332,7 +332,10 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         LinearReadEvent::Record { opcode, data } => (opcode, data),
     };
     // Everything else (indexes, statistics) is of no use here, so it is not even parsed.
-    if !matches!(opcode, op::SCHEMA | op::CHANNEL | op::MESSAGE | op::METADATA) {
+    if !matches!(
+        opcode,
+        op::SCHEMA | op::CHANNEL | op::MESSAGE | op::METADATA
+    ) {
         return Ok(Step::Nothing);
     }
     Ok(match mcap::parse_record(opcode, data)? {
@@ -354,7 +357,11 @@ fn step_of(event: LinearReadEvent<'_>) -> mcap::McapResult<Step> {
         mcap::records::Record::Metadata(mut about) if about.name == RECORDING => {
             let name = about.metadata.remove("vehicle").unwrap_or_default();
             let fits = !name.is_empty() && name.len() <= VEHICLE_LIMIT_BYTES;
-            if fits { Step::Vehicle(name) } else { Step::Nothing }
+            if fits {
+                Step::Vehicle(name)
+            } else {
+                Step::Nothing
+            }
         }
         _ => Step::Nothing,
     })
