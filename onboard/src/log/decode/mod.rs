@@ -10,6 +10,7 @@ mod motion;
 mod picture;
 mod protobuf;
 mod ros;
+pub mod ros_message;
 
 pub use self::motion::{DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS};
 pub use self::picture::png_of_pnm;
