@@ -13,7 +13,9 @@ use serde::Serialize;
 use crate::port::PeerError;
 
 /// Messages of a topic that wait to be sent or read.
-const DEPTH: usize = 10;
+pub const DEPTH: usize = 10;
+/// Raw pictures have some megabytes, and old ones are of no use.
+pub const PICTURE_DEPTH: usize = 2;
 
 /// Where nodes meet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -61,7 +63,7 @@ impl OurNode {
         message: (&str, &str),
     ) -> Result<Publisher<M>, PeerError> {
         // A reader that is too slow costs messages, and never time.
-        let qos = qos().reliability_reliable(WhenFull::Fail);
+        let qos = qos(DEPTH).reliability_reliable(WhenFull::Fail);
         let message = MessageTypeName::new(message.0, message.1);
         let created = self
             .node
@@ -75,8 +77,9 @@ impl OurNode {
         &mut self,
         topic: &str,
         message: (&str, &str),
+        depth: usize,
     ) -> Result<Subscription<M>, PeerError> {
-        let qos = qos().reliability_best_effort();
+        let qos = qos(depth).reliability_best_effort();
         let message = MessageTypeName::new(message.0, message.1);
         let created = self
             .node
@@ -96,10 +99,10 @@ impl OurNode {
     }
 }
 
-fn qos() -> QosProfile {
+fn qos(depth: usize) -> QosProfile {
     QosProfile::publisher_default()
         .durability(Durability::Volatile)
-        .history(History::KeepLast { depth: DEPTH })
+        .history(History::KeepLast { depth })
 }
 
 /// The number of the domain.

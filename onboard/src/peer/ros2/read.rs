@@ -7,7 +7,7 @@ use ros2_client::{MessageTypeName, ReadError, Subscription};
 use tracing::warn;
 
 use super::Ros2SourceConfig;
-use super::node::OurNode;
+use super::node::{DEPTH, OurNode, PICTURE_DEPTH};
 use super::thin::Thinner;
 use crate::event::{CovarianceRule, Event};
 use crate::log::{Message, Recorded, RosSeed, RosType};
@@ -55,10 +55,14 @@ impl Ros2Reader {
         let mut node = OurNode::join(&config.domain(), "/", &format!("crossfixd_{name}"))?;
         let mut topics = Vec::new();
         for (_, ros_type, name) in config.topics() {
+            let depth = match ros_type {
+                RosType::CompressedImage | RosType::Image => PICTURE_DEPTH,
+                _ => DEPTH,
+            };
             topics.push(Topic {
                 name: name.to_owned(),
                 ros_type,
-                subscription: node.subscription(name, ros_type.name())?,
+                subscription: node.subscription(name, ros_type.name(), depth)?,
                 unreadable: None,
             });
         }
