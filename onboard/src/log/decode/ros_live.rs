@@ -66,3 +66,61 @@ impl<'de> DeserializeSeed<'de> for RosSeed<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use byteorder::LittleEndian;
+    use cdr_encoding::CdrDeserializer;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ALL: [RosType; 8] = [
+        RosType::NavSatFix,
+        RosType::Odometry,
+        RosType::TwistStamped,
+        RosType::TwistWithCovarianceStamped,
+        RosType::VelocityReport,
+        RosType::Imu,
+        RosType::CompressedImage,
+        RosType::Image,
+    ];
+
+    /// None where the bytes are not of the type.
+    fn read(ros_type: RosType, bytes: &[u8]) -> Option<Result<Message, String>> {
+        let seed = RosSeed {
+            ros_type,
+            recorded: Recorded {
+                topic: "/x",
+                log_time_ns: 1,
+            },
+        };
+        let mut cdr = CdrDeserializer::<LittleEndian>::new(bytes);
+        seed.deserialize(&mut cdr).ok()
+    }
+
+    #[test]
+    fn a_message_that_ends_before_its_time_is_an_error_of_every_type() {
+        let mut header = vec![0; 16];
+        header[8] = 1; // an empty name of a frame, with its final zero
+        for ros_type in ALL {
+            assert!(read(ros_type, &[]).is_none(), "{ros_type:?}");
+            assert!(read(ros_type, &header).is_none(), "{ros_type:?}");
+        }
+        // With all of its bytes a fix is one, though at a time that nobody set.
+        let whole = [header, vec![0; 112]].concat();
+        assert!(matches!(
+            read(RosType::NavSatFix, &whole),
+            Some(Ok(Message::Gnss(_)))
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..900)) {
+            for ros_type in ALL {
+                let _ = read(ros_type, &bytes);
+            }
+        }
+    }
+}

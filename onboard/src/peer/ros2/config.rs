@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::node::{Domain, LARGEST_DOMAIN, domain_id};
+use super::node::{Domain, LARGEST_DOMAIN, domain_id, find_interface};
 use super::read::Ros2Reader;
 use super::sink_config::Ros2SinkConfig;
 use crate::clocks::ClockRule;
@@ -183,11 +183,8 @@ pub fn check_environment(domain: &Domain, check: &mut Checker) {
         check.machine("domain_id", problem);
     }
     for address in &domain.interfaces {
-        // Only an address of this machine can be bound.
-        if let Err(error) = std::net::UdpSocket::bind((*address, 0)) {
-            let message =
-                format!("no interface has {address} now: {error}; correct it or bring it up");
-            check.machine("interfaces", message);
+        if let Err(problem) = find_interface(*address) {
+            check.machine("interfaces", problem);
         }
     }
 }

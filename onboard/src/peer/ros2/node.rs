@@ -1,6 +1,6 @@
 //! A node of ROS 2, and its topics.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use ros2_client::dds::rustdds::DomainParticipantBuilder;
 use ros2_client::qos::{Durability, History, WhenFull};
@@ -39,6 +39,10 @@ impl OurNode {
         let id = domain_id(domain, environment).map_err(PeerError::Protocol)?;
         let mut builder = DomainParticipantBuilder::new(id);
         let interfaces = interfaces(domain, environment);
+        for address in &interfaces {
+            // It would join without them, and never look again.
+            find_interface(*address).map_err(PeerError::Protocol)?;
+        }
         if !interfaces.is_empty() {
             builder = builder.with_only_networks(interfaces);
         }
@@ -143,6 +147,20 @@ fn interfaces(domain: &Domain, environment: impl Fn(&str) -> Option<String>) -> 
     domain.interfaces.clone()
 }
 
+/// Wants an interface of this machine with this address.
+///
+/// # Errors
+/// There is none now.
+pub fn find_interface(address: IpAddr) -> Result<(), String> {
+    // Only an address of this machine can be bound.
+    match UdpSocket::bind((address, 0)) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "no interface has {address} now: {error}; correct it or bring it up"
+        )),
+    }
+}
+
 fn topic_name(topic: &str) -> Result<Name, PeerError> {
     let (namespace, base) = topic.rsplit_once('/').unwrap_or(("", topic));
     let namespace = if namespace.is_empty() { "/" } else { namespace };
@@ -196,5 +214,17 @@ mod tests {
             ..Domain::default()
         };
         assert_eq!(interfaces(&set, only(range, "LOCALHOST")), set.interfaces);
+    }
+
+    #[test]
+    fn without_its_interface_a_node_does_not_join_and_is_tried_again() {
+        // Of TEST-NET-3, which no machine has.
+        let domain = Domain {
+            id: Some(0),
+            interfaces: vec!["203.0.113.1".parse().unwrap()],
+        };
+        let failure = OurNode::join(&domain, "/", "crossfixd_test").err().unwrap();
+        assert!(failure.to_string().contains("203.0.113.1"), "{failure}");
+        assert_eq!(find_interface(Ipv4Addr::LOCALHOST.into()), Ok(()));
     }
 }

@@ -248,6 +248,86 @@ fn unwritten(topic: &str, ros_type: RosType, written: &[(String, String)]) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{CameraFrame, OdometrySample};
+    use crate::peer::testing;
+
+    fn events(config: &Ros2SourceConfig, messages: Vec<(RosType, Message)>) -> Vec<Event> {
+        let mut thinner = Thinner::default();
+        let messages = messages.into_iter();
+        messages
+            .filter_map(|(ros_type, message)| event(message, ros_type, config, &mut thinner))
+            .collect()
+    }
+
+    fn sample(speed_mps: Option<f64>) -> Message {
+        Message::Odometry(OdometrySample {
+            time_ns: 0,
+            forward_speed_mps: speed_mps,
+            yaw_rate_rps: Some(0.5),
+            yaw: None,
+            speed_sigma_mps: 0.2,
+            yaw_rate_sigma_rps: 0.01,
+        })
+    }
+
+    #[test]
+    fn the_yaw_rate_is_the_imus_when_there_is_one() {
+        let mut config = Ros2SourceConfig::default();
+        let messages = || {
+            vec![
+                (RosType::TwistStamped, sample(Some(7.0))),
+                (RosType::Imu, sample(None)),
+            ]
+        };
+        let parts = |events: Vec<Event>| -> Vec<_> {
+            let parts = events.into_iter().filter_map(|event| match event {
+                Event::Odometry(sample) => Some((sample.forward_speed_mps, sample.yaw_rate_rps)),
+                _ => None,
+            });
+            parts.collect()
+        };
+        config.imu = Some("/imu/data".into());
+        let apart = [(Some(7.0), None), (None, Some(0.5))];
+        assert_eq!(parts(events(&config, messages())), apart);
+        config.imu = None;
+        let twist = parts(events(&config, messages()));
+        assert_eq!(twist[0], (Some(7.0), Some(0.5)));
+    }
+
+    #[test]
+    fn a_fix_of_unknown_covariance_has_that_of_the_config_and_a_frame_its_camera() {
+        let config = Ros2SourceConfig {
+            name: "front".into(),
+            default_sigma_m: 4.0,
+            ..Ros2SourceConfig::default()
+        };
+        let stated = testing::fix(1);
+        let mut unknown = stated.clone();
+        unknown.covariance_rule = CovarianceRule::Default;
+        let frame = CameraFrame {
+            time_ns: 1,
+            image: [][..].into(),
+            camera: "camera_optical_frame".into(),
+        };
+        let found = events(
+            &config,
+            vec![
+                (RosType::NavSatFix, Message::Gnss(stated.clone())),
+                (RosType::NavSatFix, Message::Gnss(unknown)),
+                (
+                    RosType::NavSatFix,
+                    Message::Nothing("the receiver has no fix"),
+                ),
+                (RosType::Image, Message::Frame(frame)),
+            ],
+        );
+        let [Event::Gnss(first), Event::Gnss(second), Event::Frame(frame)] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(first.covariance_m2, stated.covariance_m2);
+        assert_eq!(second.covariance_m2, [[16.0, 0.0], [0.0, 16.0]]);
+        assert_eq!(frame.camera, "front");
+    }
 
     #[test]
     fn a_topic_that_nobody_writes_or_as_another_type_is_named() {
