@@ -28,10 +28,10 @@ const COVARIANCE_UNKNOWN: u8 = 0;
 const COVARIANCE_APPROXIMATED: u8 = 1;
 const COVARIANCE_KNOWN: u8 = 3;
 
-/// `sensor_msgs/NavSatFix`. While lost it has the status "no fix" and no position.
-pub fn nav_sat_fix(estimate: &Estimate, attendant: &Attendant, vehicle: &str) -> NavSatFix {
-    let no_fix = NavSatFix {
-        header: header(estimate.time_ns, vehicle),
+/// `sensor_msgs/NavSatFix` without a position.
+pub fn no_fix(time_ns: i64, vehicle: &str) -> NavSatFix {
+    NavSatFix {
+        header: header(time_ns, vehicle),
         status: NavSatStatus {
             status: NO_FIX,
             service: SERVICE_UNKNOWN,
@@ -41,7 +41,12 @@ pub fn nav_sat_fix(estimate: &Estimate, attendant: &Attendant, vehicle: &str) ->
         altitude: f64::NAN,
         position_covariance: [0.0; 9],
         position_covariance_type: COVARIANCE_UNKNOWN,
-    };
+    }
+}
+
+/// `sensor_msgs/NavSatFix`. While lost it has the status "no fix" and no position.
+pub fn nav_sat_fix(estimate: &Estimate, attendant: &Attendant, vehicle: &str) -> NavSatFix {
+    let no_fix = no_fix(estimate.time_ns, vehicle);
     if estimate.state == State::Lost {
         return no_fix;
     }

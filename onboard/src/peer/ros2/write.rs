@@ -1,13 +1,14 @@
 //! The topics that estimates and health go out on.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossfix_calibration::LocalFrame;
 use ros2_client::Publisher;
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::convert::{diagnostics, nav_sat_fix, odometry, transform};
+use super::convert::{diagnostics, nav_sat_fix, no_fix, odometry, transform};
 use super::message::{DiagnosticArray, PoseWithCovarianceStamped, TfMessage};
 use super::node::OurNode;
 use super::sink_config::{Origin, Ros2SinkConfig};
@@ -16,13 +17,16 @@ use crate::log::ros_message::{NavSatFix, Odometry};
 use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 
+/// After so long without an estimate there is none.
+const SILENT: Duration = Duration::from_secs(2);
+
 /// Publishes positions and diagnostics.
 pub struct Ros2Writer {
     config: Ros2SinkConfig,
     /// East, north, up at the origin.
     frame: Option<LocalFrame>,
     receivers: Receivers,
-    latest: Option<Arc<Estimate>>,
+    latest: Option<(Arc<Estimate>, Instant)>,
     /// Time and state of the estimate that was sent last.
     sent: Option<(i64, State)>,
     fix: Publisher<NavSatFix>,
@@ -131,12 +135,19 @@ impl Writer for Ros2Writer {
         match outbound {
             Outbound::Event(event) => self.receivers.note(&event.event),
             Outbound::Estimate(estimate) if estimate.kind == self.config.estimate => {
-                self.latest = Some(estimate.clone());
+                self.latest = Some((estimate.clone(), Instant::now()));
                 self.estimate(estimate);
             }
             Outbound::Health(health) => {
-                let message = diagnostics(health, self.latest.as_deref());
-                let unsent = publish(&self.diagnostics, message);
+                let latest = self.latest.as_ref();
+                let latest = latest.filter(|(_, came)| came.elapsed() < SILENT);
+                let message = diagnostics(health, latest.map(|(estimate, _)| &**estimate));
+                let mut unsent = publish(&self.diagnostics, message);
+                if latest.is_none() {
+                    // Before the first estimate as well, silence is no answer.
+                    let message = no_fix(health.time_ns, &self.config.vehicle_frame);
+                    unsent += publish(&self.fix, message);
+                }
                 self.count(unsent);
             }
             _ => {}
