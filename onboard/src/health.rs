@@ -45,6 +45,8 @@ pub struct SourceHealth {
     pub last_event_ns: Option<i64>,
     /// Why it failed last; none while it delivers.
     pub error: Option<String>,
+    /// What its owner should know although nothing failed, such as that nobody sends to it.
+    pub remark: Option<String>,
     /// What is thought of its clock, for each kind of event it delivers.
     pub clocks: Vec<ClockHealth>,
 }

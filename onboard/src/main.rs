@@ -82,7 +82,14 @@ fn main() -> ExitCode {
 fn log_to_stderr() -> WorkerGuard {
     let asked = std::env::var("CROSSFIX_LOG").ok();
     let filter = asked.and_then(|filter| filter.parse::<Targets>().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let filter = filter.unwrap_or_else(|| {
+        Targets::new()
+            .with_default(LevelFilter::INFO)
+            // They tell every packet.
+            .with_targets(["rustdds", "ros2_client"].map(|name| (name, LevelFilter::ERROR)))
+            // It fails to leave multicast groups that it never joined.
+            .with_target("rustdds::network::udp_listener", LevelFilter::OFF)
+    });
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LOG_LINES)
         .finish(std::io::stderr());

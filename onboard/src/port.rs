@@ -99,6 +99,11 @@ pub trait Reader: Send {
     /// # Errors
     /// [`PeerError::Ended`] when a recording is over; after any other error the peer is opened again.
     fn next(&mut self) -> Result<Option<Event>, PeerError>;
+
+    /// What its owner should know although nothing failed, such as that nobody sends; shown in the status.
+    fn remark(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Turns [`Outbound`] into foreign bytes, on a thread of its own. Without a position a writer reports

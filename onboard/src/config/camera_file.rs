@@ -56,7 +56,7 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, String> {
         camera.insert("mount".to_owned(), mount.into());
     }
     table.insert("camera".to_owned(), camera.into());
-    Config::deserialize(table).map_err(|error| error.to_string())
+    Config::deserialize(table).map_err(|error| super::explained(&error))
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ impl Config {
     /// # Errors
     /// The TOML parser's message, with line and column where it has them.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| error.to_string())
+        toml::from_str(text).map_err(|error| explained(&error))
     }
 
     /// The resolved config as TOML, for `--print-config` and for run records.
@@ -199,6 +199,12 @@ impl Config {
                     "must be set when there is an nmea or nmea_tcp sink: a gpsd that reads our NMEA would feed it back; \
                      name the receiver's device, such as \"/dev/ttyUSB0\"",
                 );
+            }
+            #[cfg(feature = "ros2")]
+            for sink in &self.sink {
+                if let (SourceConfig::Ros2(source), SinkConfig::Ros2(sink)) = (source, sink) {
+                    source.check_against(sink, check);
+                }
             }
             let name = source.peer().name();
             if !names.insert(name) {
@@ -326,6 +332,8 @@ impl Config {
                 SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
                 SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
                 SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),
+                #[cfg(feature = "ros2")]
+                SourceConfig::Ros2(_) => [&fixes[..], &frames, &samples].concat(),
             };
             for topic in topics {
                 clocks.sources.insert(topic.to_owned(), stated);
@@ -381,6 +389,27 @@ fn same_port(one: &str, other: &str) -> bool {
     let port = |address: &str| address.rsplit_once(':').map(|(_, port)| port.to_owned());
     let any = |address: &str| address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
     one == other || (port(one) == port(other) && (any(one) || any(other)))
+}
+
+/// Kinds of peers that are only there when the program was built with the feature of that name.
+const OPTIONAL_KINDS: [(&str, bool); 2] = [
+    ("mavlink", cfg!(feature = "mavlink")),
+    ("ros2", cfg!(feature = "ros2")),
+];
+
+/// The parser's message; where it does not know a kind that another build has, with the remedy.
+fn explained(error: &toml::de::Error) -> String {
+    let message = error.to_string();
+    let is_meant =
+        |(kind, built): &(&str, bool)| !built && message.contains(&format!("variant `{kind}`"));
+    match OPTIONAL_KINDS.iter().find(|kind| is_meant(kind)) {
+        None => message,
+        Some((kind, _)) => format!(
+            "{}\nthis crossfixd was built without {kind}; build it with `cargo build --release -p crossfix-onboard \
+             --features {kind}`, or remove the table",
+            message.trim_end()
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -533,6 +562,24 @@ mod tests {
             let message = Config::parse(text).unwrap_err();
             assert!(message.contains("unknown"), "{message}");
         }
+    }
+
+    #[test]
+    fn a_kind_that_was_not_built_in_is_refused_with_the_remedy() {
+        for (kind, built) in OPTIONAL_KINDS {
+            let text = format!("[[sink]]\nkind = \"{kind}\"");
+            match Config::parse(&text) {
+                Ok(_) => assert!(built, "{kind}"),
+                Err(message) => {
+                    assert!(
+                        !built && message.contains(&format!("--features {kind}")),
+                        "{message}"
+                    );
+                }
+            }
+        }
+        let message = Config::parse("[[sink]]\nkind = \"pigeon\"").unwrap_err();
+        assert!(!message.contains("--features"), "{message}");
     }
 
     #[test]

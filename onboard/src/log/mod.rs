@@ -24,6 +24,8 @@ use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
 pub use self::complaints::Complaints;
+#[cfg(feature = "ros2")]
+pub(crate) use self::decode::{Recorded, RosSeed, RosType, ros_message};
 pub use self::end_marked::EndMarked;
 pub use self::reader::{LogReader, Record};
 pub use self::recorded::Selection;

@@ -21,6 +21,8 @@ pub mod nmea;
 mod playback;
 mod reception;
 pub mod record;
+#[cfg(feature = "ros2")]
+pub mod ros2;
 pub mod ubx;
 
 use std::path::PathBuf;
@@ -88,6 +90,9 @@ registry! {
         Can(can::CanConfig),
         /// JPEG pictures one after the other.
         JpegStream(jpeg_stream::JpegStreamConfig),
+        /// Topics of ROS 2.
+        #[cfg(feature = "ros2")]
+        Ros2(ros2::Ros2SourceConfig),
     }
 }
 
@@ -103,6 +108,9 @@ registry! {
         /// Messages to an autopilot.
         #[cfg(feature = "mavlink")]
         Mavlink(mavlink::MavlinkConfig),
+        /// Topics of ROS 2.
+        #[cfg(feature = "ros2")]
+        Ros2(ros2::Ros2SinkConfig),
         /// Metrics for Prometheus and a health check, over HTTP.
         Metrics(metrics::MetricsConfig),
         /// An MCAP log of estimates.

@@ -197,7 +197,9 @@ impl Route {
             if broken.load(Ordering::Relaxed) {
                 break End::OtherHalf;
             }
-            match reader.next() {
+            let next = reader.next();
+            self.state.note_remark(reader.remark());
+            match next {
                 Ok(Some(event)) => {
                     *worked = true;
                     self.state.count_event(event.time_ns());

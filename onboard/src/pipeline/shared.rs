@@ -46,6 +46,7 @@ pub struct PeerState {
     dropped: Arc<AtomicU64>,
     clients: Mutex<Option<Clients>>,
     error: Mutex<Option<String>>,
+    remark: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -141,7 +142,7 @@ impl Shared {
             }
         }
         let failed_sources = sources.iter().filter_map(|source| {
-            let error = source.error.as_ref()?;
+            let error = source.error.as_ref().or(source.remark.as_ref())?;
             Some(format!("source {}: {error}", source.name))
         });
         let failed_sinks = sinks.iter().filter_map(|sink| {
@@ -192,6 +193,7 @@ impl PeerState {
         if error.is_some() {
             *lock(&self.error) = error;
         }
+        *lock(&self.remark) = None;
         self.up.swap(false, Ordering::Relaxed)
     }
 
@@ -216,6 +218,14 @@ impl PeerState {
         *lock(&self.clients) = clients;
     }
 
+    /// What its owner should know although nothing failed.
+    pub fn note_remark(&self, remark: Option<&str>) {
+        let mut noted = lock(&self.remark);
+        if noted.as_deref() != remark {
+            *noted = remark.map(str::to_owned);
+        }
+    }
+
     fn source(&self) -> SourceHealth {
         let last_ns = self.last_event_ns.load(Ordering::Relaxed);
         SourceHealth {
@@ -224,6 +234,7 @@ impl PeerState {
             events: self.moved.load(Ordering::Relaxed),
             last_event_ns: (last_ns != i64::MIN).then_some(last_ns),
             error: lock(&self.error).clone(),
+            remark: lock(&self.remark).clone(),
             clocks: Vec::new(),
         }
     }

@@ -16,6 +16,8 @@ struct StagedSource {
     every: Duration,
     /// Once this many were delivered it fails, once.
     fails_after: Option<usize>,
+    /// Until this many were delivered it has a remark.
+    remark_until: usize,
     opened: Arc<AtomicUsize>,
     delivered: Arc<AtomicUsize>,
     writes: Option<Arc<StagedSink>>,
@@ -67,6 +69,11 @@ impl Reader for StagedSource {
         self.delivered.fetch_add(1, Ordering::Relaxed);
         self.clock.fetch_max(event.time_ns(), Ordering::Relaxed);
         Ok(Some(event))
+    }
+
+    fn remark(&self) -> Option<&str> {
+        let is_made = self.delivered.load(Ordering::Relaxed) < self.remark_until;
+        is_made.then_some("a topic is silent")
     }
 }
 
@@ -132,6 +139,7 @@ fn source(events: Vec<Event>, every: Duration) -> StagedSource {
         events,
         every,
         fails_after: None,
+        remark_until: 0,
         opened: Arc::default(),
         delivered: Arc::default(),
         writes: None,
@@ -245,6 +253,29 @@ fn a_slow_sink_loses_the_oldest_and_never_holds_up_the_core() {
         .iter()
         .rfind(|one| matches!(one, Outbound::Estimate(_)));
     assert_eq!(time_ns(kept.last()), time_ns(last));
+}
+
+#[test]
+fn health_tells_what_a_source_remarks_and_that_is_no_error() {
+    let sink = StagedSink::wanting(Interests::ALL);
+    let mut remarking = source(drive(60, false), EVERY);
+    remarking.remark_until = 30;
+    let (mut daemon, _folder) = daemon(vec![remarking], &[&sink]);
+    daemon.config.health_s = 3600.0;
+    daemon.run(&Controls::default()).unwrap();
+    let healths = sink.healths();
+    let reason = "source staged: a topic is silent".to_owned();
+    let told = healths
+        .iter()
+        .position(|health| health.reasons.contains(&reason))
+        .expect("the remark is told");
+    let staged = &healths[told].sources[0];
+    assert_eq!(staged.remark.as_deref(), Some("a topic is silent"));
+    assert!(staged.up && staged.error.is_none());
+    let over = healths[told..]
+        .iter()
+        .find(|health| health.sources[0].remark.is_none());
+    assert!(!over.expect("it is over").reasons.contains(&reason));
 }
 
 #[test]

@@ -10,9 +10,14 @@ mod motion;
 mod picture;
 mod protobuf;
 mod ros;
+#[cfg(feature = "ros2")]
+mod ros_live;
+pub mod ros_message;
 
 pub use self::motion::{DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS};
 pub use self::picture::png_of_pnm;
+#[cfg(feature = "ros2")]
+pub use self::ros_live::{RosSeed, RosType};
 use super::Message;
 
 /// What a topic delivers.

@@ -8,41 +8,14 @@ use super::Recorded;
 use super::fix::ForeignFix;
 use super::motion::{Measured, sample_of_imu, sample_of_twist};
 use super::picture::{RawPicture, encoded_frame, raw_frame};
+use super::ros_message::{
+    Covariance6, Header, NavSatFix, Odometry, Time, Twist, TwistWithCovariance, Vector3,
+};
 use crate::log::Message;
 use crate::log::message::Timestamp;
 
 /// `NavSatStatus`: no fix, and not set yet.
 const NO_FIX: [i8; 2] = [-1, -2];
-
-#[derive(Deserialize)]
-struct Time {
-    sec: i32,
-    nanosec: u32,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    stamp: Time,
-    frame_id: String,
-}
-
-#[derive(Deserialize)]
-struct NavSatStatus {
-    status: i8,
-    #[expect(dead_code, reason = "part of the layout")]
-    service: u16,
-}
-
-#[derive(Deserialize)]
-struct NavSatFix {
-    header: Header,
-    status: NavSatStatus,
-    latitude: f64,
-    longitude: f64,
-    altitude: f64,
-    position_covariance: [f64; 9],
-    position_covariance_type: u8,
-}
 
 /// `foxglove_msgs/LocationFix`, up to what is of use here.
 #[derive(Deserialize)]
@@ -58,7 +31,7 @@ struct LocationFix {
 }
 
 #[derive(Deserialize)]
-struct CompressedImage<'a> {
+pub(super) struct CompressedImage<'a> {
     header: Header,
     format: String,
     data: &'a [u8],
@@ -74,7 +47,7 @@ struct FoxgloveCompressedImage<'a> {
 }
 
 #[derive(Deserialize)]
-struct Image<'a> {
+pub(super) struct Image<'a> {
     header: Header,
     height: u32,
     width: u32,
@@ -89,53 +62,20 @@ struct Image<'a> {
 }
 
 #[derive(Deserialize)]
-struct Vector3 {
-    x: f64,
-    #[expect(dead_code, reason = "part of the layout")]
-    y: f64,
-    z: f64,
-}
-
-#[derive(Deserialize)]
-struct Twist {
-    linear: Vector3,
-    angular: Vector3,
-}
-
-/// Row-major; x, y, z, and the rotations about them.
-type Covariance6 = [[f64; 6]; 6];
-
-#[derive(Deserialize)]
-struct TwistWithCovariance {
-    twist: Twist,
-    covariance: Covariance6,
-}
-
-#[derive(Deserialize)]
-struct Odometry {
-    header: Header,
-    child_frame_id: String,
-    /// Position, quaternion, covariance: of a frame that drifts, so none of it is used.
-    #[expect(dead_code, reason = "part of the layout")]
-    pose: ([f64; 7], Covariance6),
-    twist: TwistWithCovariance,
-}
-
-#[derive(Deserialize)]
-struct TwistStamped {
+pub(super) struct TwistStamped {
     header: Header,
     twist: Twist,
 }
 
 #[derive(Deserialize)]
-struct TwistWithCovarianceStamped {
+pub(super) struct TwistWithCovarianceStamped {
     header: Header,
     twist: TwistWithCovariance,
 }
 
 /// `autoware_vehicle_msgs/VelocityReport`.
 #[derive(Deserialize)]
-struct VelocityReport {
+pub(super) struct VelocityReport {
     header: Header,
     longitudinal_velocity: f32,
     #[expect(dead_code, reason = "part of the layout")]
@@ -144,7 +84,7 @@ struct VelocityReport {
 }
 
 #[derive(Deserialize)]
-struct Imu {
+pub(super) struct Imu {
     header: Header,
     #[expect(dead_code, reason = "part of the layout")]
     orientation: ([f64; 4], [f64; 9]),
@@ -152,20 +92,15 @@ struct Imu {
     angular_velocity_covariance: [f64; 9],
 }
 
+/// What a message says in our terms.
+pub(super) trait Meaning<'a>: Deserialize<'a> {
+    /// # Errors
+    /// What is wrong with it, in words.
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String>;
+}
+
 pub fn nav_sat_fix(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let fix: NavSatFix = cdr(data)?;
-    if NO_FIX.contains(&fix.status.status) {
-        return Ok(Message::Nothing("the receiver has no fix"));
-    }
-    foreign_fix(&fix.header.stamp, recorded, |time_ns| ForeignFix {
-        time_ns,
-        latitude_deg: fix.latitude,
-        longitude_deg: fix.longitude,
-        altitude_m: fix.altitude,
-        covariance: &fix.position_covariance,
-        covariance_type: fix.position_covariance_type,
-        velocity_mps: None,
-    })
+    cdr::<NavSatFix>(data)?.meaning(recorded)
 }
 
 pub fn location_fix(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
@@ -181,19 +116,8 @@ pub fn location_fix(data: &[u8], recorded: Recorded<'_>) -> Result<Message, Stri
     })
 }
 
-fn foreign_fix<'a>(
-    stamp: &Time,
-    recorded: Recorded<'_>,
-    fix: impl FnOnce(i64) -> ForeignFix<'a>,
-) -> Result<Message, String> {
-    Ok(Message::Gnss(fix(time_ns(stamp, recorded)?).into_fix()?))
-}
-
 pub fn compressed_image(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let image: CompressedImage = cdr(data)?;
-    let time_ns = time_ns(&image.header.stamp, recorded)?;
-    let camera = recorded.camera(&image.header.frame_id);
-    encoded_frame(time_ns, camera, &image.format, image.data).map(Message::Frame)
+    cdr::<CompressedImage>(data)?.meaning(recorded)
 }
 
 pub fn foxglove_compressed_image(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
@@ -204,58 +128,138 @@ pub fn foxglove_compressed_image(data: &[u8], recorded: Recorded<'_>) -> Result<
 }
 
 pub fn image(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let image: Image = cdr(data)?;
-    let time_ns = time_ns(&image.header.stamp, recorded)?;
-    let raw = RawPicture {
-        width: image.width,
-        height: image.height,
-        step: image.step,
-        encoding: &image.encoding,
-        data: image.data,
-    };
-    raw_frame(time_ns, recorded.camera(&image.header.frame_id), &raw).map(Message::Frame)
+    cdr::<Image>(data)?.meaning(recorded)
 }
 
 pub fn odometry(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let odometry: Odometry = cdr(data)?;
-    twist_message(
-        &odometry.header.stamp,
-        &odometry.child_frame_id,
-        &odometry.twist.twist,
-        Some(&odometry.twist.covariance),
-        recorded,
-    )
+    cdr::<Odometry>(data)?.meaning(recorded)
 }
 
 pub fn twist_with_covariance(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let TwistWithCovarianceStamped { header, twist } = cdr(data)?;
-    twist_message(
-        &header.stamp,
-        &header.frame_id,
-        &twist.twist,
-        Some(&twist.covariance),
-        recorded,
-    )
+    cdr::<TwistWithCovarianceStamped>(data)?.meaning(recorded)
 }
 
 pub fn twist(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let TwistStamped { header, twist } = cdr(data)?;
-    twist_message(&header.stamp, &header.frame_id, &twist, None, recorded)
+    cdr::<TwistStamped>(data)?.meaning(recorded)
 }
 
 pub fn velocity_report(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let report: VelocityReport = cdr(data)?;
-    let vector = |x: f32, z: f32| Vector3 {
-        x: f64::from(x),
-        y: 0.0,
-        z: f64::from(z),
-    };
-    let twist = Twist {
-        linear: vector(report.longitudinal_velocity, 0.0),
-        angular: vector(0.0, report.heading_rate),
-    };
-    let Header { stamp, frame_id } = &report.header;
-    twist_message(stamp, frame_id, &twist, None, recorded)
+    cdr::<VelocityReport>(data)?.meaning(recorded)
+}
+
+pub fn imu(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
+    cdr::<Imu>(data)?.meaning(recorded)
+}
+
+impl Meaning<'_> for NavSatFix {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        if NO_FIX.contains(&self.status.status) {
+            return Ok(Message::Nothing("the receiver has no fix"));
+        }
+        foreign_fix(&self.header.stamp, recorded, |time_ns| ForeignFix {
+            time_ns,
+            latitude_deg: self.latitude,
+            longitude_deg: self.longitude,
+            altitude_m: self.altitude,
+            covariance: &self.position_covariance,
+            covariance_type: self.position_covariance_type,
+            velocity_mps: None,
+        })
+    }
+}
+
+impl<'a> Meaning<'a> for CompressedImage<'a> {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        let time_ns = time_ns(&self.header.stamp, recorded)?;
+        let camera = recorded.camera(&self.header.frame_id);
+        encoded_frame(time_ns, camera, &self.format, self.data).map(Message::Frame)
+    }
+}
+
+impl<'a> Meaning<'a> for Image<'a> {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        let time_ns = time_ns(&self.header.stamp, recorded)?;
+        let raw = RawPicture {
+            width: self.width,
+            height: self.height,
+            step: self.step,
+            encoding: &self.encoding,
+            data: self.data,
+        };
+        raw_frame(time_ns, recorded.camera(&self.header.frame_id), &raw).map(Message::Frame)
+    }
+}
+
+/// The twist alone: the pose is of a frame that drifts, so none of it is used.
+impl Meaning<'_> for Odometry {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        twist_message(
+            &self.header.stamp,
+            &self.child_frame_id,
+            &self.twist.twist,
+            Some(&self.twist.covariance),
+            recorded,
+        )
+    }
+}
+
+impl Meaning<'_> for TwistWithCovarianceStamped {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        let Self { header, twist } = self;
+        twist_message(
+            &header.stamp,
+            &header.frame_id,
+            &twist.twist,
+            Some(&twist.covariance),
+            recorded,
+        )
+    }
+}
+
+impl Meaning<'_> for TwistStamped {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        let Self { header, twist } = self;
+        twist_message(&header.stamp, &header.frame_id, &twist, None, recorded)
+    }
+}
+
+impl Meaning<'_> for VelocityReport {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        let vector = |x: f32, z: f32| Vector3 {
+            x: f64::from(x),
+            y: 0.0,
+            z: f64::from(z),
+        };
+        let twist = Twist {
+            linear: vector(self.longitudinal_velocity, 0.0),
+            angular: vector(0.0, self.heading_rate),
+        };
+        let Header { stamp, frame_id } = &self.header;
+        twist_message(stamp, frame_id, &twist, None, recorded)
+    }
+}
+
+impl Meaning<'_> for Imu {
+    fn meaning(self, recorded: Recorded<'_>) -> Result<Message, String> {
+        // "If you have no estimate for one of the data elements, set element 0 of its covariance to -1."
+        if self.angular_velocity_covariance[0] == -1.0 {
+            return Ok(Message::Nothing("the IMU measures no angular velocity"));
+        }
+        let yaw_rate = Measured {
+            value: self.angular_velocity.z,
+            variance: self.angular_velocity_covariance[8],
+        };
+        let time_ns = time_ns(&self.header.stamp, recorded)?;
+        sample_of_imu(time_ns, &self.header.frame_id, yaw_rate).map(Message::Odometry)
+    }
+}
+
+fn foreign_fix<'a>(
+    stamp: &Time,
+    recorded: Recorded<'_>,
+    fix: impl FnOnce(i64) -> ForeignFix<'a>,
+) -> Result<Message, String> {
+    Ok(Message::Gnss(fix(time_ns(stamp, recorded)?).into_fix()?))
 }
 
 fn twist_message(
@@ -276,20 +280,6 @@ fn twist_message(
         measured(twist.angular.z, 5),
     );
     sample.map(Message::Odometry)
-}
-
-pub fn imu(data: &[u8], recorded: Recorded<'_>) -> Result<Message, String> {
-    let imu: Imu = cdr(data)?;
-    // "If you have no estimate for one of the data elements, set element 0 of its covariance to -1."
-    if imu.angular_velocity_covariance[0] == -1.0 {
-        return Ok(Message::Nothing("the IMU measures no angular velocity"));
-    }
-    let yaw_rate = Measured {
-        value: imu.angular_velocity.z,
-        variance: imu.angular_velocity_covariance[8],
-    };
-    let time_ns = time_ns(&imu.header.stamp, recorded)?;
-    sample_of_imu(time_ns, &imu.header.frame_id, yaw_rate).map(Message::Odometry)
 }
 
 /// The stamp of the message, or when it was recorded if it has none.
