@@ -48,6 +48,8 @@ impl Interests {
     pub const HEALTH: Self = Self(8);
     /// Of [`Outbound::Event`], the fixes of receivers only.
     pub const FIXES: Self = Self(16);
+    /// Of [`Outbound::Event`], the pictures of cameras only.
+    pub const FRAMES: Self = Self(32);
     /// Every kind.
     pub const ALL: Self = Self(15);
 
@@ -66,6 +68,9 @@ impl Interests {
         match outbound {
             Outbound::Event(event) if matches!(event.event, Event::Gnss(_)) => {
                 Self::EVENTS | Self::FIXES
+            }
+            Outbound::Event(event) if matches!(event.event, Event::Frame(_)) => {
+                Self::EVENTS | Self::FRAMES
             }
             Outbound::Event(_) => Self::EVENTS,
             Outbound::Match(_) => Self::MATCHES,

@@ -18,6 +18,7 @@ pub mod mavlink;
 pub mod mcap;
 pub mod metrics;
 pub mod nmea;
+pub mod page;
 mod playback;
 mod reception;
 pub mod record;
@@ -105,6 +106,8 @@ registry! {
         Mavlink(mavlink::MavlinkConfig),
         /// Metrics for Prometheus and a health check, over HTTP.
         Metrics(metrics::MetricsConfig),
+        /// A page for a browser: map, track, camera, state and health.
+        Page(page::PageConfig),
         /// An MCAP log of estimates.
         Mcap(mcap::McapSinkConfig),
         /// A recording of drives for a later adaptation.

@@ -81,7 +81,8 @@ impl CoreThread {
 
     fn take(&mut self, arrival: Arrival) {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
-        if self.outputs.want(Interests::EVENTS | Interests::FIXES) {
+        let events = Interests::EVENTS | Interests::FIXES | Interests::FRAMES;
+        if self.outputs.want(events) {
             self.outputs
                 .send(&Outbound::Event(Arc::new(arrival.clone())));
         }

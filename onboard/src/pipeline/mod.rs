@@ -34,6 +34,7 @@ use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
 pub use self::replay::{ReplayError, ReplaySummary, replay, replay_until};
+pub(crate) use self::setup::open_tiles;
 pub use self::setup::{SetupError, core_from, misfits};
 use self::shared::{PeerState, Shared};
 use self::supervisor::Supervisor;

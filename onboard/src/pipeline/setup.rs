@@ -169,7 +169,10 @@ fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
 }
 
 /// The tiles, if they are the right ones.
-fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
+///
+/// # Errors
+/// [`SetupError`] when they cannot be opened, or are others than the config says.
+pub(crate) fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
     if let Some(expected) = &config.sha256 {
         let unreadable = |source| SetupError::Read {
             path: config.path.clone(),
