@@ -25,7 +25,7 @@ import time
 
 from PIL import Image
 
-DRIVE_S = 25
+DRIVE_S = 20
 # Names come from the config and from peers, and may be anything.
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b id=injected>'
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
@@ -201,9 +201,10 @@ def pink(picture):
 
 def check_shown(browser, port, name, width, height, mobile, dark, shots):
     browser.open(f"http://127.0.0.1:{port}/", width, height, mobile, dark)
-    ready = browser.wait_for("document.getElementById('frame').naturalWidth > 0 && map.heatPicture !== null && map.track.length > 20")
+    ready = browser.wait_for("document.getElementById('frame').naturalWidth > 0 && map.heatPicture !== null && map.track.length > 20 "
+                             "&& document.getElementById('sources').textContent.includes('Hz')")
     check(f"{name}: track, frame and heatmap are loaded", ready, browser.value("document.body.innerText"))
-    time.sleep(1.5)
+    time.sleep(0.5)  # tiles
     picture = browser.picture(os.path.join(shots, f"{name}.png"))
     text = browser.value("document.body.innerText")
     word = browser.value("document.getElementById('word').textContent")
@@ -283,7 +284,8 @@ def check_browser(program, crossfixd, folder, config, port, daemon, shots):
 
 def main(crossfixd, demo, shots=None):
     demo = os.path.abspath(demo)
-    drive = sorted(glob.glob(f"{demo}/test/logs/*.mcap"))[0]
+    # The longest, since it is played as if it happened now.
+    drive = max(glob.glob(f"{demo}/test/logs/*.mcap"), key=os.path.getsize)
     program = next(filter(None, map(shutil.which, CHROMIUMS)), None)
     with tempfile.TemporaryDirectory() as folder:
         shots = shots or folder

@@ -8,7 +8,7 @@ function makeMap(canvas, changed) {
   const context = canvas.getContext("2d");
   const map = {
     zoom: 19, tilePx: 256, hasTiles: false,
-    centre: null, scale: 2.5, follow: true, showHeat: true,
+    centre: null, scale: 2, follow: true, showHeat: true,
     track: [], fixes: [], vehicle: null, heat: null, heatPicture: null,
   };
   const tiles = new Map(); // "x/y" -> image
@@ -92,8 +92,8 @@ function makeMap(canvas, changed) {
     if (map.showHeat && map.heat && map.heatPicture) {
       // Its mode, which may lie under the line.
       context.beginPath();
-      context.arc(...screen(map.heat.mode), 6, 0, 2 * Math.PI);
-      context.lineWidth = 3;
+      context.arc(...screen(map.heat.mode), 9, 0, 2 * Math.PI);
+      context.lineWidth = 2;
       context.strokeStyle = "#ff00aa";
       context.stroke();
     }
@@ -151,39 +151,47 @@ function makeMap(canvas, changed) {
   function drawVehicle(screen) {
     const { place, ellipse, heading } = map.vehicle;
     const [x, y] = screen(place);
-    context.save();
-    context.translate(x, y);
-    context.rotate(heading * Math.PI / 180);
-    context.beginPath();
-    context.moveTo(0, -17);
-    context.lineTo(10, 11);
-    context.lineTo(0, 5);
-    context.lineTo(-10, 11);
-    context.closePath();
-    context.fillStyle = "#1c5fd1";
-    context.fill();
-    context.lineWidth = 2.5;
-    context.lineJoin = "round";
-    context.strokeStyle = "#fff";
-    context.stroke();
-    context.restore();
-    // The ellipse lies over the arrow, for it is often the smaller of the two.
     const pixels = map.scale / metresPerPixel(place[0]);
-    if (ellipse) {
+    const within = (turn_deg, draw) => {
       context.save();
       context.translate(x, y);
-      context.rotate((ellipse.orientation_deg - 90) * Math.PI / 180);
+      context.rotate(turn_deg * Math.PI / 180);
       context.beginPath();
-      context.ellipse(0, 0, Math.max(1, ellipse.major_m * pixels), Math.max(1, ellipse.minor_m * pixels), 0, 0, 2 * Math.PI);
-      context.fillStyle = "rgba(120, 190, 255, .22)";
-      context.fill();
-      context.lineWidth = 4;
-      context.strokeStyle = "rgba(0, 0, 0, .6)";
-      context.stroke();
-      context.lineWidth = 2;
-      context.strokeStyle = "#fff";
-      context.stroke();
+      draw();
       context.restore();
+    };
+    const outline = (styles) => {
+      for (const [wide, colour] of styles) {
+        context.lineWidth = wide;
+        context.strokeStyle = colour;
+        context.stroke();
+      }
+    };
+    const axes = ellipse && [ellipse.major_m, ellipse.minor_m].map((axis_m) => Math.max(1, axis_m * pixels));
+    if (ellipse) {
+      within(ellipse.orientation_deg - 90, () => {
+        context.ellipse(0, 0, ...axes, 0, 0, 2 * Math.PI);
+        context.fillStyle = "rgba(120, 190, 255, .22)";
+        context.fill();
+      });
+    }
+    within(heading, () => {
+      context.moveTo(0, -26);
+      context.lineTo(13, 16);
+      context.lineTo(0, 8);
+      context.lineTo(-13, 16);
+      context.closePath();
+      context.fillStyle = "#1c5fd1";
+      context.fill();
+      context.lineJoin = "round";
+      outline([[2.5, "#fff"]]);
+    });
+    // Its outline lies over the arrow, for it is often the smaller of the two.
+    if (ellipse) {
+      within(ellipse.orientation_deg - 90, () => {
+        context.ellipse(0, 0, ...axes, 0, 0, 2 * Math.PI);
+        outline([[3.5, "rgba(0, 0, 0, .6)"], [1.8, "#fff"]]);
+      });
     }
   }
 
