@@ -16,6 +16,7 @@ use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
 use crate::log::LogError;
 use crate::peer::Playback;
+use crate::shadow::Comparison;
 
 /// Longest time a reader waits for bytes, so that its thread can stop.
 pub const READ_PATIENCE: Duration = Duration::from_millis(200);
@@ -31,6 +32,8 @@ pub enum Outbound {
     Estimate(Arc<Estimate>),
     /// How the daemon and its peers are.
     Health(Arc<Health>),
+    /// What a student in shadow mode said of a frame.
+    Shadow(Arc<Comparison>),
 }
 
 /// Which kinds of [`Outbound`] a peer wants, joined with `|`; by default none.
@@ -50,7 +53,9 @@ impl Interests {
     pub const FIXES: Self = Self(16);
     /// Of [`Outbound::Event`], the pictures of cameras only.
     pub const FRAMES: Self = Self(32);
-    /// Every kind.
+    /// [`Outbound::Shadow`].
+    pub const SHADOW: Self = Self(64);
+    /// Every kind but what a student in shadow mode said.
     pub const ALL: Self = Self(15);
 
     /// Whether there is none.
@@ -76,6 +81,7 @@ impl Interests {
             Outbound::Match(_) => Self::MATCHES,
             Outbound::Estimate(_) => Self::ESTIMATES,
             Outbound::Health(_) => Self::HEALTH,
+            Outbound::Shadow(_) => Self::SHADOW,
         }
     }
 }

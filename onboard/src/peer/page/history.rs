@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfix_calibration::{Geodetic, LocalFrame};
+use crossfix_calibration::{Enu, Geodetic, LocalFrame};
 use serde_json::{Value, json};
 
 use crate::event::{Arrival, Estimate, EstimateKind, Event, Match, State};
@@ -65,7 +65,7 @@ impl History {
                 self.note_track(estimate);
                 self.estimate = Some(self.numbered(estimate, now));
             }
-            Outbound::Estimate(_) => {}
+            Outbound::Estimate(_) | Outbound::Shadow(_) => {}
             Outbound::Event(arrival) => match &arrival.event {
                 Event::Frame(_) => self.frame = Some(self.numbered(arrival, now)),
                 Event::Gnss(fix) => {
@@ -193,16 +193,16 @@ fn push(points: &mut VecDeque<Point>, point: Point, most: usize) {
     points.push_back(point);
 }
 
-/// Where the heatmap lies: its patch is north up, and flat at this size.
+/// Where the heatmap lies: north up about the middle of its patch, and flat at this size.
 fn heatmap(found: &Numbered<Match>, age_s: f64) -> Value {
-    let (georeference, fix) = (&found.value.georeference, &found.value.fix);
-    let side_px = georeference.spec().size_px as f64;
-    let [north_west, south_east] =
-        [0.0, side_px].map(|corner| georeference.geodetic_from_pixel([corner; 2]));
-    let mode = fix.heatmap.mode();
-    let cells = fix.heatmap.side() as f64;
-    let pixel = mode.cell.map(|cell| (cell as f64 + 0.5) * side_px / cells);
-    let mode = georeference.geodetic_from_pixel(pixel);
+    let (georeference, map) = (&found.value.georeference, &found.value.fix.heatmap);
+    let half_m = map.side() as f64 * map.metres_per_cell() / 2.0;
+    let place = |[east, north]: [f64; 2]| {
+        let enu = Enu::new(east, north, 0.0);
+        georeference.frame().geodetic_from_enu(enu)
+    };
+    let (north_west, south_east) = (place([-half_m, half_m]), place([half_m, -half_m]));
+    let mode = place(map.mode().offset_m);
     json!({
         "number": found.number,
         "age_s": age_s,

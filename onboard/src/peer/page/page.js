@@ -131,6 +131,7 @@ function show() {
   showReasons(reasons, estimate);
   showSources(now.health);
   showCore(now.health);
+  showShadow(now.health && now.health.shadow);
   showSinks(now.health);
   const tiles = now.tiles;
   text("credit", tiles ? `${tiles.attribution}, ${tiles.capture_date}` : `no aerial tiles: ${now.tiles_problem}`);
@@ -229,6 +230,23 @@ function showCore(health) {
     ["", ["frames near the last / dropped", `${count(core.frames_near)} / ${count(health.frames_dropped)}`]],
     ["", ["stamps doubted / restarts", `${count(core.times_doubted)} / ${count(core.restarts)}`]],
     ["", ["events / estimates", `${count(health.events)} / ${count(health.estimates)}`]],
+  ]);
+}
+
+// The student in shadow mode, beside the one in use.
+function showShadow(shadow) {
+  element("shadow").hidden = !shadow;
+  if (!shadow) return;
+  const metres = (value) => value === null ? "–" : `${number(value, 2)} m`;
+  const gain = shadow.gain === null ? "–"
+    : `${shadow.gain < 0 ? "−" : "+"}${number(Math.abs(shadow.gain), 2)} ± ${shadow.gain_sigma === null ? "?" : number(shadow.gain_sigma, 2)}`;
+  fill("shadows", [
+    [shadow.up && !shadow.error ? "good" : "bad", [shadow.model.split("/").pop(), shadow.up ? shadow.verdict : "does not run"]],
+    ...(shadow.error ? [["note", [shadow.error]]] : []),
+    ["", ["frames compared / failed / skipped", `${count(shadow.compared)} / ${count(shadow.failed)} / ${count(shadow.skipped)}`]],
+    ["", ["log-likelihood against the one in use", gain]],
+    ["", ["mode off the fused position / in use", `${metres(shadow.shadow.mode_off_m)} / ${metres(shadow.running.mode_off_m)}`]],
+    ["", ["modes apart", metres(shadow.modes_apart_m)]],
   ]);
 }
 
