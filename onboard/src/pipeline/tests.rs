@@ -429,7 +429,7 @@ fn a_shadow_that_is_slow_fails_or_cannot_be_loaded_holds_nothing_up() {
             .all(|health| health.shadow.is_none())
     );
     // It is busy with its first frame until long after the drive.
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let (sink, took) = with_shadow(move || loaded(Box::new(Slow(staged(false), hour))), None);
     assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(sink.count(Interests::SHADOW), 0);
