@@ -6,7 +6,7 @@
 
 use std::f64::consts::{PI, TAU};
 
-use crossfix_calibration::StripSpec;
+use crossfix_calibration::{PatchSpec, StripSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -130,6 +130,16 @@ pub struct AerialInput {
     pub size_px: usize,
     /// Ground resolution.
     pub metres_per_pixel: f64,
+}
+
+impl AerialInput {
+    /// The same as the patch to render.
+    pub fn patch_spec(&self) -> PatchSpec {
+        PatchSpec {
+            size_px: self.size_px,
+            metres_per_pixel: self.metres_per_pixel,
+        }
+    }
 }
 
 /// The heatmap over the same ground as the aerial patch, or over a square in its middle.

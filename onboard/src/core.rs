@@ -8,17 +8,19 @@ pub mod frame_quality;
 mod passing;
 mod receiver_warnings;
 
-use crossfix_calibration::{Camera, PatchSpec, StripMapper};
+use std::sync::Arc;
+
+use crossfix_calibration::{Camera, StripMapper};
 use serde::Serialize;
 
 use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
 use self::receiver_warnings::ReceiverWarnings;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
-use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Match};
+use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Look, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
-use crate::matcher::{GroundStrip, MatchTimings, Matcher};
+use crate::matcher::{GroundStrip, MatchTimings, Matcher, strip};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side.
@@ -58,7 +60,7 @@ pub struct CoreCounters {
 /// The core of the daemon.
 pub struct Core {
     fusion: Fusion,
-    camera: Option<Camera>,
+    camera: Option<Arc<Camera>>,
     tiles: Option<TileStore>,
     matcher: Option<Box<dyn Matcher>>,
     /// What keeps the camera from contributing, as a sentence.
@@ -74,6 +76,7 @@ pub struct Core {
     counters: CoreCounters,
     timings: MatchTimings,
     new_match: Option<Match>,
+    new_look: Option<Look>,
     quality: FrameQuality,
     warnings: ReceiverWarnings,
     /// Where the student's strip lies in the camera's pictures.
@@ -103,7 +106,7 @@ impl Core {
             .map_or(0.0, |tiles| tiles.manifest().georef_sigma_m);
         let mut core = Self {
             fusion: Fusion::new(config, georef_sigma_m),
-            camera,
+            camera: camera.map(Arc::new),
             tiles,
             matcher,
             missing: None,
@@ -115,6 +118,7 @@ impl Core {
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
             new_match: None,
+            new_look: None,
             quality: FrameQuality::default(),
             warnings: ReceiverWarnings::default(),
             mapper: None,
@@ -131,7 +135,7 @@ impl Core {
 
     /// Uses another camera calibration from now on.
     pub fn set_camera(&mut self, camera: Camera) {
-        self.camera = Some(camera);
+        self.camera = Some(Arc::new(camera));
         self.missing = self.absent();
     }
 
@@ -159,6 +163,17 @@ impl Core {
     /// The match of the latest event, if it was a frame that was used; each is handed out once.
     pub fn take_match(&mut self) -> Option<Match> {
         self.new_match.take()
+    }
+
+    /// What that match was made of; each is handed out once.
+    pub fn take_look(&mut self) -> Option<Look> {
+        self.new_look.take()
+    }
+
+    /// The grid of the centres of patches, metres, and the share of heatmaps that mean nothing.
+    pub fn patches_and_outliers(&self) -> (f64, f64) {
+        let config = self.fusion.config();
+        (config.patch_grid_m, config.visual_outlier_share)
     }
 
     /// What is thought of each source's clock at `arrived_now_ns`.
@@ -307,21 +322,28 @@ impl Core {
             .wants_frame(frame.time_ns)
             .map_err(|unused| (unused == Unused::TooNear, unused.to_string()))
             .and_then(|pose| {
-                self.matched(frame, pose)
-                    .map_err(|problem| (false, problem))
+                let found = self
+                    .matched(frame, pose)
+                    .map_err(|problem| (false, problem))?;
+                Ok((pose, found))
             })
-            .and_then(|found| {
+            .and_then(|(pose, found)| {
                 self.fusion
                     .on_visual(&found.fix)
                     .map_err(|unused| (false, unused.to_string()))?;
-                Ok(found)
+                Ok((pose, found))
             });
         match result {
-            Ok(found) => {
+            Ok((pose, found)) => {
                 self.counters.frames += 1;
                 self.unusable_in_a_row = 0;
                 self.missing = None;
                 self.new_match = Some(found);
+                self.new_look = self.camera.clone().map(|calibration| Look {
+                    frame: frame.clone(),
+                    pose,
+                    calibration,
+                });
                 true
             }
             Err((true, _)) => {
@@ -357,20 +379,16 @@ impl Core {
         self.quality
             .judge(&picture)
             .map_err(|problem| format!("camera \"{}\": {problem}", frame.camera))?;
-        let direction = matcher.card().ground.strip_spec(pose.yaw.radians());
-        let mapper = match self.mapper.take() {
-            Some(mapper) if mapper.fits(camera, &direction) => mapper,
-            _ => StripMapper::new(camera, &direction).map_err(|e| e.to_string())?,
-        };
-        let strip = mapper
-            .remap(direction.left_azimuth_rad, pose.yaw.radians())
-            .and_then(|remap| remap.apply(&picture));
-        self.mapper = Some(mapper);
-        let strip = strip.map_err(|e| e.to_string())?;
-        let spec = PatchSpec {
-            size_px: matcher.card().aerial.size_px,
-            metres_per_pixel: matcher.card().aerial.metres_per_pixel,
-        };
+        let card = matcher.card();
+        let (strip, left_azimuth_rad) = strip::cut(
+            &mut self.mapper,
+            camera,
+            &card.ground,
+            pose.yaw.radians(),
+            &picture,
+        )
+        .map_err(|e| e.to_string())?;
+        let spec = card.aerial.patch_spec();
         let (georeference, patch) = tiles
             .patch(pose.position, spec, config.patch_grid_m)
             .map_err(|e| e.to_string())?;
@@ -378,7 +396,7 @@ impl Core {
             .match_frame(
                 GroundStrip {
                     image: &strip,
-                    left_azimuth_rad: direction.left_azimuth_rad,
+                    left_azimuth_rad,
                 },
                 georeference.key(),
                 &patch,

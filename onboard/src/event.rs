@@ -6,8 +6,10 @@
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Geodetic, Heading, Heatmap, PatchGeoreference, RgbImage, Yaw};
+use crossfix_calibration::{Camera, Geodetic, Heading, Heatmap, PatchGeoreference, RgbImage, Yaw};
 use serde::{Deserialize, Serialize};
+
+use crate::fusion::Pose;
 
 /// What a source delivers.
 #[derive(Debug, Clone)]
@@ -258,6 +260,17 @@ pub struct Match {
     pub patch: Arc<RgbImage>,
     /// Name of the camera.
     pub camera: String,
+}
+
+/// What a match was made of beside the patch, for whoever makes another one of it.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// The picture.
+    pub frame: CameraFrame,
+    /// Where the vehicle was, by everything before this frame.
+    pub pose: Pose,
+    /// The camera's model and mount.
+    pub calibration: Arc<Camera>,
 }
 
 /// How reliable the output is.

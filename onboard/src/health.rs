@@ -6,6 +6,7 @@ use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::State;
 use crate::port::Clients;
+use crate::shadow::ShadowHealth;
 
 /// A report of the whole daemon, sent at regular times and whenever a state or reason changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -30,6 +31,8 @@ pub struct Health {
     pub frames_dropped: u64,
     /// What became of the events.
     pub core: CoreCounters,
+    /// The student in shadow mode; none where the config names none.
+    pub shadow: Option<ShadowHealth>,
 }
 
 /// One source.

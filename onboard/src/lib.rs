@@ -11,6 +11,7 @@
 //!   recorded drive replays to the same bytes at any speed.
 //! - [`clocks`]: what time it is, and whose stamps may be believed.
 //! - [`tiles`], [`matcher`], [`card`], [`fusion`]: what the core works with.
+//! - [`shadow`]: a second student that is compared and never used.
 //! - [`pipeline`]: threads, bounded channels and the clock; [`health`]: how all of it is.
 //! - [`log`]: drive logs, read and written.
 //! - [`cli`]: the command line of the program.
@@ -31,6 +32,7 @@ pub mod matcher;
 pub mod peer;
 pub mod pipeline;
 pub mod port;
+pub mod shadow;
 pub mod status;
 pub mod tiles;
 mod transport;

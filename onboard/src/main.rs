@@ -22,7 +22,7 @@ use crossfix_onboard::config::{Config, Part, ProblemKind};
 use crossfix_onboard::log::LogWriter;
 use crossfix_onboard::matcher::panic_is_caught;
 use crossfix_onboard::peer::jsonl::estimate_json;
-use crossfix_onboard::pipeline::{self, Controls};
+use crossfix_onboard::pipeline::{self, Controls, Replayed};
 use crossfix_onboard::status;
 use tracing::warn;
 
@@ -183,7 +183,8 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let config = Config::load(path)?;
     // A file that is missing on the road degrades the output; everything else is a mistake to mend.
     let (missing, wrong): (Vec<_>, Vec<_>) = config.check_run().into_iter().partition(|problem| {
-        problem.kind == ProblemKind::Missing && matches!(problem.part, Part::Tiles | Part::Model)
+        problem.kind == ProblemKind::Missing
+            && matches!(problem.part, Part::Tiles | Part::Model | Part::Shadow)
     });
     refuse(path, &wrong)?;
     missing
@@ -214,6 +215,8 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     let mut problems = config.check();
     // What replay does not open may be missing.
     problems.retain(|problem| !matches!(problem.part, Part::Source | Part::Sink));
+    // A shadow that is not there changes no estimate, and the summary says so.
+    problems.retain(|problem| problem.part != Part::Shadow || problem.kind != ProblemKind::Missing);
     refuse(Path::new("the config"), &problems)?;
     // What was written until a signal is finished, also when the terminal is closed.
     let stop = Arc::new(AtomicBool::new(false));
@@ -222,18 +225,18 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     let mut writer = out.map(LogWriter::create).transpose()?;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
     let mut failure = None;
-    let summary = pipeline::replay_until(log, &config, &stop, |estimate| {
+    let summary = pipeline::replay_until(log, &config, &stop, |replayed| {
         if failure.is_some() {
             return;
         }
-        let written = writer
-            .as_mut()
-            .map_or(Ok(()), |writer| writer.write_estimate(estimate))
-            .map_err(anyhow::Error::from);
-        let printed = if json {
-            writeln!(stdout, "{}", estimate_json(estimate))
-        } else {
-            Ok(())
+        let written = writer.as_mut().map_or(Ok(()), |writer| match replayed {
+            Replayed::Estimate(estimate) => writer.write_estimate(estimate),
+            Replayed::Comparison(comparison) => writer.write_comparison(comparison),
+        });
+        let written = written.map_err(anyhow::Error::from);
+        let printed = match replayed {
+            Replayed::Estimate(estimate) if json => writeln!(stdout, "{}", estimate_json(estimate)),
+            _ => Ok(()),
         };
         failure = written
             .and(printed.map_err(|error| anyhow!("writing to standard output: {error}")))
@@ -252,6 +255,9 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
         "crossfixd: {} events, {} estimates, {} bad messages; {:?}\n",
         summary.events, summary.estimates, summary.bad_messages, summary.counters
     ));
+    if let Some(shadow) = &summary.shadow {
+        note(&format!("crossfixd: {}\n", shadow.sentence()));
+    }
     match summary.damage {
         Some(damage) => Err(damage.into()),
         None if stop.load(Ordering::Relaxed) => {

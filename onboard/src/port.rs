@@ -16,6 +16,7 @@ use crate::event::{Arrival, Estimate, Event, Match};
 use crate::health::Health;
 use crate::log::LogError;
 use crate::peer::Playback;
+use crate::shadow::Comparison;
 
 /// Longest time a reader waits for bytes, so that its thread can stop.
 pub const READ_PATIENCE: Duration = Duration::from_millis(200);
@@ -31,6 +32,8 @@ pub enum Outbound {
     Estimate(Arc<Estimate>),
     /// How the daemon and its peers are.
     Health(Arc<Health>),
+    /// What a student in shadow mode said of a frame.
+    Shadow(Arc<Comparison>),
 }
 
 /// Which kinds of [`Outbound`] a peer wants, joined with `|`; by default none.
@@ -48,7 +51,11 @@ impl Interests {
     pub const HEALTH: Self = Self(8);
     /// Of [`Outbound::Event`], the fixes of receivers only.
     pub const FIXES: Self = Self(16);
-    /// Every kind.
+    /// Of [`Outbound::Event`], the pictures of cameras only.
+    pub const FRAMES: Self = Self(32);
+    /// [`Outbound::Shadow`].
+    pub const SHADOW: Self = Self(64);
+    /// Every kind but what a student in shadow mode said.
     pub const ALL: Self = Self(15);
 
     /// Whether there is none.
@@ -67,10 +74,14 @@ impl Interests {
             Outbound::Event(event) if matches!(event.event, Event::Gnss(_)) => {
                 Self::EVENTS | Self::FIXES
             }
+            Outbound::Event(event) if matches!(event.event, Event::Frame(_)) => {
+                Self::EVENTS | Self::FRAMES
+            }
             Outbound::Event(_) => Self::EVENTS,
             Outbound::Match(_) => Self::MATCHES,
             Outbound::Estimate(_) => Self::ESTIMATES,
             Outbound::Health(_) => Self::HEALTH,
+            Outbound::Shadow(_) => Self::SHADOW,
         }
     }
 }

@@ -21,6 +21,8 @@ pub enum Part {
     Tiles,
     /// `[model]`.
     Model,
+    /// `[shadow]`.
+    Shadow,
     /// `[topics]`.
     Topics,
     /// A `[[source]]`.
@@ -125,6 +127,18 @@ impl Checker {
                 path.display()
             );
             self.add(ProblemKind::Missing, field, message);
+        }
+    }
+
+    /// Wants a SHA-256 in hex, if there is one.
+    pub fn sha256(&mut self, field: &str, sha256: Option<&str>) {
+        let hex =
+            |text: &str| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if sha256.is_some_and(|text| !hex(text)) {
+            self.problem(
+                field,
+                "is not 64 hexadecimal digits; run sha256sum on the file",
+            );
         }
     }
 

@@ -23,24 +23,13 @@ pub struct TilesConfig {
 impl TilesConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
-        check_sha256(self.sha256.as_deref(), check);
+        check.sha256("sha256", self.sha256.as_deref());
         if self.sha256.is_some() && self.path.is_dir() {
             check.problem(
                 "sha256",
                 "is that of a file, and path is a folder; pack the tiles into one archive",
             );
         }
-    }
-}
-
-fn check_sha256(sha256: Option<&str>, check: &mut Checker) {
-    if let Some(sha256) = sha256
-        && (sha256.len() != 64 || !sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    {
-        check.problem(
-            "sha256",
-            "is not 64 hexadecimal digits; run sha256sum on the file",
-        );
     }
 }
 
@@ -67,6 +56,6 @@ impl ModelConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
         check.range("memory_mb", self.memory_mb as f64, 1.0, 1e6);
-        check_sha256(self.sha256.as_deref(), check);
+        check.sha256("sha256", self.sha256.as_deref());
     }
 }

@@ -21,6 +21,7 @@ use crate::log::{Choice, TopicsConfig};
 use crate::peer::nmea::NmeaConfig;
 use crate::peer::ubx::UbxConfig;
 use crate::peer::{SinkConfig, SourceConfig};
+use crate::shadow::ShadowConfig;
 use crate::transport::file;
 
 /// No config file is larger.
@@ -41,6 +42,8 @@ pub struct Config {
     pub tiles: Option<TilesConfig>,
     /// The exported student; without it the output is GNSS and odometry, marked degraded.
     pub model: Option<ModelConfig>,
+    /// A second student that is compared with the first and never used; without it none is.
+    pub shadow: Option<ShadowConfig>,
     /// Topics of recorded drives: for `crossfixd replay`, and for `mcap` sources without topics of their own.
     pub topics: TopicsConfig,
     /// Where events come from, one thread each.
@@ -173,6 +176,16 @@ impl Config {
         }
         if let Some(model) = &self.model {
             model.check(checker.within(Part::Model, "model"));
+        }
+        if let Some(shadow) = &self.shadow {
+            let check = checker.within(Part::Shadow, "shadow");
+            shadow.check(check);
+            if self.model.is_none() {
+                check.problem(
+                    "",
+                    "is compared with the student of [model], and there is none; add it",
+                );
+            }
         }
         if let Some(camera) = &self.camera
             && let Err(error) = camera.check()
@@ -374,6 +387,9 @@ impl Config {
         }
         if let Some(model) = &mut self.model {
             resolve(&mut model.path);
+        }
+        if let Some(shadow) = &mut self.shadow {
+            resolve(&mut shadow.model);
         }
         let sources = self.source.iter_mut().map(SourceConfig::peer_mut);
         let sinks = self.sink.iter_mut().map(SinkConfig::peer_mut);

@@ -20,6 +20,8 @@ const START_NS: i64 = 1_700_000_000_000_000_000;
 struct Staged {
     card: StudentCard,
     fails: bool,
+    /// Mode from the patch's centre, metres east and north, and 1-sigma.
+    heatmap: ([f64; 2], f64),
 }
 
 impl Matcher for Staged {
@@ -39,7 +41,7 @@ impl Matcher for Staged {
             return Err(MatchError::Run("staged failure".into()));
         }
         Ok(MatchResult {
-            heatmap: Heatmap::gaussian(64, 1.0, [1.0, 0.0], 6.0).unwrap(),
+            heatmap: Heatmap::gaussian(64, 1.0, self.heatmap.0, self.heatmap.1).unwrap(),
             yaw_residual_rad: Some(0.0),
             timings: MatchTimings::default(),
         })
@@ -47,6 +49,15 @@ impl Matcher for Staged {
 }
 
 pub(crate) fn staged(fails: bool) -> Box<dyn Matcher> {
+    Box::new(student(fails, [1.0, 0.0], 6.0))
+}
+
+/// Sees the vehicle there in every patch, metres east and north of its centre.
+pub(crate) fn staged_at(offset_m: [f64; 2], sigma_m: f64) -> Box<dyn Matcher> {
+    Box::new(student(false, offset_m, sigma_m))
+}
+
+fn student(fails: bool, offset_m: [f64; 2], sigma_m: f64) -> Staged {
     let card = StudentCard {
         ground: GroundInput {
             rows: 4,
@@ -67,7 +78,11 @@ pub(crate) fn staged(fails: bool) -> Box<dyn Matcher> {
         },
         ..tiny_card()
     };
-    Box::new(Staged { card, fails })
+    Staged {
+        card,
+        fails,
+        heatmap: (offset_m, sigma_m),
+    }
 }
 
 fn camera() -> Camera {

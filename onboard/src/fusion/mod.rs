@@ -86,6 +86,8 @@ pub struct Pose {
     pub yaw: Yaw,
     /// 1-sigma error of `yaw`, radians.
     pub yaw_sigma_rad: f64,
+    /// 1-sigma covariance of `position` in east and north, m².
+    pub covariance_m2: [[f64; 2]; 2],
 }
 
 /// The fusion of one drive: the filter, and the memory that lets it take a measurement back.

@@ -304,13 +304,18 @@ impl Filter {
         {
             return Err(Unused::TooNear);
         }
-        let offset_m = started.fused.place.offset_m;
+        let known = started.known_place();
+        let (offset_m, covariance) = (known.offset_m, known.covariance_m2);
         let place = [then.track_m[0] + offset_m[0], then.track_m[1] + offset_m[1]];
         Ok(Pose {
             position: geodetic_from_plane(&started.frame, place, started.height_m.unwrap_or(0.0))
                 .ok_or(Unused::Invalid)?,
             yaw: then.yaw,
             yaw_sigma_rad: started.navigator.yaw_sigma_rad(),
+            covariance_m2: [
+                [covariance[(0, 0)], covariance[(0, 1)]],
+                [covariance[(1, 0)], covariance[(1, 1)]],
+            ],
         })
     }
 

@@ -10,6 +10,7 @@ use crate::event::{
     CameraFrame, CovarianceRule, Estimate, EstimateKind, FixDimension, GnssFix, HEIGHTS_M,
     OdometrySample, Reception, State, YawMeasurement,
 };
+use crate::shadow::Comparison;
 
 /// Foxglove's time: whole seconds and the nanoseconds after them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +85,18 @@ pub struct LocationFix {
 
 /// `foxglove.LocationFix`: 3-D covariance approximately known, its diagonal known, all of it known.
 const COVARIANCE_KNOWN: u8 = 3;
+
+/// `crossfix.Shadow`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ShadowMessage {
+    timestamp: Timestamp,
+    camera: String,
+    modes_apart_m: f64,
+    running_mode_off_m: f64,
+    shadow_mode_off_m: f64,
+    running_log_likelihood: f64,
+    shadow_log_likelihood: f64,
+}
 
 /// `crossfix.State`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -239,6 +252,20 @@ impl StateMessage {
             mode_count: estimate.mode_count,
             protection_radius_m: finite(estimate.protection_radius_m),
             reset_count: estimate.reset_count,
+        }
+    }
+}
+
+impl ShadowMessage {
+    pub fn from_comparison(comparison: &Comparison) -> Self {
+        Self {
+            timestamp: Timestamp::from_ns(comparison.time_ns),
+            camera: comparison.camera.clone(),
+            modes_apart_m: comparison.modes_apart_m,
+            running_mode_off_m: comparison.running.mode_off_m,
+            shadow_mode_off_m: comparison.shadow.mode_off_m,
+            running_log_likelihood: comparison.running.log_likelihood,
+            shadow_log_likelihood: comparison.shadow.log_likelihood,
         }
     }
 }

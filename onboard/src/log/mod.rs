@@ -53,6 +53,8 @@ pub mod topic {
     pub const VISUAL_ONLY: &str = "/crossfix/visual_only";
     /// `crossfix.State`: how reliable it is, and why.
     pub const STATE: &str = "/crossfix/state";
+    /// `crossfix.Shadow`: what a student in shadow mode said of a frame.
+    pub const SHADOW: &str = "/crossfix/shadow";
     /// `crossfix.Selection`: why a frame was kept.
     pub const SELECTION: &str = "/crossfix/selection";
     /// `crossfix.Health`: how the daemon and its peers are.

@@ -71,6 +71,20 @@ pub const STATE: Schema = Schema {
     ),
 };
 
+/// What two students said of a frame, one of them in shadow mode.
+pub const SHADOW: Schema = Schema {
+    name: "crossfix.Shadow",
+    text: concat!(
+        r#"{"title":"crossfix.Shadow","type":"object","properties":{"#,
+        time!(),
+        r#","camera":{"type":"string"},"modes_apart_m":{"type":"number","description":"between the modes of both heatmaps"},"#,
+        r#""running_mode_off_m":{"type":"number","description":"mode of the student that is used, from the fused position"},"#,
+        r#""shadow_mode_off_m":{"type":"number"},"#,
+        r#""running_log_likelihood":{"type":"number","description":"natural logarithm of the density of the fused position, per m^2"},"#,
+        r#""shadow_log_likelihood":{"type":"number"}}}"#
+    ),
+};
+
 /// Why a frame was kept.
 pub const SELECTION: Schema = Schema {
     name: "crossfix.Selection",
@@ -106,6 +120,7 @@ mod tests {
             CAMERA,
             ODOMETRY,
             STATE,
+            SHADOW,
             SELECTION,
             HEALTH,
         ] {

@@ -11,10 +11,11 @@ use mcap::records::{MessageHeader, Metadata};
 use serde::Serialize;
 
 use super::end_marked::EndMarked;
-use super::message::{CompressedImage, LocationFix, Odometry, StateMessage};
+use super::message::{CompressedImage, LocationFix, Odometry, ShadowMessage, StateMessage};
 use super::schema::{self, Schema};
 use super::{LogError, topic};
 use crate::event::{CameraFrame, Estimate, EstimateKind, GnssFix, OdometrySample, State};
+use crate::shadow::Comparison;
 
 /// A chunk is closed after this many bytes, so that a power cut loses little.
 const CHUNK_BYTES: u64 = 256 << 10;
@@ -157,6 +158,15 @@ impl<W: Write + Seek> LogWriter<W> {
             estimate.time_ns,
             &StateMessage::from_estimate(estimate),
         )
+    }
+
+    /// Writes what a student in shadow mode said of a frame to [`topic::SHADOW`].
+    ///
+    /// # Errors
+    /// As [`LogWriter::write_gnss`].
+    pub fn write_comparison(&mut self, comparison: &Comparison) -> Result<(), LogError> {
+        let body = ShadowMessage::from_comparison(comparison);
+        self.write(topic::SHADOW, &schema::SHADOW, comparison.time_ns, &body)
     }
 
     /// Writes a metadata record: a name, and texts by their names.

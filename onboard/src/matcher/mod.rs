@@ -4,6 +4,7 @@ mod convolution;
 mod memory;
 mod onnx;
 mod panics;
+pub mod strip;
 #[cfg(test)]
 pub(crate) mod tiny;
 mod tract;

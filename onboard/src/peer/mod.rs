@@ -18,6 +18,7 @@ pub mod mavlink;
 pub mod mcap;
 pub mod metrics;
 pub mod nmea;
+pub mod page;
 mod playback;
 mod reception;
 pub mod record;
@@ -113,6 +114,8 @@ registry! {
         Ros2(ros2::Ros2SinkConfig),
         /// Metrics for Prometheus and a health check, over HTTP.
         Metrics(metrics::MetricsConfig),
+        /// A page for a browser: map, track, camera, state and health.
+        Page(page::PageConfig),
         /// An MCAP log of estimates.
         Mcap(mcap::McapSinkConfig),
         /// A recording of drives for a later adaptation.

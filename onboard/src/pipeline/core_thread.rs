@@ -10,6 +10,8 @@ use tracing::debug;
 use super::live_core::LiveCore;
 use super::machine_clock::ArrivalClock;
 use super::outputs::Outputs;
+use super::queue::OldestDropped;
+use super::shadow_thread::Seen;
 use super::shared::Shared;
 use crate::event::{Arrival, Estimate};
 use crate::matcher::Matcher;
@@ -27,6 +29,8 @@ pub struct CoreThread {
     pub quit: Arc<AtomicBool>,
     pub outputs: Outputs,
     pub shared: Arc<Shared>,
+    /// Frames for the student in shadow mode; it never holds anything up.
+    pub shadow: OldestDropped<Seen>,
 }
 
 enum Input {
@@ -81,15 +85,21 @@ impl CoreThread {
 
     fn take(&mut self, arrival: Arrival) {
         self.shared.events.fetch_add(1, Ordering::Relaxed);
-        if self.outputs.want(Interests::EVENTS | Interests::FIXES) {
+        let events = Interests::EVENTS | Interests::FIXES | Interests::FRAMES;
+        if self.outputs.want(events) {
             self.outputs
                 .send(&Outbound::Event(Arc::new(arrival.clone())));
         }
         let estimates = self.core.handle(arrival);
         self.shared.note_counters(self.core.counters());
         self.note_clocks();
+        let look = self.core.take_look();
         if let Some(found) = self.core.take_match() {
-            self.outputs.send(&Outbound::Match(Arc::new(found)));
+            let found = Arc::new(found);
+            if let Some(look) = look {
+                self.shadow.send((found.clone(), Arc::new(look)));
+            }
+            self.outputs.send(&Outbound::Match(found));
         }
         self.publish(estimates);
     }

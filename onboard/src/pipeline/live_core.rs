@@ -8,7 +8,7 @@ use crossfix_calibration::Camera;
 use super::tick::Ticker;
 use crate::clocks::ClockHealth;
 use crate::core::{Core, CoreCounters};
-use crate::event::{Arrival, Estimate, Match};
+use crate::event::{Arrival, Estimate, Look, Match};
 use crate::matcher::Matcher;
 
 /// No tick is further away than this, unless time went back, nanoseconds.
@@ -40,6 +40,11 @@ impl LiveCore {
     /// The match of the event just handled, if it was a frame that was used.
     pub fn take_match(&mut self) -> Option<Match> {
         self.core.take_match()
+    }
+
+    /// What that match was made of.
+    pub fn take_look(&mut self) -> Option<Look> {
+        self.core.take_look()
     }
 
     /// Uses another student from the next frame on.

@@ -12,6 +12,7 @@ mod peers;
 mod queue;
 mod replay;
 mod setup;
+mod shadow_thread;
 mod shared;
 mod supervisor;
 #[cfg(test)]
@@ -33,8 +34,10 @@ pub(crate) use self::machine_clock::{ArrivalClock, boot_time_ns};
 use self::outputs::Outputs;
 use self::peers::{Inbox, PeerThread, Route};
 use self::queue::OldestDropped;
-pub use self::replay::{ReplayError, ReplaySummary, replay, replay_until};
+pub use self::replay::{ReplayError, ReplaySummary, Replayed, replay, replay_until};
+pub(crate) use self::setup::open_tiles;
 pub use self::setup::{SetupError, core_from, misfits};
+use self::shadow_thread::{LoadShadow, ShadowThread};
 use self::shared::{PeerState, Shared};
 use self::supervisor::Supervisor;
 use crate::config::{Config, DaemonConfig};
@@ -94,6 +97,7 @@ pub fn run(config: &Config, controls: &Controls) -> Result<RunSummary, RunError>
         sources: peers(config, &config.source, SourceConfig::into_peer),
         sinks: peers(config, &config.sink, SinkConfig::into_peer),
         load_model: Arc::new(move || setup::reload_model(model.as_ref(), config_path.as_deref())),
+        load_shadow: setup::shadow_loader(config, controls.config_path.clone()),
     };
     daemon.run(controls)
 }
@@ -118,6 +122,7 @@ struct Daemon {
     sources: Vec<Box<dyn Peer>>,
     sinks: Vec<Box<dyn Peer>>,
     load_model: Arc<LoadModel>,
+    load_shadow: Arc<LoadShadow>,
 }
 
 impl Daemon {
@@ -167,6 +172,16 @@ impl Daemon {
         let (matcher_sender, matchers) = crossbeam_channel::bounded(1);
         let tick_ns = (self.config.tick_s * 1e9) as i64;
         let quit = Arc::new(AtomicBool::new(false));
+        let to_shadow = shadow_thread::queue();
+        let reload_shadow = Arc::new(AtomicBool::new(false));
+        let shadow = ShadowThread {
+            load: self.load_shadow,
+            frames: to_shadow.receiver(),
+            reload: reload_shadow.clone(),
+            shared: shared.clone(),
+            skipped: to_shadow.counter(),
+        };
+        let shadow = shadow.spawn()?;
         let core = CoreThread {
             core: LiveCore::new(self.core, tick_ns, self.clock.now_ns()),
             clock: self.clock,
@@ -174,6 +189,7 @@ impl Daemon {
             quit: quit.clone(),
             outputs: outputs.clone(),
             shared: shared.clone(),
+            shadow: to_shadow,
         };
         let core = std::thread::Builder::new()
             .name("core".into())
@@ -193,10 +209,14 @@ impl Daemon {
                 }
             }
             if controls.reload_model.swap(false, Ordering::Relaxed) {
-                spawn_reload(&self.load_model, &shared, &matcher_sender)?;
+                let to = (&matcher_sender, &reload_shadow);
+                spawn_reload(&self.load_model, &shared, to)?;
             }
             supervisor.poll(controls.stop.load(Ordering::Relaxed));
         }
+        // It ends with its frame, or is left behind.
+        join(std::iter::once(shadow), &AtomicBool::new(true));
+        supervisor.hand_on_comparisons();
         // The writers end when the last sender to them is gone.
         drop(supervisor);
         join(std::iter::once(core).chain(peer_threads), &controls.stop);
@@ -235,25 +255,30 @@ fn join(threads: impl Iterator<Item = JoinHandle<()>>, stop: &AtomicBool) {
     }
 }
 
-/// Loads the student on a thread of its own, since it takes seconds, and hands it to the core.
+/// Loads the student on a thread of its own, since it takes seconds, and hands it to the core. The one in
+/// shadow mode comes after it, for it is compared with this one.
 fn spawn_reload(
     load: &Arc<LoadModel>,
     shared: &Arc<Shared>,
-    core: &Sender<Box<dyn Matcher>>,
+    (core, reload_shadow): (&Sender<Box<dyn Matcher>>, &Arc<AtomicBool>),
 ) -> std::io::Result<()> {
-    let (load, shared, core) = (load.clone(), shared.clone(), core.clone());
+    let (load, shared) = (load.clone(), shared.clone());
+    let (core, reload_shadow) = (core.clone(), reload_shadow.clone());
     let thread = std::thread::Builder::new().name("model".into());
-    thread.spawn(move || match load() {
-        Ok(matcher) => {
-            shared.note_model(None);
-            if core.send(matcher).is_ok() {
-                info!("a new student is used from now on");
+    thread.spawn(move || {
+        match load() {
+            Ok(matcher) => {
+                shared.note_model(None);
+                if core.send(matcher).is_ok() {
+                    info!("a new student is used from now on");
+                }
+            }
+            Err(failure) => {
+                error!(error = %failure, "the new student cannot be used; the old one stays");
+                shared.note_model(Some(format!("new student refused: {failure}")));
             }
         }
-        Err(failure) => {
-            error!(error = %failure, "the new student cannot be used; the old one stays");
-            shared.note_model(Some(format!("new student refused: {failure}")));
-        }
+        reload_shadow.store(true, Ordering::Relaxed);
     })?;
     Ok(())
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::warn;
 
 use super::live_core::LiveCore;
-use super::setup::{SetupError, core_from};
+use super::setup::{self, SetupError, core_from};
 use crate::config::Config;
 use crate::core::{Core, CoreCounters};
 use crate::event::Estimate;
 use crate::log::{Arrivals, Complaints, LogError, Message, Record, Recording};
+use crate::shadow::{Comparison, Shadow, ShadowHealth};
 
 /// Silence in a log longer than this was no silence of the sources: the recorder did not run. It is
 /// passed over in one step, nanoseconds.
@@ -42,6 +43,17 @@ pub struct ReplaySummary {
     pub damage: Option<LogError>,
     /// What became of the events.
     pub counters: CoreCounters,
+    /// What a student in shadow mode came to, where the config names one.
+    pub shadow: Option<ShadowHealth>,
+}
+
+/// What a replay hands out, in the order in which it comes.
+#[derive(Debug, Clone, Copy)]
+pub enum Replayed<'a> {
+    /// Where the vehicle was.
+    Estimate(&'a Estimate),
+    /// What a student in shadow mode said of a frame.
+    Comparison(&'a Comparison),
 }
 
 /// Replays a log and hands each estimate to `publish`.
@@ -54,12 +66,17 @@ pub struct ReplaySummary {
 pub fn replay(
     log: &Path,
     config: &Config,
-    publish: impl FnMut(&Estimate),
+    mut publish: impl FnMut(&Estimate),
 ) -> Result<ReplaySummary, ReplayError> {
-    replay_until(log, config, &AtomicBool::new(false), publish)
+    replay_until(log, config, &AtomicBool::new(false), |replayed| {
+        if let Replayed::Estimate(estimate) = replayed {
+            publish(estimate);
+        }
+    })
 }
 
-/// The same, until `stop` is set.
+/// The same, until `stop` is set, and with what a student in shadow mode says. One that cannot be used
+/// changes nothing, and the summary says why.
 ///
 /// # Errors
 /// As [`replay`].
@@ -67,7 +84,7 @@ pub fn replay_until(
     log: &Path,
     config: &Config,
     stop: &AtomicBool,
-    publish: impl FnMut(&Estimate),
+    publish: impl FnMut(Replayed<'_>),
 ) -> Result<ReplaySummary, ReplayError> {
     let mut core = core_from(config)?;
     let recording = Recording::open(log, &config.topics)?;
@@ -112,14 +129,27 @@ impl ReplaySummary {
     }
 }
 
+/// The student in shadow mode, or the reason in the summary.
+fn load_shadow(config: &Config, summary: &mut ReplaySummary) -> Option<Box<Shadow>> {
+    let shadow = config.shadow.as_ref()?;
+    setup::load_shadow(config, shadow)
+        .inspect_err(|failure| {
+            warn!(error = %failure, "the student for shadow mode cannot be used");
+            let name = shadow.model.display().to_string();
+            summary.shadow = Some(ShadowHealth::broken(&name, failure.to_string()));
+        })
+        .ok()
+}
+
 fn replay_records(
     records: impl Iterator<Item = Result<Record, LogError>>,
     core: Core,
     config: &Config,
-    mut publish: impl FnMut(&Estimate),
+    mut publish: impl FnMut(Replayed<'_>),
 ) -> ReplaySummary {
     let mut summary = ReplaySummary::default();
     let mut complaints = Complaints::default();
+    let mut shadow = load_shadow(config, &mut summary);
     let tick_ns = (config.daemon.tick_s * 1e9) as i64;
     let mut core = LiveCore::new(core, tick_ns, i64::MIN);
     let mut last_ns: Option<i64> = None;
@@ -156,7 +186,9 @@ fn replay_records(
         let arrived_ns = arrival.arrived_ns;
         let mut publish_all = |estimates: Vec<Estimate>| {
             summary.estimates += estimates.len() as u64;
-            estimates.iter().for_each(&mut publish);
+            estimates
+                .iter()
+                .for_each(|estimate| publish(Replayed::Estimate(estimate)));
         };
         let silence_ns = last_ns.map_or(i64::MAX, |last_ns| arrived_ns.saturating_sub(last_ns));
         if silence_ns < LONGEST_SILENCE_NS {
@@ -167,6 +199,16 @@ fn replay_records(
         last_ns = Some(arrived_ns);
         summary.events += 1;
         publish_all(core.handle(arrival));
+        let seen = core.take_match().zip(core.take_look());
+        if let (Some(shadow), Some((found, look))) = (&mut shadow, seen)
+            && let Some(comparison) = shadow.consider(&found, &look)
+        {
+            publish(Replayed::Comparison(&comparison));
+        }
+    }
+    if let (Some(shadow), Some(config)) = (&shadow, &config.shadow) {
+        let name = config.model.display().to_string();
+        summary.shadow = Some(shadow.tally().health(&name, 0));
     }
     if let Some(left_out) = complaints.summary() {
         warn!(left_out, "the replay is over");

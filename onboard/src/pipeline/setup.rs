@@ -1,16 +1,20 @@
 //! From the config to a core: camera, tiles and student, as far as they are there.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crossfix_calibration::{Camera, StripRemap};
 use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
+use super::shadow_thread::{LoadShadow, Loaded};
+use crate::card::StudentCard;
 use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
 use crate::log::{Message, Recording};
 use crate::matcher::{MatchError, Matcher, TractMatcher};
 use crate::peer::SourceConfig;
+use crate::shadow::{Shadow, ShadowConfig};
 use crate::tiles::{TileError, TileStore};
 use crate::transport::file;
 
@@ -82,16 +86,29 @@ pub fn core_from(config: &Config) -> Result<Core, SetupError> {
 /// [`SetupError`] when a tile set or student is named and cannot be used.
 pub fn misfits(config: &Config) -> Result<Vec<String>, SetupError> {
     let tiles = config.tiles.as_ref().map(open_tiles).transpose()?;
-    let matcher = config.model.as_ref().map(load).transpose()?;
     let mut problems = Vec::new();
-    let Some(card) = matcher.as_ref().map(|matcher| matcher.card()) else {
-        return Ok(problems);
-    };
-    if let Some(tiles) = &tiles {
+    let shadow = config.shadow.as_ref().map(ShadowConfig::as_model);
+    for (name, model) in [("student", &config.model), ("shadow", &shadow)] {
+        if let Some(model) = model {
+            let matcher = load(model)?;
+            misfits_of(name, matcher.card(), config, tiles.as_ref(), &mut problems);
+        }
+    }
+    Ok(problems)
+}
+
+fn misfits_of(
+    name: &str,
+    card: &StudentCard,
+    config: &Config,
+    tiles: Option<&TileStore>,
+    problems: &mut Vec<String>,
+) {
+    if let Some(tiles) = tiles {
         let (ground, aerial) = (tiles.manifest(), &card.aerial);
         if ground.metres_per_pixel > COARSEST_TILES * aerial.metres_per_pixel {
             problems.push(format!(
-                "tiles: they have {:.2} m a pixel, and the student was trained with {:.2}; take tiles of a \
+                "tiles: they have {:.2} m a pixel, and the {name} was trained with {:.2}; take tiles of a \
                  larger zoom",
                 ground.metres_per_pixel, aerial.metres_per_pixel
             ));
@@ -110,11 +127,10 @@ pub fn misfits(config: &Config) -> Result<Vec<String>, SetupError> {
         let strip = card.ground.strip_spec(0.0);
         if let Err(error) = StripRemap::new(camera, &strip, 0.0) {
             problems.push(format!(
-                "camera: it does not see what the student looks at: {error}"
+                "camera: it does not see what the {name} looks at: {error}"
             ));
         }
     }
-    Ok(problems)
 }
 
 /// A core with what can be used of the config: on the road the output goes on, degraded.
@@ -157,6 +173,45 @@ pub fn reload_model(
     load(model.ok_or(SetupError::NoModel)?)
 }
 
+/// The student in shadow mode that the config names, with tiles of its own.
+///
+/// # Errors
+/// [`SetupError`] when it, or the tiles, cannot be used.
+pub fn load_shadow(config: &Config, shadow: &ShadowConfig) -> Result<Box<Shadow>, SetupError> {
+    let matcher = load(&shadow.as_model())?;
+    // Whether these are the right tiles was found out at the start.
+    let tiles = config
+        .tiles
+        .as_ref()
+        .map(|tiles| TileStore::open(&tiles.path));
+    let fusion = [
+        config.fusion.patch_grid_m,
+        config.fusion.visual_outlier_share,
+    ];
+    let shadow = Shadow::new(matcher, tiles.transpose()?, fusion, shadow.every);
+    Ok(Box::new(shadow))
+}
+
+/// Loads what the config file names at the time; without a file, what this config names.
+pub fn shadow_loader(config: &Config, config_path: Option<PathBuf>) -> Arc<LoadShadow> {
+    let config = config.clone();
+    Arc::new(move || {
+        let now = config_path.as_deref().map(Config::load).transpose();
+        let (config, failure) = match now {
+            Ok(now) => (now.unwrap_or_else(|| config.clone()), None),
+            Err(failure) => (config.clone(), Some(failure)),
+        };
+        let Some(shadow) = &config.shadow else {
+            return Loaded::None;
+        };
+        let loaded = match failure {
+            Some(failure) => Err(failure.into()),
+            None => load_shadow(&config, shadow),
+        };
+        Loaded::Some(shadow.model.display().to_string(), loaded)
+    })
+}
+
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
     let bytes = TractMatcher::read(&config.path)?;
     if let Some(expected) = &config.sha256 {
@@ -169,7 +224,10 @@ fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
 }
 
 /// The tiles, if they are the right ones.
-fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
+///
+/// # Errors
+/// [`SetupError`] when they cannot be opened, or are others than the config says.
+pub(crate) fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
     if let Some(expected) = &config.sha256 {
         let unreadable = |source| SetupError::Read {
             path: config.path.clone(),

@@ -9,10 +9,13 @@ use crate::core::CoreCounters;
 use crate::event::{Estimate, State};
 use crate::health::{Health, SinkHealth, SourceHealth};
 use crate::port::Clients;
+use crate::shadow::{Comparison, ShadowHealth};
 use crate::utc;
 
 /// Estimates come at least every second, so after this they have stopped.
 const LONGEST_SILENCE: Duration = Duration::from_secs(3);
+/// They are taken a few times a second.
+const MOST_COMPARISONS: usize = 64;
 const SILENT: &str = "the estimates have stopped";
 const NO_ESTIMATE_YET: &str = "no position yet: waiting for the first GNSS fix";
 
@@ -30,6 +33,8 @@ pub struct Shared {
     counters: Mutex<CoreCounters>,
     clocks: Mutex<Vec<ClockHealth>>,
     model_error: Mutex<Option<String>>,
+    shadow: Mutex<Option<ShadowHealth>>,
+    comparisons: Mutex<Vec<Comparison>>,
     /// Each source's state, in the order of the config.
     pub sources: Vec<Arc<PeerState>>,
     /// Each writer's state.
@@ -78,6 +83,24 @@ impl Shared {
     /// Notes why the last new model was refused, or that one was taken.
     pub fn note_model(&self, error: Option<String>) {
         *lock(&self.model_error) = error;
+    }
+
+    /// Notes how the student in shadow mode is; none when there is none.
+    pub fn note_shadow(&self, health: Option<ShadowHealth>) {
+        *lock(&self.shadow) = health;
+    }
+
+    /// Keeps what it said of a frame until it is taken.
+    pub fn note_comparison(&self, comparison: Comparison) {
+        let mut comparisons = lock(&self.comparisons);
+        if comparisons.len() < MOST_COMPARISONS {
+            comparisons.push(comparison);
+        }
+    }
+
+    /// What it said since this was asked last.
+    pub fn take_comparisons(&self) -> Vec<Comparison> {
+        std::mem::take(&mut *lock(&self.comparisons))
     }
 
     /// Time since the latest estimate; none before the first.
@@ -151,6 +174,12 @@ impl Shared {
         });
         reasons.extend(failed_sources.chain(failed_sinks));
         reasons.extend(lock(&self.model_error).clone());
+        let shadow = lock(&self.shadow).clone();
+        let shadow_error = |shadow: &ShadowHealth| {
+            let error = shadow.error.as_ref()?;
+            Some(format!("shadow {}: {error}", shadow.model))
+        };
+        reasons.extend(shadow.as_ref().and_then(shadow_error));
         Health {
             time_ns: utc::now_ns(),
             state: latest.map(|latest| latest.state),
@@ -162,6 +191,7 @@ impl Shared {
             estimates: self.estimates.load(Ordering::Relaxed),
             frames_dropped: self.frames_dropped.load(Ordering::Relaxed),
             core: *lock(&self.counters),
+            shadow,
         }
     }
 }

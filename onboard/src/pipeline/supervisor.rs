@@ -76,6 +76,7 @@ impl Supervisor {
             self.stopping = true;
             notify(&[NotifyState::Stopping]);
         }
+        self.hand_on_comparisons();
         self.report_health();
         let status = self.shared.status();
         if status != self.status {
@@ -95,6 +96,14 @@ impl Supervisor {
             notify(&[NotifyState::Watchdog]);
             self.fed = Instant::now();
             self.progress = progress;
+        }
+    }
+
+    /// What the student in shadow mode said, to whoever wants it. Its own thread holds no queue of a
+    /// writer, so that a student that hangs does not keep one open.
+    pub fn hand_on_comparisons(&self) {
+        for comparison in self.shared.take_comparisons() {
+            self.outputs.send(&Outbound::Shadow(Arc::new(comparison)));
         }
     }
 
@@ -127,6 +136,7 @@ impl Supervisor {
             "reasons": health.reasons,
             "sources": health.sources,
             "sinks": health.sinks,
+            "shadow": health.shadow,
             "estimate": self.shared.latest().map(|estimate| estimate_json(&estimate)),
         })
     }

@@ -3,11 +3,15 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicUsize};
 
+use super::shadow_thread::Loaded;
 use super::*;
+use crate::card::StudentCard;
 use crate::core::tests::{core, fix, frame, odometry, picture_at, staged};
 use crate::event::{Event, State};
 use crate::health::Health;
+use crate::matcher::{GroundStrip, MatchError, MatchResult};
 use crate::port::{Connection, Interests, Outbound, PeerError, Reader, Writer};
+use crate::shadow::{Shadow, ShadowHealth};
 
 /// Delivers these events, one every few milliseconds, and then ends or fails.
 #[derive(Clone)]
@@ -178,6 +182,7 @@ fn daemon(sources: Vec<StagedSource>, sinks: &[&Arc<StagedSink>]) -> (Daemon, te
             .map(|sink| Box::new(Handle((*sink).clone())) as Box<dyn Peer>)
             .collect(),
         load_model: Arc::new(|| Err(SetupError::NoModel)),
+        load_shadow: Arc::new(|| Loaded::None),
     };
     (daemon, folder)
 }
@@ -370,5 +375,139 @@ fn a_bad_new_student_leaves_the_old_one_running() {
         assert_eq!(refused, !good, "{:?}", last.reasons);
         assert_eq!(last.core.frames_unused > 0, good, "{:?}", last.core);
         assert!(last.core.frames > 0);
+    }
+}
+
+/// A student that takes this long for a frame.
+struct Slow(Box<dyn Matcher>, Duration);
+
+impl Matcher for Slow {
+    fn card(&self) -> &StudentCard {
+        self.0.card()
+    }
+
+    fn match_frame(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: crossfix_calibration::PatchKey,
+        patch: &crossfix_calibration::RgbImage,
+    ) -> Result<MatchResult, MatchError> {
+        std::thread::sleep(self.1);
+        self.0.match_frame(strip, key, patch)
+    }
+}
+
+/// Drives with a shadow; what came to the sink, and how long it took.
+fn with_shadow(
+    load: impl Fn() -> Loaded + Send + Sync + 'static,
+    reload_at: Option<usize>,
+) -> (Arc<StagedSink>, Duration) {
+    let sink = StagedSink::wanting(Interests::ALL | Interests::SHADOW);
+    let source = source(drive(150, true), EVERY);
+    let delivered = source.delivered.clone();
+    let (mut daemon, _folder) = daemon(vec![source], &[&sink]);
+    daemon.config.event_queue = 1;
+    daemon.config.health_s = 0.05;
+    daemon.load_shadow = Arc::new(load);
+    let controls = Controls::default();
+    let reload = controls.reload_model.clone();
+    let asking = std::thread::spawn(move || {
+        while reload_at.is_some_and(|at| delivered.load(Ordering::Relaxed) < at) {
+            std::thread::sleep(EVERY);
+        }
+        reload.store(reload_at.is_some(), Ordering::Relaxed);
+    });
+    let begun = Instant::now();
+    daemon.run(&controls).unwrap();
+    asking.join().unwrap();
+    (sink, begun.elapsed())
+}
+
+fn loaded(matcher: Box<dyn Matcher>) -> Loaded {
+    let shadow = Shadow::new(matcher, None, [8.0, 0.15], 1);
+    Loaded::Some("next.onnx".into(), Ok(Box::new(shadow)))
+}
+
+fn last_shadow(sink: &StagedSink) -> ShadowHealth {
+    let shadows = sink
+        .healths()
+        .into_iter()
+        .filter_map(|health| health.shadow.clone());
+    shadows.last().expect("health tells of the shadow")
+}
+
+#[test]
+fn a_shadow_is_told_of_in_health_and_to_those_who_want_each_frame() {
+    let (sink, _) = with_shadow(|| loaded(staged(false)), None);
+    let told = sink.count(Interests::SHADOW);
+    assert!(told > 3, "{told}");
+    let health = last_shadow(&sink);
+    assert!(
+        health.up && health.error.is_none() && health.compared > 3,
+        "{health:?}"
+    );
+    assert!(sink.count(Interests::MATCHES) >= told);
+}
+
+#[test]
+fn a_shadow_that_is_slow_fails_or_cannot_be_loaded_holds_nothing_up() {
+    let (without, _) = with_shadow(|| Loaded::None, None);
+    let usual = without.count(Interests::ESTIMATES);
+    assert!(
+        without
+            .healths()
+            .iter()
+            .all(|health| health.shadow.is_none())
+    );
+    // It is busy with its first frame until long after the drive.
+    let hour = Duration::from_hours(1);
+    let (sink, took) = with_shadow(move || loaded(Box::new(Slow(staged(false), hour))), None);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_eq!(sink.count(Interests::SHADOW), 0);
+    assert!(sink.count(Interests::ESTIMATES) * 10 > usual * 9);
+    assert_eq!(
+        sink.finished.load(Ordering::Relaxed),
+        1,
+        "the writers' files are finished"
+    );
+
+    let (sink, _) = with_shadow(|| loaded(staged(true)), None);
+    let health = last_shadow(&sink);
+    assert!(health.failed > 3 && health.compared == 0, "{health:?}");
+    assert!(sink.count(Interests::ESTIMATES) * 10 > usual * 9);
+
+    let broken = || Loaded::Some("next.onnx".into(), Err(SetupError::NoModel));
+    let (sink, _) = with_shadow(broken, None);
+    assert!(!last_shadow(&sink).up);
+    let last = sink.healths().last().unwrap().clone();
+    let reason = |reason: &String| reason.starts_with("shadow next.onnx: ");
+    assert!(last.reasons.iter().any(reason), "{:?}", last.reasons);
+    assert_eq!(
+        last.state,
+        Some(State::Ok),
+        "the state of the positions is another thing"
+    );
+}
+
+#[test]
+fn a_new_shadow_is_taken_when_asked_for_and_a_bad_one_leaves_the_old() {
+    for good in [true, false] {
+        let loads = Arc::new(AtomicUsize::new(0));
+        let counted = loads.clone();
+        let load = move || match (loads.fetch_add(1, Ordering::Relaxed), good) {
+            (0, _) => loaded(staged(false)),
+            (_, true) => loaded(staged(true)),
+            (_, false) => Loaded::Some("worse.onnx".into(), Err(SetupError::NoModel)),
+        };
+        let (sink, _) = with_shadow(load, Some(150));
+        assert_eq!(counted.load(Ordering::Relaxed), 2);
+        let health = last_shadow(&sink);
+        assert!(health.up);
+        if good {
+            assert!(health.failed > 0 && health.compared == 0, "{health:?}");
+        } else {
+            assert!(health.compared > 0, "the old one goes on: {health:?}");
+            assert!(health.error.unwrap().starts_with("worse.onnx was refused"));
+        }
     }
 }

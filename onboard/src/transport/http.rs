@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 as a scraper of metrics needs: GET, one answer, and goodbye (RFC 9112).
+//! As much of HTTP/1.1 as scrapers of metrics and viewers of the page need: GET, one answer, and goodbye
+//! (RFC 9112).
 //!
 //! Nobody is waited for. A client has some seconds for its request and for the answer; when there are
 //! too many, the oldest gives way.
@@ -14,7 +15,7 @@ use crate::port::{Clients, PeerError};
 
 /// How long a client may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Clients at a time.
+/// Clients at a time, unless something else is said.
 const MOST_CLIENTS: usize = 16;
 /// A longer request is refused, bytes.
 const LONGEST_REQUEST: usize = 8 << 10;
@@ -28,17 +29,36 @@ pub struct Answer {
     pub status: &'static str,
     /// Media type.
     pub content_type: &'static str,
+    /// More header fields, each with its `\r\n`.
+    pub headers: String,
     /// What it says.
-    pub body: String,
+    pub body: Vec<u8>,
+}
+
+/// What a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// The path, as it came: nothing is unescaped.
+    pub path: &'a str,
+    /// What follows the `?`; empty when nothing does.
+    pub query: &'a str,
+    /// The field `Host`: whom the client believes to talk to, `name` or `name:port`.
+    pub host: Option<&'a str>,
 }
 
 impl Answer {
     /// A line of text.
     pub fn text(status: &'static str, text: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", format!("{text}\n"))
+    }
+
+    /// An answer without header fields of its own.
+    pub fn new(status: &'static str, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
-            content_type: "text/plain; charset=utf-8",
-            body: format!("{text}\n"),
+            content_type,
+            headers: String::new(),
+            body: body.into(),
         }
     }
 }
@@ -47,6 +67,7 @@ impl Answer {
 pub struct HttpServer {
     listener: TcpListener,
     clients: Vec<Client>,
+    most_clients: usize,
     sent_away: u64,
 }
 
@@ -75,8 +96,15 @@ impl HttpServer {
         Ok(Self {
             listener,
             clients: Vec::new(),
+            most_clients: MOST_CLIENTS,
             sent_away: 0,
         })
+    }
+
+    /// The same with room for so many clients at a time.
+    pub fn with_room_for(mut self, most_clients: usize) -> Self {
+        self.most_clients = most_clients.max(1);
+        self
     }
 
     /// Where it listens.
@@ -95,8 +123,8 @@ impl HttpServer {
         }
     }
 
-    /// Accepts who waits, and answers whoever has asked: `answer` gets the path, without a query.
-    pub fn poll(&mut self, answer: impl Fn(&str) -> Answer) {
+    /// Accepts who waits, and answers whoever has asked.
+    pub fn poll(&mut self, mut answer: impl FnMut(&Request<'_>) -> Answer) {
         for _ in 0..ACCEPTED_A_ROUND {
             let Ok((stream, _)) = self.listener.accept() else {
                 break;
@@ -104,7 +132,7 @@ impl HttpServer {
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            if self.clients.len() >= MOST_CLIENTS {
+            if self.clients.len() >= self.most_clients {
                 // They stand in the order in which they came.
                 self.clients.remove(0);
                 self.sent_away += 1;
@@ -121,13 +149,13 @@ impl HttpServer {
         self.clients
             .retain(|client| client.since.elapsed() < PATIENCE);
         self.sent_away += (before - self.clients.len()) as u64;
-        self.clients.retain_mut(|client| client.serve(&answer));
+        self.clients.retain_mut(|client| client.serve(&mut answer));
     }
 }
 
 impl Client {
     /// Goes on with it; whether there is more to do.
-    fn serve(&mut self, answer: &impl Fn(&str) -> Answer) -> bool {
+    fn serve(&mut self, answer: &mut impl FnMut(&Request<'_>) -> Answer) -> bool {
         if self.answer.is_none() {
             match self.read() {
                 Ok(true) => {}
@@ -172,7 +200,7 @@ impl Client {
     }
 }
 
-fn respond(request: &[u8], answer: &impl Fn(&str) -> Answer) -> (Answer, bool) {
+fn respond(request: &[u8], answer: &mut impl FnMut(&Request<'_>) -> Answer) -> (Answer, bool) {
     if request.len() > LONGEST_REQUEST {
         return (
             Answer::text("431 Request Header Fields Too Large", "too long"),
@@ -191,12 +219,30 @@ fn respond(request: &[u8], answer: &impl Fn(&str) -> Answer) -> (Answer, bool) {
             true,
         );
     }
-    let path = target.split('?').next().unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let asked = Request {
+        path,
+        query,
+        host: host(request),
+    };
     match method {
-        "GET" => (answer(path), true),
-        "HEAD" => (answer(path), false),
+        "GET" => (answer(&asked), true),
+        "HEAD" => (answer(&asked), false),
         _ => (Answer::text("405 Method Not Allowed", "GET only"), true),
     }
+}
+
+/// The field `Host`, if it is there once.
+fn host(request: &[u8]) -> Option<&str> {
+    let mut hosts = request
+        .split(|byte| *byte == b'\n')
+        .skip(1)
+        .filter_map(|line| {
+            let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+            name.eq_ignore_ascii_case("host").then(|| value.trim())
+        });
+    let first = hosts.next();
+    first.filter(|_| hosts.next().is_none())
 }
 
 fn bytes_of((answer, with_body): &(Answer, bool)) -> Vec<u8> {
@@ -210,11 +256,13 @@ fn bytes_of((answer, with_body): &(Answer, bool)) -> Vec<u8> {
     if answer.status.starts_with("405") {
         text += "Allow: GET, HEAD\r\n";
     }
+    text += &answer.headers;
     text += "\r\n";
+    let mut bytes = text.into_bytes();
     if *with_body {
-        text += &answer.body;
+        bytes.extend_from_slice(&answer.body);
     }
-    text.into_bytes()
+    bytes
 }
 
 #[cfg(test)]
@@ -227,8 +275,9 @@ mod tests {
         (server, address)
     }
 
-    fn answer(path: &str) -> Answer {
-        match path {
+    fn answer(request: &Request<'_>) -> Answer {
+        match request.path {
+            "/asked" => Answer::text("200 OK", &format!("{request:?}")),
             "/here" => Answer::text("200 OK", &"x".repeat(200_000)),
             _ => Answer::text("404 Not Found", "nothing"),
         }
@@ -276,6 +325,21 @@ mod tests {
         assert!(ask(b"\xff\xfe\r\n\r\n").starts_with("HTTP/1.1 400"));
         assert!(ask(&b"x".repeat(20_000)).starts_with("HTTP/1.1 431"));
         assert_eq!(server.count().connected, 0);
+    }
+
+    #[test]
+    fn query_and_host_are_handed_on_as_they_came() {
+        let (mut server, address) = server();
+        let mut asked = |request: &[u8]| ask(&mut server, address, request);
+        let found = asked(b"GET /asked?a=%2e&b HTTP/1.1\r\naccept: */*\r\nhOsT:  x:1 \r\n\r\n");
+        assert!(
+            found.contains("query: \"a=%2e&b\", host: Some(\"x:1\")"),
+            "{found}"
+        );
+        let none = asked(b"GET /asked HTTP/1.1\r\n\r\n");
+        assert!(none.contains("query: \"\", host: None"), "{none}");
+        let twice = asked(b"GET /asked HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n");
+        assert!(twice.contains("host: None"), "{twice}");
     }
 
     #[test]

@@ -6,7 +6,8 @@ use super::write::JsonlWriter;
 use crate::peer::Playback;
 use crate::port::{Connection, Interests, Peer, PeerError};
 
-/// One JSON object per estimate on standard output.
+/// One JSON object per estimate on standard output, and one per frame that a student in shadow mode looked
+/// at, of kind "shadow".
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JsonlSinkConfig {}
@@ -17,7 +18,7 @@ impl Peer for JsonlSinkConfig {
     }
 
     fn wants(&self) -> Interests {
-        Interests::ESTIMATES
+        Interests::ESTIMATES | Interests::SHADOW
     }
 
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {

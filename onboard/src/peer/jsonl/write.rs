@@ -6,17 +6,20 @@ use serde_json::{Value, json};
 
 use crate::event::{Estimate, State};
 use crate::port::{Outbound, PeerError, Writer};
+use crate::shadow::{Comparison, Score};
 
 /// Prints estimates.
 pub struct JsonlWriter;
 
 impl Writer for JsonlWriter {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
-        let Outbound::Estimate(estimate) = outbound else {
-            return Ok(());
+        let value = match outbound {
+            Outbound::Estimate(estimate) => estimate_json(estimate),
+            Outbound::Shadow(comparison) => comparison_json(comparison),
+            _ => return Ok(()),
         };
         let mut out = std::io::stdout().lock();
-        writeln!(out, "{}", estimate_json(estimate))
+        writeln!(out, "{value}")
             .and_then(|()| out.flush())
             .map_err(PeerError::io("writing to standard output"))
     }
@@ -44,6 +47,19 @@ pub fn estimate_json(estimate: &Estimate) -> Value {
         value["protection_radius_m"] = json!(estimate.protection_radius_m);
     }
     value
+}
+
+/// What a student in shadow mode said of a frame, as one JSON object.
+pub fn comparison_json(comparison: &Comparison) -> Value {
+    let score = |score: &Score| json!({"mode_off_m": score.mode_off_m, "log_likelihood": score.log_likelihood});
+    json!({
+        "time_ns": comparison.time_ns,
+        "kind": "shadow",
+        "camera": comparison.camera,
+        "modes_apart_m": comparison.modes_apart_m,
+        "running": score(&comparison.running),
+        "shadow": score(&comparison.shadow),
+    })
 }
 
 #[cfg(test)]

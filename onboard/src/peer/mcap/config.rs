@@ -103,7 +103,7 @@ impl Peer for McapSinkConfig {
     }
 
     fn wants(&self) -> Interests {
-        Interests::ESTIMATES
+        Interests::ESTIMATES | Interests::SHADOW
     }
 
     fn open(&self, _playback: &Playback) -> Result<Connection, PeerError> {

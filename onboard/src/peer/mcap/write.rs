@@ -36,10 +36,12 @@ impl McapWriter {
 
 impl Writer for McapWriter {
     fn write(&mut self, outbound: &Outbound) -> Result<(), PeerError> {
-        if let Outbound::Estimate(estimate) = outbound {
-            self.writer.write_estimate(estimate)?;
-            self.dirty = true;
+        match outbound {
+            Outbound::Estimate(estimate) => self.writer.write_estimate(estimate)?,
+            Outbound::Shadow(comparison) => self.writer.write_comparison(comparison)?,
+            _ => return self.poll(),
         }
+        self.dirty = true;
         self.poll()
     }
 

@@ -12,6 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use crate::event::{Estimate, State};
 use crate::health::Health;
 use crate::peer::ellipse::Ellipse;
+use crate::shadow::ShadowHealth;
 
 /// Of OpenMetrics 1.0.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,6 +49,9 @@ pub fn metrics(now: &Now<'_>) -> String {
         add_core(&mut registry, health);
         add_sources(&mut registry, health);
         add_sinks(&mut registry, health);
+        if let Some(shadow) = &health.shadow {
+            add_shadow(&mut registry, shadow);
+        }
     }
     let mut text = String::new();
     // Writing into a string does not fail.
@@ -197,6 +201,50 @@ fn add_sinks(registry: &mut Registry, health: &Health) {
     }
 }
 
+fn add_shadow(registry: &mut Registry, shadow: &ShadowHealth) {
+    let help = "1 while the student in shadow mode runs";
+    gauge(registry, "shadow_up", help, None)(vec![], f64::from(u8::from(shadow.up)));
+    let uses = [
+        ("compared", shadow.compared),
+        ("failed", shadow.failed),
+        ("skipped", shadow.skipped),
+    ];
+    let rows = uses.map(|(use_, count)| (vec![("use", use_.to_owned())], count));
+    let help = "Frames of the student in shadow mode";
+    counters(registry, "shadow_frames", help, rows.to_vec());
+    let metres = || Some(Unit::Other("meters".into()));
+    let help =
+        "Median distance between the modes of the student in shadow mode and of the one in use";
+    let set = gauge(registry, "shadow_modes_apart", help, metres());
+    shadow
+        .modes_apart_m
+        .into_iter()
+        .for_each(|value| set(vec![], value));
+    let students = [("running", shadow.running), ("shadow", shadow.shadow)];
+    let label = |student: &str| vec![("student", student.to_owned())];
+    let help = "Median distance from a student's mode to the fused position";
+    let set = gauge(registry, "shadow_mode_off", help, metres());
+    for (student, figures) in students {
+        if let Some(value) = figures.mode_off_m {
+            set(label(student), value);
+        }
+    }
+    let help =
+        "Mean log-likelihood of the fused position under a student's heatmaps, per square metre";
+    let set = gauge(registry, "shadow_log_likelihood", help, None);
+    for (student, figures) in students {
+        if let Some(value) = figures.log_likelihood {
+            set(label(student), value);
+        }
+    }
+    let help = "1-sigma error of the difference of both log-likelihoods";
+    let set = gauge(registry, "shadow_gain_sigma", help, None);
+    shadow
+        .gain_sigma
+        .into_iter()
+        .for_each(|value| set(vec![], value));
+}
+
 /// Registers a gauge; what is returned sets it for a set of labels.
 fn gauge(
     registry: &mut Registry,
@@ -243,6 +291,12 @@ mod tests {
             }],
             sinks: vec![SinkHealth::default(), SinkHealth::default()],
             estimates: 5,
+            shadow: Some(ShadowHealth {
+                up: true,
+                compared: 9,
+                modes_apart_m: Some(1.5),
+                ..ShadowHealth::default()
+            }),
             ..Health::default()
         };
         let estimate = testing::estimate(State::Degraded);
@@ -259,6 +313,9 @@ mod tests {
             "crossfix_resets_total 0",
             "crossfix_position_sigma_meters{axis=\"major\"} 2.0",
             "crossfix_source_events_total{source=\"roof \\\"1\\\"\"} 7",
+            "crossfix_shadow_up 1.0",
+            "crossfix_shadow_frames_total{use=\"compared\"} 9",
+            "crossfix_shadow_modes_apart_meters 1.5",
             "crossfix_sink_up{sink=\"\",index=\"1\"} 0.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in\n{text}");

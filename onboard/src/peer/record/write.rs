@@ -287,6 +287,7 @@ impl Recorder {
                 self.estimate(estimate)?;
             }
             Outbound::Health(health) => self.health(health)?,
+            Outbound::Shadow(_) => {}
         }
         self.do_what_is_due()
     }
