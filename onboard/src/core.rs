@@ -20,7 +20,7 @@ use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Look, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
-use crate::matcher::{GroundStrip, MatchTimings, Matcher, strip};
+use crate::matcher::{GroundStrip, MatchTimings, Matcher, ModelFile, strip};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side.
@@ -137,6 +137,11 @@ impl Core {
     pub fn set_camera(&mut self, camera: Camera) {
         self.camera = Some(Arc::new(camera));
         self.missing = self.absent();
+    }
+
+    /// The file of the student, if it has one.
+    pub fn model_file(&self) -> Option<&ModelFile> {
+        self.matcher.as_ref()?.file()
     }
 
     /// Uses another student from now on.

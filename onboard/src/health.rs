@@ -5,6 +5,7 @@ use serde::Serialize;
 use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::State;
+use crate::matcher::ModelFile;
 use crate::port::Clients;
 use crate::shadow::ShadowHealth;
 
@@ -31,6 +32,8 @@ pub struct Health {
     pub frames_dropped: u64,
     /// What became of the events.
     pub core: CoreCounters,
+    /// The student that runs; none without one.
+    pub model: Option<ModelFile>,
     /// The student in shadow mode; none where the config names none.
     pub shadow: Option<ShadowHealth>,
 }

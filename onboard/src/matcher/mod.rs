@@ -24,6 +24,11 @@ pub trait Matcher: Send {
     /// Its inputs, and what its outputs mean.
     fn card(&self) -> &StudentCard;
 
+    /// The file that it was loaded from; none of one that was not.
+    fn file(&self) -> Option<&ModelFile> {
+        None
+    }
+
     /// Where in `patch` the strip was taken.
     ///
     /// `strip` is north-aligned with the heading at hand; `key` names the patch, so that what depends
@@ -39,6 +44,15 @@ pub trait Matcher: Send {
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError>;
+}
+
+/// Which student this is, so that a rollout can be followed.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ModelFile {
+    /// Where it was when it was loaded.
+    pub path: std::path::PathBuf,
+    /// Of its bytes, lower-case hexadecimal digits.
+    pub sha256: String,
 }
 
 /// A ground strip and its azimuth.

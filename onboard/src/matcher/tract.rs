@@ -13,7 +13,7 @@ use super::convolution::replace_convolutions;
 use super::memory;
 use super::onnx::Student;
 use super::panics::quietly;
-use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher};
+use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher, ModelFile};
 use crate::card::{OrientationConvention, StudentCard};
 use crate::lru::Lru;
 use crate::transport::file;
@@ -34,6 +34,7 @@ type Features = Arc<Vec<TValue>>;
 /// Batch 1, f32, on the calling thread.
 pub struct TractMatcher {
     card: StudentCard,
+    file: Option<ModelFile>,
     aerial: Arc<TypedRunnableModel>,
     ground: Arc<TypedRunnableModel>,
     features: Lru<PatchKey, Features>,
@@ -110,10 +111,19 @@ impl TractMatcher {
         }
         Ok(Self {
             card: student.card,
+            file: None,
             aerial,
             ground,
             features: Lru::new(FEATURE_BYTES.max(2 * feature_bytes)),
         })
+    }
+
+    /// The same, from this file.
+    pub fn of_file(self, file: ModelFile) -> Self {
+        Self {
+            file: Some(file),
+            ..self
+        }
     }
 
     fn features(&mut self, key: PatchKey, patch: &RgbImage) -> Result<Features, MatchError> {
@@ -134,6 +144,10 @@ impl TractMatcher {
 impl Matcher for TractMatcher {
     fn card(&self) -> &StudentCard {
         &self.card
+    }
+
+    fn file(&self) -> Option<&ModelFile> {
+        self.file.as_ref()
     }
 
     fn match_frame(

@@ -163,6 +163,7 @@ impl Daemon {
         }
         // The core runs until the last sender is gone.
         drop((event_sender, frames));
+        shared.note_model(self.core.model_file().cloned());
         let shared = Arc::new(shared);
         let peer_threads: Vec<_> = peer_threads
             .into_iter()
@@ -268,14 +269,15 @@ fn spawn_reload(
     thread.spawn(move || {
         match load() {
             Ok(matcher) => {
-                shared.note_model(None);
+                let file = matcher.file().cloned();
                 if core.send(matcher).is_ok() {
+                    shared.note_model(file);
                     info!("a new student is used from now on");
                 }
             }
             Err(failure) => {
                 error!(error = %failure, "the new student cannot be used; the old one stays");
-                shared.note_model(Some(format!("new student refused: {failure}")));
+                shared.note_refused_model(format!("new student refused: {failure}"));
             }
         }
         reload_shadow.store(true, Ordering::Relaxed);

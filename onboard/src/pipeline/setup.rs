@@ -12,7 +12,7 @@ use crate::card::StudentCard;
 use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
 use crate::log::{Message, Recording};
-use crate::matcher::{MatchError, Matcher, TractMatcher};
+use crate::matcher::{MatchError, Matcher, ModelFile, TractMatcher};
 use crate::peer::SourceConfig;
 use crate::shadow::{Shadow, ShadowConfig};
 use crate::tiles::{TileError, TileStore};
@@ -214,13 +214,15 @@ pub fn shadow_loader(config: &Config, config_path: Option<PathBuf>) -> Arc<LoadS
 
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
     let bytes = TractMatcher::read(&config.path)?;
+    let sha256 = hex(&Sha256::digest(&bytes));
     if let Some(expected) = &config.sha256 {
-        compare("model", &config.path, expected, &Sha256::digest(&bytes))?;
+        compare("model", &config.path, expected, &sha256)?;
     }
     let name = config.path.display().to_string();
     let matcher = TractMatcher::within(&bytes, &name, config.memory_mb)?;
-    info!(path = ?config.path, "student loaded");
-    Ok(Box::new(matcher))
+    info!(path = ?config.path, sha256, "student loaded");
+    let path = config.path.clone();
+    Ok(Box::new(matcher.of_file(ModelFile { path, sha256 })))
 }
 
 /// The tiles, if they are the right ones.
@@ -236,18 +238,16 @@ pub(crate) fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> 
         let mut file = file::open(&config.path).map_err(|error| unreadable(error.into()))?;
         let mut hash = Sha256::new();
         std::io::copy(&mut file, &mut hash).map_err(unreadable)?;
-        compare("tiles", &config.path, expected, &hash.finalize())?;
+        compare("tiles", &config.path, expected, &hex(&hash.finalize()))?;
     }
     Ok(TileStore::open(&config.path)?)
 }
 
-fn compare(
-    part: &'static str,
-    path: &Path,
-    expected: &str,
-    digest: &[u8],
-) -> Result<(), SetupError> {
-    let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+fn hex(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn compare(part: &'static str, path: &Path, expected: &str, found: &str) -> Result<(), SetupError> {
     if found.eq_ignore_ascii_case(expected) {
         return Ok(());
     }
@@ -255,7 +255,7 @@ fn compare(
         part,
         path: path.to_owned(),
         expected: expected.to_owned(),
-        found,
+        found: found.to_owned(),
     })
 }
 

@@ -8,6 +8,7 @@ use crate::clocks::ClockHealth;
 use crate::core::CoreCounters;
 use crate::event::{Estimate, State};
 use crate::health::{Health, SinkHealth, SourceHealth};
+use crate::matcher::ModelFile;
 use crate::port::Clients;
 use crate::shadow::{Comparison, ShadowHealth};
 use crate::utc;
@@ -32,6 +33,7 @@ pub struct Shared {
     latest: Mutex<Option<(Arc<Estimate>, Instant)>>,
     counters: Mutex<CoreCounters>,
     clocks: Mutex<Vec<ClockHealth>>,
+    model: Mutex<Option<ModelFile>>,
     model_error: Mutex<Option<String>>,
     shadow: Mutex<Option<ShadowHealth>>,
     comparisons: Mutex<Vec<Comparison>>,
@@ -80,9 +82,15 @@ impl Shared {
         *lock(&self.counters) = counters;
     }
 
-    /// Notes why the last new model was refused, or that one was taken.
-    pub fn note_model(&self, error: Option<String>) {
-        *lock(&self.model_error) = error;
+    /// Notes which student runs from now on.
+    pub fn note_model(&self, model: Option<ModelFile>) {
+        *lock(&self.model) = model;
+        *lock(&self.model_error) = None;
+    }
+
+    /// Notes why a new student was refused.
+    pub fn note_refused_model(&self, error: String) {
+        *lock(&self.model_error) = Some(error);
     }
 
     /// Notes how the student in shadow mode is; none when there is none.
@@ -191,6 +199,7 @@ impl Shared {
             estimates: self.estimates.load(Ordering::Relaxed),
             frames_dropped: self.frames_dropped.load(Ordering::Relaxed),
             core: *lock(&self.counters),
+            model: lock(&self.model).clone(),
             shadow,
         }
     }

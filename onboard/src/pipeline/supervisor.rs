@@ -136,6 +136,7 @@ impl Supervisor {
             "reasons": health.reasons,
             "sources": health.sources,
             "sinks": health.sinks,
+            "model": health.model,
             "shadow": health.shadow,
             "estimate": self.shared.latest().map(|estimate| estimate_json(&estimate)),
         })

@@ -49,6 +49,11 @@ pub fn metrics(now: &Now<'_>) -> String {
         add_core(&mut registry, health);
         add_sources(&mut registry, health);
         add_sinks(&mut registry, health);
+        if let Some(model) = &health.model {
+            let help = "The student that runs, by the SHA-256 of its file";
+            let labels = vec![("sha256", model.sha256.clone())];
+            gauge(&mut registry, "model", help, None)(labels, 1.0);
+        }
         if let Some(shadow) = &health.shadow {
             add_shadow(&mut registry, shadow);
         }
