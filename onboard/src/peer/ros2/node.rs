@@ -61,7 +61,7 @@ impl OurNode {
         topic: &str,
         message: (&str, &str),
     ) -> Result<Publisher<M>, PeerError> {
-        // A reader that is too slow costs messages, and never time.
+        // When a reader is too slow, messages are dropped; writing does not wait.
         let qos = qos(DEPTH).reliability_reliable(WhenFull::Fail);
         let message = MessageTypeName::new(message.0, message.1);
         let created = self
