@@ -85,7 +85,7 @@ fn log_to_stderr() -> WorkerGuard {
     let filter = filter.unwrap_or_else(|| {
         Targets::new()
             .with_default(LevelFilter::INFO)
-            // They tell every packet.
+            // They log every packet.
             .with_targets(["rustdds", "ros2_client"].map(|name| (name, LevelFilter::ERROR)))
             // It fails to leave multicast groups that it never joined.
             .with_target("rustdds::network::udp_listener", LevelFilter::OFF)

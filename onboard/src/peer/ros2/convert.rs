@@ -13,8 +13,8 @@ use crate::log::ros_message::{
 };
 use crate::peer::reception::Attendant;
 
-/// A variance that says "not known". The definitions of pose and twist have no word for it, and 0 would be
-/// taken for perfect; filters of ROS give a variance this large no weight.
+/// A variance that says "not known". The definitions of pose and twist have no value for it, and 0 would be
+/// taken for exact; filters of ROS give a variance this large no weight.
 pub const UNKNOWN: f64 = 1e6;
 /// With a larger standard deviation a yaw may be anything, radians.
 const WORST_YAW_SIGMA_RAD: f64 = 1.5;

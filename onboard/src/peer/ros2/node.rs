@@ -1,6 +1,7 @@
 //! A node of ROS 2, and its topics.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use ros2_client::dds::rustdds::DomainParticipantBuilder;
 use ros2_client::qos::{Durability, History, WhenFull};
@@ -26,30 +27,24 @@ pub struct Domain {
     pub interfaces: Vec<IpAddr>,
 }
 
-/// A node, whose context lives as long.
+/// A node. Those of one domain share a participant, which takes ports, threads and memory, for as long as
+/// one of them lives.
 pub struct OurNode {
     node: Node,
-    context: Context,
+    context: Arc<Context>,
 }
+
+/// A participant of this process: its domain, its interfaces, and its context while a node has it.
+type Joined = (u16, Vec<IpAddr>, Weak<Context>);
+
+static CONTEXTS: Mutex<Vec<Joined>> = Mutex::new(Vec::new());
 
 impl OurNode {
     /// Joins the domain under this name.
     pub fn join(domain: &Domain, namespace: &str, name: &str) -> Result<Self, PeerError> {
         let environment = |name: &str| std::env::var(name).ok();
         let id = domain_id(domain, environment).map_err(PeerError::Protocol)?;
-        let mut builder = DomainParticipantBuilder::new(id);
-        let interfaces = interfaces(domain, environment);
-        for address in &interfaces {
-            // It would join without them, and never look again.
-            find_interface(*address).map_err(PeerError::Protocol)?;
-        }
-        if !interfaces.is_empty() {
-            builder = builder.with_only_networks(interfaces);
-        }
-        let joining = || format!("joining domain {id}");
-        let participant = builder.build().map_err(|error| failed(joining(), &error))?;
-        let context = Context::from_domain_participant(participant)
-            .map_err(|error| failed(joining(), &error))?;
+        let context = context(id, interfaces(domain, environment))?;
         let node_name = NodeName::new(namespace, name).map_err(|error| failed(name, &error))?;
         let options = NodeOptions::new()
             .enable_rosout(false)
@@ -66,7 +61,7 @@ impl OurNode {
         topic: &str,
         message: (&str, &str),
     ) -> Result<Publisher<M>, PeerError> {
-        // A reader that is too slow costs messages, and never time.
+        // When a reader is too slow, messages are dropped; writing does not wait.
         let qos = qos(DEPTH).reliability_reliable(WhenFull::Fail);
         let message = MessageTypeName::new(message.0, message.1);
         let created = self
@@ -101,6 +96,35 @@ impl OurNode {
         });
         named.collect()
     }
+}
+
+/// The context of this process in a domain.
+fn context(id: u16, interfaces: Vec<IpAddr>) -> Result<Arc<Context>, PeerError> {
+    let mut contexts = CONTEXTS.lock().unwrap_or_else(PoisonError::into_inner);
+    contexts.retain(|(.., context)| context.strong_count() > 0);
+    let same = |joined: &&Joined| joined.0 == id && joined.1 == interfaces;
+    if let Some(context) = contexts
+        .iter()
+        .find(same)
+        .and_then(|joined| joined.2.upgrade())
+    {
+        return Ok(context);
+    }
+    for address in &interfaces {
+        // It would join without them, and never look again.
+        find_interface(*address).map_err(PeerError::Protocol)?;
+    }
+    let mut builder = DomainParticipantBuilder::new(id);
+    if !interfaces.is_empty() {
+        builder = builder.with_only_networks(interfaces.clone());
+    }
+    let joining = || format!("joining domain {id}");
+    let participant = builder.build().map_err(|error| failed(joining(), &error))?;
+    let context =
+        Context::from_domain_participant(participant).map_err(|error| failed(joining(), &error))?;
+    let context = Arc::new(context);
+    contexts.push((id, interfaces, Arc::downgrade(&context)));
+    Ok(context)
 }
 
 fn qos(depth: usize) -> QosProfile {

@@ -183,9 +183,9 @@ fn take_seeded(
     match subscription.take_seed(seed) {
         Ok(None) => None,
         Ok(Some((read, _))) => Some(read),
-        // The message is out of the way; the next call reads on behind it.
+        // The message is consumed; the next call returns the one after it.
         Err(ReadError::Deserialization { reason }) => {
-            // The topic and its type follow.
+            // The rest of the text is the topic and its type.
             let reason = reason.split(", Topic =").next().unwrap_or_default();
             let reason = reason.trim_end_matches([',', ' ']);
             Some(Err(format!("it is not what its type says: {reason}")))

@@ -105,6 +105,19 @@ impl Peer for Ros2SinkConfig {
         Ros2Writer::open(self).map(Connection::writer)
     }
 
+    fn exclusive(&self) -> Vec<String> {
+        let domain = self.domain_id.map(|id| format!(" in domain {id}"));
+        let domain = domain.unwrap_or_default();
+        let namespace = format!("the ROS 2 namespace {}{domain}", self.namespace);
+        let frame = format!(
+            "the place of the frame {} on /tf{domain}",
+            self.vehicle_frame
+        );
+        std::iter::once(namespace)
+            .chain(self.tf.then_some(frame))
+            .collect()
+    }
+
     fn check(&self, check: &mut Checker) {
         check_domain(&self.domain(), check);
         check_topic("namespace", &self.namespace, check);
@@ -166,5 +179,21 @@ mod tests {
                 .collect();
             assert_eq!(fields, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn two_sinks_have_namespaces_of_their_own_and_one_of_them_has_the_frame() {
+        let problems = |second: &str| -> Vec<String> {
+            let first = "[[sink]]\nkind = \"ros2\"\ntf = true\n";
+            let text =
+                format!("{first}[[sink]]\nkind = \"ros2\"\nestimate = \"visual_only\"\n{second}");
+            let problems = Config::parse(&text).unwrap().check();
+            problems.iter().map(ToString::to_string).collect()
+        };
+        assert!(problems("namespace = \"/visual\"").is_empty());
+        assert!(problems("domain_id = 7\ntf = true").is_empty());
+        let found = problems("tf = true");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].contains("/crossfix") && found[1].contains("base_link"));
     }
 }

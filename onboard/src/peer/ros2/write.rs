@@ -111,7 +111,7 @@ impl Ros2Writer {
         self.count(unsent);
     }
 
-    /// What a reader costs that is too slow.
+    /// Counts messages that could not be sent.
     fn count(&mut self, unsent: u64) {
         let before = self.unsent;
         self.unsent += unsent;
@@ -144,7 +144,7 @@ impl Writer for Ros2Writer {
                 let message = diagnostics(health, latest.map(|(estimate, _)| &**estimate));
                 let mut unsent = publish(&self.diagnostics, message);
                 if latest.is_none() {
-                    // Before the first estimate as well, silence is no answer.
+                    // As before the first estimate: readers are told instead of waiting.
                     let message = no_fix(health.time_ns, &self.config.vehicle_frame);
                     unsent += publish(&self.fix, message);
                 }
