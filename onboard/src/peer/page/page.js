@@ -223,6 +223,7 @@ function showSources(health) {
       [source.up && !problems.length && !comes.startsWith("silent") ? "good" : "bad",
         [source.name, comes, count(source.events), clocks]],
       ...problems.map((problem) => ["note", [problem]]),
+      ...(source.remark ? [["hint", [source.remark]]] : []),
     ];
   });
   fill("sources", rows);
