@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import re
 import select
 import shutil
 import signal
@@ -237,6 +238,11 @@ def check_browser(program, crossfixd, folder, config, port, daemon, shots):
         check_shown(browser, port, "phone-dark", 390, 844, True, True, shots)
         check_shown(browser, port, "desktop-dark", 1280, 800, False, True, shots)
         check_shown(browser, port, "desktop-light", 1280, 800, False, False, shots)
+        told = browser.value("(() => { now.estimate.age_s = 30; show(); return ['alarm', 'word'].map((id) => element(id).textContent).join('|') + '|' + document.body.className; })()")
+        check("an old estimate is told, and its state is of the past", re.fullmatch(r"The last estimate is 30 s old\|was \w+\|gone", told), told)
+        told = browser.value("(() => { Object.assign(now.estimate, { age_s: 0, state: 'lost', reason: 'no <b>GNSS</b>' }); map.vehicle = null; show();"
+                             " return ['word', 'why', 'sign'].map((id) => element(id).textContent).join('|') + '|' + element('figures').textContent; })()")
+        check("while lost there is no position and no figure", told.startswith("lost|no <b>GNSS</b>|✕|") and "°" not in told.replace("°)", "") and " m" not in told, told)
         text = browser.value("document.body.textContent")
         check("names of peers are text", HOSTILE in text, text)
         injected = browser.value("window.hacked === 1 || document.getElementById('injected') !== null || document.images.length")

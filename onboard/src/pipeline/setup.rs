@@ -196,19 +196,14 @@ pub fn load_shadow(config: &Config, shadow: &ShadowConfig) -> Result<Box<Shadow>
 pub fn shadow_loader(config: &Config, config_path: Option<PathBuf>) -> Arc<LoadShadow> {
     let config = config.clone();
     Arc::new(move || {
-        let now = config_path.as_deref().map(Config::load).transpose();
-        let (config, failure) = match now {
-            Ok(now) => (now.unwrap_or_else(|| config.clone()), None),
-            Err(failure) => (config.clone(), Some(failure)),
+        let Ok(now) = config_path.as_deref().map(Config::load).transpose() else {
+            return Loaded::Unreadable;
         };
-        let Some(shadow) = &config.shadow else {
-            return Loaded::None;
-        };
-        let loaded = match failure {
-            Some(failure) => Err(failure.into()),
-            None => load_shadow(&config, shadow),
-        };
-        Loaded::Some(shadow.model.display().to_string(), loaded)
+        let config = now.as_ref().unwrap_or(&config);
+        config.shadow.as_ref().map_or(Loaded::None, |shadow| {
+            let name = shadow.model.display().to_string();
+            Loaded::Some(name, load_shadow(config, shadow))
+        })
     })
 }
 

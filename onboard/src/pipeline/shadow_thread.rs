@@ -23,10 +23,14 @@ const LOWEST_PRIORITY: i32 = 19;
 /// A frame that the first student was used for.
 pub type Seen = (Arc<Match>, Arc<Look>);
 
-/// What the config says of a shadow: nothing, its name, or its name and the student behind it.
+/// What the config says of a shadow.
 pub enum Loaded {
+    /// There is none.
     None,
+    /// Its name, and the student behind it.
     Some(String, Result<Box<Shadow>, SetupError>),
+    /// The config cannot be read, which was told where the first student was to be loaded.
+    Unreadable,
 }
 
 /// Loads what the config names now; it takes seconds.
@@ -89,6 +93,7 @@ impl ShadowThread {
                 *shadow = None;
                 None
             }
+            Loaded::Unreadable => None,
             Loaded::Some(name, Ok(loaded)) => {
                 info!(model = name, "a student runs in shadow mode");
                 *shadow = Some((name, loaded));

@@ -491,23 +491,32 @@ fn a_shadow_that_is_slow_fails_or_cannot_be_loaded_holds_nothing_up() {
 
 #[test]
 fn a_new_shadow_is_taken_when_asked_for_and_a_bad_one_leaves_the_old() {
-    for good in [true, false] {
+    for then in ["good", "bad", "unreadable", "none"] {
         let loads = Arc::new(AtomicUsize::new(0));
         let counted = loads.clone();
-        let load = move || match (loads.fetch_add(1, Ordering::Relaxed), good) {
+        let load = move || match (loads.fetch_add(1, Ordering::Relaxed), then) {
             (0, _) => loaded(staged(false)),
-            (_, true) => loaded(staged(true)),
-            (_, false) => Loaded::Some("worse.onnx".into(), Err(SetupError::NoModel)),
+            (_, "good") => loaded(staged(true)),
+            (_, "bad") => Loaded::Some("worse.onnx".into(), Err(SetupError::NoModel)),
+            (_, "unreadable") => Loaded::Unreadable,
+            _ => Loaded::None,
         };
         let (sink, _) = with_shadow(load, Some(150));
         assert_eq!(counted.load(Ordering::Relaxed), 2);
-        let health = last_shadow(&sink);
+        let last = sink.healths().last().unwrap().shadow.clone();
+        if then == "none" {
+            assert_eq!(last, None);
+            continue;
+        }
+        let health = last.unwrap();
         assert!(health.up);
-        if good {
-            assert!(health.failed > 0 && health.compared == 0, "{health:?}");
-        } else {
-            assert!(health.compared > 0, "the old one goes on: {health:?}");
-            assert!(health.error.unwrap().starts_with("worse.onnx was refused"));
+        match then {
+            "good" => assert!(health.failed > 0 && health.compared == 0, "{health:?}"),
+            "bad" => {
+                assert!(health.compared > 0, "the old one goes on: {health:?}");
+                assert!(health.error.unwrap().starts_with("worse.onnx was refused"));
+            }
+            _ => assert!(health.compared > 5 && health.error.is_none(), "{health:?}"),
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Checker, ModelConfig};
-use crate::matcher::DEFAULT_MEMORY_MB;
 
 /// A second student that is compared with the first and never used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,8 +15,8 @@ pub struct ShadowConfig {
     /// Its SHA-256 in hex; the file is refused when it differs. Default: not checked.
     #[serde(default)]
     pub sha256: Option<String>,
-    /// Most memory that its weights and intermediate results may need, MB, beside the first student's.
-    /// Default 4096.
+    /// Most memory that its weights and intermediate results may need, MB, beside the first student's; both
+    /// together must fit into the machine. Default 1024.
     #[serde(default = "default_memory_mb")]
     pub memory_mb: u64,
     /// It looks at every so many frames of those that the first student was used for. Default 5.
@@ -26,7 +25,7 @@ pub struct ShadowConfig {
 }
 
 fn default_memory_mb() -> u64 {
-    DEFAULT_MEMORY_MB
+    1024
 }
 
 fn default_every() -> u64 {

@@ -342,6 +342,20 @@ mod tests {
         assert!(twice.contains("host: None"), "{twice}");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_asked_gets_one_whole_answer(request in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), known: bool) {
+            // Half of them begin as a request does.
+            let request = [if known { &b"GET /asked?"[..] } else { b"" }, &request].concat();
+            let answer = bytes_of(&respond(&request, &mut answer));
+            let text = String::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            proptest::prop_assert!(head.starts_with("HTTP/1.1 "));
+            let length = format!("Content-Length: {}", body.len());
+            proptest::prop_assert!(head.lines().any(|line| line == length), "{}", head);
+        }
+    }
+
     #[test]
     fn squatters_keep_nobody_out() {
         let (mut server, address) = server();

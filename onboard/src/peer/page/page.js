@@ -21,13 +21,18 @@ let answeredAt = null; // when it came
 let lookedAtSince = performance.now();
 let session = null;
 let shown = { frame: 0, heatmap: 0 };
-const rates = new Map(); // source -> [events, when, rate]
+const rates = new Map(); // source -> [events, when, rate, when the last event came]
+const SILENT_S = 5;
 
 const text = (id, words) => { if (element(id).textContent !== words) element(id).textContent = words; };
 const number = (value, digits = 0) => Number.isFinite(value) ? value.toFixed(digits) : "–";
 const span = (seconds) => seconds < 10 ? `${seconds.toFixed(1)} s`
   : seconds < 120 ? `${Math.round(seconds)} s`
   : seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
+const date = (time_ns) => {
+  const time = new Date(time_ns / 1e6);
+  return Number.isFinite(time.getTime()) ? time.toISOString().replace("T", " ").slice(0, 21) : "–";
+};
 const count = (value) => value >= 1e6 ? `${(value / 1e6).toFixed(1)} M` : String(value);
 
 async function ask() {
@@ -151,7 +156,7 @@ function showFigures(estimate) {
     ["resets", estimate ? String(estimate.reset_count) : "–"],
     ["latitude, longitude (WGS 84)",
       known ? `${number(estimate.latitude_deg, 6)}°, ${number(estimate.longitude_deg, 6)}°` : "–"],
-    ["time (UTC)", estimate ? new Date(estimate.time_ns / 1e6).toISOString().replace("T", " ").slice(0, 21) : "–"],
+    ["time (UTC)", estimate ? date(estimate.time_ns) : "–"],
   ];
   const list = element("figures");
   rows.forEach(([name, value], at) => {
@@ -195,14 +200,16 @@ function fill(id, rows) {
 function rate(source, at_ms) {
   const before = rates.get(source.name);
   if (!before || source.events < before[0]) {
-    rates.set(source.name, [source.events, at_ms, null]);
+    rates.set(source.name, [source.events, at_ms, null, at_ms]);
     return "–";
   }
   if (at_ms - before[1] >= 2000) {
     const hz = (source.events - before[0]) * 1000 / (at_ms - before[1]);
-    rates.set(source.name, [source.events, at_ms, hz]);
+    rates.set(source.name, [source.events, at_ms, hz, hz > 0 ? at_ms : before[3]]);
   }
-  const hz = rates.get(source.name)[2];
+  const [, , hz, heard_ms] = rates.get(source.name);
+  const silent_s = (at_ms - heard_ms) / 1000;
+  if (silent_s > SILENT_S) return `silent ${span(silent_s)}`;
   return hz === null ? "–" : `${number(hz, hz < 10 ? 1 : 0)} Hz`;
 }
 
@@ -211,10 +218,12 @@ function showSources(health) {
     const clock = source.clocks.find((one) => one.problem) || source.clocks[0];
     const clocks = !clock ? "–" : clock.state === "right" ? "right" : `${clock.state} ${number(clock.offset_s, 2)} s`;
     const problems = [source.error, ...source.clocks.map((one) => one.problem)].filter(Boolean);
+    const comes = rate(source, health.time_ns / 1e6);
     return [
-      [source.up && !problems.length ? "good" : "bad",
-        [source.name, rate(source, health.time_ns / 1e6), count(source.events), clocks]],
+      [source.up && !problems.length && !comes.startsWith("silent") ? "good" : "bad",
+        [source.name, comes, count(source.events), clocks]],
       ...problems.map((problem) => ["note", [problem]]),
+      ...(source.remark ? [["hint", [source.remark]]] : []),
     ];
   });
   fill("sources", rows);

@@ -384,6 +384,17 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn only_three_numbers_are_a_tile(path in "(/tiles/)?[0-9/.%+a-f ]{0,12}") {
+            if let Some(TileId { zoom, x, y }) = tile_of(&path) {
+                let parts: Vec<u32> = path[7..].split('/').map(|part| part.parse().unwrap()).collect();
+                proptest::prop_assert_eq!(parts, vec![u32::from(zoom), x, y]);
+                proptest::prop_assert!(!path.contains(['.', '+', '%']));
+            }
+        }
+    }
+
     #[test]
     fn a_name_that_a_foreign_site_points_here_is_refused() {
         let (mut server, address) = server(None);
