@@ -73,6 +73,13 @@ def nmea(fix, now):
     return b"".join(map(sentence, (gga, rmc, gst)))
 
 
+def no_fix(now):
+    """What a receiver says in a tunnel."""
+    utc = time.gmtime(now)
+    clock = time.strftime("%H%M%S", utc) + f".{int(now % 1 * 1000):03d}"
+    return sentence(f"GPGGA,{clock},,,,,0,00,,,M,,M,,") + sentence(f"GPRMC,{clock},V,,,,,,,{time.strftime('%d%m%y', utc)},,,N")
+
+
 def read(log):
     with open(log, "rb") as file:
         return [(channel.topic, message.publish_time, json.loads(message.data)) for _, channel, message in make_reader(file).iter_messages()]
@@ -119,6 +126,7 @@ class Vehicle:
                 time.sleep(0.1)
         feed = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         begun, first = time.time(), self.events[0][1]
+        told = begun
         for topic, at, body in self.events:
             due = begun + (at - first) / 1e9
             if due - begun > seconds:
@@ -126,6 +134,7 @@ class Vehicle:
             time.sleep(max(0.0, due - time.time()))
             if topic == "/gnss/fix":
                 stream.sendall(nmea(body, due))
+                told = due
             elif topic == "/odometry":
                 sample = {
                     "time_ns": int(due * 1e9),
@@ -135,6 +144,9 @@ class Vehicle:
                     "yaw_rate_sigma_radps": body["yaw_rate_sigma_rps"],
                 }
                 feed.sendto(json.dumps(sample).encode(), self.udp)
+                if due > told + 1.2:
+                    stream.sendall(no_fix(due))
+                    told = due
             elif topic == "/camera/image":
                 camera.sendall(base64.b64decode(body["data"]))
         time.sleep(0.5)

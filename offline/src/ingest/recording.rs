@@ -6,27 +6,31 @@ use super::track::Track;
 use super::{Frame, Place, Recording};
 use anyhow::{Context, bail};
 use crossfix_calibration::Camera;
-use crossfix_onboard::event::{EstimateKind, GnssFix, OdometrySample, State, YawMeasurement};
+use crossfix_onboard::clocks::{ClockConfig, ClockRule, Clocks, TimeVerdict};
+use crossfix_onboard::event::{
+    Arrival, CameraFrame, EstimateKind, Event, GnssFix, OdometrySample, State, YawMeasurement,
+};
 use crossfix_onboard::log::{LogReader, Message, Recording as LogFile};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Headings of estimates count up to this error, 1-sigma.
 const KNOWN_HEADING_RAD: f64 = 0.35;
 /// Pictures that are read ahead of those that are asked for, bytes: logs are not quite in the order of time.
 const AHEAD_BYTES: usize = 256 << 20;
 
+/// Of a source so many are left out until its clock is known.
+const FIRST_EVENTS: usize = 30;
 /// Frames are written up to so much after what came later, nanoseconds: those that are kept for disagreement.
 const LATE_NS: i64 = 10_000_000_000;
 
 /// What one log holds, without its pictures.
 #[derive(Default)]
 struct Log {
-    /// By topic, in the order of the log.
-    fixes: BTreeMap<String, Vec<GnssFix>>,
-    odometry: BTreeMap<String, Vec<OdometrySample>>,
+    /// Fixes, odometry and frames in the order of the log, frames without their pictures.
+    events: Vec<Recorded>,
     headings: Vec<(i64, YawMeasurement)>,
-    frames: BTreeMap<String, Vec<(i64, usize)>>,
     /// By topic.
     cameras: BTreeMap<String, Camera>,
     bad: usize,
@@ -35,6 +39,13 @@ struct Log {
     remarks: Vec<String>,
     /// Whose recording it is.
     vehicle: Option<String>,
+}
+
+/// An event, the source of which is its topic.
+struct Recorded {
+    arrival: Arrival,
+    /// Number of a picture in its file.
+    number: usize,
 }
 
 /// Opens logs; those that follow one another within the gap of a drive are one recording.
@@ -49,15 +60,8 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
         .collect::<anyhow::Result<_>>()?;
     let mut parts: Vec<(i64, PathBuf, Log)> = Vec::new();
     for (path, log) in logs {
-        let begins = log
-            .frames
-            .values()
-            .flatten()
-            .map(|(time_ns, _)| *time_ns)
-            .min();
-        // A log without a picture still says where the vehicle was.
-        let begins = begins.or_else(|| log.fixes.values().flatten().map(|fix| fix.time_ns).min());
-        parts.push((begins.unwrap_or(0), path, log));
+        let arrivals = log.events.iter().map(|event| event.arrival.arrived_ns);
+        parts.push((arrivals.min().unwrap_or(0), path, log));
     }
     // By folder and name: two vehicles record at the same time.
     parts.sort_by(|a, b| (a.1.parent(), a.0, &a.1).cmp(&(b.1.parent(), b.0, &b.1)));
@@ -68,7 +72,9 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
         let mut logs = vec![log];
         while let Some((begins, next, _)) = parts.peek() {
             let same_folder = next.parent() == files[0].parent() && is_rotated(next, &files[0]);
-            let ended = end_of(&logs[logs.len() - 1]);
+            let arrivals = logs[logs.len() - 1].events.iter();
+            let arrivals = arrivals.map(|event| event.arrival.arrived_ns);
+            let ended = arrivals.max().unwrap_or(i64::MIN);
             let gap_ns = (settings.gap_s * 1e9) as i64;
             let follows = ended.saturating_sub(LATE_NS)..ended.saturating_add(gap_ns);
             if !same_folder || !follows.contains(begins) {
@@ -78,7 +84,7 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
             files.push(path);
             logs.push(log);
         }
-        recordings.push(join(files, logs));
+        recordings.push(join(files, logs, settings));
     }
     Ok(recordings)
 }
@@ -90,12 +96,6 @@ fn is_rotated(a: &Path, b: &Path) -> bool {
         name.strip_prefix("crossfix-").map(|_| ())
     };
     form(a).is_some() && form(b).is_some()
-}
-
-fn end_of(log: &Log) -> i64 {
-    let fixes = log.fixes.values().flatten().map(|fix| fix.time_ns);
-    let frames = log.frames.values().flatten().map(|(time_ns, _)| *time_ns);
-    fixes.chain(frames).max().unwrap_or(i64::MIN)
 }
 
 fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
@@ -123,17 +123,25 @@ fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
         let topic = record.topic.to_string();
         // Pictures are numbered whether they are used or not.
         number += usize::from(matches!(record.message, Message::Frame(_)));
+        let (arrived_ns, number) = (record.log_time_ns, number.saturating_sub(1));
+        let arrived = |log: &mut Log, topic: Arc<str>, event: Event| {
+            let arrival = Arrival::new(topic, arrived_ns, event);
+            log.events.push(Recorded { arrival, number });
+        };
         let message = match (choice.get(&topic), record.message) {
             (Some(used), message) => used.of(message),
             (None, message @ (Message::Calibration(_) | Message::Estimate(_))) => message,
             (None, _) => continue,
         };
         match message {
-            Message::Gnss(fix) => log.fixes.entry(topic).or_default().push(fix),
-            Message::Odometry(sample) => log.odometry.entry(topic).or_default().push(sample),
+            Message::Gnss(fix) => arrived(&mut log, record.topic, Event::Gnss(fix)),
+            Message::Odometry(sample) => arrived(&mut log, record.topic, Event::Odometry(sample)),
             Message::Frame(frame) => {
-                let frames = log.frames.entry(topic).or_default();
-                frames.push((frame.time_ns, number - 1));
+                let frame = CameraFrame {
+                    image: [].into(),
+                    ..frame
+                };
+                arrived(&mut log, record.topic, Event::Frame(frame));
             }
             Message::Calibration(camera) => {
                 log.cameras.insert(topic, camera);
@@ -155,8 +163,76 @@ fn read(path: &Path, settings: &Settings) -> anyhow::Result<Log> {
     Ok(log)
 }
 
+/// Events by topic, on one clock.
+#[derive(Default)]
+struct Sorted {
+    fixes: BTreeMap<String, Vec<GnssFix>>,
+    odometry: BTreeMap<String, Vec<OdometrySample>>,
+    frames: BTreeMap<String, Vec<Frame>>,
+}
+
+/// Brings events, each from one of the files, to GNSS time as the daemon does: by when they arrived, a constant
+/// offset is taken off, and what cannot be right is left out.
+fn sorted(
+    mut events: Vec<(usize, Recorded)>,
+    settings: &Settings,
+    notes: &mut Vec<String>,
+) -> Sorted {
+    // Frames that are kept for disagreement are written late.
+    events.sort_by_key(|(_, event)| event.arrival.arrived_ns);
+    let topics = events
+        .iter()
+        .map(|(_, event)| event.arrival.source.to_string());
+    let rules = topics.map(|topic| (topic, (None, ClockRule::Correct)));
+    let mut clocks = Clocks::new(ClockConfig {
+        sources: rules.collect(),
+    });
+    let mut sorted = Sorted::default();
+    let mut left_out: BTreeMap<String, usize> = BTreeMap::new();
+    let ended_ns = events
+        .last()
+        .map_or(0, |(_, event)| event.arrival.arrived_ns);
+    for (
+        file,
+        Recorded {
+            mut arrival,
+            number,
+        },
+    ) in events
+    {
+        let is_right = !settings.judge_clocks
+            || matches!(
+                clocks.judge(&mut arrival),
+                TimeVerdict::Use | TimeVerdict::StartOver
+            );
+        let topic = arrival.source.to_string();
+        if !is_right {
+            *left_out.entry(topic).or_default() += 1;
+            continue;
+        }
+        match arrival.event {
+            Event::Gnss(fix) => sorted.fixes.entry(topic).or_default().push(fix),
+            Event::Odometry(sample) => sorted.odometry.entry(topic).or_default().push(sample),
+            Event::Frame(frame) => sorted.frames.entry(topic).or_default().push(Frame {
+                time_ns: frame.time_ns,
+                at: Place::Log(file, number),
+            }),
+            Event::SourceState { .. } => {}
+        }
+    }
+    let problems = clocks.health(ended_ns).into_iter();
+    notes.extend(problems.filter_map(|clock| clock.problem));
+    let noted = left_out.iter().filter(|(_, count)| **count > FIRST_EVENTS);
+    notes.extend(noted.map(|(topic, count)| {
+        format!(
+            "{count} messages of {topic} are left out for their stamps; judge_clocks = false takes stamps as they are"
+        )
+    }));
+    sorted
+}
+
 /// The logs of one drive as one recording.
-fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
+fn join(files: Vec<PathBuf>, logs: Vec<Log>, settings: &Settings) -> Recording {
     let stem = files[0].file_stem().unwrap_or_default().to_string_lossy();
     // Vehicles call their recordings alike.
     let name = match logs.iter().find_map(|log| log.vehicle.as_deref()) {
@@ -169,30 +245,13 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
     };
     let mut notes = Vec::new();
     let mut cameras = BTreeMap::<String, Camera>::new();
-    let (mut fixes, mut odometry, mut headings, mut frames) = (
-        BTreeMap::<String, Vec<GnssFix>>::new(),
-        BTreeMap::<String, Vec<OdometrySample>>::new(),
-        Vec::new(),
-        BTreeMap::<String, Vec<Frame>>::new(),
-    );
+    let (mut headings, mut events) = (Vec::new(), Vec::new());
     for (file, log) in logs.into_iter().enumerate() {
         for (topic, camera) in log.cameras {
             cameras.entry(topic).or_insert(camera);
         }
         headings.extend(log.headings);
-        for (topic, more) in log.fixes {
-            fixes.entry(topic).or_default().extend(more);
-        }
-        for (topic, more) in log.odometry {
-            odometry.entry(topic).or_default().extend(more);
-        }
-        for (topic, more) in log.frames {
-            let more = more.into_iter().map(|(time_ns, number)| Frame {
-                time_ns,
-                at: Place::Log(file, number),
-            });
-            frames.entry(topic).or_default().extend(more);
-        }
+        events.extend(log.events.into_iter().map(|event| (file, event)));
         if log.bad > 0 {
             notes.push(format!("{} messages are left out", log.bad));
         }
@@ -203,6 +262,11 @@ fn join(files: Vec<PathBuf>, logs: Vec<Log>) -> Recording {
             }
         }
     }
+    let Sorted {
+        fixes,
+        odometry,
+        frames,
+    } = sorted(events, settings, &mut notes);
     let all: Vec<String> = frames.keys().cloned().collect();
     if all.len() > 1 {
         let (first, all) = (&all[0], all.join(", "));

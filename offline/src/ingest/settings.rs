@@ -55,6 +55,8 @@ pub struct Settings {
     pub antenna: Antenna,
     /// Subtracted from the stamps of pictures, seconds: how much later than true they are.
     pub picture_delay_s: f64,
+    /// Whether the clocks behind the stamps of logs are judged by when messages were recorded, as the daemon does.
+    pub judge_clocks: bool,
     /// Topics of logs; what is not named is found by its type.
     pub topics: TopicsConfig,
     /// Places of which nothing is taken, neither pictures nor positions.
@@ -94,6 +96,7 @@ impl Default for Settings {
             gap_s: 30.0,
             antenna: Antenna::default(),
             picture_delay_s: 0.0,
+            judge_clocks: true,
             topics: TopicsConfig::default(),
             zones: Vec::new(),
             camera: None,
