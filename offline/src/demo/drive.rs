@@ -94,10 +94,12 @@ impl Drives {
             tiles: Some(TilesConfig {
                 path: areas.test_tiles.clone(),
                 sha256: None,
+                minisign: None,
             }),
             model: Some(ModelConfig {
                 path: model.to_owned(),
                 sha256: None,
+                minisign: None,
                 memory_mb: DEFAULT_MEMORY_MB,
             }),
             ..Config::default()

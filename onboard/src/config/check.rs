@@ -142,6 +142,17 @@ impl Checker {
         }
     }
 
+    /// Wants a public key of minisign, if anything.
+    pub fn minisign(&mut self, field: &str, key: Option<&str>) {
+        let is_key = |key: &str| minisign_verify::PublicKey::from_base64(key.trim()).is_ok();
+        if key.is_some_and(|key| !is_key(key)) {
+            self.problem(
+                field,
+                "is no public key of minisign; it is the second line of minisign.pub, which begins with RW",
+            );
+        }
+    }
+
     /// Wants a device, a port or a right that a run needs.
     pub fn machine(&mut self, field: &str, message: impl Into<String>) {
         self.add(ProblemKind::Machine, field, message.into());

@@ -18,13 +18,17 @@ pub struct TilesConfig {
     /// every GB or so at the start. Default: not checked.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// As in `[model]`, of the archive.
+    #[serde(default)]
+    pub minisign: Option<String>,
 }
 
 impl TilesConfig {
     pub(super) fn check(&self, check: &mut Checker) {
         check.exists("path", &self.path);
         check.sha256("sha256", self.sha256.as_deref());
-        if self.sha256.is_some() && self.path.is_dir() {
+        check.minisign("minisign", self.minisign.as_deref());
+        if (self.sha256.is_some() || self.minisign.is_some()) && self.path.is_dir() {
             check.problem(
                 "sha256",
                 "is that of a file, and path is a folder; pack the tiles into one archive",
@@ -42,6 +46,10 @@ pub struct ModelConfig {
     /// Its SHA-256 in hex; the file is refused when it differs. Default: not checked.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// Public key of minisign (the line that begins with RW): the file is used only with a signature by it in
+    /// `FILE.minisig` beside it. Default: not checked.
+    #[serde(default)]
+    pub minisign: Option<String>,
     /// Most memory that its weights and intermediate results may need, MB; a student that needs more is
     /// refused. Default 4096.
     #[serde(default = "default_memory_mb")]
@@ -57,5 +65,6 @@ impl ModelConfig {
         check.exists("path", &self.path);
         check.range("memory_mb", self.memory_mb as f64, 1.0, 1e6);
         check.sha256("sha256", self.sha256.as_deref());
+        check.minisign("minisign", self.minisign.as_deref());
     }
 }

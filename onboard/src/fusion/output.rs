@@ -97,6 +97,14 @@ impl Filter {
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
         let agree = started.heatmaps.supports_at(self.now_ns);
+        // Somebody lies, and it may be who the position follows.
+        let disputed = !problems.is_empty() && !agree;
+        let elsewhere_m = started.receivers.nearest().filter(|_| disputed);
+        let elsewhere_m = elsewhere_m.map_or(0.0, |[distance_m, sigma_m]| {
+            let variance_m2 = sigma_m.powi(2);
+            let stated_m2 = Matrix2::new(variance_m2, 0.0, 0.0, variance_m2);
+            distance_m + receiver_radius(&stated_m2, self.config.protection_risk)
+        });
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
@@ -114,7 +122,7 @@ impl Filter {
                 .map(str::to_owned)
                 .collect(),
             relocated: self.now_ns == self.relocated_ns,
-            unclear_m: started.receivers.distance_m(agree),
+            unclear_m: started.receivers.distance_m(agree).max(elsewhere_m),
         }
     }
 

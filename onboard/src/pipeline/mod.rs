@@ -18,6 +18,7 @@ mod supervisor;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod trusted;
 
 use std::path::PathBuf;
 use std::sync::Arc;

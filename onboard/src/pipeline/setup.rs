@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crossfix_calibration::{Camera, StripRemap};
-use sha2::{Digest, Sha256};
 use tracing::{error, info, warn};
 
 use super::shadow_thread::{LoadShadow, Loaded};
+use super::trusted::Pin;
 use crate::card::StudentCard;
 use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
@@ -48,6 +48,18 @@ pub enum SetupError {
         expected: String,
         /// Of the file.
         found: String,
+    },
+    /// The student or the tiles are not signed by the key of the config.
+    #[error(
+        "{part} {path:?} is not signed as the config asks: {reason}; sign it with `minisign -Sm FILE`, put FILE.minisig beside it, or change {part}.minisign"
+    )]
+    Signature {
+        /// `model` or `tiles`.
+        part: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// A file cannot be read.
     #[error("cannot read {path:?}: {source}")]
@@ -209,10 +221,13 @@ pub fn shadow_loader(config: &Config, config_path: Option<PathBuf>) -> Arc<LoadS
 
 fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
     let bytes = TractMatcher::read(&config.path)?;
-    let sha256 = hex(&Sha256::digest(&bytes));
-    if let Some(expected) = &config.sha256 {
-        compare("model", &config.path, expected, &sha256)?;
-    }
+    let pin = Pin {
+        part: "model",
+        path: &config.path,
+        sha256: config.sha256.as_deref(),
+        minisign: config.minisign.as_deref(),
+    };
+    let sha256 = pin.verify(bytes.as_slice())?;
     let name = config.path.display().to_string();
     let matcher = TractMatcher::within(&bytes, &name, config.memory_mb)?;
     info!(path = ?config.path, sha256, "student loaded");
@@ -225,33 +240,20 @@ fn load(config: &ModelConfig) -> Result<Box<dyn Matcher>, SetupError> {
 /// # Errors
 /// [`SetupError`] when they cannot be opened, or are others than the config says.
 pub(crate) fn open_tiles(config: &TilesConfig) -> Result<TileStore, SetupError> {
-    if let Some(expected) = &config.sha256 {
-        let unreadable = |source| SetupError::Read {
+    let pin = Pin {
+        part: "tiles",
+        path: &config.path,
+        sha256: config.sha256.as_deref(),
+        minisign: config.minisign.as_deref(),
+    };
+    if pin.asks() {
+        let file = file::open(&config.path).map_err(|error| SetupError::Read {
             path: config.path.clone(),
-            source,
-        };
-        let mut file = file::open(&config.path).map_err(|error| unreadable(error.into()))?;
-        let mut hash = Sha256::new();
-        std::io::copy(&mut file, &mut hash).map_err(unreadable)?;
-        compare("tiles", &config.path, expected, &hex(&hash.finalize()))?;
+            source: error.into(),
+        })?;
+        pin.verify(file)?;
     }
     Ok(TileStore::open(&config.path)?)
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn compare(part: &'static str, path: &Path, expected: &str, found: &str) -> Result<(), SetupError> {
-    if found.eq_ignore_ascii_case(expected) {
-        return Ok(());
-    }
-    Err(SetupError::Hash {
-        part,
-        path: path.to_owned(),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
-    })
 }
 
 /// The camera that a recorded source was made with.

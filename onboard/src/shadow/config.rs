@@ -15,6 +15,9 @@ pub struct ShadowConfig {
     /// Its SHA-256 in hex; the file is refused when it differs. Default: not checked.
     #[serde(default)]
     pub sha256: Option<String>,
+    /// Public key of minisign, as in `[model]`.
+    #[serde(default)]
+    pub minisign: Option<String>,
     /// Most memory that its weights and intermediate results may need, MB, beside the first student's; both
     /// together must fit into the machine. Default 1024.
     #[serde(default = "default_memory_mb")]
@@ -38,6 +41,7 @@ impl ShadowConfig {
         ModelConfig {
             path: self.model.clone(),
             sha256: self.sha256.clone(),
+            minisign: self.minisign.clone(),
             memory_mb: self.memory_mb,
         }
     }
@@ -48,5 +52,6 @@ impl ShadowConfig {
         check.range("memory_mb", self.memory_mb as f64, 1.0, 1e6);
         check.range("every", self.every as f64, 1.0, 1e4);
         check.sha256("sha256", self.sha256.as_deref());
+        check.minisign("minisign", self.minisign.as_deref());
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nalgebra::{Matrix2, Vector2};
 
+use super::super::largest_sigma;
 use super::gate::{Gate, SourceVerdict, Trust};
 
 /// Squared Mahalanobis distance from which a fix contradicts: 4.2 sigma.
@@ -62,6 +63,8 @@ struct Receiver {
     run: Option<([f64; 2], i64, u32)>,
     /// How far it was at the last comparison.
     distance_m: f64,
+    /// How far the true place may be from it, by its stated error, 1-sigma along the worse axis.
+    stated_sigma_m: f64,
 }
 
 /// The checks of all receivers.
@@ -77,6 +80,7 @@ impl Receivers {
         let receiver = self.of(name);
         let distance_m = seen.residual_m.norm();
         receiver.distance_m = distance_m;
+        receiver.stated_sigma_m = largest_sigma(&seen.stated_m2);
         let squared = (seen.known_m2 + seen.stated_m2)
             .try_inverse()
             .map_or(f64::INFINITY, |inverse| {
@@ -184,6 +188,16 @@ impl Receivers {
         contradicting.fold(0.0, |most, receiver| receiver.distance_m.max(most))
     }
 
+    /// While sources contradict each other, the true place may as well be where a receiver says that nobody has
+    /// shown to be wrong: the distance of the nearest one, and its 1-sigma error, metres.
+    pub(crate) fn nearest(&self) -> Option<[f64; 2]> {
+        self.0
+            .iter()
+            .filter(|receiver| receiver.gate.trust != Trust::Excluded)
+            .map(|receiver| [receiver.distance_m, receiver.stated_sigma_m])
+            .min_by(|a, b| a[0].total_cmp(&b[0]))
+    }
+
     /// What every check found.
     pub(crate) fn verdicts(&self) -> Vec<SourceVerdict> {
         self.0
@@ -201,6 +215,7 @@ impl Receivers {
                     gate: Gate::new("gnss_vs_fused", name.as_ref()),
                     run: None,
                     distance_m: 0.0,
+                    stated_sigma_m: 0.0,
                 });
                 self.0.len() - 1
             }

@@ -245,6 +245,7 @@ mod tests {
             tiles: tiles.map(|path| TilesConfig {
                 path: path.to_owned(),
                 sha256: None,
+                minisign: None,
             }),
             ..PageConfig::default()
         };
