@@ -6,7 +6,9 @@ use crossfix_onboard::image_decode::Picture;
 /// The picture upright and without what its file says beside it: place, time, device, owner.
 pub fn anonymous(bytes: Vec<u8>, picture: &Picture) -> (Vec<u8>, &'static str) {
     let kept = match picture.header.format {
-        "JPEG" if !picture.header.turned => Some((jpeg_without_metadata(&bytes), "jpg")),
+        "JPEG" if !picture.header.turned => {
+            jpeg_without_metadata(&bytes).map(|bytes| (bytes, "jpg"))
+        }
         "PNG" if !picture.header.turned && bytes.len() < 4 << 20 => {
             png_without_metadata(&bytes).map(|bytes| (bytes, "png"))
         }
@@ -18,64 +20,56 @@ pub fn anonymous(bytes: Vec<u8>, picture: &Picture) -> (Vec<u8>, &'static str) {
     })
 }
 
-/// A JPEG without its application segments but those that say what its colours are, and without what follows
-/// its end: more pictures, and what cameras append.
+/// A JPEG with those segments alone that its pixels and their colours need. `None` of one that is cut.
 ///
 /// # Source
 /// ITU-T T.81, annex B.1.
-fn jpeg_without_metadata(bytes: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(bytes.len());
-    kept.extend_from_slice(&bytes[..2]);
+fn jpeg_without_metadata(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut kept = bytes.get(..2)?.to_vec();
     let mut at = 2;
     while let Some([0xff, marker]) = bytes.get(at..at + 2) {
         if *marker == 0xff {
             at += 1;
             continue;
         }
-        let Some(length) = bytes.get(at + 2..at + 4) else {
-            break;
-        };
-        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-        if *marker == 0xda {
-            kept.extend_from_slice(&bytes[at..end_of_scans(bytes, at)]);
-            return kept;
+        if *marker == 0xd9 {
+            kept.extend_from_slice(&[0xff, 0xd9]);
+            return Some(kept);
         }
-        // Profiles say what colours are; the other segments of their kind are indices of more pictures.
-        let profile = || {
-            let inside = bytes.get(at + 4..);
-            inside.is_some_and(|inside| inside.starts_with(b"ICC_PROFILE\0"))
-        };
-        let says_nothing = match marker {
-            0xe1 | 0xe3..=0xed | 0xef | 0xfe => true,
-            0xe2 => !profile(),
-            _ => false,
-        };
-        if !says_nothing {
-            kept.extend_from_slice(bytes.get(at..end).unwrap_or_default());
+        let length = bytes.get(at + 2..at + 4)?;
+        let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
+        let segment = bytes.get(at..end)?;
+        if is_needed(*marker, segment.get(4..)?) {
+            kept.extend_from_slice(segment);
         }
         at = end;
+        if *marker == 0xda {
+            at = end_of_scan(bytes, end);
+            kept.extend_from_slice(&bytes[end..at]);
+        }
     }
-    bytes.to_vec()
+    None
 }
 
-/// Where the picture ends whose first scan begins at `at`: behind its end marker.
-fn end_of_scans(bytes: &[u8], mut at: usize) -> usize {
+/// Tables, frames and scans, JFIF without a thumbnail, and what says how colours are meant.
+fn is_needed(marker: u8, inside: &[u8]) -> bool {
+    match marker {
+        0xc0..=0xdf => true,
+        0xe0 => inside.starts_with(b"JFIF\0") && inside.len() == 14,
+        0xe2 => inside.starts_with(b"ICC_PROFILE\0"),
+        0xee => inside.starts_with(b"Adobe"),
+        _ => false,
+    }
+}
+
+/// Where the coded data from `at` on end: at the next marker that is no restart.
+fn end_of_scan(bytes: &[u8], mut at: usize) -> usize {
     while let Some(pair) = bytes.get(at..at + 2) {
-        let [0xff, marker] = pair else {
-            at += 1;
-            continue;
-        };
-        match marker {
-            0xd9 => return at + 2,
-            0xff => at += 1,
-            // A stuffed byte, or a restart.
-            0x00 | 0x01 | 0xd0..=0xd7 => at += 2,
-            _ => {
-                let Some(length) = bytes.get(at + 2..at + 4) else {
-                    break;
-                };
-                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-            }
+        match pair {
+            [0xff, 0x00 | 0xd0..=0xd7] => at += 2,
+            [0xff, 0xff] => at += 1,
+            [0xff, _] => return at,
+            _ => at += 1,
         }
     }
     bytes.len()
@@ -141,6 +135,8 @@ mod tests {
         let plain = encoded(ImageFormat::Jpeg)?;
         let mut bytes = with(plain.clone(), 2, &segment(0xe1, b"Exif\0\0OWNER"));
         bytes = with(bytes, 2, &segment(0xe2, b"MPF\0INDEX"));
+        bytes = with(bytes, 2, &segment(0xe0, b"JFXX\0OWNER"));
+        bytes = with(bytes, 2, &segment(0xf7, b"OWNER"));
         bytes = with(bytes, 2, &segment(0xe2, b"ICC_PROFILE\0colours"));
         bytes.extend_from_slice(&segment(0xe1, b"SECOND picture"));
         bytes.extend_from_slice(b"TRAILER");

@@ -6,7 +6,7 @@ use super::track::Track;
 use super::{Frame, Place, Recording};
 use anyhow::{Context, bail};
 use crossfix_calibration::Camera;
-use crossfix_onboard::clocks::{ClockConfig, ClockRule, Clocks, TimeVerdict};
+use crossfix_onboard::clocks::{ClockConfig, ClockRule, ClockState, Clocks, TimeVerdict};
 use crossfix_onboard::event::{
     Arrival, CameraFrame, EstimateKind, Event, GnssFix, OdometrySample, State, YawMeasurement,
 };
@@ -63,15 +63,20 @@ pub fn open(paths: &[PathBuf], settings: &Settings) -> anyhow::Result<Vec<Record
         let arrivals = log.events.iter().map(|event| event.arrival.arrived_ns);
         parts.push((arrivals.min().unwrap_or(0), path, log));
     }
-    // By folder and name: two vehicles record at the same time.
-    parts.sort_by(|a, b| (a.1.parent(), a.0, &a.1).cmp(&(b.1.parent(), b.0, &b.1)));
+    // By folder and vehicle: two vehicles record at the same time.
+    parts.sort_by(|a, b| {
+        let a = (a.1.parent(), &a.2.vehicle, a.0, &a.1);
+        a.cmp(&(b.1.parent(), &b.2.vehicle, b.0, &b.1))
+    });
     let mut recordings = Vec::new();
     let mut parts = parts.into_iter().peekable();
     while let Some((_, path, log)) = parts.next() {
         let mut files = vec![path];
         let mut logs = vec![log];
-        while let Some((begins, next, _)) = parts.peek() {
-            let same_folder = next.parent() == files[0].parent() && is_rotated(next, &files[0]);
+        while let Some((begins, next, after)) = parts.peek() {
+            let same_folder = next.parent() == files[0].parent()
+                && is_rotated(next, &files[0])
+                && after.vehicle == logs[0].vehicle;
             let arrivals = logs[logs.len() - 1].events.iter();
             let arrivals = arrivals.map(|event| event.arrival.arrived_ns);
             let ended = arrivals.max().unwrap_or(i64::MIN);
@@ -221,7 +226,15 @@ fn sorted(
         }
     }
     let problems = clocks.health(ended_ns).into_iter();
-    notes.extend(problems.filter_map(|clock| clock.problem));
+    notes.extend(problems.filter_map(|clock| {
+        let problem = clock.problem?;
+        Some(match clock.state {
+            ClockState::Corrected => format!(
+                "{problem}; if its stamps are right and it only arrived late, set judge_clocks = false"
+            ),
+            _ => problem,
+        })
+    }));
     let noted = left_out.iter().filter(|(_, count)| **count > FIRST_EVENTS);
     notes.extend(noted.map(|(topic, count)| {
         format!(

@@ -4,7 +4,6 @@
 use super::Finding;
 use super::input::{Stretch, heading_reading, median, stretches_of, unit_of};
 use crate::data::Dataset;
-use crate::data::pose::wrap_rad;
 
 /// Drives of fewer samples are not judged.
 const LEAST_SAMPLES: usize = 12;
@@ -23,8 +22,9 @@ const MOST_LENGTH_RATIO: f64 = 1.5;
 const MOST_COURSE_DEG: f64 = 45.0;
 /// Odometry may turn so many times as far as headings.
 const TURN_RATIO: std::ops::RangeInclusive<f64> = 0.4..=1.8;
-/// Turns that are compared, radians: less is noise, more may be the other way round.
-const TURNS_RAD: std::ops::RangeInclusive<f64> = 0.5..=2.6;
+/// Turns that are compared are larger than this, radians, and than this many times what headings err by.
+const LEAST_TURN_RAD: f64 = 0.5;
+const TURN_SIGMAS: f64 = 4.0;
 
 /// What is wrong with single drives: their names and findings, all of which refuse.
 pub fn each_drive(pairs: &dyn Dataset) -> Vec<(String, Finding)> {
@@ -69,7 +69,7 @@ fn refused(check: &str, value: f64, limit: f64, what: String) -> Finding {
 fn length(stretches: &[Stretch]) -> Option<Finding> {
     let ratios: Vec<f64> = stretches
         .iter()
-        .filter(|stretch| stretch.odometry.is_some())
+        .filter(|stretch| stretch.is_straight())
         .map(Stretch::length_ratio)
         .collect();
     if ratios.len() < LEAST_LENGTHS {
@@ -87,11 +87,17 @@ fn length(stretches: &[Stretch]) -> Option<Finding> {
 fn course(stretches: &[Stretch]) -> Option<Finding> {
     let known = stretches
         .iter()
-        .filter(|stretch| stretch.middle.yaw_sigma_rad < 1.0);
+        .filter(|stretch| 3.0 * stretch.middle.yaw_sigma_rad < MOST_COURSE_DEG.to_radians());
     let yaws: Vec<[f64; 2]> = known
         .map(|stretch| {
             let course = stretch.step_m[1].atan2(stretch.step_m[0]);
-            [stretch.middle.yaw_rad, course]
+            let is_reverse = stretch.odometry.is_some_and(|step| step.forward_m < 0.0);
+            let back = if is_reverse {
+                std::f64::consts::PI
+            } else {
+                0.0
+            };
+            [stretch.middle.yaw_rad, course + back]
         })
         .collect();
     if yaws.len() < LEAST_COURSES {
@@ -111,12 +117,14 @@ fn course(stretches: &[Stretch]) -> Option<Finding> {
 fn turns(stretches: &[Stretch]) -> Option<Finding> {
     let both: Vec<[f64; 2]> = stretches
         .iter()
-        .filter(|stretch| stretch.middle.yaw_sigma_rad < 0.5)
-        .filter_map(|stretch| {
-            let turned = wrap_rad(stretch.last.yaw_rad - stretch.first.yaw_rad);
-            Some([stretch.odometry?.yaw_rad, turned])
+        .filter(|stretch| {
+            let noise_rad = stretch
+                .first
+                .yaw_sigma_rad
+                .hypot(stretch.last.yaw_sigma_rad);
+            stretch.turned_rad.abs() > LEAST_TURN_RAD.max(TURN_SIGMAS * noise_rad)
         })
-        .filter(|[_, turned]| TURNS_RAD.contains(&turned.abs()))
+        .filter_map(|stretch| Some([stretch.odometry?.yaw_rad, stretch.turned_rad]))
         .collect();
     if both.len() < LEAST_TURNS {
         return None;

@@ -34,6 +34,8 @@ pub(super) struct Stretch<'a> {
     pub(super) step_m: [f64; 2],
     /// By odometry, where all of it is known.
     pub(super) odometry: Option<OdometryStep>,
+    /// How far headings turn along it, radians; whole circles count.
+    pub(super) turned_rad: f64,
     /// Sum of the steps' forward and leftward metres, of absolute values.
     along_left_m: [f64; 2],
     frames: usize,
@@ -71,6 +73,13 @@ impl Stretch<'_> {
     /// Whether no vehicle goes from one end to the other in the time.
     pub(super) fn leaps(&self) -> bool {
         self.step_m[0].hypot(self.step_m[1]) > MOST_SPEED_MPS * self.seconds()
+    }
+
+    /// Whether it has few bends, by its odometry.
+    pub(super) fn is_straight(&self) -> bool {
+        let whole_m = self.along_left_m[0].hypot(self.along_left_m[1]);
+        self.odometry
+            .is_some_and(|step| step.forward_m.hypot(step.left_m) >= 0.8 * whole_m)
     }
 
     /// Length of odometry over that of coarse positions; of each step, for odometry whose turns are wrong goes in
@@ -129,9 +138,11 @@ pub(super) fn stretches_of<'a>(
             yaw_rad: 0.0,
         });
         let mut along_left_m = [0.0; 2];
+        let mut turned_rad = 0.0;
         let mut next = from + 1;
         for to in from + 1..samples.len().min(from + 1 + MOST_FRAMES) {
             let sample = pairs.sample(samples[to]);
+            turned_rad += wrap_rad(sample.yaw_rad - pairs.sample(samples[to - 1]).yaw_rad);
             odometry = odometry.zip(sample.odometry).map(|(sum, step)| {
                 along_left_m[0] += step.forward_m.abs();
                 along_left_m[1] += step.left_m.abs();
@@ -145,6 +156,7 @@ pub(super) fn stretches_of<'a>(
                     last: sample,
                     step_m,
                     odometry,
+                    turned_rad,
                     along_left_m,
                     frames: to - from,
                 });

@@ -86,9 +86,11 @@ impl PictureDelay {
             if self.gate.bad_run >= CONFIRMATIONS && (0.0..MOST_DELAY_S).contains(&total_s.abs()) {
                 self.gate.exclude(words);
                 self.gate.bad_run = 0;
-                self.delay_ns = (total_s * 1e9) as i64;
+                // Where the track will be after an early picture nobody knows yet: it is used at its stamp.
+                let before_ns = self.delay_ns;
+                self.delay_ns = (total_s.max(0.0) * 1e9) as i64;
                 self.points.clear();
-                return true;
+                return self.delay_ns != before_ns;
             }
         } else if sigma_s < 0.5 * LEAST_DELAY_S {
             if self.delay_ns == 0 {
@@ -192,13 +194,18 @@ mod tests {
     #[test]
     fn a_delay_is_found_and_named() {
         // Less than 0.3 s is not told from what a student errs.
-        for delay_s in [0.45, 1.0, -0.45] {
+        for delay_s in [0.45, 1.0] {
             let mut check = PictureDelay::new();
             assert!(points(delay_s).any(|point| check.note(point)), "{delay_s}");
             let found_s = check.delay_ns as f64 * 1e-9;
             assert!((found_s - delay_s).abs() < 0.1, "{found_s}");
             assert!(check.gate.problem().is_some());
         }
+        // An early one is named, and used at its stamp: the track of its time is not there yet.
+        let mut check = PictureDelay::new();
+        assert!(!points(-0.45).any(|point| check.note(point)));
+        assert_eq!(check.delay_ns, 0);
+        assert!(check.gate.problem().is_some_and(|words| words.contains("early by about 0.")));
     }
 
     #[test]

@@ -18,6 +18,8 @@ function makeMap(canvas, changed) {
     const y = 0.5 - Math.asinh(Math.tan(latitude * Math.PI / 180)) / (2 * Math.PI);
     return [(longitude / 360 + 0.5) * size, y * size];
   };
+  // The shorter way around the earth, in world pixels.
+  const near = (x) => x - map.tilePx * 2 ** map.zoom * Math.round(x / (map.tilePx * 2 ** map.zoom));
   const metresPerPixel = (latitude) =>
     2 * Math.PI * EARTH_RADIUS_M * Math.cos(latitude * Math.PI / 180) / (map.tilePx * 2 ** map.zoom);
 
@@ -28,9 +30,11 @@ function makeMap(canvas, changed) {
     if (zoom !== map.zoom || tilePx !== map.tilePx) {
       map.zoom = zoom;
       map.tilePx = tilePx;
+      map.centre = null; // it was in pixels of the other zoom
       tiles.clear();
     }
   };
+  map.forgetTiles = () => tiles.clear();
 
   function tile(x, y) {
     const name = `${x}/${y}`;
@@ -77,7 +81,7 @@ function makeMap(canvas, changed) {
     if (!map.centre) return;
     const screen = (place) => {
       const [x, y] = map.world(place);
-      return [(x - map.centre[0]) * map.scale + width / 2, (y - map.centre[1]) * map.scale + height / 2];
+      return [near(x - map.centre[0]) * map.scale + width / 2, (y - map.centre[1]) * map.scale + height / 2];
     };
     drawTiles(width, height);
     if (map.showHeat && map.heat && map.heatPicture) {
@@ -119,8 +123,9 @@ function makeMap(canvas, changed) {
     const firstY = Math.floor((map.centre[1] - height / 2 / map.scale) / map.tilePx);
     for (let y = firstY; (y * map.tilePx - map.centre[1]) * map.scale + height / 2 < height; y++) {
       for (let x = firstX; (x * map.tilePx - map.centre[0]) * map.scale + width / 2 < width; x++) {
-        if (x < 0 || y < 0) continue;
-        const image = tile(x, y);
+        if (y < 0) continue;
+        const columns = 2 ** map.zoom;
+        const image = tile(((x % columns) + columns) % columns, y);
         if (!image) continue;
         const left = (x * map.tilePx - map.centre[0]) * map.scale + width / 2;
         const top = (y * map.tilePx - map.centre[1]) * map.scale + height / 2;
@@ -175,11 +180,15 @@ function makeMap(canvas, changed) {
         context.fill();
       });
     }
-    within(heading, () => {
-      context.moveTo(0, -26);
-      context.lineTo(13, 16);
-      context.lineTo(0, 8);
-      context.lineTo(-13, 16);
+    within(heading ?? 0, () => {
+      if (heading === null) {
+        context.arc(0, 0, 9, 0, 2 * Math.PI); // which way it points is not known
+      } else {
+        context.moveTo(0, -26);
+        context.lineTo(13, 16);
+        context.lineTo(0, 8);
+        context.lineTo(-13, 16);
+      }
       context.closePath();
       context.fillStyle = "#1c5fd1";
       context.fill();

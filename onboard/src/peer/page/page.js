@@ -23,6 +23,8 @@ let session = null;
 let shown = { frame: 0, heatmap: 0 };
 const rates = new Map(); // source -> [events, when, rate, when the last event came]
 const SILENT_S = 5;
+// From this error on no arrow is drawn, as NMEA names no course (0.6 rad).
+const WORST_HEADING_DEG = 34;
 
 const text = (id, words) => { if (element(id).textContent !== words) element(id).textContent = words; };
 const number = (value, digits = 0) => Number.isFinite(value) ? value.toFixed(digits) : "–";
@@ -35,7 +37,11 @@ const date = (time_ns) => {
 };
 const count = (value) => value >= 1e6 ? `${(value / 1e6).toFixed(1)} M` : String(value);
 
+let asking = false;
+
 async function ask() {
+  if (asking) return; // two answers to one question would draw the same way twice
+  asking = true;
   const cancel = new AbortController();
   const timer = setTimeout(() => cancel.abort(), PATIENCE_MS);
   try {
@@ -47,6 +53,7 @@ async function ask() {
     // That nothing came shows in the time since the last answer.
   } finally {
     clearTimeout(timer);
+    asking = false;
   }
 }
 
@@ -58,6 +65,7 @@ function take(answer, after) {
     map.track = [];
     map.fixes = [];
     map.heat = map.heatPicture = null;
+    map.forgetTiles();
     shown = { frame: 0, heatmap: 0 };
     rates.clear();
     if (foreign) {
@@ -74,7 +82,8 @@ function take(answer, after) {
   const last = map.track[map.track.length - 1];
   map.vehicle = estimate && estimate.state !== "lost" ? {
     place: [estimate.latitude_deg, estimate.longitude_deg],
-    heading: estimate.heading_deg,
+    heading: Number.isFinite(estimate.heading_sigma_deg) && estimate.heading_sigma_deg < WORST_HEADING_DEG
+      ? estimate.heading_deg : null,
     ellipse: estimate.ellipse_95,
     state: estimate.state,
     joined: Boolean(last) && last[2] !== "lost",
@@ -97,7 +106,7 @@ function askPicture(name, of, path, use) {
   const image = new Image();
   const done = (good) => {
     setTimeout(() => { shown[`${name} asked`] = false; }, 300);
-    shown[name] = of.number;
+    if (good || name === "frame") shown[name] = of.number; // a heatmap that was another one is asked for again
     shown[`${name} failed`] = !good;
     if (good) use(image, of);
     map.draw();

@@ -59,6 +59,11 @@ impl Pictures {
         self.frame.get(frame.number, self.every, now, make)
     }
 
+    /// The number of the heatmap whose picture was made last.
+    pub fn heatmap_number(&self) -> Option<u64> {
+        self.heatmap.number()
+    }
+
     /// A PNG of the heatmap, or of one shortly before it; transparent where it is improbable.
     pub fn heatmap(&mut self, found: &Numbered<Match>, now: Instant) -> &Picture {
         let make = || heatmap_png(&found.value);
@@ -67,6 +72,11 @@ impl Pictures {
 }
 
 impl Made {
+    /// The number of what the picture shows that was made last.
+    fn number(&self) -> Option<u64> {
+        self.last.as_ref().map(|(number, ..)| *number)
+    }
+
     fn get(
         &mut self,
         number: u64,
@@ -229,6 +239,12 @@ pub(super) mod tests {
         assert!((high_m - 64.0).abs() < 0.1, "{high_m}");
         assert!(number("west_deg") < 151.25 && number("east_deg") > 151.25);
         let mode = heatmap["mode"].as_array().unwrap();
-        assert!((mode[0].as_f64().unwrap() + 33.5) * 110_900.0 + 5.0 < 1.0);
+        let north_m = (mode[0].as_f64().unwrap() + 33.5) * 110_900.0;
+        let metres_per_degree = 111_320.0 * 33.5f64.to_radians().cos();
+        let east_m = (mode[1].as_f64().unwrap() - 151.25) * metres_per_degree;
+        assert!(
+            (north_m + 5.0).abs() < 1.0 && (east_m - 10.0).abs() < 1.0,
+            "{north_m} {east_m}"
+        );
     }
 }

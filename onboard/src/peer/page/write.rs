@@ -118,8 +118,15 @@ impl View {
                 (jpeg.clone(), "image/jpeg")
             }),
             "/heatmap.png" => history.heatmap.as_ref().map(|found| {
-                let png = self.pictures.heatmap(found, now);
-                (png.clone(), "image/png")
+                let mut png = self.pictures.heatmap(found, now).clone();
+                let made = self.pictures.heatmap_number();
+                // `?SESSION-NUMBER`: the page lays it where that heatmap lies, so another one will not do.
+                let asked = request.query.rsplit_once('-');
+                let asked: Option<u64> = asked.and_then(|(_, number)| number.parse().ok());
+                if asked.is_some() && asked != made {
+                    png = Err("the last heatmap is another one".to_owned());
+                }
+                (png, "image/png")
             }),
             path => {
                 let Some(tile) = tile_of(path) else {

@@ -112,7 +112,9 @@ impl Ros2SourceConfig {
     /// Reports topics that a sink of ours writes: the filter would take its own result for a measurement.
     pub fn check_against(&self, sink: &Ros2SinkConfig, check: &mut Checker) {
         let own = sink.topics();
-        let is_one_domain = self.domain_id == sink.domain_id;
+        // As they will join: what is not written is that of the environment, or 0.
+        let id = |domain: &Domain| domain_id(domain, |name| std::env::var(name).ok());
+        let is_one_domain = id(&self.domain()) == id(&sink.domain());
         for (field, _, topic) in self.topics() {
             if is_one_domain && own.iter().any(|own| own == topic) {
                 check.problem(

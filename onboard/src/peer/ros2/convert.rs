@@ -1,7 +1,7 @@
 //! Estimates and health as messages. Frames are those of REP 103 and REP 105: east, north, up in the map
 //! frame; the vehicle's x points forward, and its yaw counts counter-clockwise from east.
 
-use crossfix_calibration::LocalFrame;
+use crossfix_calibration::{Enu, LocalFrame};
 
 use super::Ros2SinkConfig;
 use super::message::{DiagnosticArray, DiagnosticStatus, KeyValue, TransformStamped};
@@ -81,7 +81,12 @@ pub fn odometry(
         return None;
     }
     let place = frame.enu_from_geodetic(estimate.position);
-    let (sin, cos) = (estimate.yaw.radians() / 2.0).sin_cos();
+    // The yaw counts from the vehicle's east, and meridians converge: the same direction in the map frame.
+    let (north, east) = estimate.yaw.radians().sin_cos();
+    let ahead = LocalFrame::new(estimate.position).geodetic_from_enu(Enu::new(east, north, 0.0));
+    let ahead = frame.enu_from_geodetic(ahead);
+    let yaw_rad = (ahead.north() - place.north()).atan2(ahead.east() - place.east());
+    let (sin, cos) = (yaw_rad / 2.0).sin_cos();
     let [[ee, en], [_, nn]] = estimate.covariance_m2;
     let mut covariance: Covariance6 = [[0.0; 6]; 6];
     (covariance[0][0], covariance[0][1]) = (ee, en);

@@ -6,7 +6,7 @@ use crossfix_calibration::Geodetic;
 use serde::{Deserialize, Serialize};
 
 use super::config::{check_domain, check_environment, check_topic};
-use super::node::Domain;
+use super::node::{Domain, domain_id};
 use super::write::Ros2Writer;
 use crate::config::Checker;
 use crate::event::EstimateKind;
@@ -106,8 +106,8 @@ impl Peer for Ros2SinkConfig {
     }
 
     fn exclusive(&self) -> Vec<String> {
-        let domain = self.domain_id.map(|id| format!(" in domain {id}"));
-        let domain = domain.unwrap_or_default();
+        let id = domain_id(&self.domain(), |name| std::env::var(name).ok());
+        let domain = format!(" in domain {}", id.unwrap_or(0));
         let namespace = format!("the ROS 2 namespace {}{domain}", self.namespace);
         let frame = format!(
             "the place of the frame {} on /tf{domain}",
