@@ -64,7 +64,7 @@ class Grid:
         return [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile"), "--cores", "2", *words]
 
     def run(self, *words):
-            done = subprocess.run(self.command(*words), cwd=self.folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(self.command(*words), cwd=self.folder, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
     def planned(self):
@@ -140,7 +140,6 @@ def check_tables(grid):
     text = (grid.results / "summary.md").read_text(encoding="utf-8")
     line = f"| agreed | 2 | 2 | {expected['mean_m']:.2f} ± {expected['mean_se_m']:.2f} |"
     check("summary.md: the same, and what is not measured", line in text and "| three | paper | 0 | no test set |" in text, text)
-    check("the students are better than the teacher", max(statistics.fmean(against), float(rows["paper"]["difference_m"])) < 0, rows)
 
 
 def check_whole_grid(grid):
