@@ -44,6 +44,9 @@ def why(results, logs, area, cell):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return "not done", ""
+    found = [line.strip().removeprefix("refused").strip() for line in lines if line.startswith("  refused ")]
+    if found:
+        return "refused", "; ".join(found)
     said = [number for number, line in enumerate(lines) if line.startswith("crossfix: ")]
     text = " ".join(line.strip() for line in lines[said[-1]:]).removeprefix("crossfix: ") if said else "ended without a word"
     return ("refused" if "refused" in text else "failed"), f"{text} ({log})"

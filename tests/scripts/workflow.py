@@ -201,20 +201,24 @@ def check_refused(grid):
     for row in rows:
         row["heading_deg"] = (90 - row["heading_deg"]) % 360
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    areas = {"wrong": {"pairs": "data/wrong", "test": "data/one-test"}} | grid.settings["areas"]
+    areas = {"wrong": {"pairs": "data/wrong", "test": "data/one-test"}, "one": grid.settings["areas"]["one"]}
+    strict = {"strict": {"recipe": "consensus", "set": {"fit.epochs": 0.1, "gate.most_of_teacher": 0.01}}}
     lacking = grid.results / "one" / "paper" / "seed-0" / "evaluation.json"
     lacking.unlink(missing_ok=True)
-    grid.write(grid.settings | {"areas": areas})
+    grid.write(grid.settings | {"areas": areas, "recipes": RECIPES | strict})
     code, text = grid.run()
     check("a refused area fails the workflow", code != 0, text[-800:])
     check("a refused area: nothing of it is trained", not list(grid.results.glob("wrong/*/*/student.*")) and "Traceback" not in text, text[-1500:])
     check("a refused area: what the others lack is made", lacking.exists())
     told = (grid.results / "incomplete.md").read_text(encoding="utf-8")
     lines = [line for line in told.splitlines() if line.startswith("| wrong |")]
-    check("a refused area: the table says so, and why", len(lines) == 2 and all("refused" in line and "counter-clockwise from east" in line for line in lines), told)
-    check("a refused area: the means are of the others", "| agreed | 2 | 2 |" in told and not (grid.results / "summary.md").exists(), told)
-    remaining = [rule for rule, cell in grid.planned() if cell and not cell.startswith("area=wrong")]
-    check("a refused area: nothing else is left to do", remaining == [], grid.planned())
+    check("a refused area: the table says so, and why", len(lines) == 3 and all("refused" in line and "counter-clockwise from east" in line for line in lines), told)
+    refused = [line for line in told.splitlines() if line.startswith("| one | strict | 0 | refused |")]
+    check("a student that the gate refuses: so do they", len(refused) == 1 and "not better than its teacher" in refused[0], told)
+    check("a student that the gate refuses: it is not exported", not list(grid.results.glob("one/strict/seed-0/*")))
+    check("what is refused is not in the means", "| agreed | 1 | 1 |" in told and "| strict | 0 | 0 |" in told and not (grid.results / "summary.md").exists(), told)
+    remaining = [rule for rule, cell in grid.planned() if cell and not cell.startswith("area=wrong") and "strict" not in cell]
+    check("nothing else is left to do", remaining == [], grid.planned())
     grid.write(grid.settings)
     code, text = grid.run()
     check("without it: the whole table", code == 0 and (grid.results / "summary.md").exists() and not (grid.results / "incomplete.md").exists(), text[-800:])
