@@ -205,7 +205,12 @@ mod tests {
         let mut check = PictureDelay::new();
         assert!(!points(-0.45).any(|point| check.note(point)));
         assert_eq!(check.delay_ns, 0);
-        assert!(check.gate.problem().is_some_and(|words| words.contains("early by about 0.")));
+        assert!(
+            check
+                .gate
+                .problem()
+                .is_some_and(|words| words.contains("early by about 0."))
+        );
     }
 
     #[test]
