@@ -75,11 +75,11 @@ impl Stretch<'_> {
         self.step_m[0].hypot(self.step_m[1]) > MOST_SPEED_MPS * self.seconds()
     }
 
-    /// Whether it has few bends, by its odometry.
+    /// Whether it has few bends, by its odometry: then coarse positions cut off less than a third of its length.
     pub(super) fn is_straight(&self) -> bool {
         let whole_m = self.along_left_m[0].hypot(self.along_left_m[1]);
         self.odometry
-            .is_some_and(|step| step.forward_m.hypot(step.left_m) >= 0.8 * whole_m)
+            .is_some_and(|step| step.forward_m.hypot(step.left_m) >= 0.7 * whole_m)
     }
 
     /// Length of odometry over that of coarse positions; of each step, for odometry whose turns are wrong goes in
