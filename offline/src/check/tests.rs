@@ -565,9 +565,13 @@ fn one_lying_vehicle_is_named_among_others() {
         .collect();
     let liar = drives.iter().nth(1).unwrap();
     for (check, words, lie) in [
-        ("odometry", "2.2", odometry("forward_m", 2.237)),
+        (
+            "odometry",
+            "speeds in miles an hour",
+            odometry("forward_m", 2.237),
+        ),
         ("odometry", "speeds in km/h", odometry("forward_m", 3.6)),
-        ("odometry", "0.00 times as long", odometry("forward_m", 0.0)),
+        ("odometry", "times as far", odometry("forward_m", 0.0)),
         ("heading", "half a circle", turned(180.0)),
         ("heading", "from its course", turned(90.0)),
     ] {

@@ -70,7 +70,7 @@ fn length(stretches: &[Stretch]) -> Option<Finding> {
     let ratios: Vec<f64> = stretches
         .iter()
         .filter(|stretch| stretch.is_straight())
-        .map(Stretch::length_ratio)
+        .filter_map(Stretch::distance_ratio)
         .collect();
     if ratios.len() < LEAST_LENGTHS {
         return None;
@@ -80,7 +80,7 @@ fn length(stretches: &[Stretch]) -> Option<Finding> {
         return None;
     }
     let fits = unit_of(value).map_or(String::new(), |unit| format!("; it fits as {unit}"));
-    let what = format!("its odometry is {value:.2} times as long as its coarse positions{fits}");
+    let what = format!("its odometry goes {value:.2} times as far as its coarse positions{fits}");
     Some(refused("odometry", value, MOST_LENGTH_RATIO, what))
 }
 
@@ -91,7 +91,10 @@ fn course(stretches: &[Stretch]) -> Option<Finding> {
     let yaws: Vec<[f64; 2]> = known
         .map(|stretch| {
             let course = stretch.step_m[1].atan2(stretch.step_m[0]);
-            let is_reverse = stretch.odometry.is_some_and(|step| step.forward_m < 0.0);
+            let way_m = stretch.step_m[0].hypot(stretch.step_m[1]);
+            let is_reverse = stretch
+                .odometry
+                .is_some_and(|step| step.forward_m < -0.5 * way_m);
             let back = if is_reverse {
                 std::f64::consts::PI
             } else {

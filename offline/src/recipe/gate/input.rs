@@ -82,6 +82,12 @@ impl Stretch<'_> {
             .is_some_and(|step| step.forward_m.hypot(step.left_m) >= 0.7 * whole_m)
     }
 
+    /// Distance between its ends by odometry over that by coarse positions; none where odometry has gaps.
+    pub(super) fn distance_ratio(&self) -> Option<f64> {
+        let step = self.odometry?;
+        Some(step.forward_m.hypot(step.left_m) / self.step_m[0].hypot(self.step_m[1]))
+    }
+
     /// Length of odometry over that of coarse positions; of each step, for odometry whose turns are wrong goes in
     /// circles.
     pub(super) fn length_ratio(&self) -> f64 {
