@@ -16,22 +16,11 @@ import time
 import gpsd
 import pynmea2
 
+from checks import check, failures, free_port
+
 LATITUDE, LONGITUDE = 37.4264, -122.0936
 # The receiver's first fix: 12 satellites, HDOP 0.76, 4.4 m above the sea, which is 30 m below the ellipsoid.
 SATELLITES, HDOP, SEA_LEVEL_M, GEOID_M = 12, 0.76, 4.4, -30.0
-failures = []
-
-
-def check(name, good, seen):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.300}"))
-    if not good:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(port, seconds=10):

@@ -20,15 +20,10 @@ import time
 
 from mcap.reader import make_reader
 
+from checks import check, failures
+
 SEED, VEHICLES, SECONDS = 5, 8, 70
 LIAR, LIE = 3, 2.237  # miles an hour, taken as metres a second
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.1500}"), flush=True)
-    if not good:
-        failures.append(name)
 
 
 def run(*command, expect=0):

@@ -26,23 +26,12 @@ import time
 
 from PIL import Image
 
+from checks import check, failures, free_port
+
 DRIVE_S = 20
 # Names come from the config and from peers, and may be anything.
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b id=injected>'
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome")
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.600}"), flush=True)
-    if not good:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def ask(port, path, method="GET", host=None):

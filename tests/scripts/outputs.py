@@ -21,15 +21,10 @@ import pynmea2
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from pymavlink.dialects.v20 import common as mavlink
 
+from checks import check, failures
+
 LATITUDE, LONGITUDE = 37.4264, -122.0936
 SECONDS = 12
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.400}"))
-    if not good:
-        failures.append(name)
 
 
 def udp_socket():

@@ -19,14 +19,9 @@ import jsonschema
 from mcap.reader import NonSeekingReader, SeekingReader
 from PIL import Image
 
+from checks import check, failures
+
 ROUNDS = 6
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.300}"))
-    if not good:
-        failures.append(name)
 
 
 def utc_ns(rmc):

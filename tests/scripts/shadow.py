@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,19 +18,7 @@ import time
 from mcap.reader import make_reader
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.600}"), flush=True)
-    if not good:
-        failures.append(name)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from checks import check, failures, free_port
 
 
 def write(path, text):

@@ -18,17 +18,12 @@ from pathlib import Path
 
 import yaml
 
+from checks import check, failures
+
 WORKFLOW = Path(__file__).resolve().parents[2] / "offline" / "workflow"
 RECIPES = {"paper": {"set": {"fit.epochs": 0.4, "fit.checkpoint_every": 5}}, "agreed": {"recipe": "consensus", "set": {"fit.epochs": 0.4}}}
 AREAS = ["one", "two", "three"]
 CHAIN = ["adapt", "all", "evaluate", "export", "summary"]
-failures = []
-
-
-def check(name, good, seen=None):
-    print(f"{'ok' if good else 'FAILED':<7} {name}" + ("" if good else f": {seen!r:.1500}"), flush=True)
-    if not good:
-        failures.append(name)
 
 
 class Grid:

@@ -36,6 +36,10 @@ fn jpeg_without_metadata(bytes: &[u8]) -> Option<Vec<u8>> {
             kept.extend_from_slice(&[0xff, 0xd9]);
             return Some(kept);
         }
+        // None of these has a length, and none belongs here: such a file is encoded anew.
+        if matches!(marker, 0x01 | 0xd0..=0xd8) {
+            return None;
+        }
         let length = bytes.get(at + 2..at + 4)?;
         let end = at + 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
         let segment = bytes.get(at..end)?;
