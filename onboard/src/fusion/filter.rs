@@ -61,6 +61,9 @@ pub(super) struct Filter {
     pub(super) excluded: Exclusions,
     pub(super) last_fix: Option<(i64, Geodetic)>,
     pub(super) heading_ns: i64,
+    /// Since when the vehicle has stood, and when the gyro's bias was last learned from that.
+    pub(super) still_ns: Option<i64>,
+    pub(super) bias_learned_ns: i64,
     /// When the vehicle was last found to be somewhere else altogether.
     pub(super) relocated_ns: i64,
     pub(super) reset_count: u32,
@@ -111,6 +114,8 @@ impl Filter {
             excluded: Exclusions::default(),
             last_fix: None,
             heading_ns: i64::MIN,
+            still_ns: None,
+            bias_learned_ns: i64::MIN,
             relocated_ns: i64::MIN,
             reset_count: 0,
             checkpoint: None,
@@ -196,6 +201,12 @@ impl Filter {
     pub(super) fn yaw_at(&self, time_ns: i64) -> Option<Yaw> {
         let started = self.started.as_ref()?;
         Some(started.history.at(time_ns)?.yaw).filter(|_| started.navigator.yaw_known())
+    }
+
+    /// What is known of the gyro's bias, rad/s.
+    pub(super) fn gyro_bias_rps(&self) -> f64 {
+        let started = self.started.as_ref();
+        started.map_or(0.0, |started| started.navigator.gyro_bias_rps())
     }
 
     /// The odometry's speed, while it is believed.

@@ -32,6 +32,16 @@ const HEADING_SPACING_S: f64 = 1.0;
 /// Headings err alike for about this many of them, so each counts for less.
 const HEADING_REPETITION: f64 = 10.0;
 
+/// Wheels below this speed stand, m/s, and the receiver may say up to this.
+const STILL_MPS: f64 = 0.02;
+const STILL_BY_GNSS_MPS: f64 = 0.5;
+/// They must have stood for this long, nanoseconds: a vehicle sways when it stops.
+const STILL_FOR_NS: i64 = 1_000_000_000;
+/// 1-sigma error of a gyro's bias after a second of standing, rad/s.
+const STILL_BIAS_SIGMA_RPS: f64 = 0.002;
+/// A larger yaw rate while standing is a turntable or a broken gyro, rad/s.
+const LARGEST_GYRO_BIAS_RPS: f64 = 0.1;
+
 /// What is owed is made up for within this time, seconds.
 const MAKE_UP_S: f64 = 0.05;
 
@@ -161,6 +171,7 @@ impl Filter {
         if sample.forward_speed_mps.is_some() {
             self.odometry_ns = self.odometry_ns.max(time_ns);
         }
+        self.learn_gyro_bias(time_ns, yaw_rate);
         // Without a gyro the headings have to carry the turns.
         let without_gyro = self.excluded.yaw_rate.covers(time_ns);
         let spacing_ns = if without_gyro {
@@ -190,6 +201,44 @@ impl Filter {
             self.remember();
         }
         Ok(())
+    }
+
+    /// A gyro's bias shows while the vehicle stands.
+    fn learn_gyro_bias(&mut self, time_ns: i64, yaw_rate: Option<Reported>) {
+        if !self.stands(time_ns) {
+            self.still_ns = None;
+            return;
+        }
+        let since_ns = *self.still_ns.get_or_insert(time_ns);
+        let Some(reported) = yaw_rate.filter(|rate| rate.value.abs() < LARGEST_GYRO_BIAS_RPS)
+        else {
+            return;
+        };
+        let before_ns = self.bias_learned_ns.max(since_ns + STILL_FOR_NS);
+        if time_ns <= before_ns {
+            return;
+        }
+        let step_s = ((time_ns - before_ns) as f64 * 1e-9).clamp(1e-3, 1.0);
+        self.bias_learned_ns = time_ns;
+        if let Some(started) = &mut self.started {
+            let sigma_rps = (STILL_BIAS_SIGMA_RPS / step_s.sqrt()).max(reported.sigma);
+            started
+                .navigator
+                .update_gyro_bias(reported.value, sigma_rps);
+        }
+    }
+
+    /// Whether wheels stand still and the receiver does not say otherwise (a ferry, a tow).
+    fn stands(&self, time_ns: i64) -> bool {
+        let wheels = self.speed.is_some_and(|speed| {
+            speed.value.abs() < STILL_MPS
+                && time_ns.saturating_sub(speed.time_ns) <= seconds(self.config.odometry_timeout_s)
+        });
+        let receiver_moves = self.gnss_motion.is_some_and(|motion| {
+            time_ns.saturating_sub(motion.time_ns) <= seconds(self.config.gnss_timeout_s)
+                && motion.speed_mps.is_some_and(|mps| mps > STILL_BY_GNSS_MPS)
+        });
+        wheels && !receiver_moves
     }
 
     /// A sample comes of one quantity alone: from the sample before to this one it changed evenly, also
@@ -401,5 +450,56 @@ mod tests {
                 "{speed_after_ms} ms: {apart:?} {both:?}"
             );
         }
+    }
+
+    /// Drives for 20 s, stands for `still_s` and drives on straight to the north for 30 s with a gyro that is
+    /// off by this much: the yaw at the end, radians.
+    fn yaw_after_a_stop(bias_rps: f64, still_s: i64, receiver_mps: f64) -> f64 {
+        let mut fusion = Fusion::new(FusionConfig::default(), 0.0);
+        let gnss: std::sync::Arc<str> = "gnss".into();
+        let stop_tenth = 10 * (20 + still_s);
+        let mut north_m = 0.0;
+        for tenth in 0..stop_tenth + 300 {
+            let stands = (200..stop_tenth).contains(&tenth);
+            // Braking and starting take four seconds each.
+            let from_stop = (200 - tenth).max(tenth - stop_tenth).max(0) as f64;
+            let speed_mps = (0.2 * from_stop).min(8.0);
+            let off_rps = if tenth < 200 { 0.0 } else { bias_rps };
+            north_m += 0.1 * speed_mps;
+            if tenth % 10 == 0 && tenth <= stop_tenth {
+                let place = fix(tenth / 10, [0.0, north_m]);
+                let fix = crate::event::GnssFix {
+                    speed_mps: Some(if stands { receiver_mps } else { speed_mps }),
+                    track_deg: (speed_mps > 1.0).then_some(0.0),
+                    ..place
+                };
+                let _ = fusion.on_gnss(&gnss, &fix);
+            }
+            let sample = OdometrySample {
+                yaw: None,
+                ..sample(tenth, speed_mps, off_rps, 0.0)
+            };
+            fusion.on_odometry(&sample).unwrap();
+        }
+        fusion.estimates(None)[0].yaw.radians() - std::f64::consts::FRAC_PI_2
+    }
+
+    #[test]
+    fn a_stop_shows_the_bias_of_the_gyro() {
+        let turned_rad = |bias: f64, still_s: i64| yaw_after_a_stop(bias, still_s, 0.0).abs();
+        for bias_rps in [0.01, -0.03, 0.05] {
+            let held = turned_rad(bias_rps, 6);
+            assert!(held < 0.15 * bias_rps.abs() * 30.0, "{bias_rps}: {held}");
+        }
+        // Without a stop it turns the heading away.
+        let turned = turned_rad(0.01, 0);
+        assert!(turned > 0.2, "{turned}");
+    }
+
+    #[test]
+    fn a_ferry_that_turns_shows_no_bias() {
+        // The wheels stand, the receiver moves: what the gyro says is a turn.
+        let turned_rad = yaw_after_a_stop(0.01, 6, 5.0);
+        assert!(turned_rad > 0.2, "{turned_rad}");
     }
 }

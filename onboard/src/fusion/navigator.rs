@@ -383,6 +383,30 @@ impl Navigator {
         self.update_scalar(YAW, residual, sigma_rad);
     }
 
+    /// Reported yaw rate minus true one, rad/s.
+    pub(crate) fn gyro_bias_rps(&self) -> f64 {
+        self.state[GYRO_BIAS]
+    }
+
+    /// The yaw rate that the gyro reports while the vehicle stands: all of it is its bias (a zero
+    /// angular rate update).
+    pub(crate) fn update_gyro_bias(&mut self, reported_rps: f64, sigma_rps: f64) {
+        let residual = reported_rps - self.state[GYRO_BIAS];
+        let variance = sigma_rps.powi(2);
+        let expected = self.covariance[(GYRO_BIAS, GYRO_BIAS)] + variance;
+        // Biases wander slowly. One that is far off has jumped, with the temperature or a fault.
+        if residual.powi(2) > GATE * expected {
+            self.covariance[(GYRO_BIAS, GYRO_BIAS)] += residual.powi(2);
+        }
+        let mut observation = SMatrix::<f64, 1, STATES>::zeros();
+        observation[(0, GYRO_BIAS)] = 1.0;
+        self.correct(
+            observation,
+            SMatrix::<f64, 1, 1>::new(residual),
+            SMatrix::<f64, 1, 1>::new(variance),
+        );
+    }
+
     /// True speed over reported speed, minus 1, as another sensor sees it.
     pub(crate) fn update_scale(&mut self, measured: f64, sigma: f64) {
         self.update_scalar(SCALE, measured - self.state[SCALE], sigma);

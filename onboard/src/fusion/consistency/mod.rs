@@ -73,9 +73,15 @@ impl Gates {
         let heading = sample
             .yaw
             .filter(|_| self.heading.gate.trust == Trust::Agrees && self.heading.gate.good_run > 3);
-        let yaw_rate = self
-            .yaw_rate
-            .on_sample(sample, moving_mps, heading, &mut excluded.yaw_rate);
+        let unbiased = OdometrySample {
+            yaw_rate_rps: sample
+                .yaw_rate_rps
+                .map(|rate| rate - filter.gyro_bias_rps()),
+            ..*sample
+        };
+        let yaw_rate =
+            self.yaw_rate
+                .on_sample(&unbiased, moving_mps, heading, &mut excluded.yaw_rate);
         earlier(speed, yaw_rate)
     }
 

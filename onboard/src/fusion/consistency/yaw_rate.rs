@@ -9,16 +9,19 @@ use super::exclusion::Exclusion;
 use super::gate::{Gate, Trust};
 use crate::event::{OdometrySample, YawMeasurement};
 
-/// Over this time the gyro is compared with the odometry's own heading, nanoseconds.
-const HEADING_STRETCH_NS: i64 = 2_000_000_000;
+/// Over these times the gyro is compared with the odometry's own heading, nanoseconds: short ones find
+/// a wrong scale or sign in a turn, long ones a drift.
+const HEADING_STRETCHES_NS: [i64; 2] = [2_000_000_000, 8_000_000_000];
 /// Without a receiver's course, a new level is believed after this time, nanoseconds.
 const NOBODY_SAYS_NS: i64 = 10_000_000_000;
 /// A turn of this much shows whether a yaw rate that was wrong is right again, radians.
 const TELLING_TURN_RAD: f64 = 0.15;
 /// How long turns and courses are kept, nanoseconds.
-const KEEP_NS: i64 = 7_000_000_000;
+const KEEP_NS: i64 = 14_000_000_000;
 /// Stretches that are compared, nanoseconds.
-const STRETCH_NS: std::ops::RangeInclusive<i64> = 700_000_000..=5_200_000_000;
+const STRETCH_NS: std::ops::RangeInclusive<i64> = 700_000_000..=12_200_000_000;
+/// Drift of a good gyro while its bias is not known better, rad/s.
+const DRIFT_RPS: f64 = 0.006;
 /// A receiver's course may be late by each of these, nanoseconds.
 const COURSE_LAGS_NS: [i64; 3] = [0, 200_000_000, 400_000_000];
 /// Below this speed a course is too noisy, m/s.
@@ -100,11 +103,11 @@ impl YawRateGate {
         if self.gate.trust == Trust::Excluded {
             return None;
         }
-        if contradicts {
+        if let Some(stretch_ns) = contradicts {
             self.gate
                 .exclude("the odometry's yaw rate differs from the turns of its own heading");
             let newly = !exclusion.is_open();
-            let since_ns = time_ns - HEADING_STRETCH_NS;
+            let since_ns = time_ns - stretch_ns;
             exclusion.open(since_ns);
             return newly.then_some(since_ns);
         }
@@ -143,37 +146,47 @@ impl YawRateGate {
         None
     }
 
-    /// Whether the turns of the last seconds contradict the odometry's own heading.
+    /// Over which stretch the turns contradict the odometry's own heading, if over any.
     fn contradicts_heading(
         &mut self,
         time_ns: i64,
         turn: f64,
         heading: Option<YawMeasurement>,
-    ) -> bool {
+    ) -> Option<i64> {
         let Some(heading) = heading else {
             self.headings.clear();
             self.against_heading = 0;
-            return false;
+            return None;
         };
+        let [.., longest_ns] = HEADING_STRETCHES_NS;
         while self
             .headings
             .front()
-            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - HEADING_STRETCH_NS)
+            .is_some_and(|(old_ns, ..)| *old_ns < time_ns - longest_ns)
         {
             self.headings.pop_front();
         }
         let tolerance = (5.0 * heading.sigma_rad).max(0.15);
-        let off = self.headings.front().map_or(0.0, |(_, then, yaw)| {
-            let turned = heading.yaw.difference_rad(*yaw);
-            (turn - then - turned).abs()
-        });
+        let off = |stretch_ns: i64| {
+            let first = self
+                .headings
+                .partition_point(|(old_ns, ..)| *old_ns < time_ns - stretch_ns);
+            self.headings.get(first).map_or(0.0, |(_, then, yaw)| {
+                let turned = heading.yaw.difference_rad(*yaw);
+                // The gyro counts whole turns, the heading does not.
+                Yaw::new(turn - then).difference_rad(Yaw::new(turned)).abs()
+            })
+        };
+        let found = HEADING_STRETCHES_NS
+            .into_iter()
+            .find(|stretch_ns| off(*stretch_ns) > tolerance);
         self.headings.push_back((time_ns, turn, heading.yaw));
-        self.against_heading = if off > tolerance {
+        self.against_heading = if found.is_some() {
             self.against_heading + 1
         } else {
             0
         };
-        self.against_heading >= 3
+        found.filter(|_| self.against_heading >= 3)
     }
 
     /// A fix with a course comes. Returns the time to go back to when samples since turn out wrong.
@@ -214,7 +227,8 @@ impl YawRateGate {
             let whole = (gyro - turned)
                 .abs()
                 .min(off.max((gyro.abs() - 6.0).max(0.0)));
-            worst = worst.max(whole / (3.0 * sigma.hypot(*then_sigma) + 0.03));
+            let drift = DRIFT_RPS * (time_ns - then_ns) as f64 * 1e-9;
+            worst = worst.max(whole / (3.0 * sigma.hypot(*then_sigma) + 0.03 + drift));
         }
         self.courses.push_back((time_ns, course, sigma));
         while self
@@ -309,6 +323,21 @@ mod tests {
                 assert!(exclusion.is_open());
                 assert!(first_s.is_some_and(|s| s < 3.5), "{first_s:?}");
             }
+        }
+    }
+
+    #[test]
+    fn a_drift_of_one_degree_per_second_is_found_by_the_heading_and_of_three_by_the_course() {
+        let (_, exclusion, first_s) = drive(|rate| rate + 0.024, true);
+        assert!(exclusion.is_open());
+        assert!(first_s.is_some_and(|s| s < 9.0), "{first_s:?}");
+        let (_, exclusion, first_s) = drive(|rate| rate + 0.052, false);
+        assert!(exclusion.is_open());
+        assert!(first_s.is_some_and(|s| s < 9.0), "{first_s:?}");
+        // What any gyro drifts is not a fault.
+        for with_heading in [false, true] {
+            let (_, exclusion, first_s) = drive(|rate| rate + 0.004, with_heading);
+            assert!(!exclusion.is_open(), "{first_s:?}");
         }
     }
 

@@ -30,6 +30,9 @@ struct Args {
     /// Drives at once.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
+    #[arg(long)]
+    set: Vec<String>,
     /// Print every estimate of the first drive.
     #[arg(long)]
     verbose: bool,
@@ -54,8 +57,9 @@ fn main() -> anyhow::Result<ExitCode> {
         args.demo.join("student.onnx"),
         args.demo.join("test/tiles.pmtiles"),
     );
+    let fusion: FusionConfig = toml::from_str(&args.set.join("\n"))?;
     let vehicle = Vehicle {
-        fusion: &FusionConfig::default(),
+        fusion: &fusion,
         student: &student,
         tiles: &tiles,
     };
