@@ -166,8 +166,9 @@ impl Filter {
     /// Whether a fix of this receiver may judge the odometry although its position contradicts.
     pub(super) fn may_judge(&self, source: &Arc<str>) -> bool {
         self.started.as_ref().is_some_and(|started| {
-            let heatmaps_agree = started.heatmaps.supports_at(self.now_ns);
-            started.receivers.may_judge(source, heatmaps_agree)
+            let disputed_ns = started.receivers.disputed_since_ns();
+            let agree = started.heatmaps.supports_against(disputed_ns, self.now_ns);
+            started.receivers.may_judge(source, agree)
         })
     }
 
@@ -260,11 +261,22 @@ impl Started {
     }
 }
 
-/// Whether a heatmap agreed with the track lately.
-pub(super) fn visual_is_fresh(started: &Started, now_ns: i64, config: &FusionConfig) -> bool {
+/// Whether a heatmap agreed with the track lately. Without odometry the way since is a guess, so it must
+/// have been as lately as a fix.
+pub(super) fn visual_is_fresh(
+    started: &Started,
+    now_ns: i64,
+    odometry_ns: i64,
+    config: &FusionConfig,
+) -> bool {
     let Some((time_ns, at_m)) = started.heatmaps.agreed else {
         return false;
     };
+    if now_ns.saturating_sub(odometry_ns) > seconds(config.odometry_timeout_s)
+        && now_ns.saturating_sub(time_ns) > seconds(config.gnss_timeout_s)
+    {
+        return false;
+    }
     let since_m = started.navigator.driven_m - at_m;
     started.visual.is_some()
         && since_m <= config.visual_timeout_m

@@ -96,15 +96,18 @@ impl Filter {
     }
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
-        let agree = started.heatmaps.supports_at(self.now_ns);
+        let disputed_ns = started.receivers.disputed_since_ns();
+        let agree = started.heatmaps.supports_against(disputed_ns, self.now_ns);
         // Somebody lies, and it may be who the position follows.
         let disputed = !problems.is_empty() && !agree;
-        let elsewhere_m = started.receivers.nearest().filter(|_| disputed);
-        let elsewhere_m = elsewhere_m.map_or(0.0, |[distance_m, sigma_m]| {
-            let variance_m2 = sigma_m.powi(2);
-            let stated_m2 = Matrix2::new(variance_m2, 0.0, 0.0, variance_m2);
-            distance_m + receiver_radius(&stated_m2, self.config.protection_risk)
+        let nearest = started.receivers.nearest().filter(|_| disputed);
+        let farthest = started.receivers.farthest(agree);
+        let reach = nearest.into_iter().chain(farthest);
+        let unclear_m = reach.fold(0.0f64, |most, [distance_m, sigma_m]| {
+            let stated_m2 = Matrix2::identity() * sigma_m.powi(2);
+            most.max(distance_m + receiver_radius(&stated_m2, self.config.protection_risk))
         });
+        let unanswered = (!agree && disputed_ns.is_some()).then_some("GNSS is far from the track");
         let fresh = |time_ns: i64, timeout_s: f64| {
             self.now_ns.saturating_sub(time_ns) <= seconds(timeout_s)
         };
@@ -112,17 +115,18 @@ impl Filter {
             gnss: fresh(started.gnss_ns, self.config.gnss_timeout_s),
             odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
-            visual: visual_is_fresh(started, self.now_ns, &self.config),
+            visual: visual_is_fresh(started, self.now_ns, self.odometry_ns, &self.config),
             visual_agrees: started.heatmaps.supports(),
             missing: missing.map(str::to_owned),
             problems: problems
                 .iter()
                 .map(String::as_str)
                 .chain(started.receivers.problems())
+                .chain(unanswered.filter(|_| started.receivers.problems().next().is_none()))
                 .map(str::to_owned)
                 .collect(),
             relocated: self.now_ns == self.relocated_ns,
-            unclear_m: started.receivers.distance_m(agree).max(elsewhere_m),
+            unclear_m,
         }
     }
 
@@ -140,6 +144,10 @@ impl Filter {
         if started
             .last_visual
             .is_some_and(|(_, at_m)| driven_m - at_m > 4.0 * config.visual_timeout_m)
+            || started
+                .visual
+                .as_ref()
+                .is_some_and(|visual| visual.is_outlived(offset_m, track_variance_m2, config))
         {
             started.forget_visual();
         }

@@ -12,7 +12,7 @@ use super::history::{History, TrackPoint};
 use super::jump::{JumpGuard, Place};
 use super::motion::GnssMotion;
 use super::navigator::Navigator;
-use super::visual::VisualBelief;
+use super::visual::{GIVEN_UP_SIGMA_M, VisualBelief};
 use super::{
     Pose, SLOWEST_COURSE_MPS, Unused, geodetic_from_plane, largest_sigma, plane_from_geodetic,
     receiver_radius, seconds,
@@ -23,8 +23,6 @@ use crate::event::{CrossViewFix, GnssFix};
 const UNCONFIRMED_SPACING_NS: i64 = 1_500_000_000;
 /// A larger step than this sets up a new local frame, metres.
 const LARGEST_STEP_M: f64 = 5_000.0;
-/// A visual belief wider than this says nothing any more, metres.
-const GIVEN_UP_SIGMA_M: f64 = 15.0;
 
 impl Filter {
     /// Takes in a GNSS fix.
@@ -122,7 +120,7 @@ impl Filter {
         covariance: Matrix2<f64>,
     ) -> Result<(Verdict, TrackPoint), Unused> {
         let odometry_is_believed = self.motion(self.now_ns).lasting_speed;
-        let (config, now_ns) = (&self.config, self.now_ns);
+        let (config, now_ns, odometry_ns) = (&self.config, self.now_ns, self.odometry_ns);
         let Some(started) = &mut self.started else {
             return Err(Unused::NotStarted);
         };
@@ -138,10 +136,14 @@ impl Filter {
             known_m2: known.covariance_m2,
             stated_m2: covariance,
             offset_m,
-            heatmaps_agree: started.heatmaps.supports_at(now_ns)
-                || started.heatmaps.supports()
-                    && visual_is_fresh(started, now_ns, config)
-                    && odometry_is_believed,
+            driven_m: then.driven_m,
+            heatmaps_agree: started
+                .heatmaps
+                .agreed_since(started.receivers.disputed_since_ns())
+                && (started.heatmaps.supports_at(now_ns)
+                    || started.heatmaps.supports()
+                        && visual_is_fresh(started, now_ns, odometry_ns, config)
+                        && odometry_is_believed),
             known_is_doubtful: !odometry_is_believed || started.heatmaps.contradicts(),
         };
         if started.gnss_ns == i64::MIN {

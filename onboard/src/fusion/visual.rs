@@ -11,9 +11,13 @@ use nalgebra::Matrix2;
 
 use super::config::FusionConfig;
 use super::jump::Place;
+use super::largest_sigma;
 
 /// Blur is worth applying from this share of a cell on.
 const BLUR_CELLS: f64 = 0.3;
+
+/// A visual belief wider than this says nothing any more, metres.
+pub(crate) const GIVEN_UP_SIGMA_M: f64 = 15.0;
 
 /// The visual belief and when it was last fed.
 #[derive(Debug, Clone)]
@@ -57,6 +61,25 @@ impl VisualBelief {
         )?;
         self.updates += 1;
         Ok(())
+    }
+
+    /// Whether it says nothing any more about a vehicle that is, without it, at `offset_m`: dead reckoning
+    /// since may have led out of the window, or the belief is wide and the vehicle outside of it.
+    pub(crate) fn is_outlived(
+        &self,
+        offset_m: [f64; 2],
+        track_variance_m2: f64,
+        config: &FusionConfig,
+    ) -> bool {
+        let side_m = config.metres_per_cell * config.window_cells as f64;
+        let behind_m2 = (track_variance_m2 - self.blurred_m2).max(0.0);
+        let centre = self.grid.centre();
+        let away_m = (offset_m[0] - centre[0])
+            .abs()
+            .max((offset_m[1] - centre[1]).abs());
+        behind_m2.sqrt() > side_m / 8.0
+            || away_m > side_m / 4.0
+                && largest_sigma(&self.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
     }
 
     /// Keeps the window around `offset_m`, where the fused position is.
@@ -192,5 +215,20 @@ mod tests {
             .unwrap();
         assert!((fused.mode_m[0] - 12.0).abs() < 0.5, "{fused:?}");
         assert_eq!(belief.estimate(0.0).0, before);
+    }
+
+    #[test]
+    fn a_belief_is_outlived_when_the_vehicle_may_have_left_its_window() {
+        let config = FusionConfig::default();
+        let belief = fed(5, [0.0, 0.0]);
+        assert!(!belief.is_outlived([0.0, 0.0], 4.0, &config));
+        // A sharp belief stands against a receiver that is elsewhere.
+        assert!(!belief.is_outlived([60.0, 0.0], 4.0, &config));
+        // Blind driving since: 20 m, 1-sigma, in a window of 96 m.
+        assert!(belief.is_outlived([0.0, 0.0], 400.0, &config));
+        // One that says nothing does not hold the vehicle in its window.
+        let flat = VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap();
+        assert!(!flat.is_outlived([10.0, 0.0], 4.0, &config));
+        assert!(flat.is_outlived([60.0, 0.0], 4.0, &config));
     }
 }

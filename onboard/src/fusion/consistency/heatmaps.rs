@@ -286,6 +286,17 @@ impl HeatmapGate {
                 .is_some_and(|(agreed_ns, _)| now_ns.saturating_sub(agreed_ns) <= LATELY_NS)
     }
 
+    /// Whether they have done so lately, and again after a receiver began to contradict.
+    pub(crate) fn supports_against(&self, disputed_ns: Option<i64>, now_ns: i64) -> bool {
+        self.supports_at(now_ns) && self.agreed_since(disputed_ns)
+    }
+
+    /// Whether the last agreement is from after this moment.
+    pub(crate) fn agreed_since(&self, since_ns: Option<i64>) -> bool {
+        let agreed_ns = self.agreed.map(|(agreed_ns, _)| agreed_ns);
+        since_ns.is_none_or(|since_ns| agreed_ns.is_some_and(|agreed_ns| agreed_ns >= since_ns))
+    }
+
     /// Whether the last heatmaps contradict what is published.
     pub(crate) fn contradicts(&self) -> bool {
         self.established
@@ -424,6 +435,18 @@ mod tests {
         assert!(drive.gate.is_established() && drive.gate.supports());
         assert!(drive.gate.supports_at(5 * SECOND_NS));
         assert!(!drive.gate.supports_at(20 * SECOND_NS));
+        // Against a receiver only what came after its contradiction counts.
+        let last_ns = drive.gate.agreed.unwrap().0;
+        for (disputed_ns, supports) in [
+            (None, true),
+            (Some(last_ns), true),
+            (Some(last_ns + 1), false),
+        ] {
+            assert_eq!(
+                drive.gate.supports_against(disputed_ns, 5 * SECOND_NS),
+                supports
+            );
+        }
     }
 
     #[test]

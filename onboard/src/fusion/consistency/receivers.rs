@@ -20,8 +20,11 @@ const CONFIRMATIONS: u32 = 3;
 const FAR_M: f64 = 5_000.0;
 /// Fixes in a row from far away that set up a new local frame.
 const FAR_CONFIRMATIONS: u32 = 5;
-/// For this long fixes must insist against dead reckoning alone, nanoseconds.
+/// For this long, and on this way, fixes must insist against dead reckoning alone, nanoseconds and metres;
+/// while the vehicle stands, when a reflection stays as it is, for longer.
 const INSISTENCE_NS: i64 = 30_000_000_000;
+const INSISTENCE_M: f64 = 20.0;
+const INSISTENCE_STANDING_NS: i64 = 120_000_000_000;
 /// A receiver has agreed lately within this time, nanoseconds.
 const LATELY_NS: i64 = 3_000_000_000;
 /// Receivers that are told apart; more than that are taken for the last one.
@@ -48,6 +51,8 @@ pub(crate) struct Comparison {
     pub(crate) stated_m2: Matrix2<f64>,
     /// Fix minus track.
     pub(crate) offset_m: [f64; 2],
+    /// Way driven up to here.
+    pub(crate) driven_m: f64,
     /// The last heatmaps agree with the place known.
     pub(crate) heatmaps_agree: bool,
     /// Nothing but the receiver supports the place known: no odometry that is believed, or heatmaps
@@ -55,12 +60,22 @@ pub(crate) struct Comparison {
     pub(crate) known_is_doubtful: bool,
 }
 
+/// Contradicting fixes in a row that agree with each other.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    /// The last one minus track, metres.
+    offset_m: [f64; 2],
+    /// Time of the first, and the way driven before it.
+    since_ns: i64,
+    since_m: f64,
+    count: u32,
+}
+
 #[derive(Debug, Clone)]
 struct Receiver {
     name: Arc<str>,
     gate: Gate,
-    /// The last contradicting fix minus track, the first one's time, and how many.
-    run: Option<([f64; 2], i64, u32)>,
+    run: Option<Run>,
     /// How far it was at the last comparison.
     distance_m: f64,
     /// How far the true place may be from it, by its stated error, 1-sigma along the worse axis.
@@ -96,22 +111,28 @@ impl Receivers {
         }
         receiver.gate.contradict(u32::MAX, "");
         let tolerance_m = 4.0 * seen.stated_m2.trace().sqrt() + jump_m;
-        let count = match receiver.run {
-            Some((last, since_ns, count))
-                if (last[0] - seen.offset_m[0]).hypot(last[1] - seen.offset_m[1])
+        let first = Run {
+            offset_m: seen.offset_m,
+            since_ns: seen.time_ns,
+            since_m: seen.driven_m,
+            count: 1,
+        };
+        let run = match receiver.run {
+            Some(run)
+                if (run.offset_m[0] - seen.offset_m[0])
+                    .hypot(run.offset_m[1] - seen.offset_m[1])
                     <= tolerance_m =>
             {
-                receiver.run = Some((seen.offset_m, since_ns, count + 1));
-                count + 1
+                Run {
+                    offset_m: seen.offset_m,
+                    count: run.count + 1,
+                    ..run
+                }
             }
-            _ => {
-                receiver.run = Some((seen.offset_m, seen.time_ns, 1));
-                1
-            }
+            _ => first,
         };
-        let since_ns = receiver
-            .run
-            .map_or(seen.time_ns, |(_, since_ns, _)| since_ns);
+        receiver.run = Some(run);
+        let count = run.count;
         if other_agrees {
             if count >= 2 {
                 let words = format!("receiver \"{name}\" is far from the other receiver");
@@ -125,13 +146,15 @@ impl Receivers {
         }
         if seen.heatmaps_agree {
             // From now on fixes have to insist anew.
-            receiver.run = Some((seen.offset_m, seen.time_ns, 1));
+            receiver.run = Some(first);
             receiver.gate.exclude(format!(
                 "receiver \"{name}\" contradicts camera and odometry"
             ));
             return Verdict::Hold;
         }
-        let insists = seen.time_ns - since_ns >= INSISTENCE_NS;
+        let insists_ns = seen.time_ns - run.since_ns;
+        let insists = insists_ns >= INSISTENCE_NS && seen.driven_m - run.since_m >= INSISTENCE_M
+            || insists_ns >= INSISTENCE_STANDING_NS;
         if seen.known_is_doubtful || insists || distance_m > FAR_M && count >= FAR_CONFIRMATIONS {
             receiver.run = None;
             receiver.gate.trust = Trust::Unchecked;
@@ -160,6 +183,15 @@ impl Receivers {
                 .all(|receiver| receiver.name == *name || receiver.gate.bad_run > 0)
     }
 
+    /// Since when receivers have contradicted the place known while none agrees with it.
+    pub(crate) fn disputed_since_ns(&self) -> Option<i64> {
+        let runs = self.0.iter().map(|receiver| {
+            let run = receiver.run.filter(|_| receiver.gate.bad_run > 0);
+            run.map(|run| run.since_ns)
+        });
+        runs.min().flatten()
+    }
+
     /// Whether the positions and speeds of this receiver are believed.
     pub(crate) fn believes(&self, name: &Arc<str>) -> bool {
         self.0
@@ -176,16 +208,15 @@ impl Receivers {
             .filter_map(|receiver| receiver.gate.problem())
     }
 
-    /// The distance of a receiver that contradicts now and may be right.
-    pub(crate) fn distance_m(&self, heatmaps_agree: bool) -> f64 {
-        let contradicting = self.0.iter().filter(|receiver| {
-            receiver.gate.bad_run > 0 && receiver.run.is_some_and(|(.., count)| count >= 2)
-        });
-        let agreeing = self.0.iter().any(|receiver| receiver.gate.bad_run == 0);
-        if heatmaps_agree || agreeing {
-            return 0.0;
+    /// The farthest receiver that contradicts now and may be right: its distance and its 1-sigma error, metres.
+    pub(crate) fn farthest(&self, heatmaps_agree: bool) -> Option<[f64; 2]> {
+        if heatmaps_agree || self.disputed_since_ns().is_none() {
+            return None;
         }
-        contradicting.fold(0.0, |most, receiver| receiver.distance_m.max(most))
+        self.0
+            .iter()
+            .map(|receiver| [receiver.distance_m, receiver.stated_sigma_m])
+            .max_by(|a, b| a[0].total_cmp(&b[0]))
     }
 
     /// While sources contradict each other, the true place may as well be where a receiver says that nobody has
@@ -236,6 +267,7 @@ mod tests {
             known_m2: Matrix2::identity(),
             stated_m2: Matrix2::identity() * 10.0,
             offset_m: [east_m, 0.0],
+            driven_m: second as f64 * 5.0,
             heatmaps_agree: true,
             known_is_doubtful: false,
         }
@@ -291,6 +323,23 @@ mod tests {
         };
         assert_eq!(first(true), Some(2));
         assert_eq!(first(false), Some(30));
+    }
+
+    #[test]
+    fn while_the_vehicle_stands_fixes_have_to_insist_for_longer() {
+        let standing = |second: i64| Comparison {
+            heatmaps_agree: false,
+            driven_m: 7.0,
+            ..seen(second, 60.0)
+        };
+        let (verdicts, receivers) = verdicts((0..110).map(standing));
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Hold));
+        assert_eq!(receivers.disputed_since_ns(), Some(0));
+        assert_eq!(
+            receivers.farthest(false).map(|[distance_m, _]| distance_m),
+            Some(60.0)
+        );
+        assert_eq!(receivers.farthest(true), None);
     }
 
     #[test]

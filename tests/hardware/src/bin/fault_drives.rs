@@ -33,7 +33,7 @@ struct Args {
     /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
     #[arg(long)]
     set: Vec<String>,
-    /// Print every estimate of the first drive.
+    /// Print every estimate of every drive.
     #[arg(long)]
     verbose: bool,
 }
@@ -69,8 +69,10 @@ fn main() -> anyhow::Result<ExitCode> {
         let all = |scenario: &Scenario| run_all(&drives, scenario, vehicle, args.threads);
         let runs = all(scenario).with_context(|| format!("in {}", scenario.name))?;
         if args.verbose {
-            println!("{}", drives[0].name);
-            print_run(&runs[0]);
+            for (drive, run) in drives.iter().zip(&runs) {
+                println!("{}", drive.name);
+                print_run(run);
+            }
         }
         let figures = Figures::of(scenario, &runs);
         let mut compared = Compared::default();
