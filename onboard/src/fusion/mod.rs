@@ -69,6 +69,9 @@ pub enum Unused {
     /// There is no yaw yet, so the camera's picture cannot be aligned.
     #[error("there is no heading yet")]
     NoHeading,
+    /// The place is known too badly: the vehicle may be outside of what the belief's window holds.
+    #[error("the place is known too badly for the window of the belief")]
+    NotInWindow,
     /// It contradicts what the other sources say.
     #[error("it contradicts the other sources")]
     Contradicts,

@@ -140,6 +140,10 @@ impl Filter {
         let track_variance_m2 = navigator.track_variance_m2;
         let (offset_m, covariance_m2) = (navigator.offset_m(), navigator.position_covariance_m2());
         let driven_m = navigator.driven_m;
+        let alone = Place {
+            offset_m,
+            covariance_m2,
+        };
         // After a long way without heatmaps the belief says nothing that the receiver does not.
         if started
             .last_visual
@@ -147,7 +151,7 @@ impl Filter {
             || started
                 .visual
                 .as_ref()
-                .is_some_and(|visual| visual.is_outlived(offset_m, track_variance_m2, config))
+                .is_some_and(|visual| visual.is_outlived(&alone, track_variance_m2, config))
         {
             started.forget_visual();
         }

@@ -246,6 +246,9 @@ impl Filter {
             started.forget_visual();
         }
         if started.visual.is_none() {
+            if !VisualBelief::can_hold(&known.covariance_m2, config) {
+                return Err(Unused::NotInWindow);
+            }
             started.visual = VisualBelief::new(known.offset_m, track_variance_m2, config).ok();
         }
         let Some(visual) = &mut started.visual else {

@@ -63,22 +63,27 @@ impl VisualBelief {
         Ok(())
     }
 
-    /// Whether it says nothing any more about a vehicle that is, without it, at `offset_m`: dead reckoning
+    /// Whether a window holds a vehicle that is known as badly as this.
+    pub(crate) fn can_hold(covariance_m2: &Matrix2<f64>, config: &FusionConfig) -> bool {
+        largest_sigma(covariance_m2) <= side_m(config) / 3.0
+    }
+
+    /// Whether it says nothing any more about a vehicle that is, without it, at `known`: dead reckoning
     /// since may have led out of the window, or the belief is wide and the vehicle outside of it.
     pub(crate) fn is_outlived(
         &self,
-        offset_m: [f64; 2],
+        known: &Place,
         track_variance_m2: f64,
         config: &FusionConfig,
     ) -> bool {
-        let side_m = config.metres_per_cell * config.window_cells as f64;
         let behind_m2 = (track_variance_m2 - self.blurred_m2).max(0.0);
         let centre = self.grid.centre();
-        let away_m = (offset_m[0] - centre[0])
+        let away_m = (known.offset_m[0] - centre[0])
             .abs()
-            .max((offset_m[1] - centre[1]).abs());
-        behind_m2.sqrt() > side_m / 8.0
-            || away_m > side_m / 4.0
+            .max((known.offset_m[1] - centre[1]).abs());
+        let is_out = away_m > side_m(config) / 4.0 || !Self::can_hold(&known.covariance_m2, config);
+        behind_m2.sqrt() > side_m(config) / 8.0
+            || is_out
                 && largest_sigma(&self.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
     }
 
@@ -89,11 +94,10 @@ impl VisualBelief {
         config: &FusionConfig,
     ) -> Result<(), Error> {
         let centre = self.grid.centre();
-        let side_m = config.metres_per_cell * config.window_cells as f64;
         let away = (offset_m[0] - centre[0])
             .abs()
             .max((offset_m[1] - centre[1]).abs());
-        if away < side_m / 6.0 {
+        if away < side_m(config) / 6.0 {
             return Ok(());
         }
         if self.grid.recentre(offset_m).is_err() {
@@ -153,6 +157,11 @@ impl VisualBelief {
         }
         Ok(())
     }
+}
+
+/// Side of the window, metres.
+fn side_m(config: &FusionConfig) -> f64 {
+    config.metres_per_cell * config.window_cells as f64
 }
 
 #[cfg(test)]
@@ -221,14 +230,20 @@ mod tests {
     fn a_belief_is_outlived_when_the_vehicle_may_have_left_its_window() {
         let config = FusionConfig::default();
         let belief = fed(5, [0.0, 0.0]);
-        assert!(!belief.is_outlived([0.0, 0.0], 4.0, &config));
-        // A sharp belief stands against a receiver that is elsewhere.
-        assert!(!belief.is_outlived([60.0, 0.0], 4.0, &config));
+        let known = |east_m: f64, sigma_m: f64| Place {
+            offset_m: [east_m, 0.0],
+            covariance_m2: Matrix2::identity() * sigma_m.powi(2),
+        };
+        assert!(!belief.is_outlived(&known(0.0, 5.0), 4.0, &config));
+        // A sharp belief stands against a receiver that is elsewhere, or anywhere.
+        assert!(!belief.is_outlived(&known(60.0, 5.0), 4.0, &config));
+        assert!(!belief.is_outlived(&known(0.0, 60.0), 4.0, &config));
         // Blind driving since: 20 m, 1-sigma, in a window of 96 m.
-        assert!(belief.is_outlived([0.0, 0.0], 400.0, &config));
+        assert!(belief.is_outlived(&known(0.0, 5.0), 400.0, &config));
         // One that says nothing does not hold the vehicle in its window.
         let flat = VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap();
-        assert!(!flat.is_outlived([10.0, 0.0], 4.0, &config));
-        assert!(flat.is_outlived([60.0, 0.0], 4.0, &config));
+        assert!(!flat.is_outlived(&known(10.0, 15.0), 4.0, &config));
+        assert!(flat.is_outlived(&known(60.0, 15.0), 4.0, &config));
+        assert!(flat.is_outlived(&known(0.0, 60.0), 4.0, &config));
     }
 }
