@@ -206,6 +206,7 @@ impl Fusion {
         self.filter.come_back();
         if let Measurement::Gnss(_, fix) = &mut measurement {
             *fix = self.gates.judge_receiver(fix, &self.filter);
+            self.filter.excluded.clone_from(&self.gates.excluded);
         }
         let sample = match &measurement {
             Measurement::Odometry(sample) => Some(*sample),

@@ -116,6 +116,21 @@ impl Gate {
         }
     }
 
+    /// Its accuser was wrong: nothing is known about it.
+    pub(crate) fn pardon(&mut self) {
+        if self.trust == Trust::Excluded {
+            tracing::info!(
+                check = self.check,
+                source = self.source,
+                "its accuser was wrong"
+            );
+        }
+        self.trust = Trust::Unchecked;
+        self.words.clear();
+        self.bad_run = 0;
+        self.good_run = 0;
+    }
+
     /// Says better what is wrong, once more is known.
     pub(crate) fn explain(&mut self, words: impl Into<String>) {
         self.words = words.into();

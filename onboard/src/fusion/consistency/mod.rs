@@ -98,10 +98,23 @@ impl Gates {
                 && self.yaw_rate.gate.problem().is_none()
                 && self.heading.gate.problem().is_none(),
         };
-        if odometer.speed_mps.is_none() && odometer.yaw.is_none() {
-            return fix.clone();
+        let judged = self.receiver.judge(fix, odometer);
+        let excluded = &mut self.excluded;
+        if let Some(factor) = self.receiver.speed_factor() {
+            self.speed.appeal(fix.time_ns, factor, &mut excluded.speed);
         }
-        self.receiver.judge(fix, odometer)
+        if self.receiver.is_course_wrong() {
+            for (gate, exclusion) in [
+                (&mut self.heading.gate, &mut excluded.heading),
+                (&mut self.yaw_rate.gate, &mut excluded.yaw_rate),
+            ] {
+                if gate.problem().is_some() {
+                    gate.pardon();
+                    exclusion.close(fix.time_ns);
+                }
+            }
+        }
+        judged
     }
 
     /// Judges the odometry by a fix that was taken in. Returns the time to go back to, if any.

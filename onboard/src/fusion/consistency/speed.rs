@@ -27,6 +27,9 @@ const LARGEST_SCALE_ERROR: f64 = 0.07;
 /// Samples alike in a row, of a source whose samples differ otherwise, that are one stuck sample.
 const STUCK_SAMPLES: u32 = 4;
 
+/// Odometry may be off by this share from the way between positions to be believed on appeal.
+const LARGEST_APPEAL_ERROR: f64 = 0.3;
+
 /// Ratios of units that are mistaken for m/s, and their names.
 const UNITS: [(f64, &str); 5] = [
     (2.236_94, "mph"),
@@ -223,6 +226,27 @@ impl SpeedGate {
         None
     }
 
+    /// The receiver's speed, which spoke against the odometry, turned out to be this many times that of its own
+    /// positions. Whether the odometry fits those.
+    pub(crate) fn appeal(
+        &mut self,
+        time_ns: i64,
+        receiver_factor: f64,
+        exclusion: &mut Exclusion,
+    ) -> bool {
+        let count = self.ratios.len() as f64;
+        let mean = self.ratios.iter().sum::<f64>() / count;
+        let fits = (mean * receiver_factor - 1.0).abs() < LARGEST_APPEAL_ERROR;
+        if self.gate.problem().is_none() || !fits {
+            return false;
+        }
+        self.gate.pardon();
+        self.ratios.clear();
+        self.plausible = None;
+        exclusion.close(time_ns);
+        true
+    }
+
     /// A ratio that stays away from 1.
     fn scale_is_wrong(&self) -> Option<String> {
         let count = self.ratios.len() as f64;
@@ -360,5 +384,19 @@ mod tests {
         assert!(!exclusion.is_open());
         assert!(exclusion.covers(120 * 100_000_000));
         assert_eq!(gate.gate.verdict().exclusions, 1);
+    }
+
+    #[test]
+    fn an_odometer_is_pardoned_when_the_receiver_was_wrong_by_its_own_positions() {
+        // The receiver's speed came in knots: the odometer reads 0.51 of it.
+        let accused = || drive(|truth, _| truth / 1.943_84);
+        let (mut gate, mut exclusion, _) = accused();
+        assert!(exclusion.is_open());
+        assert!(gate.appeal(20_000_000_000, 1.9, &mut exclusion));
+        assert!(!exclusion.is_open() && gate.gate.problem().is_none());
+        // Both are wrong, each in its own way.
+        let (mut gate, mut exclusion, _) = accused();
+        assert!(!gate.appeal(20_000_000_000, 3.6, &mut exclusion));
+        assert!(exclusion.is_open());
     }
 }
