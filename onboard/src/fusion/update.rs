@@ -457,6 +457,6 @@ impl Filter {
 }
 
 /// A position of exactly 0, 0 is what receivers say that have none.
-fn is_null_island(fix: &GnssFix) -> bool {
+pub(super) fn is_null_island(fix: &GnssFix) -> bool {
     fix.position.latitude_deg.abs() < 1e-6 && fix.position.longitude_deg.abs() < 1e-6
 }

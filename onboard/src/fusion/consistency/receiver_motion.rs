@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use crossfix_calibration::{Geodetic, Heading, LocalFrame, Yaw};
 
+use super::super::update::is_null_island;
 use super::gate::Gate;
 use crate::event::GnssFix;
 
@@ -23,6 +24,8 @@ const SLOWEST_MPS: f64 = 4.0;
 const WAY_NS: std::ops::RangeInclusive<i64> = 8_000_000_000..=15_000_000_000;
 /// Fixes further apart than this say nothing about the way between them, nanoseconds.
 const LONGEST_GAP_NS: i64 = 2_500_000_000;
+/// Nor do those that are so far from each other, metres.
+const LARGEST_STEP_M: f64 = 250.0;
 /// The way by speed and course may be off by this share, and by so many sigma of the positions.
 const WAY_SHARE: f64 = 0.3;
 const WAY_SIGMAS: f64 = 2.0;
@@ -174,6 +177,9 @@ impl ReceiverMotion {
 
     /// Compares the way between fixes with that by their speeds and courses.
     fn follow_way(&mut self, fix: &GnssFix, speed_mps: f64) {
+        if is_null_island(fix) {
+            return;
+        }
         let course = fix.track_deg.filter(|deg| deg.is_finite());
         let (Some(track_deg), true) = (course, fix.position.check().is_ok()) else {
             self.way.clear();
@@ -187,7 +193,10 @@ impl ReceiverMotion {
         let mut led_m = [0.0; 2];
         if let Some(last) = self.way.back() {
             let step_ns = fix.time_ns.saturating_sub(last.time_ns);
-            if (1..=LONGEST_GAP_NS).contains(&step_ns) {
+            let step = LocalFrame::new(last.position).enu_from_geodetic(fix.position);
+            // A position that jumps is not the speed's fault.
+            let jumps = step.east().hypot(step.north()) > LARGEST_STEP_M;
+            if (1..=LONGEST_GAP_NS).contains(&step_ns) && !jumps {
                 led_m = [0, 1].map(|axis| {
                     let mean_mps = 0.5 * (last.velocity_mps[axis] + velocity_mps[axis]);
                     last.led_m[axis] + mean_mps * step_ns as f64 * 1e-9
@@ -315,6 +324,20 @@ mod tests {
             let mut said = fix(second as i64, [0.0, 0.0]);
             (said.speed_mps, said.track_deg) = (Some(mps), None);
             assert_eq!(receiver.judge(&said, driving(true)).speed_mps, Some(mps));
+        }
+    }
+
+    #[test]
+    fn positions_that_jump_say_nothing_about_the_speed() {
+        let mut receiver = ReceiverMotion::new();
+        for second in 0..40 {
+            let jump_m = if second < 20 { 0.0 } else { 3000.0 };
+            let mut said = fix(second, [8.0 * second as f64 + jump_m, 0.0]);
+            if second % 7 == 3 {
+                said.position = Geodetic::new(0.0, 0.0, 0.0).unwrap();
+            }
+            (said.speed_mps, said.track_deg) = (Some(8.0), Some(90.0));
+            assert_eq!(receiver.judge(&said, driving(true)).speed_mps, Some(8.0));
         }
     }
 
