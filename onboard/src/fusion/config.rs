@@ -46,8 +46,8 @@ pub struct FusionConfig {
     /// Distance over which yaw and scale errors are remembered by the belief as one error, metres.
     /// Default 20.
     pub drift_memory_m: f64,
-    /// 1-sigma error of a yaw from the network, degrees; 0 means it is not used. Yaws of neighbouring frames err
-    /// alike, so each counts for less than it is good for alone. Default 20.
+    /// 1-sigma error of a yaw from the network, degrees; 0 means it is not used. While a gyro carries the turns, each
+    /// counts for less: yaws of neighbouring frames err alike. Default 8.
     pub visual_yaw_sigma_deg: f64,
     /// 1-sigma error that no averaging removes (lever arms, mounting), metres. Default 0.2.
     pub position_floor_m: f64,
@@ -95,7 +95,7 @@ impl Default for FusionConfig {
             speed_scale_sigma: 0.02,
             gyro_bias_sigma_rps: 0.005,
             drift_memory_m: 20.0,
-            visual_yaw_sigma_deg: 20.0,
+            visual_yaw_sigma_deg: 8.0,
             position_floor_m: 0.2,
             sync_sigma_s: 0.02,
             jump_m: 3.0,

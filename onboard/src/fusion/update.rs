@@ -21,6 +21,8 @@ use crate::event::{CrossViewFix, GnssFix};
 
 /// Time between frames while nobody confirms the odometry, nanoseconds.
 const UNCONFIRMED_SPACING_NS: i64 = 1_500_000_000;
+/// Yaws from the network err alike for about this many frames, so each counts for less.
+const VISUAL_YAW_REPETITION: f64 = 6.25;
 /// A larger step than this sets up a new local frame, metres.
 const LARGEST_STEP_M: f64 = 5_000.0;
 
@@ -439,7 +441,13 @@ impl Filter {
 
     /// The network's yaw, if its heatmap's mode is where the vehicle turned out to be.
     fn use_visual_yaw(&mut self, fix: &CrossViewFix, centre_m: [f64; 2], then: TrackPoint) {
-        let sigma_rad = fix.yaw_sigma_rad;
+        // Without a gyro the yaws have to carry the turns.
+        let repetition = if self.motion(self.now_ns).lasting_yaw_rate {
+            VISUAL_YAW_REPETITION
+        } else {
+            1.0
+        };
+        let sigma_rad = fix.yaw_sigma_rad * repetition.sqrt();
         let Some(yaw) = fix.yaw.filter(|v| v.is_finite() && sigma_rad > 0.0) else {
             return;
         };
