@@ -1,8 +1,8 @@
-//! Aerial tiles to the north-up patch a network eats; the only file that multiplies by metres per pixel.
+//! Aerial tiles to the patch a network eats; the only file that multiplies by metres per pixel.
 //!
-//! A patch is square, north up, `metres_per_pixel` on the ground in both directions, flat in the ENU
+//! A patch is square, north up unless it is turned, `metres_per_pixel` on the ground in both directions, flat in the ENU
 //! frame about its centre. Patch pixels are `[col, row]` with `[0, 0]` the top-left (north-west)
-//! corner and pixel centres at `+0.5`. A map pixel is found through its exact place: ENU to WGS 84
+//! corner (if it is not turned) and pixel centres at `+0.5`. A map pixel is found through its exact place: ENU to WGS 84
 //! on the ellipsoid, then Web Mercator.
 
 use crate::geodesy::mercator::{MAX_LATITUDE_DEG, geodetic_from_world_pixel};
@@ -48,6 +48,7 @@ pub struct PatchKey {
     longitude_bits: u64,
     metres_per_pixel_bits: u64,
     size_px: usize,
+    right_yaw_bits: u64,
 }
 
 /// A patch tied to the ground.
@@ -55,6 +56,7 @@ pub struct PatchKey {
 pub struct PatchGeoreference {
     spec: PatchSpec,
     frame: LocalFrame,
+    right_yaw_rad: f64,
 }
 
 impl PatchGeoreference {
@@ -76,6 +78,7 @@ impl PatchGeoreference {
         let patch = Self {
             spec,
             frame: LocalFrame::new(centre),
+            right_yaw_rad: 0.0,
         };
         let half_m = spec.side_m() / 2.0;
         // Half a diagonal is 1.42 half sides; a degree of latitude is shortest at the equator.
@@ -124,6 +127,28 @@ impl PatchGeoreference {
         )
     }
 
+    /// The patch of the same size around the same centre whose right edge looks along this yaw (radians
+    /// counter-clockwise from east): turned by 0, it has north up.
+    ///
+    /// # Errors
+    /// [`Error::Patch`] for a yaw that is no number.
+    pub fn turned(&self, right_yaw_rad: f64) -> Result<Self> {
+        if !right_yaw_rad.is_finite() {
+            return Err(Error::Patch(format!(
+                "turned by {right_yaw_rad} rad; need a number"
+            )));
+        }
+        Ok(Self {
+            right_yaw_rad: right_yaw_rad + 0.0,
+            ..self.clone()
+        })
+    }
+
+    /// Yaw that the right edge looks along, radians counter-clockwise from east: 0 with north up.
+    pub fn right_yaw_rad(&self) -> f64 {
+        self.right_yaw_rad
+    }
+
     /// Size and resolution.
     pub fn spec(&self) -> PatchSpec {
         self.spec
@@ -146,24 +171,31 @@ impl PatchGeoreference {
             longitude_bits: self.centre().longitude_deg.to_bits(),
             metres_per_pixel_bits: self.spec.metres_per_pixel.to_bits(),
             size_px: self.spec.size_px,
+            right_yaw_bits: self.right_yaw_rad.to_bits(),
         }
     }
 
     /// `[east, north]` metres from the centre of a patch pixel `[col, row]`.
     pub fn enu_from_pixel(&self, pixel: [f64; 2]) -> [f64; 2] {
         let half = self.spec.size_px as f64 / 2.0;
+        let right_m = (pixel[0] - half) * self.spec.metres_per_pixel;
+        let up_m = (half - pixel[1]) * self.spec.metres_per_pixel;
+        let (sine, cosine) = self.right_yaw_rad.sin_cos();
         [
-            (pixel[0] - half) * self.spec.metres_per_pixel,
-            (half - pixel[1]) * self.spec.metres_per_pixel,
+            cosine * right_m - sine * up_m,
+            sine * right_m + cosine * up_m,
         ]
     }
 
     /// Patch pixel `[col, row]` of `[east, north]` metres from the centre.
     pub fn pixel_from_enu(&self, enu: [f64; 2]) -> [f64; 2] {
         let half = self.spec.size_px as f64 / 2.0;
+        let (sine, cosine) = self.right_yaw_rad.sin_cos();
+        let right_m = cosine * enu[0] + sine * enu[1];
+        let up_m = cosine * enu[1] - sine * enu[0];
         [
-            half + enu[0] / self.spec.metres_per_pixel,
-            half - enu[1] / self.spec.metres_per_pixel,
+            half + right_m / self.spec.metres_per_pixel,
+            half - up_m / self.spec.metres_per_pixel,
         ]
     }
 
@@ -218,10 +250,24 @@ mod tests {
         assert!(PatchGeoreference::exactly_at(place(85.05, 0.0), SPEC).is_ok());
     }
 
+    #[test]
+    fn ahead_is_at_the_right_of_a_turned_patch() {
+        let north_up = PatchGeoreference::exactly_at(place(52.0, 4.0), SPEC).unwrap();
+        let yaw_rad = 2.0f64;
+        let turned = north_up.turned(yaw_rad).unwrap();
+        let ahead = turned.pixel_from_enu([10.0 * yaw_rad.cos(), 10.0 * yaw_rad.sin()]);
+        assert!((ahead[0] - 84.0).abs() < 1e-9 && (ahead[1] - 64.0).abs() < 1e-9);
+        assert_ne!(turned.key(), north_up.key());
+        assert_eq!(turned.turned(0.0).unwrap(), north_up);
+        assert!(turned.turned(f64::NAN).is_err());
+    }
+
     proptest! {
         #[test]
-        fn pixel_round_trips(lat in -85.0..85.0f64, lon in -180.0..180.0f64, col in 0.0..128.0f64, row in 0.0..128.0f64) {
+        fn pixel_round_trips(lat in -85.0..85.0f64, lon in -180.0..180.0f64, col in 0.0..128.0f64, row in 0.0..128.0f64,
+                             right_yaw_rad in prop_oneof![Just(0.0), -4.0..4.0f64]) {
             let patch = PatchGeoreference::centred_on(place(lat, lon), SPEC, 0.5).unwrap();
+            let patch = patch.turned(right_yaw_rad).unwrap();
             let by_enu = patch.pixel_from_enu(patch.enu_from_pixel([col, row]));
             let by_place = patch.pixel_from_geodetic(patch.geodetic_from_pixel([col, row]));
             for back in [by_enu, by_place] {

@@ -69,13 +69,14 @@ mod mosaic;
 mod peak;
 pub mod recover;
 pub mod track;
+mod turned;
 pub mod uncertainty;
 
 pub use angle::{Heading, LineHeading, Yaw};
 pub use belief::{BeliefEstimate, Evidence, GridBelief, LogMap, Step, smooth};
 pub use camera::{
-    Camera, CameraModel, Distortion, Equirectangular, Fisheye, Mount, Pinhole, StripMapper,
-    StripRemap, StripSpec,
+    Camera, CameraModel, Distortion, Equirectangular, Fisheye, LeverArm, Mount, PanoramaSpec,
+    Pinhole, PinholeView, Stitcher, StripMapper, StripRemap, StripSpec,
 };
 pub use error::{Error, Result};
 pub use geodesy::{Ecef, Enu, Geodetic, LocalFrame, TileId, mercator};

@@ -12,7 +12,9 @@ mod import;
 mod mapper;
 mod pinhole;
 mod remap;
+mod stitch;
 mod strip;
+mod view;
 
 use nalgebra::Vector3;
 use serde::{Deserialize, Serialize};
@@ -24,7 +26,9 @@ pub use fisheye::Fisheye;
 pub use mapper::StripMapper;
 pub use pinhole::Pinhole;
 pub use remap::StripRemap;
+pub use stitch::{LeverArm, PanoramaSpec, Stitcher};
 pub use strip::StripSpec;
+pub use view::PinholeView;
 
 use crate::{Error, Result};
 

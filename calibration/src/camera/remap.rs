@@ -1,10 +1,10 @@
-//! The remap that makes a ground strip from a camera's picture and the vehicle's yaw.
+//! The remap that makes a network's ground image, a strip or a pinhole picture, from a camera's picture.
 
 use std::f64::consts::TAU;
 
 use nalgebra::Vector3;
 
-use super::{Camera, Equirectangular, StripSpec};
+use super::{Camera, Equirectangular, PinholeView, StripSpec};
 use crate::angle::azimuth_rad_from_yaw_rad;
 use crate::{Error, Result, RgbImage};
 
@@ -16,7 +16,11 @@ pub(super) struct Tap {
     below: f32,
 }
 
-/// A table that turns pictures of one camera into one strip, for one yaw of the vehicle.
+/// From a body ray to another one.
+type Moved<'a> = &'a dyn Fn(Vector3<f64>) -> Vector3<f64>;
+
+/// A table that turns pictures of one camera into one strip, for one yaw of the vehicle, or into one
+/// pinhole picture, for any yaw.
 ///
 /// Where the picture is finer than the strip it is averaged first, so nothing aliases. A level
 /// panorama is separable and its table costs a few microseconds; anything else costs one projection per sample.
@@ -39,10 +43,46 @@ impl StripRemap {
     /// # Errors
     /// [`Error::Camera`] or [`Error::Strip`] for descriptions that cannot work.
     pub fn new(camera: &Camera, strip: &StripSpec, yaw_rad: f64) -> Result<Self> {
+        Self::moved(camera, strip, yaw_rad, None)
+    }
+
+    /// The same of a camera that sits elsewhere: along `moved(ray)` it sees what the vehicle's reference
+    /// point sees along the body ray `ray`.
+    pub(super) fn moved(
+        camera: &Camera,
+        strip: &StripSpec,
+        yaw_rad: f64,
+        moved: Option<Moved<'_>>,
+    ) -> Result<Self> {
         let (mut remap, per_axis) = Self::empty(camera, strip, yaw_rad)?;
-        match level(camera) {
-            Some(lens) => remap.fill_level(lens, strip, yaw_rad, per_axis),
-            None => remap.fill(camera, strip, yaw_rad, per_axis),
+        match (level(camera), moved) {
+            (Some(lens), None) => remap.fill_level(lens, strip, yaw_rad, per_axis),
+            (_, moved) => remap.fill(camera, strip, yaw_rad, per_axis, moved),
+        }
+        Ok(remap)
+    }
+
+    /// The table for what a level pinhole camera sees that looks along the vehicle's nose.
+    ///
+    /// # Errors
+    /// [`Error::Camera`] or [`Error::Strip`] for descriptions that cannot work.
+    pub fn pinhole(camera: &Camera, view: &PinholeView) -> Result<Self> {
+        camera.check()?;
+        view.check()?;
+        let size = [view.rows, view.columns];
+        let (mut remap, per_axis) = Self::sized(camera, size, view.radians_per_pixel());
+        let wraps = matches!(camera, Camera::Equirectangular(_));
+        let at =
+            |pixel: usize, sample: usize| pixel as f64 + (sample as f64 + 0.5) / per_axis as f64;
+        for (row, column) in
+            (0..size[0]).flat_map(|row| (0..size[1]).map(move |column| (row, column)))
+        {
+            for sample in 0..per_axis * per_axis {
+                let [x, y] = [at(column, sample % per_axis), at(row, sample / per_axis)];
+                let pixel = camera.project_body(view.body_ray([x, y]));
+                let tap = pixel.map(|pixel| remap.tap(pixel, wraps));
+                remap.taps.push(tap);
+            }
         }
         Ok(remap)
     }
@@ -54,13 +94,23 @@ impl StripRemap {
         if !yaw_rad.is_finite() {
             return Err(Error::Strip(format!("yaw is {yaw_rad}; it must be finite")));
         }
-        // Picture pixels per strip pixel.
+        Ok(Self::sized(
+            camera,
+            [strip.rows, strip.columns],
+            strip.radians_per_pixel,
+        ))
+    }
+
+    /// A table without samples yet of `[rows, columns]`, and how many there will be along each side of
+    /// a pixel.
+    fn sized(camera: &Camera, size: [usize; 2], radians_per_pixel: f64) -> (Self, usize) {
+        // Pixels of the camera's picture per pixel of the table.
         let (across, down) = match camera {
             Camera::Equirectangular(lens) => (lens.width as f64 / TAU, lens.rows_per_radian()),
             Camera::Pinhole(lens) => (lens.fx, lens.fy),
             Camera::Fisheye(lens) => (lens.fx, lens.fy),
         };
-        let fineness = across.min(down) * strip.radians_per_pixel;
+        let fineness = across.min(down) * radians_per_pixel;
         let [width, height] = camera.image_size();
         let most = (fineness.floor().max(1.0) as usize).min(width).min(height);
         // A panorama must close without a seam, so its blocks divide the width.
@@ -70,21 +120,22 @@ impl StripRemap {
             .find(|r| !wraps || width % r == 0)
             .unwrap_or(1);
         // What block averaging leaves over, up to a factor of two, is averaged by samples.
-        let left_over = across.max(down) * strip.radians_per_pixel / reduction as f64;
+        let left_over = across.max(down) * radians_per_pixel / reduction as f64;
         let per_axis = if left_over > 1.1 {
             (left_over.ceil() as usize).min(4)
         } else {
             1
         };
+        let samples = per_axis * per_axis;
         let remap = Self {
-            rows: strip.rows,
-            columns: strip.columns,
+            rows: size[0],
+            columns: size[1],
             image_size: [width, height],
             reduction,
-            samples: per_axis * per_axis,
-            taps: Vec::with_capacity(strip.rows * strip.columns * per_axis * per_axis),
+            samples,
+            taps: Vec::with_capacity(size[0] * size[1] * samples),
         };
-        Ok((remap, per_axis))
+        (remap, per_axis)
     }
 
     /// The strip seen in a picture; black where the camera does not see.
@@ -134,7 +185,14 @@ impl StripRemap {
     }
 
     /// Any camera: one ray per sample.
-    fn fill(&mut self, camera: &Camera, strip: &StripSpec, yaw_rad: f64, per_axis: usize) {
+    fn fill(
+        &mut self,
+        camera: &Camera,
+        strip: &StripSpec,
+        yaw_rad: f64,
+        per_axis: usize,
+        moved: Option<Moved<'_>>,
+    ) {
         let wraps = matches!(camera, Camera::Equirectangular(_));
         let lens_from_body = camera.mount().lens_from_body();
         let azimuths: Vec<(f64, f64)> = (0..strip.columns * per_axis)
@@ -158,6 +216,7 @@ impl StripRemap {
                         let (sin_azimuth, cos_azimuth) = azimuths[col * per_axis + j];
                         let (up, across) = elevations[row * per_axis + i];
                         let body = Vector3::new(across * cos_azimuth, -across * sin_azimuth, up);
+                        let body = moved.map_or(body, |moved| moved(body));
                         let pixel = camera.lens().project(lens_from_body * body);
                         self.taps.push(pixel.map(|pixel| self.tap(pixel, wraps)));
                     }
@@ -444,6 +503,60 @@ pub(super) mod tests {
             assert_eq!(strip.pixel(77, row), [expected; 3], "row {row}");
         }
         assert!((remap.seen_fraction() - 20.0 / 48.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn a_pinhole_view_shows_what_lies_ahead_whatever_camera_took_it() {
+        let view = PinholeView {
+            rows: 48,
+            columns: 96,
+            fx: 60.0,
+            fy: 70.0,
+            cx: 40.5,
+            cy: 20.0,
+        };
+        let mount = Mount {
+            yaw_left_deg: 12.0,
+            pitch_up_deg: -5.0,
+            roll_right_deg: 3.0,
+        };
+        let pinhole = Pinhole {
+            mount,
+            ..Pinhole::with_horizontal_view(1280, 960, 2.2)
+        };
+        let sphere = Equirectangular {
+            width: 1024,
+            height: 512,
+            top_elevation_deg: 90.0,
+            bottom_elevation_deg: -90.0,
+            mount,
+        };
+        for camera in [Camera::Pinhole(pinhole), Camera::Equirectangular(sphere)] {
+            let remap = StripRemap::pinhole(&camera, &view).unwrap();
+            assert!(remap.seen_fraction() > 0.99, "{remap:?}");
+            // A vehicle that looks north, so that azimuths count from its nose.
+            let image = remap.apply(&picture(&camera, FRAC_PI_2)).unwrap();
+            for (row, column) in [(0, 0), (20, 40), (47, 95), (10, 80)] {
+                let right = (column as f64 - 40.5) / 60.0;
+                let up = (20.0 - row as f64) / 70.0;
+                let expected = sky(right.atan(), (up / right.hypot(1.0)).atan());
+                for (got, expected) in image.pixel(column, row).into_iter().zip(expected) {
+                    let off = (f64::from(got) - expected).abs();
+                    assert!(off < 2.5, "{remap:?} {row},{column}: {got} {expected}");
+                }
+            }
+        }
+        let behind = Camera::Pinhole(Pinhole {
+            mount: Mount {
+                yaw_left_deg: 180.0,
+                ..mount
+            },
+            ..Pinhole::with_horizontal_view(128, 96, 1.4)
+        });
+        let remap = StripRemap::pinhole(&behind, &view).unwrap();
+        assert_eq!(remap.seen_fraction(), 0.0);
+        let flat = PinholeView { fx: 0.0, ..view };
+        assert!(StripRemap::pinhole(&behind, &flat).is_err());
     }
 
     #[test]
