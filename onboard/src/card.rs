@@ -6,7 +6,7 @@
 
 use std::f64::consts::{PI, TAU};
 
-use crossfix_calibration::{PatchSpec, StripSpec};
+use crossfix_calibration::{PatchSpec, PinholeView, StripSpec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ pub struct StudentCard {
     pub licences: BTreeMap<String, String>,
 }
 
-/// The ground strip, north-aligned with the heading at hand.
+/// The ground image: a strip, north-aligned with the heading at hand, or a pinhole picture.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GroundInput {
@@ -88,9 +88,9 @@ pub struct GroundInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub orientation_bins: Option<usize>,
     /// For students that see a pinhole picture instead of a strip, and a patch whose right edge is
-    /// ahead instead of one with north up: the only camera that they see with, its focal lengths and
-    /// centre (fx, fy, cx, cy) in pixels of the picture. [`TractMatcher`](crate::matcher::TractMatcher)
-    /// refuses them.
+    /// ahead instead of one with north up: the level camera that looks along the vehicle's nose which
+    /// they see with, its focal lengths and centre (fx, fy, cx, cy) in pixels of the picture; the centre
+    /// counts from that of the first pixel, as `OpenCV`'s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub camera: Option<[f64; 4]>,
 }
@@ -112,6 +112,18 @@ impl GroundInput {
         }
     }
 
+    /// The picture to make, for students that see a pinhole picture.
+    pub fn pinhole_view(&self) -> Option<PinholeView> {
+        self.camera.map(|[fx, fy, cx, cy]| PinholeView {
+            rows: self.rows,
+            columns: self.columns,
+            fx,
+            fy,
+            cx,
+            cy,
+        })
+    }
+
     /// The bin on which a strip that begins at this azimuth lies, clockwise from south; nothing when
     /// it begins between bins.
     pub fn left_bin(&self, left_azimuth_rad: f64) -> Option<usize> {
@@ -122,7 +134,7 @@ impl GroundInput {
     }
 }
 
-/// The aerial patch, north up.
+/// The aerial patch, north up; for students with a [`GroundInput::camera`], its right edge ahead.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AerialInput {

@@ -10,7 +10,7 @@ mod receiver_warnings;
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Camera, StripMapper};
+use crossfix_calibration::Camera;
 use serde::Serialize;
 
 use self::frame_quality::FrameQuality;
@@ -20,7 +20,8 @@ use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Look, Match};
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
-use crate::matcher::{GroundStrip, MatchTimings, Matcher, ModelFile, strip};
+use crate::matcher::ground::{self, GroundMapper};
+use crate::matcher::{GroundStrip, MatchTimings, Matcher, ModelFile, match_over};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side.
@@ -79,8 +80,8 @@ pub struct Core {
     new_look: Option<Look>,
     quality: FrameQuality,
     warnings: ReceiverWarnings,
-    /// Where the student's strip lies in the camera's pictures.
-    mapper: Option<StripMapper>,
+    /// Where the student's ground image lies in the camera's pictures.
+    mapper: Option<GroundMapper>,
     /// Frames in a row that could not be used.
     unusable_in_a_row: u32,
 }
@@ -385,28 +386,20 @@ impl Core {
             .judge(&picture)
             .map_err(|problem| format!("camera \"{}\": {problem}", frame.camera))?;
         let card = matcher.card();
-        let (strip, left_azimuth_rad) = strip::cut(
-            &mut self.mapper,
-            camera,
-            &card.ground,
-            pose.yaw.radians(),
-            &picture,
-        )
-        .map_err(|e| e.to_string())?;
+        let yaw_rad = pose.yaw.radians();
+        let (strip, left_azimuth_rad) =
+            ground::cut(&mut self.mapper, camera, &card.ground, yaw_rad, &picture)
+                .map_err(|e| e.to_string())?;
         let spec = card.aerial.patch_spec();
         let (georeference, patch) = tiles
             .patch(pose.position, spec, config.patch_grid_m)
             .map_err(|e| e.to_string())?;
-        let result = matcher
-            .match_frame(
-                GroundStrip {
-                    image: &strip,
-                    left_azimuth_rad,
-                },
-                georeference.key(),
-                &patch,
-            )
-            .map_err(|e| e.to_string())?;
+        let strip = GroundStrip {
+            image: &strip,
+            left_azimuth_rad,
+        };
+        let over = (&georeference, &*patch);
+        let result = match_over(matcher.as_mut(), strip, yaw_rad, over, Some(tiles))?;
         self.timings = result.timings;
         let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
         let fix = CrossViewFix {

@@ -104,6 +104,12 @@ fn measure_onnx(
     interrupt: &Interrupt,
 ) -> anyhow::Result<Evaluation> {
     let mut matcher = TractMatcher::load(path)?;
+    if matcher.card().ground.camera.is_some() {
+        bail!(
+            "{} sees pinhole pictures, and pairs are prepared as strips; drive with it (crossfixd replay)",
+            path.display()
+        );
+    }
     let name = matcher.card().preset.clone();
     let spec = named(&name).with_context(|| format!("this program has no preset {name:?}"))?;
     let spec = spec.describe();

@@ -1,10 +1,10 @@
 //! Ground strip and aerial patch to heatmap, through the exported student.
 
 mod convolution;
+pub mod ground;
 mod memory;
 mod onnx;
 mod panics;
-pub mod strip;
 #[cfg(test)]
 pub(crate) mod tiny;
 mod tract;
@@ -12,9 +12,10 @@ mod tract;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
+use crossfix_calibration::{Heatmap, PatchGeoreference, PatchKey, RgbImage};
 
 use crate::card::{CardError, StudentCard};
+use crate::tiles::TileStore;
 
 pub use panics::panic_is_caught;
 pub use tract::{DEFAULT_MEMORY_MB, TractMatcher};
@@ -29,10 +30,10 @@ pub trait Matcher: Send {
         None
     }
 
-    /// Where in `patch` the strip was taken.
+    /// Where in `patch` the strip was taken; [`match_over`] gives both as the card wants them.
     ///
-    /// `strip` is north-aligned with the heading at hand; `key` names the patch, so that what depends
-    /// on it alone is computed once.
+    /// `strip` is aligned with the heading at hand; `key` names the patch, so that what depends on it
+    /// alone is computed once.
     ///
     /// # Errors
     /// [`MatchError::Input`] for pictures of other sizes than the card's, [`MatchError::Direction`] for
@@ -55,19 +56,50 @@ pub struct ModelFile {
     pub sha256: String,
 }
 
-/// A ground strip and its azimuth.
+/// Compares a ground image, made with this yaw (radians counter-clockwise from east), with a patch that
+/// has north up; a student that wants one with its right edge ahead gets it from `tiles`. The heatmap has
+/// north up.
+///
+/// # Errors
+/// As [`Matcher::match_frame`], and when the tiles give no turned patch, in words.
+pub fn match_over(
+    matcher: &mut dyn Matcher,
+    strip: GroundStrip<'_>,
+    yaw_rad: f64,
+    (north_up, patch): (&PatchGeoreference, &RgbImage),
+    tiles: Option<&mut TileStore>,
+) -> Result<MatchResult, String> {
+    if matcher.card().ground.camera.is_none() {
+        let found = matcher.match_frame(strip, north_up.key(), patch);
+        return found.map_err(|error| error.to_string());
+    }
+    let turned = north_up
+        .turned(yaw_rad)
+        .map_err(|error| error.to_string())?;
+    let tiles = tiles.ok_or("no aerial tiles")?;
+    let patch = tiles.render(&turned).map_err(|error| error.to_string())?;
+    let found = matcher.match_frame(strip, turned.key(), &patch);
+    let found = found.map_err(|error| error.to_string())?;
+    Ok(MatchResult {
+        heatmap: found.heatmap.north_up(yaw_rad),
+        ..found
+    })
+}
+
+/// A ground image and its azimuth.
 #[derive(Debug, Clone, Copy)]
 pub struct GroundStrip<'a> {
-    /// The picture, as [`GroundInput::strip_spec`](crate::card::GroundInput::strip_spec) describes it.
+    /// The strip, as [`GroundInput::strip_spec`](crate::card::GroundInput::strip_spec) describes it, or
+    /// the picture of [`GroundInput::pinhole_view`](crate::card::GroundInput::pinhole_view).
     pub image: &'a RgbImage,
-    /// Azimuth of its left edge, radians clockwise from north.
+    /// Azimuth of a strip's left edge, radians clockwise from north.
     pub left_azimuth_rad: f64,
 }
 
 /// The network's output for one strip and one patch.
 #[derive(Debug, Clone)]
 pub struct MatchResult {
-    /// Probability over the patch, north up.
+    /// Probability over the patch, which has north up or its right edge ahead.
     pub heatmap: Heatmap,
     /// True yaw minus the yaw that the strip was aligned with, radians counter-clockwise, around the
     /// heatmap's mode.
@@ -136,4 +168,76 @@ pub enum MatchError {
     /// The network failed on this input.
     #[error("the student failed: {0}")]
     Run(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::FRAC_PI_2;
+
+    use super::*;
+    use crate::card::tests::tiny_card;
+    use crate::tiles::tests::{origin, stores};
+
+    /// Sees the vehicle 10 m towards the right edge of every patch, and remembers the patch.
+    struct Ahead {
+        card: StudentCard,
+        patch: Option<(PatchKey, RgbImage)>,
+    }
+
+    impl Matcher for Ahead {
+        fn card(&self) -> &StudentCard {
+            &self.card
+        }
+
+        fn match_frame(
+            &mut self,
+            _strip: GroundStrip<'_>,
+            key: PatchKey,
+            patch: &RgbImage,
+        ) -> Result<MatchResult, MatchError> {
+            self.patch = Some((key, patch.clone()));
+            Ok(MatchResult {
+                heatmap: Heatmap::gaussian(33, 1.0, [10.0, 0.0], 1.0).unwrap(),
+                yaw_residual_rad: None,
+                timings: MatchTimings::default(),
+            })
+        }
+    }
+
+    #[test]
+    fn a_pinhole_student_gets_a_patch_with_the_heading_at_its_right() {
+        let (_folder, [archive, _]) = stores();
+        let mut tiles = TileStore::open(archive).unwrap();
+        let mut card = tiny_card();
+        card.aerial.size_px = 64;
+        card.aerial.metres_per_pixel = 1.0;
+        let (north_up, patch) = tiles
+            .patch(origin(), card.aerial.patch_spec(), 1.0)
+            .unwrap();
+        let image = RgbImage::black(8, 4);
+        let strip = GroundStrip {
+            image: &image,
+            left_azimuth_rad: 0.0,
+        };
+        let mut strips = Ahead { card, patch: None };
+        let over = (&north_up, &*patch);
+        let found = match_over(&mut strips, strip, FRAC_PI_2, over, None).unwrap();
+        assert_eq!(found.heatmap.mode().offset_m, [10.0, 0.0]);
+        assert_eq!(strips.patch.as_ref().unwrap().0, north_up.key());
+
+        strips.card.ground.camera = Some([8.0, 8.0, 4.0, 2.0]);
+        // The vehicle heads north: what is at the right of its patch is in the north.
+        let found = match_over(&mut strips, strip, FRAC_PI_2, over, Some(&mut tiles)).unwrap();
+        assert_eq!(found.heatmap.mode().offset_m, [0.0, 10.0]);
+        let (key, turned) = strips.patch.take().unwrap();
+        assert_ne!(key, north_up.key());
+        for (row, column) in (0..64).flat_map(|row| (0..64).map(move |column| (row, column))) {
+            let expected = patch.pixel(row, 63 - column);
+            for (found, expected) in turned.pixel(column, row).into_iter().zip(expected) {
+                assert!(found.abs_diff(expected) <= 2, "{row},{column}");
+            }
+        }
+        let refused = match_over(&mut strips, strip, FRAC_PI_2, over, None).unwrap_err();
+        assert!(refused.contains("tiles"), "{refused}");
+    }
 }

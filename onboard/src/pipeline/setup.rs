@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossfix_calibration::{Camera, StripRemap};
+use crossfix_calibration::Camera;
 use tracing::{error, info, warn};
 
 use super::shadow_thread::{LoadShadow, Loaded};
@@ -12,6 +12,7 @@ use crate::card::StudentCard;
 use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
 use crate::core::Core;
 use crate::log::{Message, Recording};
+use crate::matcher::ground::GroundMapper;
 use crate::matcher::{MatchError, Matcher, ModelFile, TractMatcher};
 use crate::peer::SourceConfig;
 use crate::shadow::{Shadow, ShadowConfig};
@@ -135,13 +136,12 @@ fn misfits_of(
             ));
         }
     }
-    if let Some(camera) = &config.camera {
-        let strip = card.ground.strip_spec(0.0);
-        if let Err(error) = StripRemap::new(camera, &strip, 0.0) {
-            problems.push(format!(
-                "camera: it does not see what the {name} looks at: {error}"
-            ));
-        }
+    if let Some(camera) = &config.camera
+        && let Err(error) = GroundMapper::new(camera, &card.ground)
+    {
+        problems.push(format!(
+            "camera: it does not see what the {name} looks at: {error}"
+        ));
     }
 }
 

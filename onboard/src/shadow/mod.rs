@@ -11,13 +11,14 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
-use crossfix_calibration::{Geodetic, Heatmap, PatchGeoreference, StripMapper};
+use crossfix_calibration::{Geodetic, Heatmap, PatchGeoreference};
 
 pub use self::config::ShadowConfig;
 pub use self::tally::{ShadowHealth, StudentFigures, Tally, Verdict};
 use crate::event::{Look, Match};
 use crate::image_decode::decode_rgb;
-use crate::matcher::{GroundStrip, Matcher, strip};
+use crate::matcher::ground::{self, GroundMapper};
+use crate::matcher::{GroundStrip, Matcher, match_over};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side; that of the core.
@@ -56,7 +57,7 @@ pub struct Shadow {
     outlier_share: f64,
     every: u64,
     seen: u64,
-    mapper: Option<StripMapper>,
+    mapper: Option<GroundMapper>,
     tally: Tally,
 }
 
@@ -117,7 +118,7 @@ impl Shadow {
         let yaw_rad = look.pose.yaw.radians();
         let camera = &look.calibration;
         let (image, left_azimuth_rad) =
-            strip::cut(&mut self.mapper, camera, &card.ground, yaw_rad, &picture)
+            ground::cut(&mut self.mapper, camera, &card.ground, yaw_rad, &picture)
                 .map_err(|error| error.to_string())?;
         let spec = card.aerial.patch_spec();
         let (georeference, patch) = if spec == found.georeference.spec() {
@@ -132,10 +133,14 @@ impl Shadow {
             image: &image,
             left_azimuth_rad,
         };
-        let result = self
-            .matcher
-            .match_frame(strip, georeference.key(), &patch)
-            .map_err(|error| error.to_string())?;
+        let over = (&georeference, &*patch);
+        let result = match_over(
+            self.matcher.as_mut(),
+            strip,
+            yaw_rad,
+            over,
+            self.tiles.as_mut(),
+        )?;
         let running = (&found.fix.heatmap, &found.georeference);
         let shadow = (&result.heatmap, &georeference);
         let apart = found.georeference.frame().enu_from_geodetic(mode(shadow));

@@ -181,6 +181,18 @@ impl TileStore {
         if let Some(patch) = self.patches.get(&key) {
             return Ok(patch);
         }
+        let image = self.render(&georeference)?;
+        let patch = (georeference, Arc::new(image));
+        let weight = patch.1.data.len();
+        self.patches.insert(key, patch.clone(), weight);
+        Ok(patch)
+    }
+
+    /// The picture of a patch, north up or turned.
+    ///
+    /// # Errors
+    /// [`TileError::NotCovered`], [`TileError::Damaged`] or, near the poles, [`TileError::Patch`].
+    pub fn render(&mut self, georeference: &PatchGeoreference) -> Result<RgbImage, TileError> {
         let (zoom, tile_px) = (self.manifest.zoom, self.manifest.tile_px);
         let mut tiles = Vec::new();
         for id in georeference.tiles(zoom, tile_px)? {
@@ -220,10 +232,7 @@ impl TileStore {
                 return Err(not_covered(*id, centre.latitude_deg, centre.longitude_deg));
             }
         }
-        let patch = (georeference, Arc::new(image));
-        let weight = patch.1.data.len();
-        self.patches.insert(key, patch.clone(), weight);
-        Ok(patch)
+        Ok(image)
     }
 
     /// One decoded tile, or nothing where the set has none or a wholly transparent one.
