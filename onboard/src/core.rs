@@ -7,6 +7,7 @@
 pub mod frame_quality;
 mod passing;
 mod receiver_warnings;
+mod trigger;
 
 use std::sync::Arc;
 
@@ -16,8 +17,12 @@ use serde::Serialize;
 use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
 use self::receiver_warnings::ReceiverWarnings;
+use self::trigger::MatchTrigger;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
-use crate::event::{Arrival, CameraFrame, CrossViewFix, Estimate, Event, Look, Match};
+use crate::config::MatchingConfig;
+use crate::event::{
+    Arrival, CameraFrame, CrossViewFix, Estimate, EstimateKind, Event, Look, Match, State,
+};
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::ground::{self, GroundMapper};
@@ -50,6 +55,8 @@ pub struct CoreCounters {
     pub frames: u64,
     /// Frames passed over because the vehicle had hardly moved.
     pub frames_near: u64,
+    /// Frames not matched because the position was known well enough without (`[matching]`).
+    pub frames_skipped: u64,
     /// Frames that could not be used: late, corrupt, no tile, no heading.
     pub frames_unused: u64,
     /// Events that were not used because of their stamps.
@@ -78,6 +85,7 @@ pub struct Core {
     timings: MatchTimings,
     new_match: Option<Match>,
     new_look: Option<Look>,
+    trigger: MatchTrigger,
     quality: FrameQuality,
     warnings: ReceiverWarnings,
     /// Where the student's ground image lies in the camera's pictures.
@@ -106,6 +114,7 @@ impl Core {
             .as_ref()
             .map_or(0.0, |tiles| tiles.manifest().georef_sigma_m);
         let mut core = Self {
+            trigger: MatchTrigger::new(MatchingConfig::default(), &config),
             fusion: Fusion::new(config, georef_sigma_m),
             camera: camera.map(Arc::new),
             tiles,
@@ -132,6 +141,11 @@ impl Core {
     /// Judges the clocks of the sources by this from now on.
     pub fn set_clocks(&mut self, config: ClockConfig) {
         self.clocks = Clocks::new(config);
+    }
+
+    /// Chooses the frames to match by this from now on.
+    pub fn set_matching(&mut self, config: MatchingConfig) {
+        self.trigger = MatchTrigger::new(config, self.fusion.config());
     }
 
     /// Uses another camera calibration from now on.
@@ -323,9 +337,18 @@ impl Core {
 
     fn frame(&mut self, frame: &CameraFrame) -> bool {
         self.fusion.reach(frame.time_ns);
-        let result = self
-            .fusion
-            .wants_frame(frame.time_ns)
+        let wanted = self.fusion.wants_frame(frame.time_ns);
+        let is_ok = self
+            .last
+            .iter()
+            .any(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
+        if let Ok(pose) = &wanted
+            && !self.trigger.fires(frame.time_ns, pose, is_ok)
+        {
+            self.counters.frames_skipped += 1;
+            return false;
+        }
+        let result = wanted
             .map_err(|unused| (unused == Unused::TooNear, unused.to_string()))
             .and_then(|pose| {
                 let found = self
@@ -342,6 +365,7 @@ impl Core {
         match result {
             Ok((pose, found)) => {
                 self.counters.frames += 1;
+                self.trigger.note_match(frame.time_ns);
                 self.unusable_in_a_row = 0;
                 self.missing = None;
                 self.new_match = Some(found);

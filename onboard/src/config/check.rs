@@ -21,6 +21,8 @@ pub enum Part {
     Tiles,
     /// `[model]`.
     Model,
+    /// `[matching]`.
+    Matching,
     /// `[shadow]`.
     Shadow,
     /// `[topics]`.

@@ -1,4 +1,4 @@
-//! What the core works with: tiles and model.
+//! What the core works with: tiles, model, and which frames it matches.
 
 use std::path::PathBuf;
 
@@ -32,6 +32,45 @@ impl TilesConfig {
             check.problem(
                 "sha256",
                 "is that of a file, and path is a folder; pack the tiles into one archive",
+            );
+        }
+    }
+}
+
+/// Which frames are matched with the aerial tiles.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MatchingConfig {
+    /// A frame is matched when the position's predicted 1-sigma error, along its worst axis, is at least
+    /// this, metres. Whatever it is, frames are matched while the state is not `ok`, and before
+    /// `fusion.visual_timeout_s` is over. Default 0: every frame is matched.
+    pub predicted_sigma_m: f64,
+    /// With `predicted_sigma_m`: a frame is also matched when the vehicle drove this far since the last
+    /// one, metres. Default 30.
+    pub longest_gap_m: f64,
+}
+
+impl Default for MatchingConfig {
+    fn default() -> Self {
+        Self {
+            predicted_sigma_m: 0.0,
+            longest_gap_m: 30.0,
+        }
+    }
+}
+
+impl MatchingConfig {
+    pub(super) fn check(&self, check: &mut Checker, visual_timeout_m: f64) {
+        check.range("predicted_sigma_m", self.predicted_sigma_m, 0.0, 100.0);
+        check.range("longest_gap_m", self.longest_gap_m, 0.0, 1e4);
+        if self.predicted_sigma_m > 0.0 && self.longest_gap_m >= visual_timeout_m {
+            check.problem(
+                "longest_gap_m",
+                format!(
+                    "is {}, and after fusion.visual_timeout_m = {visual_timeout_m} without a match the state is \
+                     no longer ok; make it smaller, or visual_timeout_m larger",
+                    self.longest_gap_m
+                ),
             );
         }
     }

@@ -15,7 +15,7 @@ use crossfix_calibration::Camera;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::{Checker, Part, Problem, ProblemKind};
-pub use self::core::{ModelConfig, TilesConfig};
+pub use self::core::{MatchingConfig, ModelConfig, TilesConfig};
 use crate::clocks::ClockConfig;
 use crate::log::{Choice, TopicsConfig};
 use crate::peer::nmea::NmeaConfig;
@@ -42,6 +42,8 @@ pub struct Config {
     pub tiles: Option<TilesConfig>,
     /// The exported student; without it the output is GNSS and odometry, marked degraded.
     pub model: Option<ModelConfig>,
+    /// Which frames are matched; without it all are.
+    pub matching: MatchingConfig,
     /// A second student that is compared with the first and never used; without it none is.
     pub shadow: Option<ShadowConfig>,
     /// Topics of recorded drives: for `crossfixd replay`, and for `mcap` sources without topics of their own.
@@ -177,6 +179,10 @@ impl Config {
         if let Some(model) = &self.model {
             model.check(checker.within(Part::Model, "model"));
         }
+        self.matching.check(
+            checker.within(Part::Matching, "matching"),
+            self.fusion.visual_timeout_m,
+        );
         if let Some(shadow) = &self.shadow {
             let check = checker.within(Part::Shadow, "shadow");
             shadow.check(check);

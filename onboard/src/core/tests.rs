@@ -518,3 +518,31 @@ fn extreme_times_never_overflow() {
         }
     }
 }
+
+#[test]
+fn a_position_that_is_known_well_needs_few_matches_and_stays_ok() {
+    let (mut every, _folder) = core();
+    drive(&mut every, 0..100, all);
+    let every = every.counters();
+    assert_eq!(every.frames_skipped, 0);
+    let (mut few, _folder) = core();
+    few.set_matching(MatchingConfig {
+        predicted_sigma_m: 5.0,
+        longest_gap_m: 20.0,
+    });
+    let estimates = drive(&mut few, 0..100, all);
+    assert_goes_on(&estimates, State::Ok, "");
+    let few = few.counters();
+    assert!(
+        2 * few.frames < every.frames && few.frames_skipped > 0,
+        "{few:?} {every:?}"
+    );
+    // One that is wanted more exactly than it gets is matched at every frame.
+    let (mut exact, _folder) = core();
+    exact.set_matching(MatchingConfig {
+        predicted_sigma_m: 0.01,
+        longest_gap_m: 20.0,
+    });
+    drive(&mut exact, 0..100, all);
+    assert_eq!(exact.counters(), every);
+}

@@ -85,12 +85,10 @@ pub enum SetupError {
 pub fn core_from(config: &Config) -> Result<Core, SetupError> {
     let tiles = config.tiles.as_ref().map(open_tiles).transpose()?;
     let matcher = config.model.as_ref().map(load).transpose()?;
-    Ok(Core::new(
-        config.fusion.clone(),
-        config.camera.clone(),
-        tiles,
-        matcher,
-    ))
+    let camera = config.camera.clone();
+    let mut core = Core::new(config.fusion.clone(), camera, tiles, matcher);
+    core.set_matching(config.matching.clone());
+    Ok(core)
 }
 
 /// What does not fit together of camera, tiles and student, each as a sentence.
@@ -158,6 +156,7 @@ pub fn core_or_less(config: &Config) -> Core {
     let camera = config.camera.clone().or_else(|| recorded_camera(config));
     let mut core = Core::new(config.fusion.clone(), camera, tiles, matcher);
     core.set_clocks(config.clocks());
+    core.set_matching(config.matching.clone());
     core
 }
 

@@ -123,11 +123,13 @@ fn add_core(registry: &mut Registry, health: &Health) {
         ),
         (
             "frames",
-            "Camera frames: matched, passed over because the vehicle had hardly moved, not usable, or \
+            "Camera frames: matched, passed over because the vehicle had hardly moved, skipped because the \
+             position was known well enough, not usable, or \
              dropped because the core was busy",
             vec![
                 ("used", core.frames),
                 ("near", core.frames_near),
+                ("skipped", core.frames_skipped),
                 ("unused", core.frames_unused),
                 ("dropped", health.frames_dropped),
             ],

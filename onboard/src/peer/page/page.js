@@ -245,7 +245,7 @@ function showCore(health) {
     ["", ["fixes used / not", `${count(core.fixes)} / ${count(core.fixes_unused)}`]],
     ["", ["odometry used / not", `${count(core.odometry)} / ${count(core.odometry_unused)}`]],
     ["", ["frames matched / not usable", `${count(core.frames)} / ${count(core.frames_unused)}`]],
-    ["", ["frames near the last / dropped", `${count(core.frames_near)} / ${count(health.frames_dropped)}`]],
+    ["", ["frames near the last / skipped / dropped", `${count(core.frames_near)} / ${count(core.frames_skipped)} / ${count(health.frames_dropped)}`]],
     ["", ["stamps doubted / restarts", `${count(core.times_doubted)} / ${count(core.restarts)}`]],
     ["", ["events / estimates", `${count(health.events)} / ${count(health.estimates)}`]],
   ]);
