@@ -7,16 +7,19 @@
 pub mod frame_quality;
 mod passing;
 mod receiver_warnings;
+mod rig;
 mod trigger;
 
 use std::sync::Arc;
 
-use crossfix_calibration::Camera;
+use crossfix_calibration::{Camera, RgbImage};
 use serde::Serialize;
 
 use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
 use self::receiver_warnings::ReceiverWarnings;
+use self::rig::Moment;
+pub use self::rig::Rig;
 use self::trigger::MatchTrigger;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::config::MatchingConfig;
@@ -57,6 +60,8 @@ pub struct CoreCounters {
     pub frames_near: u64,
     /// Frames not matched because the position was known well enough without (`[matching]`).
     pub frames_skipped: u64,
+    /// Frames that were matched without all cameras of the rig (`[rig]`).
+    pub frames_partial: u64,
     /// Frames that could not be used: late, corrupt, no tile, no heading.
     pub frames_unused: u64,
     /// Events that were not used because of their stamps.
@@ -69,6 +74,8 @@ pub struct CoreCounters {
 pub struct Core {
     fusion: Fusion,
     camera: Option<Arc<Camera>>,
+    /// Puts the frames of several cameras together.
+    rig: Option<Rig>,
     tiles: Option<TileStore>,
     matcher: Option<Box<dyn Matcher>>,
     /// What keeps the camera from contributing, as a sentence.
@@ -117,6 +124,7 @@ impl Core {
             trigger: MatchTrigger::new(MatchingConfig::default(), &config),
             fusion: Fusion::new(config, georef_sigma_m),
             camera: camera.map(Arc::new),
+            rig: None,
             tiles,
             matcher,
             missing: None,
@@ -148,9 +156,18 @@ impl Core {
         self.trigger = MatchTrigger::new(config, self.fusion.config());
     }
 
-    /// Uses another camera calibration from now on.
+    /// Uses another camera calibration from now on; with a rig, that of its panorama stays.
     pub fn set_camera(&mut self, camera: Camera) {
-        self.camera = Some(Arc::new(camera));
+        if self.rig.is_none() {
+            self.camera = Some(Arc::new(camera));
+            self.missing = self.absent();
+        }
+    }
+
+    /// Stitches the frames of several cameras from now on.
+    pub fn set_rig(&mut self, rig: Rig) {
+        self.camera = Some(Arc::new(rig.camera().clone()));
+        self.rig = Some(rig);
         self.missing = self.absent();
     }
 
@@ -284,7 +301,18 @@ impl Core {
                     &mut self.counters.odometry_unused,
                 ) && self.output_is_due()
             }
-            Event::Frame(frame) => self.frame(&frame),
+            Event::Frame(frame) => match &mut self.rig {
+                None => self.frame(&Seen::Frame(frame)),
+                Some(rig) => match rig.take(frame) {
+                    Ok(Some(moment)) => self.frame(&Seen::Moment(moment)),
+                    Ok(None) => false,
+                    Err(problem) => {
+                        self.counters.frames_unused += 1;
+                        tracing::debug!(problem, "frame not used");
+                        false
+                    }
+                },
+            },
             Event::SourceState { .. } => false,
         };
         if due { self.estimates() } else { Vec::new() }
@@ -335,15 +363,16 @@ impl Core {
         now_ns >= self.last_output_ns.saturating_add(OUTPUT_SPACING_NS)
     }
 
-    fn frame(&mut self, frame: &CameraFrame) -> bool {
-        self.fusion.reach(frame.time_ns);
-        let wanted = self.fusion.wants_frame(frame.time_ns);
+    fn frame(&mut self, seen: &Seen) -> bool {
+        let time_ns = seen.time_ns();
+        self.fusion.reach(time_ns);
+        let wanted = self.fusion.wants_frame(time_ns);
         let is_ok = self
             .last
             .iter()
             .any(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
         if let Ok(pose) = &wanted
-            && !self.trigger.fires(frame.time_ns, pose, is_ok)
+            && !self.trigger.fires(time_ns, pose, is_ok)
         {
             self.counters.frames_skipped += 1;
             return false;
@@ -352,25 +381,25 @@ impl Core {
             .map_err(|unused| (unused == Unused::TooNear, unused.to_string()))
             .and_then(|pose| {
                 let found = self
-                    .matched(frame, pose)
+                    .matched(seen, pose)
                     .map_err(|problem| (false, problem))?;
                 Ok((pose, found))
             })
-            .and_then(|(pose, found)| {
+            .and_then(|(pose, (found, frame))| {
                 self.fusion
                     .on_visual(&found.fix)
                     .map_err(|unused| (false, unused.to_string()))?;
-                Ok((pose, found))
+                Ok((pose, found, frame))
             });
         match result {
-            Ok((pose, found)) => {
+            Ok((pose, found, frame)) => {
                 self.counters.frames += 1;
-                self.trigger.note_match(frame.time_ns);
+                self.trigger.note_match(time_ns);
                 self.unusable_in_a_row = 0;
                 self.missing = None;
                 self.new_match = Some(found);
                 self.new_look = self.camera.clone().map(|calibration| Look {
-                    frame: frame.clone(),
+                    frame,
                     pose,
                     calibration,
                 });
@@ -382,7 +411,7 @@ impl Core {
             }
             Err((false, problem)) => {
                 self.counters.frames_unused += 1;
-                tracing::debug!(problem, time_ns = frame.time_ns, "frame not used");
+                tracing::debug!(problem, time_ns, "frame not used");
                 self.unusable_in_a_row += 1;
                 // One bad frame changes nothing.
                 if self.unusable_in_a_row >= 2 {
@@ -393,19 +422,35 @@ impl Core {
         }
     }
 
+    /// The picture, and the frame that it is of.
+    fn picture(&mut self, seen: &Seen) -> Result<(RgbImage, CameraFrame), String> {
+        match (seen, &mut self.rig) {
+            (Seen::Moment(moment), Some(rig)) => {
+                let stitched = rig.stitch(moment, LARGEST_FRAME_PX)?;
+                self.counters.frames_partial += u64::from(!stitched.is_whole);
+                Ok((stitched.picture, stitched.frame))
+            }
+            (Seen::Moment(_), None) => Err("not set up".to_owned()),
+            (Seen::Frame(frame), _) => {
+                let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
+                    .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
+                Ok((picture, frame.clone()))
+            }
+        }
+    }
+
     /// Align, patch, match.
-    fn matched(&mut self, frame: &CameraFrame, pose: Pose) -> Result<Match, String> {
+    fn matched(&mut self, seen: &Seen, pose: Pose) -> Result<(Match, CameraFrame), String> {
         if let Some(absent) = self.absent() {
             return Err(absent);
         }
+        let (picture, frame) = self.picture(seen)?;
         let (Some(camera), Some(tiles), Some(matcher)) =
             (&self.camera, &mut self.tiles, &mut self.matcher)
         else {
             return Err("not set up".to_owned());
         };
         let config = self.fusion.config();
-        let picture = decode_rgb(&frame.image, LARGEST_FRAME_PX)
-            .map_err(|e| format!("the frame of camera \"{}\" {e}", frame.camera))?;
         self.quality
             .judge(&picture)
             .map_err(|problem| format!("camera \"{}\": {problem}", frame.camera))?;
@@ -436,12 +481,13 @@ impl Core {
                 .map(|residual| pose.yaw.turned(residual)),
             yaw_sigma_rad: sigma_rad,
         };
-        Ok(Match {
+        let found = Match {
             fix,
             georeference,
             patch,
             camera: frame.camera.clone(),
-        })
+        };
+        Ok((found, frame))
     }
 
     /// Which part of the camera's path is not set up.
@@ -456,6 +502,21 @@ impl Core {
             return None;
         };
         Some(absent.to_owned())
+    }
+}
+
+/// What is matched: the frame of one camera, or those of a rig's cameras at one moment.
+enum Seen {
+    Frame(CameraFrame),
+    Moment(Moment),
+}
+
+impl Seen {
+    fn time_ns(&self) -> i64 {
+        match self {
+            Self::Frame(frame) => frame.time_ns,
+            Self::Moment(moment) => moment.time_ns(),
+        }
     }
 }
 

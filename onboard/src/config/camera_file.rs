@@ -1,4 +1,5 @@
-//! `[camera]` with `file`: the lens is in a calibration file of ROS, Kalibr or OpenCV, the mount in the config.
+//! `[camera]`, or the `lens` of a rig's camera, with `file`: the lens is in a calibration file of ROS, Kalibr or
+//! OpenCV, the mount in the config.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::transport::file;
 /// No calibration file is larger, bytes.
 const LARGEST_BYTES: u64 = 4 << 20;
 
-/// `[camera]` in place of the fields of a camera.
+/// A camera's table with `file` in place of the fields of its lens.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CameraFile {
@@ -23,21 +24,43 @@ struct CameraFile {
     mount: Option<toml::Table>,
 }
 
-/// Reads config text; a calibration file is looked for relative to `base`.
+/// Reads config text; calibration files are looked for relative to `base`.
 ///
 /// # Errors
 /// What is wrong, in words, with line and column where the TOML parser has them.
 pub fn parse(text: &str, base: &Path) -> Result<Config, String> {
-    let camera = text
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut table| table.remove("camera"))
-        .filter(|camera| camera.get("file").is_some());
-    let Some(camera) = camera else {
+    let Ok(mut table) = text.parse::<toml::Table>() else {
         return Config::parse(text);
     };
+    let mut cameras: Vec<(String, &mut toml::Value)> = Vec::new();
+    for (key, value) in &mut table {
+        match (key.as_str(), value) {
+            ("camera", camera) => cameras.push((key.clone(), camera)),
+            ("rig", rig) => {
+                let rig = rig.get_mut("camera").and_then(toml::Value::as_array_mut);
+                for (index, camera) in rig.into_iter().flatten().enumerate() {
+                    if let Some(lens) = camera.get_mut("lens") {
+                        cameras.push((format!("rig.camera[{index}].lens"), lens));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    cameras.retain(|(_, camera)| camera.get("file").is_some());
+    if cameras.is_empty() {
+        return Config::parse(text);
+    }
+    for (place, camera) in cameras {
+        *camera = described(camera.clone(), &place, base)?;
+    }
+    Config::deserialize(table).map_err(|error| super::explained(&error))
+}
+
+/// The camera of the file that `camera` names.
+fn described(camera: toml::Value, place: &str, base: &Path) -> Result<toml::Value, String> {
     let named = CameraFile::deserialize(camera).map_err(|error| {
-        format!("camera: {error}; beside `file` there may be `name` and `mount`")
+        format!("{place}: {error}; beside `file` there may be `name` and `mount`")
     })?;
     let path = base.join(&named.file);
     let read = |text: String| {
@@ -47,16 +70,12 @@ pub fn parse(text: &str, base: &Path) -> Result<Config, String> {
     let camera = file::read_text(&path, LARGEST_BYTES)
         .map_err(|error| error.to_string())
         .and_then(read)
-        .map_err(|problem| format!("camera.file {path:?}: {problem}"))?;
-    let mut table: toml::Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| error.to_string())?;
+        .map_err(|problem| format!("{place}.file {path:?}: {problem}"))?;
     let mut camera = toml::Table::try_from(&camera).map_err(|error| error.to_string())?;
     if let Some(mount) = named.mount {
         camera.insert("mount".to_owned(), mount.into());
     }
-    table.insert("camera".to_owned(), camera.into());
-    Config::deserialize(table).map_err(|error| super::explained(&error))
+    Ok(camera.into())
 }
 
 #[cfg(test)]
@@ -84,6 +103,34 @@ mod tests {
         assert_eq!(
             Config::parse(&config.to_toml()).unwrap().camera,
             config.camera
+        );
+    }
+
+    #[test]
+    fn cameras_of_a_rig_have_files_too() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("chain.yaml"), KALIBR).unwrap();
+        let camera = |source: &str, lens: &str| {
+            format!("[[rig.camera]]\nsource = \"{source}\"\nlens = {{ {lens} }}\n")
+        };
+        let front = "file = \"chain.yaml\", mount = { pitch_up_deg = -2.0 }";
+        let rear = "file = \"chain.yaml\", mount = { yaw_left_deg = 180.0 }";
+        let text = [camera("front", front), camera("rear", rear)].concat();
+        let rig = parse(&text, folder.path()).unwrap().rig.unwrap();
+        let yaws = rig
+            .camera
+            .iter()
+            .map(|camera| camera.lens.mount().yaw_left_deg);
+        assert_eq!(yaws.collect::<Vec<_>>(), [0.0, 180.0]);
+        let text = [
+            camera("front", front),
+            camera("rear", "file = \"none.yaml\""),
+        ]
+        .concat();
+        let message = parse(&text, folder.path()).unwrap_err();
+        assert!(
+            message.contains("rig.camera[1].lens.file") && message.contains("none.yaml"),
+            "{message}"
         );
     }
 

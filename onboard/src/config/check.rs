@@ -17,6 +17,8 @@ pub enum Part {
     Fusion,
     /// `[camera]`.
     Camera,
+    /// `[rig]`.
+    Rig,
     /// `[tiles]`.
     Tiles,
     /// `[model]`.

@@ -7,6 +7,7 @@
 mod camera_file;
 mod check;
 mod core;
+mod rig;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::check::{Checker, Part, Problem, ProblemKind};
 pub use self::core::{MatchingConfig, ModelConfig, TilesConfig};
+pub use self::rig::{RigCameraConfig, RigConfig};
 use crate::clocks::ClockConfig;
 use crate::log::{Choice, TopicsConfig};
 use crate::peer::nmea::NmeaConfig;
@@ -38,6 +40,8 @@ pub struct Config {
     /// The camera's model and mount, or `file` with a calibration of ROS, Kalibr or OpenCV; without it the one recorded in the log is taken, and without
     /// that there is no visual position.
     pub camera: Option<Camera>,
+    /// Several cameras in place of one, stitched into a panorama.
+    pub rig: Option<RigConfig>,
     /// Aerial tiles; without them the output is GNSS and odometry, marked degraded.
     pub tiles: Option<TilesConfig>,
     /// The exported student; without it the output is GNSS and odometry, marked degraded.
@@ -198,6 +202,23 @@ impl Config {
         {
             let message = format!("cannot be right: {error}");
             checker.within(Part::Camera, "camera").problem("", message);
+        }
+        if let Some(rig) = &self.rig {
+            let recorded = |source: &SourceConfig| matches!(source, SourceConfig::Mcap(_));
+            let names: Vec<&str> = self
+                .source
+                .iter()
+                .map(|source| source.peer().name())
+                .collect();
+            let named = !self.source.is_empty() && !self.source.iter().any(recorded);
+            let check = checker.within(Part::Rig, "rig");
+            rig.check(check, named.then_some(&names));
+            if self.camera.is_some() {
+                check.problem(
+                    "",
+                    "stands beside [camera]; describe either one camera or a rig",
+                );
+            }
         }
         self.topics.check(checker.within(Part::Topics, "topics"));
         self.check_addresses(&mut checker);

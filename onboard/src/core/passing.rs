@@ -33,6 +33,9 @@ impl Core {
         tracing::warn!(reason, "starting over");
         self.counters.restarts += 1;
         self.fusion.restart();
+        if let Some(rig) = &mut self.rig {
+            rig.forget();
+        }
         self.last_output_ns = i64::MIN;
         self.cadence_ns = None;
         let lost_sigma_m = self.fusion.config().lost_sigma_m;

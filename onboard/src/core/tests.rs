@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use crossfix_calibration::{Equirectangular, Geodetic, Heatmap, Mount, PatchKey, RgbImage, Yaw};
+use crossfix_calibration::{
+    Equirectangular, Geodetic, Heatmap, LeverArm, Mount, PatchKey, Pinhole, RgbImage, Yaw,
+};
 
 use super::*;
 use crate::card::tests::tiny_card;
 use crate::card::{AerialInput, GroundInput, HeatmapOutput, StudentCard};
+use crate::config::{RigCameraConfig, RigConfig};
 use crate::event::{
     CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, Reception, State,
     YawMeasurement,
@@ -545,4 +548,73 @@ fn a_position_that_is_known_well_needs_few_matches_and_stays_ok() {
     });
     drive(&mut exact, 0..100, all);
     assert_eq!(exact.counters(), every);
+}
+
+/// Three pinhole cameras that see all around.
+fn three_cameras() -> Rig {
+    let cameras = [("front", 0.0), ("left", 120.0), ("right", -120.0)];
+    let camera = cameras.map(|(source, yaw_left_deg)| RigCameraConfig {
+        source: source.into(),
+        lens: Camera::Pinhole(Pinhole {
+            mount: Mount {
+                yaw_left_deg,
+                ..Mount::default()
+            },
+            ..Pinhole::with_horizontal_view(32, 16, 2.2)
+        }),
+        lever_arm: LeverArm::default(),
+    });
+    let config = RigConfig {
+        camera: camera.into(),
+        width: 128,
+        ..RigConfig::default()
+    };
+    Rig::new(&config).unwrap()
+}
+
+#[test]
+fn the_frames_of_a_rig_are_matched_as_one_and_a_dead_camera_is_done_without() {
+    let (mut core, _folder) = core();
+    core.set_rig(three_cameras());
+    // A calibration of one camera in a log is not that of the panorama.
+    core.set_camera(camera());
+    let mut drive_with = |ticks: std::ops::Range<i64>, names: &[&str]| {
+        let mut estimates = Vec::new();
+        for tick in ticks {
+            estimates.extend(take(&mut core, odometry(tick)));
+            if tick % 10 == 0 {
+                estimates.extend(take(&mut core, fix(tick)));
+            }
+            for name in names {
+                let Event::Frame(mut frame) = frame(tick, picture_at(tick)) else {
+                    unreachable!()
+                };
+                frame.camera = (*name).into();
+                estimates.extend(take(&mut core, Event::Frame(frame)));
+            }
+        }
+        (estimates, core.counters(), core.take_look())
+    };
+    let (estimates, whole, look) = drive_with(0..100, &["left", "front", "right"]);
+    assert_goes_on(&estimates, State::Ok, "");
+    assert!((20..=25).contains(&whole.frames), "{whole:?}");
+    assert_eq!((whole.frames_partial, whole.frames_unused), (0, 0));
+    // What a second student would look at is the panorama.
+    let look = look.unwrap();
+    let panorama = decode_rgb(&look.frame.image, 8192).unwrap();
+    let size = [panorama.width, panorama.height];
+    assert_eq!(size, look.calibration.image_size());
+    assert_eq!(size[0], 128);
+
+    let (estimates, partial, _) = drive_with(100..150, &["left", "front"]);
+    assert_goes_on(&estimates, State::Ok, "");
+    assert!(partial.frames_partial >= 10, "{partial:?}");
+    let (_, stranger, _) = drive_with(150..151, &["rear"]);
+    assert_eq!(stranger.frames_unused, partial.frames_unused + 1);
+    let (estimates, ..) = drive_with(151..220, &["front"]);
+    assert_goes_on(
+        &estimates,
+        State::Degraded,
+        "no usable picture of left, right",
+    );
 }

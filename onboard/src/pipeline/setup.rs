@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crossfix_calibration::Camera;
+use crossfix_calibration::{Camera, StripSpec};
 use tracing::{error, info, warn};
 
 use super::shadow_thread::{LoadShadow, Loaded};
 use super::trusted::Pin;
 use crate::card::StudentCard;
-use crate::config::{Config, ConfigError, ModelConfig, TilesConfig};
-use crate::core::Core;
+use crate::config::{Config, ConfigError, ModelConfig, RigConfig, TilesConfig};
+use crate::core::{Core, Rig};
 use crate::log::{Message, Recording};
 use crate::matcher::ground::GroundMapper;
 use crate::matcher::{MatchError, Matcher, ModelFile, TractMatcher};
@@ -73,6 +73,9 @@ pub enum SetupError {
     /// The config cannot be read again.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The cameras of the rig.
+    #[error("[rig] cannot be right: {0}")]
+    Rig(#[from] crossfix_calibration::Error),
     /// A new student was asked for, and the config names none.
     #[error("the config has no [model]; add one with the path of the student")]
     NoModel,
@@ -88,6 +91,9 @@ pub fn core_from(config: &Config) -> Result<Core, SetupError> {
     let camera = config.camera.clone();
     let mut core = Core::new(config.fusion.clone(), camera, tiles, matcher);
     core.set_matching(config.matching.clone());
+    if let Some(rig) = &config.rig {
+        core.set_rig(Rig::new(rig)?);
+    }
     Ok(core)
 }
 
@@ -134,11 +140,38 @@ fn misfits_of(
             ));
         }
     }
+    if let Some(rig) = &config.rig {
+        rig_misfits(name, card, rig, problems);
+    }
     if let Some(camera) = &config.camera
         && let Err(error) = GroundMapper::new(camera, &card.ground)
     {
         problems.push(format!(
             "camera: it does not see what the {name} looks at: {error}"
+        ));
+    }
+}
+
+/// A panorama that ends where the student still looks.
+fn rig_misfits(name: &str, card: &StudentCard, rig: &RigConfig, problems: &mut Vec<String>) {
+    let camera = rig.panorama().camera();
+    if let Err(error) = GroundMapper::new(&camera, &card.ground) {
+        problems.push(format!(
+            "rig: it does not see what the {name} looks at: {error}"
+        ));
+        return;
+    }
+    if card.ground.camera.is_some() {
+        return;
+    }
+    let strip: StripSpec = card.ground.strip_spec(0.0);
+    let [top_deg, bottom_deg] =
+        [0.0, strip.rows as f64].map(|row| strip.elevation_rad(row).to_degrees());
+    let (highest_deg, lowest_deg) = (rig.top_elevation_deg, rig.bottom_elevation_deg);
+    if top_deg > highest_deg + 1.0 || bottom_deg < lowest_deg - 1.0 {
+        problems.push(format!(
+            "rig: its panorama shows elevations from {highest_deg:.1}° to {lowest_deg:.1}°, and the {name} looks at \
+             {top_deg:.1}° to {bottom_deg:.1}°; set rig.top_elevation_deg and rig.bottom_elevation_deg"
         ));
     }
 }
@@ -157,6 +190,11 @@ pub fn core_or_less(config: &Config) -> Core {
     let mut core = Core::new(config.fusion.clone(), camera, tiles, matcher);
     core.set_clocks(config.clocks());
     core.set_matching(config.matching.clone());
+    if let Some(rig) = &config.rig
+        && let Some(rig) = usable("rig", Rig::new(rig).map_err(SetupError::from))
+    {
+        core.set_rig(rig);
+    }
     core
 }
 
