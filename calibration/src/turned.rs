@@ -8,6 +8,9 @@ impl Heatmap {
     ///
     /// The corners of the turned square lie outside the other one. Their probability becomes "anywhere":
     /// it is spread evenly, so that all other densities stay as they are.
+    ///
+    /// # Panics
+    /// For a yaw that is no number.
     #[must_use]
     pub fn north_up(&self, right_yaw_rad: f64) -> Self {
         let side = self.side();

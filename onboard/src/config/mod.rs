@@ -220,7 +220,11 @@ impl Config {
                 );
             }
         }
-        self.topics.check(checker.within(Part::Topics, "topics"));
+        let check = checker.within(Part::Topics, "topics");
+        self.topics.check(check);
+        if self.rig.is_none() {
+            self.topics.check_one_camera(check);
+        }
         self.check_addresses(&mut checker);
         let mut names = std::collections::BTreeSet::new();
         let feeds_nmea = self
@@ -230,6 +234,12 @@ impl Config {
         for (index, source) in self.source.iter().enumerate() {
             let check = checker.within(Part::Source, format!("source[{index}]"));
             source.peer().check(check);
+            if let (SourceConfig::Mcap(mcap), None) = (source, &self.rig)
+                && let Some(topics) = &mcap.topics
+                && *topics != self.topics
+            {
+                topics.check_one_camera(check);
+            }
             if let SourceConfig::Gpsd(gpsd) = source
                 && feeds_nmea
                 && gpsd.device.is_none()

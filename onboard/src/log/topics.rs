@@ -27,7 +27,7 @@ pub struct TopicsConfig {
     /// Fixes: one topic, or a list with one for each receiver; `[]` for none. Default: found by type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gnss: Option<TopicNames>,
-    /// Pictures; `[]` for none. Default: found by type.
+    /// Pictures; with a rig a list with one for each camera; `[]` for none. Default: found by type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub camera: Option<TopicNames>,
     /// Speed and yaw rate; `[]` for none. Default: found by type.
@@ -54,12 +54,27 @@ impl TopicsConfig {
                     "has an empty name; name a topic, such as \"/fix\", or write [] for none",
                 );
             }
-            if field != "gnss" && names.len() > 1 {
+            if !matches!(field, "gnss" | "camera") && names.len() > 1 {
                 check.problem(
                     field,
                     format!("names {} topics; name the one to use", names.len()),
                 );
             }
+        }
+    }
+
+    /// Reports more than one camera, where there is no rig to stitch them.
+    pub fn check_one_camera(&self, check: &mut Checker) {
+        if let Some(TopicNames(names)) = &self.camera
+            && names.len() > 1
+        {
+            check.problem(
+                "camera",
+                format!(
+                    "names {} topics; name the one to use, or describe the cameras in [rig]",
+                    names.len()
+                ),
+            );
         }
     }
 
@@ -474,6 +489,7 @@ mod tests {
             toml::from_str("camera = [\"/a\", \"/b\"]\ngnss = \"\"").unwrap();
         let mut check = Checker::default();
         config.check(&mut check);
+        config.check_one_camera(&mut check);
         let fields: Vec<_> = check.into_problems().into_iter().map(|p| p.field).collect();
         assert_eq!(fields, ["gnss", "camera"]);
         assert!(toml::from_str::<TopicsConfig>("gnss = 3").is_err());

@@ -389,6 +389,7 @@ fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
     };
     let (bytes_each, typed) = match DataType::try_from(tensor.data_type) {
         Ok(DataType::Float) => (4, tensor.float_data.len()),
+        Ok(DataType::Double) => (8, tensor.double_data.len()),
         Ok(DataType::Int64) => (8, tensor.int64_data.len()),
         Ok(DataType::Int32) => (4, tensor.int32_data.len()),
         Ok(DataType::Bool) => (1, tensor.int32_data.len()),
