@@ -312,3 +312,74 @@ fn recorded_camera(config: &Config) -> Option<Camera> {
             })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::tests::tiny_card;
+    use crate::config::RigCameraConfig;
+    use crossfix_calibration::{LeverArm, Mount, Pinhole};
+
+    fn lens(yaw_left_deg: f64) -> Camera {
+        Camera::Pinhole(Pinhole {
+            mount: Mount {
+                yaw_left_deg,
+                ..Mount::default()
+            },
+            ..Pinhole::with_horizontal_view(128, 96, 1.9)
+        })
+    }
+
+    fn problems(card: &StudentCard, config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        misfits_of("student", card, config, None, &mut problems);
+        problems
+    }
+
+    #[test]
+    fn a_camera_that_does_not_look_where_the_pinhole_student_does_is_told() {
+        let mut card = tiny_card();
+        card.ground.camera = Some([6.0, 6.0, 3.5, 1.5]);
+        for (yaw_left_deg, good) in [(0.0, true), (10.0, true), (150.0, false)] {
+            let config = Config {
+                camera: Some(lens(yaw_left_deg)),
+                ..Config::default()
+            };
+            let found = problems(&card, &config);
+            assert_eq!(found.is_empty(), good, "{yaw_left_deg}: {found:?}");
+            assert!(
+                good || found[0].contains("sees 0 % of the picture"),
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panorama_that_ends_where_the_student_still_looks_is_told() {
+        let camera = [0.0, 120.0, -120.0].map(|yaw_left_deg| RigCameraConfig {
+            source: format!("{yaw_left_deg}"),
+            lens: lens(yaw_left_deg),
+            lever_arm: LeverArm::default(),
+        });
+        let mut card = tiny_card();
+        card.ground.top_elevation_deg = 28.0;
+        (card.ground.rows, card.ground.columns) = (48, 256);
+        for (top_elevation_deg, good) in [(30.0, true), (20.0, false)] {
+            let rig = RigConfig {
+                camera: camera.clone().into(),
+                top_elevation_deg,
+                ..RigConfig::default()
+            };
+            let config = Config {
+                rig: Some(rig),
+                ..Config::default()
+            };
+            let found = problems(&card, &config);
+            assert_eq!(found.is_empty(), good, "{top_elevation_deg}: {found:?}");
+            assert!(
+                good || found[0].contains("rig.top_elevation_deg"),
+                "{found:?}"
+            );
+        }
+    }
+}
