@@ -590,7 +590,8 @@ fn the_frames_of_a_rig_are_matched_as_one_and_a_dead_camera_is_done_without() {
                     unreachable!()
                 };
                 frame.camera = (*name).into();
-                estimates.extend(take(&mut core, Event::Frame(frame)));
+                // Each camera is a source of its own, with a clock of its own.
+                estimates.extend(core.handle(Arrival::at_once(*name, Event::Frame(frame))));
             }
         }
         (estimates, core.counters(), core.take_look())
