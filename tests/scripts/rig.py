@@ -20,7 +20,7 @@ from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from PIL import Image
 
-from checks import check, failures
+from checks import check, failures, free_port
 
 # Name, left of the nose, up, right side down; degrees.
 CAMERAS = [("front", 0, 0, 0), ("front_left", 60, -4, 0), ("rear_left", 118, 0, 3), ("rear", 180, -2, -2), ("rear_right", -121, 0, 0), ("front_right", -60, 3, 1)]
@@ -106,7 +106,7 @@ def config(demo, rig):
 
 
 def replay(crossfixd, folder, log, text):
-    """Mean fused error against the truth beside the demo's log, the counters, and the log's words."""
+    """What it prints, its counters, and what it says."""
     path = f"{folder}/config.toml"
     with open(path, "w", encoding="utf-8") as file:
         file.write(text)
@@ -116,6 +116,7 @@ def replay(crossfixd, folder, log, text):
 
 
 def mean_error_m(lines, truth):
+    """Mean fused error while the state is ok, and how many moments that is."""
     times, errors = [row["time_ns"] for row in truth], []
     for line in map(json.loads, lines):
         at = bisect.bisect_left(times, line["time_ns"])
@@ -148,6 +149,12 @@ def main(crossfixd, demo):
         print(f"        without the rear camera {found_m:.2f} m over {found_ok}")
         check("a dead camera is told once and done without", five["frames_partial"] > 20 and words.count("made without these cameras") == 1, (five, words[-800:]))
         check("the position is still good", found_m < 2.0 * expected_m + 0.1 and found_ok > 0.5 * expected_ok, (found_m, found_ok))
+        run = f'[[source]]\nkind = "mcap"\npath = "{whole}"\n[[sink]]\nkind = "gpsd_server"\nlisten = "127.0.0.1:{free_port()}"\n'
+        path = f"{folder}/right.toml"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(config(demo, True) + run)
+        done = subprocess.run([crossfixd, "--check", path], capture_output=True, text=True, check=False)
+        check("--check finds nothing wrong with the rig", done.returncode == 0, done.stderr)
         for change, named in (
             (('source = "rear_left"', 'source = "rear"'), "rig.camera[3].source"),
             (("fx = 200.0", "fx = -1.0"), "rig.camera[0].lens"),
@@ -155,7 +162,7 @@ def main(crossfixd, demo):
         ):
             path = f"{folder}/wrong.toml"
             with open(path, "w", encoding="utf-8") as file:
-                file.write(config(demo, True).replace(*change, 1))
+                file.write(config(demo, True).replace(*change, 1) + run)
             done = subprocess.run([crossfixd, "--check", path], capture_output=True, text=True, check=False)
             check(f"{named} is refused", done.returncode != 0 and named in done.stdout + done.stderr, done.stderr)
     return 1 if failures else 0
