@@ -66,7 +66,7 @@ pub struct DaemonConfig {
     pub tick_s: f64,
     /// GNSS and odometry events that may wait for the core. Default 256.
     pub event_queue: usize,
-    /// Frames that may wait for the core; the oldest is dropped and counted. Default 2.
+    /// Frames that may wait for the core, of each camera of a rig; the oldest is dropped and counted. Default 2.
     pub frame_queue: usize,
     /// What may wait for one sink; the oldest is dropped and counted. Default 256.
     pub sink_queue: usize,
@@ -143,6 +143,12 @@ impl Config {
             }
         }
         Ok(config)
+    }
+
+    /// Frames that may wait for the core: of each camera as many.
+    pub fn frames_waiting(&self) -> usize {
+        let cameras = self.rig.as_ref().map_or(1, |rig| rig.camera.len().max(1));
+        self.daemon.frame_queue.saturating_mul(cameras)
     }
 
     /// Reads config text, with paths as they stand.

@@ -159,6 +159,8 @@ stdin = true
         let config = Config::parse(RIG).unwrap();
         let rig = config.rig.as_ref().unwrap();
         assert_eq!(rig.camera[1].lever_arm.forward_m, -1.2);
+        assert_eq!(config.frames_waiting(), 4);
+        assert_eq!(Config::default().frames_waiting(), 2);
         let again = Config::parse(&config.to_toml()).unwrap();
         assert_eq!(again.rig, config.rig);
     }

@@ -93,7 +93,10 @@ pub fn run(config: &Config, controls: &Controls) -> Result<RunSummary, RunError>
     let config_path = controls.config_path.clone();
     let daemon = Daemon {
         core: setup::core_or_less(config),
-        config: config.daemon.clone(),
+        config: DaemonConfig {
+            frame_queue: config.frames_waiting(),
+            ..config.daemon.clone()
+        },
         clock: ArrivalClock::default(),
         sources: peers(config, &config.source, SourceConfig::into_peer),
         sinks: peers(config, &config.sink, SinkConfig::into_peer),
