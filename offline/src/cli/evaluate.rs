@@ -3,21 +3,15 @@
 use super::data::{self, PairsOptions};
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
-use crate::data::loader::{Workers, ahead};
 use crate::data::pairs::truth::Truth;
-use crate::data::{Dataset, Pair};
 use crate::evaluate::{Evaluation, compare};
-use crate::export;
-use crate::model::{named, weights};
-use crate::predict::{PairPrediction, from_heatmap};
+use crate::model::weights;
 use crate::run::Interrupt;
+use crate::student::Student;
 use anyhow::{Context, bail};
 use clap::Args;
-use crossfix_calibration::{PatchGeoreference, PatchSpec};
-use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
 use serde::Serialize;
 use serde_json::json;
-use std::f64::consts::PI;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `crossfix evaluate`.
@@ -103,51 +97,14 @@ fn measure_onnx(
     options: &PairsOptions,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Evaluation> {
-    let mut matcher = TractMatcher::load(path)?;
-    if matcher.card().ground.camera.is_some() {
-        bail!(
-            "{} sees pinhole pictures, and pairs are prepared as strips; drive with it (crossfixd replay)",
-            path.display()
-        );
-    }
-    let name = matcher.card().preset.clone();
-    let spec = named(&name).with_context(|| format!("this program has no preset {name:?}"))?;
-    let spec = spec.describe();
-    export::agree(matcher.card(), &spec)?;
+    let mut student = Student::load(path)?;
     let options = PairsOptions {
         truth: true,
         ..options.clone()
     };
-    let dataset = data::pairs(folder, &spec, &options)?;
+    let dataset = data::pairs(folder, student.spec(), &options)?;
     let truth = Truth::open(folder)?;
-    let patch = PatchSpec {
-        size_px: spec.aerial_px,
-        metres_per_pixel: spec.metres_per_pixel,
-    };
-    let mut one = |pair: &Pair| -> anyhow::Result<PairPrediction> {
-        let key = PatchGeoreference::exactly_at(pair.sample.centre, patch)?.key();
-        let strip = GroundStrip {
-            image: &pair.ground,
-            left_azimuth_rad: pair.sample.left_bin as f64 * spec.bin_rad() - PI,
-        };
-        let found = matcher.match_frame(strip, key, &pair.aerial)?;
-        let field = |_| found.yaw_residual_rad;
-        let heatmap = found.heatmap.probabilities();
-        Ok(from_heatmap(heatmap, field, &pair.sample, &spec, false))
-    };
-    // Pictures are decoded on the other cores while the matcher runs.
-    let read = |index: u64| dataset.pair(index as usize);
-    let count = dataset.len() as u64;
-    let predictions = ahead(0..count, Workers::default(), interrupt, read, |pairs| {
-        let predicted = pairs.map(|pair| {
-            let pair = pair?;
-            one(&pair).with_context(|| format!("pair {}", pair.sample.id))
-        });
-        predicted.collect::<anyhow::Result<Vec<PairPrediction>>>()
-    })?;
-    if interrupt.asked() {
-        bail!("stopped on request");
-    }
+    let predictions = student.predict(&dataset, interrupt)?;
     Ok(compare(&dataset, &predictions, &truth))
 }
 
@@ -157,6 +114,7 @@ mod tests {
     use crate::city::frames::CameraKind;
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
+    use crate::export;
     use crate::model::{Ccvpe, CrossViewModel, preset};
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 

@@ -28,6 +28,7 @@ mod tables;
 mod tests;
 mod viewport;
 
+use anyhow::Context;
 use std::path::Path;
 
 pub use input::{
@@ -38,6 +39,35 @@ pub use input::{
 };
 pub use picture::{Picture, PictureError};
 pub use run_folder::from_run;
+
+/// Largest report input that is read.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What a run has to show: from its folder, where `report-input.json` is preferred to `run.json`, or
+/// from a report input.
+///
+/// # Errors
+/// The file, and what is wrong with it.
+pub fn open(path: &Path) -> anyhow::Result<ReportInput> {
+    let kept = path.join("report-input.json");
+    match (path.is_dir(), kept.is_file()) {
+        (true, true) => read(&kept),
+        (true, false) => from_run(path),
+        _ => read(path),
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<ReportInput> {
+    let cannot = || format!("cannot read {}", path.display());
+    let bytes = std::fs::metadata(path).with_context(cannot)?.len();
+    anyhow::ensure!(
+        bytes <= MOST_BYTES,
+        "{} has {bytes} bytes; a report input has at most {MOST_BYTES}",
+        path.display()
+    );
+    let text = std::fs::read_to_string(path).with_context(cannot)?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no report input", path.display()))
+}
 
 /// Renders the report as one HTML document.
 ///
