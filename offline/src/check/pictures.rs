@@ -27,6 +27,9 @@ const MOST_SEAM: f64 = 4.0;
 /// Grey levels that are added to both before they are compared.
 const SEAM_LEVELS: f64 = 1.0;
 
+/// Pictures that are looked at before anything is said of them.
+const AT_ONCE: usize = 2048;
+
 /// What was seen of one picture.
 struct Seen {
     header: Result<Header, String>,
@@ -55,35 +58,52 @@ struct Looked {
     transparent: f64,
 }
 
-/// Looks at the pictures of a dataset.
+/// What is kept of a picture that is held against the others.
+struct Kept {
+    row: usize,
+    sharpness: f64,
+    seam: f64,
+    means: [f64; ROWS],
+}
+
+/// Looks at the pictures of a dataset, some at a time: pixels of no more than those are in memory.
 pub(super) fn look(rows: &Rows, sample: Option<usize>, report: &mut Report) {
     let mut wanted = vec![false; rows.rows.len()];
     rows.spread(sample)
         .into_iter()
         .for_each(|row| wanted[row] = true);
     let root = rows.folder.canonicalize().unwrap_or_default();
-    let seen: Vec<Seen> = rows
-        .rows
-        .par_iter()
-        .zip(&wanted)
-        .map(|((_, row), decode)| see(&rows.folder.join(&row.image), &root, *decode))
-        .collect();
-    report.pictures = seen.len();
-    report.decoded = seen.iter().filter(|seen| seen.decoded.is_some()).count();
+    report.pictures = rows.rows.len();
     let mut folders = Folders::default();
-    for ((line, row), seen) in rows.rows.iter().zip(&seen) {
-        one(rows, (*line, row), seen, &mut folders, report);
+    let mut repeats = Repeats::of(rows);
+    let mut kept = Vec::new();
+    for (number, wanted) in wanted.chunks(AT_ONCE).enumerate() {
+        let first = number * AT_ONCE;
+        let seen: Vec<Seen> = rows.rows[first..]
+            .par_iter()
+            .zip(wanted)
+            .map(|((_, row), decode)| see(&rows.folder.join(&row.image), &root, *decode))
+            .collect();
+        for (row, seen) in (first..).zip(seen) {
+            report.decoded += usize::from(seen.decoded.is_some());
+            let (line, of_row) = &rows.rows[row];
+            one(rows, (*line, of_row), &seen, &mut folders, report);
+            let fits = seen.is_of(rows);
+            if let (true, Some(Ok(looked))) = (fits, &seen.decoded) {
+                repeats.take(row, looked);
+                kept.push(Kept {
+                    row,
+                    sharpness: looked.sharpness,
+                    seam: looked.seam,
+                    means: row_means(&looked.thumbnail),
+                });
+            }
+        }
     }
     named_twice(rows, report);
-    let good: Vec<(usize, &Looked)> = seen
-        .iter()
-        .enumerate()
-        .filter(|(_, seen)| seen.is_of(rows))
-        .filter_map(|(row, seen)| Some((row, seen.decoded.as_ref()?.as_ref().ok()?)))
-        .collect();
-    repeated(rows, &good, report);
-    beside_the_rest(rows, &good, report);
-    seam(rows, &good, report);
+    repeats.say(report);
+    beside_the_rest(rows, &kept, report);
+    seam(rows, &kept, report);
 }
 
 fn see(path: &Path, root: &Path, decode: bool) -> Seen {
@@ -296,55 +316,86 @@ fn named_twice(rows: &Rows, report: &mut Report) {
     }
 }
 
-/// Pictures that are the same though the vehicle moved.
-fn repeated(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) {
-    let mut standing = 0;
-    let mut same: HashMap<[u8; 32], usize> = HashMap::new();
-    let mut last: HashMap<&str, (usize, &Looked)> = HashMap::new();
-    for (index, looked) in good {
-        let (line, row) = &rows.rows[*index];
+/// Pictures that are the same though the vehicle moved, found as they come.
+struct Repeats<'a> {
+    rows: &'a Rows<'a>,
+    /// The last row of each drive, after which its thumbnail is forgotten.
+    ends: HashMap<&'a str, usize>,
+    /// The first row of each picture.
+    same: HashMap<[u8; 32], usize>,
+    /// The row of each drive that others are compared with.
+    last: HashMap<&'a str, (usize, Thumbnail)>,
+    /// Rows that repeat an earlier one, with that one.
+    found: Vec<[usize; 2]>,
+}
+
+impl<'a> Repeats<'a> {
+    fn of(rows: &'a Rows<'a>) -> Self {
+        let drives = rows.rows.iter().enumerate();
+        Self {
+            rows,
+            ends: drives
+                .map(|(index, (_, row))| (row.drive.as_str(), index))
+                .collect(),
+            same: HashMap::new(),
+            last: HashMap::new(),
+            found: Vec::new(),
+        }
+    }
+
+    /// The next picture.
+    fn take(&mut self, index: usize, looked: &Looked) {
+        let drive = self.rows.rows[index].1.drive.as_str();
         // The first of them, from which the vehicle has moved furthest.
-        let first = *same.entry(looked.hash).or_insert(*index);
-        let copy = (first != *index).then_some(first);
-        let alike = last.get(row.drive.as_str()).filter(|(_, before)| {
-            mean_difference(&before.thumbnail, &looked.thumbnail) < REPEATS_LEVELS / 2.0
+        let first = *self.same.entry(looked.hash).or_insert(index);
+        let copy = (first != index).then_some(first);
+        let alike = self.last.get(drive).filter(|(_, before)| {
+            mean_difference(before, &looked.thumbnail) < REPEATS_LEVELS / 2.0
         });
         let alike = alike.map(|(index, _)| *index);
-        if alike.is_none() {
-            last.insert(&row.drive, (*index, looked));
+        if self.ends.get(drive) == Some(&index) {
+            self.last.remove(drive);
+        } else if alike.is_none() {
+            self.last.insert(drive, (index, looked.thumbnail));
         }
-        let Some(earlier) = copy.or(alike) else {
-            continue;
-        };
-        let (earlier_line, earlier) = &rows.rows[earlier];
-        if earlier.image == row.image {
-            continue;
-        }
-        let moved = super::places::distance_m(earlier, row);
-        let variance = |row: &PairRow| row.covariance_m2[0][0] + row.covariance_m2[1][1];
-        let bound = 5.0 + 3.0 * (variance(earlier) + variance(row)).sqrt();
-        if moved < bound {
-            standing += 1;
-            continue;
-        }
-        let what = format!(
-            "{} is the picture of line {earlier_line} again, {moved:.0} m away",
-            row.image
-        );
-        let remedy =
-            "the camera froze, or pictures and positions were joined wrongly: leave the rows out";
-        report.problem("picture-frozen", ("pairs.jsonl", Some(*line)), what, remedy);
+        self.found
+            .extend(copy.or(alike).map(|earlier| [earlier, index]));
     }
-    if standing > 0 {
-        let what =
-            format!("{standing} pictures show what the one before showed, at the same place");
-        let remedy = "rows of a parked vehicle teach nothing new: keep one every few metres";
-        report.note("parked", ("pairs.jsonl", None), what, remedy);
+
+    /// Says those that are somewhere else than the picture that they repeat.
+    fn say(self, report: &mut Report) {
+        let mut standing = 0;
+        for [earlier, index] in self.found {
+            let ((earlier_line, earlier), (line, row)) =
+                (&self.rows.rows[earlier], &self.rows.rows[index]);
+            if earlier.image == row.image {
+                continue;
+            }
+            let moved = super::places::distance_m(earlier, row);
+            let variance = |row: &PairRow| row.covariance_m2[0][0] + row.covariance_m2[1][1];
+            let bound = 5.0 + 3.0 * (variance(earlier) + variance(row)).sqrt();
+            if moved < bound {
+                standing += 1;
+                continue;
+            }
+            let what = format!(
+                "{} is the picture of line {earlier_line} again, {moved:.0} m away",
+                row.image
+            );
+            let remedy = "the camera froze, or pictures and positions were joined wrongly: leave the rows out";
+            report.problem("picture-frozen", ("pairs.jsonl", Some(*line)), what, remedy);
+        }
+        if standing > 0 {
+            let what =
+                format!("{standing} pictures show what the one before showed, at the same place");
+            let remedy = "rows of a parked vehicle teach nothing new: keep one every few metres";
+            report.note("parked", ("pairs.jsonl", None), what, remedy);
+        }
     }
 }
 
 /// Pictures that differ from the rest of the dataset: upside down, blurred.
-fn beside_the_rest(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) {
+fn beside_the_rest(rows: &Rows, good: &[Kept], report: &mut Report) {
     if good.len() < LEAST_PICTURES {
         return;
     }
@@ -352,20 +403,19 @@ fn beside_the_rest(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) 
         values.sort_by(f64::total_cmp);
         values[values.len() / 2]
     };
-    let sharpness = median(good.iter().map(|(_, looked)| looked.sharpness).collect());
-    let means: Vec<[f64; ROWS]> = good.iter().map(|(_, l)| row_means(&l.thumbnail)).collect();
+    let sharpness = median(good.iter().map(|kept| kept.sharpness).collect());
     let usual: [f64; ROWS] =
-        std::array::from_fn(|row| median(means.iter().map(|means| means[row]).collect()));
-    let turned = means
+        std::array::from_fn(|row| median(good.iter().map(|kept| kept.means[row]).collect()));
+    let turned = good
         .iter()
-        .filter(|means| correlation(means, &usual) < UPSIDE_DOWN)
+        .filter(|kept| correlation(&kept.means, &usual) < UPSIDE_DOWN)
         .count();
     // Upright pictures are like that too where trees are dark above a bright road: some 1 of 1000.
     let many = turned as f64 > MANY_TURNED * good.len() as f64;
-    for ((index, looked), means) in good.iter().zip(&means) {
-        let (line, row) = &rows.rows[*index];
+    for kept in good {
+        let (line, row) = &rows.rows[kept.row];
         let at = ("pairs.jsonl", Some(*line));
-        if correlation(means, &usual) < UPSIDE_DOWN {
+        if correlation(&kept.means, &usual) < UPSIDE_DOWN {
             let what = format!("{} is dark where the others are bright", row.image);
             let remedy = "turn pictures that are upside down, or write their EXIF orientation";
             if many {
@@ -374,10 +424,10 @@ fn beside_the_rest(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) 
                 report.note("picture-upside-down", at, what, remedy);
             }
         }
-        if looked.sharpness < BLURRED * sharpness {
+        if kept.sharpness < BLURRED * sharpness {
             let what = format!(
                 "{}: sharpness {:.2}, usually {sharpness:.2}",
-                row.image, looked.sharpness
+                row.image, kept.sharpness
             );
             report.note("picture-blurred", at, what, "leave out blurred pictures");
         }
@@ -406,7 +456,7 @@ fn seam_of(picture: &RgbImage) -> f64 {
 }
 
 /// A panorama goes on at the left where it ends at the right, and its pixels are square.
-fn seam(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) {
+fn seam(rows: &Rows, good: &[Kept], report: &mut Report) {
     let Some(Camera::Equirectangular(camera)) = rows.manifest.as_ref().map(|m| &m.camera) else {
         return;
     };
@@ -423,7 +473,7 @@ fn seam(rows: &Rows, good: &[(usize, &Looked)], report: &mut Report) {
         let remedy = "top_elevation_deg and bottom_elevation_deg are those of the picture's edges; panoramas narrower than 360° are not read: describe the camera as a pinhole, or pad the picture to the whole circle";
         report.problem("camera", ("dataset.toml", None), what, remedy);
     }
-    let mut seams: Vec<f64> = good.iter().map(|(_, looked)| looked.seam).collect();
+    let mut seams: Vec<f64> = good.iter().map(|kept| kept.seam).collect();
     if seams.len() < LEAST_PICTURES {
         return;
     }

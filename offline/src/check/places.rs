@@ -82,28 +82,28 @@ pub(super) fn look(
         size_px: spec.aerial_px,
         metres_per_pixel: spec.metres_per_pixel,
     });
-    let needed: Vec<(Geodetic, Vec<TileId>)> = rows
-        .rows
-        .iter()
-        .map(|(_, row)| {
-            let place = Geodetic {
-                latitude_deg: row.latitude_deg,
-                longitude_deg: row.longitude_deg,
-                height_m: 0.0,
-            };
-            let patch = PatchGeoreference::centred_on(place, patch, GRID_M);
-            let ids = patch.and_then(|patch| patch.tiles(tiles.zoom, tiles.tile_px));
-            (place, ids.unwrap_or_default())
-        })
-        .collect();
+    // Computed again where it is needed: of a million pairs they would fill memory.
+    let needed = |row: &PairRow| {
+        let place = Geodetic {
+            latitude_deg: row.latitude_deg,
+            longitude_deg: row.longitude_deg,
+            height_m: 0.0,
+        };
+        let patch = PatchGeoreference::centred_on(place, patch, GRID_M);
+        let ids = patch.and_then(|patch| patch.tiles(tiles.zoom, tiles.tile_px));
+        (place, ids.unwrap_or_default())
+    };
     let mut there: HashMap<TileId, bool> = HashMap::new();
-    for id in needed.iter().flat_map(|(_, ids)| ids) {
-        there.entry(*id).or_insert_with(|| store.has(*id));
+    for (_, row) in &rows.rows {
+        for id in needed(row).1 {
+            there.entry(id).or_insert_with(|| store.has(id));
+        }
     }
     drop(store);
     let mut some: BTreeSet<TileId> = BTreeSet::new();
     for row in rows.spread(sample) {
-        some.extend(needed[row].1.iter().filter(|id| there[id]));
+        let ids = needed(&rows.rows[row].1).1;
+        some.extend(ids.iter().filter(|id| there[id]));
     }
     let looked = decode(&path, &some.into_iter().collect::<Vec<_>>());
     report.tiles = looked.len();
@@ -119,7 +119,8 @@ pub(super) fn look(
     }
     let partly = |id: &&TileId| matches!(looked.get(*id), Some(Ok(tile)) if tile.covered < 1.0);
     let mut pool = TileStore::open(&path).ok()?;
-    for ((line, row), (place, ids)) in rows.rows.iter().zip(&needed) {
+    for (line, row) in &rows.rows {
+        let (place, ids) = needed(row);
         let missing = ids.iter().filter(|id| !there[id]).count();
         let at = ("pairs.jsonl", Some(*line));
         let remedy = "add tiles there, or leave the rows out; transparent ground is not covered";
@@ -132,7 +133,7 @@ pub(super) fn look(
             );
             report.problem("tiles-not-covered", at, what, remedy);
         } else if ids.iter().any(|id| partly(&id))
-            && let Err(error @ TileError::NotCovered { .. }) = pool.patch(*place, patch, GRID_M)
+            && let Err(error @ TileError::NotCovered { .. }) = pool.patch(place, patch, GRID_M)
         {
             let what = format!("part of the ground is transparent: {error}");
             report.problem("tiles-not-covered", at, what, remedy);

@@ -59,6 +59,9 @@ pub struct Report {
     pub found: Vec<Found>,
     /// Findings beyond those kept, by kind.
     pub more: BTreeMap<&'static str, usize>,
+    /// Findings that are kept, by kind.
+    #[serde(skip)]
+    kept: BTreeMap<&'static str, usize>,
 }
 
 impl Report {
@@ -100,11 +103,12 @@ impl Report {
         what: String,
         remedy: &'static str,
     ) {
-        let same = self.found.iter().rev().take_while(|f| f.check == check);
-        if same.count() >= KEPT {
+        let kept = self.kept.entry(check).or_default();
+        if *kept >= KEPT {
             *self.more.entry(check).or_default() += 1;
             return;
         }
+        *kept += 1;
         self.found.push(Found {
             check,
             problem,
