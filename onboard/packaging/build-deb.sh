@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the Debian package of crossfixd and looks into it.
 #
-#   onboard/packaging/build-deb.sh            with the profile `dist`, for vehicles
-#   onboard/packaging/build-deb.sh release    with what the tests have built already
+#   onboard/packaging/build-deb.sh                     with the profile `dist`, for vehicles
+#   onboard/packaging/build-deb.sh release [FOLDER]    with what the tests have built already; into target/debian
 #
 # Needs cargo-deb: cargo install cargo-deb --version 3.8.0 --locked
 #
@@ -10,14 +10,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 profile=${1:-dist}
+out=${2:-target/debian}
 
 cargo build --profile "$profile" --locked -p crossfix-onboard --bin crossfixd
-cargo run --release --locked -q -p crossfix-onboard --example manual -- target/manual
+# Manual pages are the same whatever the program is built with.
+env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo run --release --locked -q -p crossfix-onboard --example manual -- target/manual
 gzip -9nf target/manual/*.1
-mkdir -p target/debian
-rm -f target/debian/crossfixd_*.deb
-cargo deb -p crossfix-onboard --no-build --profile "$profile" --output target/debian/ >/dev/null
-package=$(ls target/debian/crossfixd_*.deb)
+mkdir -p "$out"
+rm -f "$out"/crossfixd_*.deb
+cargo deb -p crossfix-onboard --no-build --profile "$profile" --output "$out/" >/dev/null
+package=$(ls "$out"/crossfixd_*.deb)
 
 contents=$(dpkg-deb --contents "$package")
 for path in ./usr/bin/crossfixd ./etc/crossfix/crossfixd.toml ./usr/share/man/man1/crossfixd.1.gz \
@@ -47,7 +49,7 @@ fi
 
 if [ "$(id -u)" = 0 ] && [ ! -d /run/systemd/system ] && ! dpkg-query -s crossfixd >/dev/null 2>&1; then
   export DEBIAN_FRONTEND=noninteractive
-  apt-get install -y -qq --no-install-recommends "$PWD/$package" >/dev/null
+  apt-get install -y -qq --no-install-recommends "$(realpath "$package")" >/dev/null
   /usr/bin/crossfixd --check
   apt-get remove -y -qq crossfixd >/dev/null
   [ ! -e /usr/bin/crossfixd ] && [ -e /etc/crossfix/crossfixd.toml ] || { echo "remove: a program is left, or its config is not" >&2; exit 1; }
