@@ -55,6 +55,7 @@ MODES = {
 }
 # Bounds of --check, over all drives of an area, for the fused position: what the project promises, and that it is not for nothing.
 BOUNDS = {
+    "few": [("median_m", 0.0, 1.0), ("p95_m", 0.0, 3.0), ("quiet", 0.0, 0.001), ("ok", 0.0, 0.0)],
     "few-gyro": [("median_m", 0.0, 1.0), ("p95_m", 0.0, 3.0), ("quiet", 0.0, 0.001), ("ok", 0.0, 0.0)],
     "one": [("median_m", 0.0, 1.0), ("p95_m", 0.0, 3.0), ("quiet", 0.0, 0.001), ("ok", 0.0, 0.0)],
     "gnss": [("median_m", 0.0, 0.6), ("p95_m", 0.0, 1.5), ("outside", 0.0, 0.0), ("ok", 0.6, 1.0)],

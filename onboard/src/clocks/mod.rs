@@ -35,6 +35,8 @@ const SLEW: i64 = 10;
 const USABLE_NS: std::ops::Range<i64> = 0..8_000_000_000 * SECOND_NS;
 /// More sources than anybody has; those beyond are not used.
 const MOST_STREAMS: usize = 256;
+/// More cameras than any source has; those beyond share a clock.
+const MOST_CAMERAS: usize = 16;
 
 /// What a source delivers. Each kind has its own clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -127,6 +129,8 @@ pub struct Clocks {
 struct Stream {
     source: Arc<str>,
     kind: EventKind,
+    /// The camera, where frames of several come from one source.
+    camera: Option<String>,
     follower: Follower,
     last_arrived_ns: Option<i64>,
 }
@@ -263,11 +267,10 @@ impl Clocks {
 
     /// What is the matter with the clock of this source's events, as a sentence.
     pub fn problem(&self, source: &str, kind: EventKind) -> Option<String> {
-        let found = self
-            .streams
-            .iter()
-            .position(|stream| *stream.source == *source && stream.kind == kind)?;
-        self.stream_problem(found)
+        let numbered = self.streams.iter().enumerate();
+        let mut found =
+            numbered.filter(|(_, stream)| *stream.source == *source && stream.kind == kind);
+        found.find_map(|(index, _)| self.stream_problem(index))
     }
 
     fn stream_health(&self, index: usize, stream: &Stream, arrived_now_ns: i64) -> ClockHealth {
@@ -311,16 +314,24 @@ impl Clocks {
     }
 
     fn stream(&mut self, arrival: &Arrival, kind: EventKind) -> Option<usize> {
-        let known = self
-            .streams
-            .iter()
-            .position(|stream| stream.kind == kind && *stream.source == *arrival.source);
+        let camera = match &arrival.event {
+            Event::Frame(frame) => Some(frame.camera.as_str()),
+            _ => None,
+        };
+        let of_source = || {
+            let numbered = self.streams.iter().enumerate();
+            numbered.filter(|(_, stream)| stream.kind == kind && *stream.source == *arrival.source)
+        };
+        let same_camera = of_source().find(|(_, stream)| stream.camera.as_deref() == camera);
+        let shared = || of_source().nth(MOST_CAMERAS - 1);
+        let known = same_camera.or_else(shared).map(|(index, _)| index);
         if known.is_some() || self.streams.len() >= MOST_STREAMS {
             return known;
         }
         self.streams.push(Stream {
             source: arrival.source.clone(),
             kind,
+            camera: camera.map(str::to_owned),
             follower: Follower::new(kind, self.config.of(&arrival.source, kind)),
             last_arrived_ns: None,
         });

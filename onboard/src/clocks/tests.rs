@@ -1,6 +1,8 @@
 //! Sources whose clocks misbehave, through the core as a drive and a replay run it.
 
-use crate::clocks::{ClockConfig, ClockHealth, ClockRule, ClockState, EventKind};
+use crate::clocks::{
+    ClockConfig, ClockHealth, ClockRule, ClockState, Clocks, EventKind, TimeVerdict,
+};
 use crate::core::CoreCounters;
 use crate::core::tests::{core, fix, frame, odometry, picture, picture_at};
 use crate::event::{Arrival, Estimate, EstimateKind, Event, State};
@@ -652,4 +654,39 @@ fn whatever_the_other_clocks_show_there_is_an_estimate_every_second() {
         time_ns: i64::MIN,
     };
     assert_eq!(EventKind::of(&event), None);
+}
+
+/// Frames of this many cameras at the same moments, from one source.
+fn frames_used(cameras: usize) -> (usize, usize, Clocks) {
+    let mut clocks = Clocks::new(ClockConfig::default());
+    let (mut used, mut all) = (0, 0);
+    for tick in 0..100 {
+        let arrived_ns = BOOT_NS + tick * TENTH_NS;
+        if tick % 10 == 0 {
+            let mut arrival = Arrival::new("gnss", arrived_ns + FIX_LATENCY_NS, fix(tick));
+            clocks.judge(&mut arrival);
+        }
+        for camera in 0..cameras {
+            let mut event = frame(tick, picture());
+            if let Event::Frame(frame) = &mut event {
+                frame.camera = format!("camera {camera}");
+            }
+            let mut arrival = Arrival::new("log", arrived_ns + FRAME_LATENCY_NS, event);
+            all += 1;
+            used += usize::from(clocks.judge(&mut arrival) == TimeVerdict::Use);
+        }
+    }
+    (used, all, clocks)
+}
+
+#[test]
+fn cameras_of_one_source_may_take_their_pictures_at_the_same_moments() {
+    for cameras in [1, 6] {
+        let (used, all, clocks) = frames_used(cameras);
+        assert!(used * 10 > all * 9, "{used} of {all}");
+        assert_eq!(clocks.problem("log", EventKind::Camera), None);
+    }
+    // A source that makes up a camera for every frame takes no memory.
+    let (.., clocks) = frames_used(300);
+    assert!(clocks.health(BOOT_NS).len() < 20);
 }
