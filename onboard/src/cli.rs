@@ -37,7 +37,7 @@ pub enum Command {
     /// Play a recorded drive through the same core as fast as it goes; sources and sinks of the config
     /// are not used.
     Replay {
-        /// The recorded drive, MCAP.
+        /// The recorded drive: an MCAP file, or the folder of a ROS 2 bag.
         log: PathBuf,
         /// The config file.
         #[arg(long, value_name = "FILE")]

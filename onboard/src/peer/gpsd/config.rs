@@ -122,7 +122,7 @@ pub struct GpsdServerConfig {
     pub estimate: EstimateKind,
     /// Lines that may wait for one client; then the oldest are dropped. Default 64.
     pub client_queue: usize,
-    /// Clients at a time; more are turned away. Default 16.
+    /// Clients at a time; one more sends the idlest away. Default 16.
     pub max_clients: usize,
 }
 
