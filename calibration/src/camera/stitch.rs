@@ -110,6 +110,12 @@ impl Stitcher {
         let mut shares = Vec::with_capacity(cameras.len());
         for (camera, lever_arm) in cameras {
             lever_arm.check()?;
+            if panorama.height_m + lever_arm.up_m < 0.1 {
+                return Err(Error::Camera(format!(
+                    "lever_arm.up_m is {}, and the point that the position is of is {} m above the ground: a camera below it",
+                    lever_arm.up_m, panorama.height_m
+                )));
+            }
             let arm = Vector3::new(lever_arm.forward_m, lever_arm.left_m, lever_arm.up_m);
             let from_camera = |body: Vector3<f64>| seen_from(body, arm, panorama.height_m);
             let moved = (arm.norm() > 0.0).then_some(&from_camera as &dyn Fn(_) -> _);

@@ -58,6 +58,11 @@ impl Default for RigConfig {
     }
 }
 
+/// Tables of a rig take at most this much memory, MB.
+const MOST_TABLES_MB: f64 = 1500.0;
+/// Cameras that see less of the panorama than this together look the wrong way.
+const LEAST_SEEN_BY_ALL: f64 = 0.2;
+
 impl RigConfig {
     /// The panorama that is made of the cameras' pictures.
     pub fn panorama(&self) -> PanoramaSpec {
@@ -67,6 +72,23 @@ impl RigConfig {
             bottom_elevation_deg: self.bottom_elevation_deg,
             height_m: self.height_m,
         }
+    }
+
+    /// Memory of the tables of all cameras, MB: 28 bytes for each sample of each pixel.
+    fn tables_mb(&self) -> f64 {
+        let span_deg = (self.top_elevation_deg - self.bottom_elevation_deg).clamp(0.0, 180.0);
+        let pixels = (self.width as f64).powi(2) * span_deg / 360.0;
+        let samples = self.camera.iter().map(|camera| {
+            let (fx, fy) = match &camera.lens {
+                Camera::Equirectangular(_) => (1.0, 1.0),
+                Camera::Pinhole(lens) => (lens.fx, lens.fy),
+                Camera::Fisheye(lens) => (lens.fx, lens.fy),
+            };
+            // Block averaging leaves over up to a factor of two, and what the axes differ by.
+            let per_axis = (2.0 * fx.max(fy) / fx.min(fy)).ceil().min(4.0);
+            per_axis * per_axis
+        });
+        pixels * 28.0 * samples.sum::<f64>() * 1e-6
     }
 
     /// `named`: the sources of the config, unless one of them is a recorded drive, which names its cameras
@@ -116,11 +138,30 @@ impl RigConfig {
                 );
             }
         }
-        if is_right
-            && CAMERAS.contains(&count)
-            && let Err(error) = Rig::new(self)
-        {
-            check.problem("", format!("cannot be right: {error}"));
+        if is_right && CAMERAS.contains(&count) {
+            let tables_mb = self.tables_mb();
+            if tables_mb > MOST_TABLES_MB {
+                check.problem(
+                    "width",
+                    format!("its tables would take {tables_mb:.0} MB; make it smaller (at most {MOST_TABLES_MB} MB)"),
+                );
+                return;
+            }
+            match Rig::new(self) {
+                Err(error) => check.problem("", format!("cannot be right: {error}")),
+                Ok(rig) => {
+                    let seen = rig.seen_fraction();
+                    if seen < LEAST_SEEN_BY_ALL {
+                        check.problem(
+                            "camera",
+                            format!(
+                                "together they see {:.0} % of the panorama; correct their lenses and mounts, or its elevations",
+                                100.0 * seen
+                            ),
+                        );
+                    }
+                }
+            }
         }
     }
 }

@@ -111,7 +111,21 @@ impl Default for FusionConfig {
     }
 }
 
+/// Least side of the belief's window, metres.
+const SMALLEST_WINDOW_M: f64 = 48.0;
+
 impl FusionConfig {
+    /// A window must hold a vehicle that a receiver among houses knows.
+    fn check_window(&self) -> Option<String> {
+        let side_m = self.metres_per_cell * self.window_cells as f64;
+        (side_m < SMALLEST_WINDOW_M).then(|| {
+            format!(
+                "window_cells = {} of metres_per_cell = {} are a window of {side_m:.0} m; it needs {SMALLEST_WINDOW_M} m",
+                self.window_cells, self.metres_per_cell
+            )
+        })
+    }
+
     /// Every problem at once, each as `field = value` and what is allowed.
     pub fn check(&self) -> Vec<String> {
         let ranges = [
@@ -173,6 +187,7 @@ impl FusionConfig {
             .iter()
             .filter(|(_, value, low, high)| !(low..=high).contains(&value))
             .map(|(name, value, low, high)| format!("{name} = {value} is outside {low} to {high}"))
+            .chain(self.check_window())
             .collect()
     }
 }
@@ -190,6 +205,6 @@ mod tests {
             ..FusionConfig::default()
         };
         let problems = broken.check();
-        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert_eq!(problems.len(), 3, "{problems:?}");
     }
 }

@@ -64,6 +64,8 @@ pub(super) struct Filter {
     /// Since when the vehicle has stood, and when the gyro's bias was last learned from that.
     pub(super) still_ns: Option<i64>,
     pub(super) bias_learned_ns: i64,
+    /// The last speed that a receiver told, and when, m/s; also one that is not believed.
+    pub(super) receiver_speed: Option<(i64, f64)>,
     /// When the vehicle was last found to be somewhere else altogether.
     pub(super) relocated_ns: i64,
     pub(super) reset_count: u32,
@@ -116,6 +118,7 @@ impl Filter {
             heading_ns: i64::MIN,
             still_ns: None,
             bias_learned_ns: i64::MIN,
+            receiver_speed: None,
             relocated_ns: i64::MIN,
             reset_count: 0,
             checkpoint: None,
@@ -202,6 +205,16 @@ impl Filter {
     pub(super) fn yaw_at(&self, time_ns: i64) -> Option<Yaw> {
         let started = self.started.as_ref()?;
         Some(started.history.at(time_ns)?.yaw).filter(|_| started.navigator.yaw_known())
+    }
+
+    /// Notes what a receiver says of its speed.
+    pub(super) fn note_receiver_speed(&mut self, fix: &GnssFix) {
+        if let Some(mps) = fix.speed_mps.filter(|mps| mps.is_finite()) {
+            let before_ns = self.receiver_speed.map_or(i64::MIN, |(told_ns, _)| told_ns);
+            if fix.time_ns >= before_ns {
+                self.receiver_speed = Some((fix.time_ns, mps));
+            }
+        }
     }
 
     /// What is known of the gyro's bias, rad/s.

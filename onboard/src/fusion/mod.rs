@@ -204,8 +204,9 @@ impl Fusion {
     fn measure(&mut self, mut measurement: Measurement) -> Result<(), Unused> {
         let ahead_ns = self.filter.now_ns;
         self.filter.come_back();
-        if let Measurement::Gnss(_, fix) = &mut measurement {
-            *fix = self.gates.judge_receiver(fix, &self.filter);
+        if let Measurement::Gnss(source, fix) = &mut measurement {
+            self.filter.note_receiver_speed(fix);
+            *fix = self.gates.judge_receiver(source, fix, &self.filter);
             self.filter.excluded.clone_from(&self.gates.excluded);
         }
         let sample = match &measurement {

@@ -39,8 +39,10 @@ const STILL_BY_GNSS_MPS: f64 = 0.5;
 const STILL_FOR_NS: i64 = 1_000_000_000;
 /// 1-sigma error of a gyro's bias after a second of standing, rad/s.
 const STILL_BIAS_SIGMA_RPS: f64 = 0.002;
-/// A larger yaw rate while standing is a turntable or a broken gyro, rad/s.
+/// A yaw rate further from the known bias than this, while standing, is a turntable or a broken gyro, rad/s; and
+/// while nobody but the wheels says that the vehicle stands.
 const LARGEST_GYRO_BIAS_RPS: f64 = 0.1;
+const LARGEST_REFINEMENT_RPS: f64 = 0.006;
 
 /// What is owed is made up for within this time, seconds.
 const MAKE_UP_S: f64 = 0.05;
@@ -203,18 +205,27 @@ impl Filter {
         Ok(())
     }
 
-    /// A gyro's bias shows while the vehicle stands.
+    /// A gyro's bias shows while the vehicle stands. Where no receiver says so too (a turntable, a ferry, dead
+    /// wheels), what is known of it is only refined.
     fn learn_gyro_bias(&mut self, time_ns: i64, yaw_rate: Option<Reported>) {
-        if !self.stands(time_ns) {
+        let Some(receiver_stands) = self.stands(time_ns) else {
             self.still_ns = None;
             return;
-        }
+        };
         let since_ns = *self.still_ns.get_or_insert(time_ns);
-        let Some(reported) = yaw_rate.filter(|rate| rate.value.abs() < LARGEST_GYRO_BIAS_RPS)
+        let furthest_rps = if receiver_stands {
+            LARGEST_GYRO_BIAS_RPS
+        } else {
+            LARGEST_REFINEMENT_RPS
+        };
+        let known_rps = self.gyro_bias_rps();
+        let Some(reported) = yaw_rate.filter(|rate| (rate.value - known_rps).abs() < furthest_rps)
         else {
             return;
         };
-        let before_ns = self.bias_learned_ns.max(since_ns + STILL_FOR_NS);
+        let before_ns = self
+            .bias_learned_ns
+            .max(since_ns.saturating_add(STILL_FOR_NS));
         if time_ns <= before_ns {
             return;
         }
@@ -228,17 +239,18 @@ impl Filter {
         }
     }
 
-    /// Whether wheels stand still and the receiver does not say otherwise (a ferry, a tow).
-    fn stands(&self, time_ns: i64) -> bool {
+    /// Whether a receiver says that the vehicle stands where its wheels do; nothing where it moves.
+    fn stands(&self, time_ns: i64) -> Option<bool> {
         let wheels = self.speed.is_some_and(|speed| {
             speed.value.abs() < STILL_MPS
                 && time_ns.saturating_sub(speed.time_ns) <= seconds(self.config.odometry_timeout_s)
         });
-        let receiver_moves = self.gnss_motion.is_some_and(|motion| {
-            time_ns.saturating_sub(motion.time_ns) <= seconds(self.config.gnss_timeout_s)
-                && motion.speed_mps.is_some_and(|mps| mps > STILL_BY_GNSS_MPS)
+        let timeout_ns = seconds(self.config.gnss_timeout_s);
+        let receiver_mps = self.receiver_speed.and_then(|(told_ns, mps)| {
+            (time_ns.saturating_sub(told_ns) <= timeout_ns).then_some(mps)
         });
-        wheels && !receiver_moves
+        let moves = receiver_mps.is_some_and(|mps| mps > STILL_BY_GNSS_MPS);
+        (wheels && !moves).then_some(receiver_mps.is_some())
     }
 
     /// A sample comes of one quantity alone: from the sample before to this one it changed evenly, also

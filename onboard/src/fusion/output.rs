@@ -140,6 +140,8 @@ impl Filter {
         let track_variance_m2 = navigator.track_variance_m2;
         let (offset_m, covariance_m2) = (navigator.offset_m(), navigator.position_covariance_m2());
         let driven_m = navigator.driven_m;
+        let gnss_is_fresh =
+            now_ns.saturating_sub(started.gnss_ns) <= seconds(config.gnss_timeout_s);
         let alone = Place {
             offset_m,
             covariance_m2,
@@ -148,10 +150,9 @@ impl Filter {
         if started
             .last_visual
             .is_some_and(|(_, at_m)| driven_m - at_m > 4.0 * config.visual_timeout_m)
-            || started
-                .visual
-                .as_ref()
-                .is_some_and(|visual| visual.is_outlived(&alone, track_variance_m2, config))
+            || started.visual.as_ref().is_some_and(|visual| {
+                visual.is_outlived(&alone, gnss_is_fresh, track_variance_m2, config)
+            })
         {
             started.forget_visual();
         }

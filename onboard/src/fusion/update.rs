@@ -247,8 +247,11 @@ impl Filter {
         {
             started.forget_visual();
         }
+        // A receiver that is heard keeps the window around the vehicle, however large the error that it states.
+        let gnss_is_fresh =
+            now_ns.saturating_sub(started.gnss_ns) <= seconds(config.gnss_timeout_s);
         if started.visual.is_none() {
-            if !VisualBelief::can_hold(&known.covariance_m2, config) {
+            if !gnss_is_fresh && !VisualBelief::can_hold(&known.covariance_m2, config) {
                 return Err(Unused::NotInWindow);
             }
             started.visual = VisualBelief::new(known.offset_m, track_variance_m2, config).ok();
@@ -256,7 +259,6 @@ impl Filter {
         let Some(visual) = &mut started.visual else {
             return Err(Unused::Invalid);
         };
-        let gnss_is_fresh = now_ns - started.gnss_ns <= seconds(config.gnss_timeout_s);
         let sighting = Sighting {
             heatmap: &fix.heatmap,
             centre_m,

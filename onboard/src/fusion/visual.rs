@@ -69,10 +69,12 @@ impl VisualBelief {
     }
 
     /// Whether it says nothing any more about a vehicle that is, without it, at `known`: dead reckoning
-    /// since may have led out of the window, or the belief is wide and the vehicle outside of it.
+    /// since may have led out of the window, or the belief is wide and the vehicle outside of it. A receiver
+    /// that is heard keeps the window around the vehicle.
     pub(crate) fn is_outlived(
         &self,
         known: &Place,
+        gnss_is_fresh: bool,
         track_variance_m2: f64,
         config: &FusionConfig,
     ) -> bool {
@@ -81,7 +83,8 @@ impl VisualBelief {
         let away_m = (known.offset_m[0] - centre[0])
             .abs()
             .max((known.offset_m[1] - centre[1]).abs());
-        let is_out = away_m > side_m(config) / 4.0 || !Self::can_hold(&known.covariance_m2, config);
+        let is_out = away_m > side_m(config) / 4.0
+            || !gnss_is_fresh && !Self::can_hold(&known.covariance_m2, config);
         behind_m2.sqrt() > side_m(config) / 8.0
             || is_out
                 && largest_sigma(&self.place(track_variance_m2).covariance_m2) > GIVEN_UP_SIGMA_M
@@ -234,16 +237,17 @@ mod tests {
             offset_m: [east_m, 0.0],
             covariance_m2: Matrix2::identity() * sigma_m.powi(2),
         };
-        assert!(!belief.is_outlived(&known(0.0, 5.0), 4.0, &config));
+        assert!(!belief.is_outlived(&known(0.0, 5.0), false, 4.0, &config));
         // A sharp belief stands against a receiver that is elsewhere, or anywhere.
-        assert!(!belief.is_outlived(&known(60.0, 5.0), 4.0, &config));
-        assert!(!belief.is_outlived(&known(0.0, 60.0), 4.0, &config));
+        assert!(!belief.is_outlived(&known(60.0, 5.0), true, 4.0, &config));
+        assert!(!belief.is_outlived(&known(0.0, 60.0), false, 4.0, &config));
         // Blind driving since: 20 m, 1-sigma, in a window of 96 m.
-        assert!(belief.is_outlived(&known(0.0, 5.0), 400.0, &config));
+        assert!(belief.is_outlived(&known(0.0, 5.0), true, 400.0, &config));
         // One that says nothing does not hold the vehicle in its window.
         let flat = VisualBelief::new([0.0, 0.0], 0.0, &config).unwrap();
-        assert!(!flat.is_outlived(&known(10.0, 15.0), 4.0, &config));
-        assert!(flat.is_outlived(&known(60.0, 15.0), 4.0, &config));
-        assert!(flat.is_outlived(&known(0.0, 60.0), 4.0, &config));
+        assert!(!flat.is_outlived(&known(10.0, 15.0), false, 4.0, &config));
+        assert!(flat.is_outlived(&known(60.0, 15.0), true, 4.0, &config));
+        assert!(flat.is_outlived(&known(0.0, 60.0), false, 4.0, &config));
+        assert!(!flat.is_outlived(&known(0.0, 60.0), true, 4.0, &config));
     }
 }

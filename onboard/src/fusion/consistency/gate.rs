@@ -51,6 +51,8 @@ pub(crate) struct Gate {
     pub(crate) good_run: u32,
     /// Time of the last agreement, nanoseconds.
     pub(crate) agreed_ns: Option<i64>,
+    /// Whether it was the receiver's speed or course that it contradicted last.
+    pub(crate) is_accused_by_receiver: bool,
 }
 
 impl Gate {
@@ -66,6 +68,7 @@ impl Gate {
             bad_run: 0,
             good_run: 0,
             agreed_ns: None,
+            is_accused_by_receiver: false,
         }
     }
 

@@ -56,6 +56,7 @@ impl HeadingGate {
                 CONTRADICTIONS,
                 "the odometry's heading jumps more than a vehicle can",
             );
+            self.gate.is_accused_by_receiver = false;
             exclusion.open(sample.time_ns);
         }
     }
@@ -83,6 +84,9 @@ impl HeadingGate {
             } else {
                 "the odometry's heading differs from the GNSS course"
             };
+            if self.gate.problem().is_none() {
+                self.gate.is_accused_by_receiver = true;
+            }
             self.gate.contradict(CONTRADICTIONS, words);
             let newly = !exclusion.is_open();
             exclusion.open(since_ns);

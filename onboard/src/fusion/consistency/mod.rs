@@ -14,6 +14,8 @@ mod receivers;
 mod speed;
 mod yaw_rate;
 
+use std::sync::Arc;
+
 use crossfix_calibration::Heading;
 
 pub(super) use exclusion::Exclusions;
@@ -39,11 +41,14 @@ pub(super) struct Gates {
     yaw_rate: YawRateGate,
     heading: HeadingGate,
     pub(super) pictures: PictureDelay,
-    receiver: ReceiverMotion,
+    /// By the receiver's name; those beyond [`MOST_RECEIVERS`] share the last one.
+    receivers: Vec<(Arc<str>, ReceiverMotion)>,
     /// Time of the last fix that told a speed.
     speed_told_ns: Option<i64>,
 }
 
+/// Receivers whose motion is checked apart.
+const MOST_RECEIVERS: usize = 8;
 /// The evidence for the motion must be this recent, nanoseconds.
 const MOTION_EVIDENCE_NS: i64 = 2_600_000_000;
 
@@ -55,7 +60,7 @@ impl Gates {
             yaw_rate: YawRateGate::new(),
             heading: HeadingGate::new(),
             pictures: PictureDelay::new(),
-            receiver: ReceiverMotion::new(),
+            receivers: Vec::new(),
             speed_told_ns: None,
         }
     }
@@ -86,7 +91,12 @@ impl Gates {
     }
 
     /// Judges a fix's own speed and course before it is taken in; what cannot be is left out.
-    pub(super) fn judge_receiver(&mut self, fix: &GnssFix, filter: &Filter) -> GnssFix {
+    pub(super) fn judge_receiver(
+        &mut self,
+        source: &Arc<str>,
+        fix: &GnssFix,
+        filter: &Filter,
+    ) -> GnssFix {
         let reversing = filter.is_reversing();
         let odometer = Odometer {
             speed_mps: filter.odometer_mps(),
@@ -98,17 +108,27 @@ impl Gates {
                 && self.yaw_rate.gate.problem().is_none()
                 && self.heading.gate.problem().is_none(),
         };
-        let judged = self.receiver.judge(fix, odometer);
+        let known = self.receivers.iter().position(|(name, _)| name == source);
+        let at = match known {
+            Some(at) => at,
+            None if self.receivers.len() < MOST_RECEIVERS => {
+                self.receivers.push((source.clone(), ReceiverMotion::new()));
+                self.receivers.len() - 1
+            }
+            None => MOST_RECEIVERS - 1,
+        };
+        let receiver = &mut self.receivers[at].1;
+        let judged = receiver.judge(fix, odometer);
         let excluded = &mut self.excluded;
-        if let Some(factor) = self.receiver.speed_factor() {
+        if let Some(factor) = receiver.speed_factor() {
             self.speed.appeal(fix.time_ns, factor, &mut excluded.speed);
         }
-        if self.receiver.is_course_wrong() {
+        if receiver.is_course_wrong() {
             for (gate, exclusion) in [
                 (&mut self.heading.gate, &mut excluded.heading),
                 (&mut self.yaw_rate.gate, &mut excluded.yaw_rate),
             ] {
-                if gate.problem().is_some() {
+                if gate.problem().is_some() && gate.is_accused_by_receiver {
                     gate.pardon();
                     exclusion.close(fix.time_ns);
                 }
@@ -179,15 +199,17 @@ impl Gates {
         problems
     }
 
-    fn gates(&self) -> [&Gate; 6] {
-        [
+    fn gates(&self) -> Vec<&Gate> {
+        let mut gates = vec![
             &self.speed.gate,
             &self.yaw_rate.gate,
             &self.heading.gate,
             &self.pictures.gate,
-            &self.receiver.speed,
-            &self.receiver.course,
-        ]
+        ];
+        for (_, receiver) in &self.receivers {
+            gates.extend([&receiver.speed, &receiver.course]);
+        }
+        gates
     }
 
     /// What every gate found.

@@ -181,12 +181,18 @@ impl ReceiverMotion {
             return;
         }
         let course = fix.track_deg.filter(|deg| deg.is_finite());
+        // A stop without a course does not take back what was found.
         let (Some(track_deg), true) = (course, fix.position.check().is_ok()) else {
             self.way.clear();
-            self.speed_astray = 0;
-            self.course_astray = 0;
             return;
         };
+        if self
+            .way
+            .back()
+            .is_some_and(|last| last.time_ns == fix.time_ns)
+        {
+            return;
+        }
         let (sine, cosine) = Heading::from_degrees(track_deg).yaw().radians().sin_cos();
         let velocity_mps = [speed_mps * cosine, speed_mps * sine];
         let [[ee, _], [_, nn]] = fix.covariance_m2;

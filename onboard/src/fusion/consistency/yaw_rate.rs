@@ -106,6 +106,7 @@ impl YawRateGate {
         if let Some(stretch_ns) = contradicts {
             self.gate
                 .exclude("the odometry's yaw rate differs from the turns of its own heading");
+            self.gate.is_accused_by_receiver = false;
             let newly = !exclusion.is_open();
             let since_ns = time_ns - stretch_ns;
             exclusion.open(since_ns);
@@ -244,6 +245,9 @@ impl YawRateGate {
         if worst > 1.0 {
             let since_ns = self.gate.agreed_ns.unwrap_or(i64::MIN);
             let words = explain(product, square);
+            if self.gate.problem().is_none() {
+                self.gate.is_accused_by_receiver = true;
+            }
             self.gate
                 .contradict(if worst > 2.0 { 1 } else { CONTRADICTIONS }, words);
             let newly = !exclusion.is_open();
