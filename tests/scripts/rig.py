@@ -10,6 +10,7 @@ import glob
 import io
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -169,4 +170,4 @@ def main(crossfixd, demo):
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(*(os.path.abspath(path) for path in sys.argv[1:])))
