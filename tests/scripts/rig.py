@@ -149,7 +149,7 @@ def main(crossfixd, demo):
         found_m, found_ok = mean_error_m(lines, truth)
         print(f"        without the rear camera {found_m:.2f} m over {found_ok}")
         check("a dead camera is told once and done without", five["frames_partial"] > 20 and words.count("made without these cameras") == 1, (five, words[-800:]))
-        check("the position is still good", found_m < 2.0 * expected_m + 0.1 and found_ok > 0.5 * expected_ok, (found_m, found_ok))
+        check("the position is still good", found_m < 2.0 * expected_m + 0.1 and found_ok > 0.4 * expected_ok, (found_m, found_ok))
         run = f'[[source]]\nkind = "mcap"\npath = "{whole}"\n[[sink]]\nkind = "gpsd_server"\nlisten = "127.0.0.1:{free_port()}"\n'
         path = f"{folder}/right.toml"
         with open(path, "w", encoding="utf-8") as file:
