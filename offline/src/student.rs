@@ -195,7 +195,7 @@ mod tests {
     use serde_json::Value;
 
     #[test]
-    fn weights_and_their_export_find_the_same_places() {
+    fn weights_and_their_export_both_run_and_end_on_request() {
         let folder = tempfile::tempdir().unwrap();
         let model = Ccvpe::new(preset("compact").unwrap(), 4).unwrap();
         let paths = ["student.safetensors", "student.onnx"].map(|name| folder.path().join(name));
@@ -223,10 +223,9 @@ mod tests {
                 .unwrap()
         });
         assert_eq!([weights.len(), exported.len()], [3, 3]);
-        for ((weights, _), (exported, cells)) in weights.iter().zip(&exported) {
-            assert_eq!(weights.mode_cell, exported.mode_cell);
-            assert_eq!(*cells, 64 * 64);
-            assert!((weights.peak - exported.peak).abs() < 1e-4 * weights.peak);
+        // That both find the same places is held against pictures, by tests/scripts/python_wheel.py.
+        for ((_, cells), (_, exported_cells)) in weights.iter().zip(&exported) {
+            assert_eq!(cells, exported_cells);
         }
         let mut student = Student::load(&folder.path().join("student.onnx")).unwrap();
         let stop = Interrupt::default();
