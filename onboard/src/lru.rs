@@ -32,6 +32,12 @@ impl<K: Hash + Eq + Clone, V: Clone> Lru<K, V> {
         }
     }
 
+    /// Drops everything.
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+        self.weight = 0;
+    }
+
     /// The value, which becomes the most recently used one.
     pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         self.uses += 1;

@@ -118,6 +118,8 @@ for path in (teacher, exported):
     check(f"{name}: arrays as their pair", arrays.mode_m == one.mode_m and arrays.id is None and arrays.latitude_deg is None, arrays)
     # Arrays of any strides: mirrored twice.
     twice = numpy.ascontiguousarray(ground[:, ::-1])[:, ::-1]
+    other = student.predict_images(ground, aerial[::-1].copy())
+    check(f"{name}: another aerial picture is another answer", other.heatmap.tobytes() != arrays.heatmap.tobytes())
     check(f"{name}: strides", student.predict_images(twice, numpy.asfortranarray(aerial)).mode_m == one.mode_m)
     strip, left_bin = student.ground_image(pairs[5].picture(), pairs.manifest["camera"], pairs[5].heading_deg)
     check(f"{name}: the ground image of a picture", numpy.array_equal(strip, ground) and left_bin == 0)

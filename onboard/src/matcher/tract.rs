@@ -126,6 +126,11 @@ impl TractMatcher {
         }
     }
 
+    /// Forgets the aerial features of all patches: the next ones may show something else at the same place.
+    pub fn forget_patches(&mut self) {
+        self.features.clear();
+    }
+
     fn features(&mut self, key: PatchKey, patch: &RgbImage) -> Result<Features, MatchError> {
         if let Some(features) = self.features.get(&key) {
             return Ok(features);
