@@ -303,19 +303,32 @@ impl Core {
             }
             Event::Frame(frame) => match &mut self.rig {
                 None => self.frame(&Seen::Frame(frame)),
-                Some(rig) => match rig.take(frame) {
-                    Ok(Some(moment)) => self.frame(&Seen::Moment(moment)),
-                    Ok(None) => false,
-                    Err(problem) => {
+                Some(rig) => {
+                    if let Err(problem) = rig.take(frame) {
                         self.counters.frames_unused += 1;
                         tracing::debug!(problem, "frame not used");
-                        false
                     }
-                },
+                    self.moments()
+                }
             },
             Event::SourceState { .. } => false,
         };
         if due { self.estimates() } else { Vec::new() }
+    }
+
+    /// Matches what the rig has put together; whether there is something to say.
+    fn moments(&mut self) -> bool {
+        let mut is_due = false;
+        while let Some(moment) = self.rig.as_mut().and_then(Rig::next) {
+            match moment {
+                Ok(moment) => is_due |= self.frame(&Seen::Moment(moment)),
+                Err(problem) => {
+                    self.counters.frames_unused += 1;
+                    tracing::debug!(problem, "moment not used");
+                }
+            }
+        }
+        is_due
     }
 
     fn note_cadence(&mut self, fix_ns: i64) {

@@ -52,15 +52,6 @@ impl StripMapper {
         Ok(mapper)
     }
 
-    /// Whether this is the camera and the size of strip that it was made for.
-    pub fn fits(&self, camera: &Camera, strip: &StripSpec) -> bool {
-        let size = StripSpec {
-            left_azimuth_rad: self.strip.left_azimuth_rad,
-            ..*strip
-        };
-        self.camera == *camera && self.strip == size
-    }
-
     /// The table for a strip with this left edge and a vehicle with this yaw.
     ///
     /// # Errors
@@ -184,20 +175,6 @@ mod tests {
         ] {
             let strip = StripSpec::panorama();
             let mapper = StripMapper::new(&camera, &strip).unwrap();
-            assert!(mapper.fits(
-                &camera,
-                &StripSpec {
-                    left_azimuth_rad: 1.0,
-                    ..strip
-                }
-            ));
-            assert!(!mapper.fits(
-                &camera,
-                &StripSpec {
-                    columns: 96,
-                    ..strip
-                }
-            ));
             for yaw_rad in [0.0, 0.3, -2.2, 9.1] {
                 let world = picture(&camera, yaw_rad);
                 let left_azimuth_rad = strip.left_azimuth_rad + yaw_rad;

@@ -87,6 +87,14 @@ impl Student {
         camera: &Bound<'py, PyAny>,
         heading_deg: f64,
     ) -> PyResult<(Bound<'py, PyArray3<u8>>, usize)> {
+        if matches!(
+            self.spec.camera,
+            GroundCamera::Pinhole | GroundCamera::CalibratedPinhole { .. }
+        ) {
+            return Err(PyValueError::new_err(
+                "this network takes pinhole pictures, not strips; give them to predict_images",
+            ));
+        }
         let picture = convert::image_from(&picture, "picture")?;
         let camera: Camera = convert::from_python(camera, "camera")?;
         let yaw_rad = yaw_from_heading(heading_deg);

@@ -135,6 +135,16 @@ struct Stream {
     last_arrived_ns: Option<i64>,
 }
 
+impl Stream {
+    /// The source, and the camera where that has another name.
+    fn name(&self) -> String {
+        match self.camera.as_deref() {
+            Some(camera) if *camera != *self.source => format!("{} (camera {camera})", self.source),
+            _ => self.source.to_string(),
+        }
+    }
+}
+
 impl Clocks {
     /// No event yet.
     pub fn new(config: ClockConfig) -> Self {
@@ -289,7 +299,7 @@ impl Clocks {
             })
         });
         ClockHealth {
-            source: stream.source.to_string(),
+            source: stream.name(),
             kind: stream.kind,
             state,
             offset_s: offset_ns as f64 * 1e-9,
@@ -301,7 +311,7 @@ impl Clocks {
     fn stream_problem(&self, index: usize) -> Option<String> {
         let stream = &self.streams[index];
         let events = stream.kind.plural();
-        let named = |words: &str, outcome: &str| format!("{}: {words}; {outcome}", stream.source);
+        let named = |words: &str, outcome: &str| format!("{}: {words}; {outcome}", stream.name());
         if let Some(lead) = self.lead.as_ref().filter(|lead| lead.stream == index) {
             let words = lead.words()?;
             return Some(named(&words, &format!("its {events} are not used")));

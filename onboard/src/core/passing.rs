@@ -65,7 +65,10 @@ impl Core {
     pub(super) fn note_set_aside(&mut self, arrival: &Arrival) {
         if let Event::Frame(_) = arrival.event {
             self.counters.frames_unused += 1;
-            if let Some(problem) = self.clocks.problem(&arrival.source, EventKind::Camera) {
+            // Of a rig the others go on, and the moments say which camera is missing.
+            if self.rig.is_none()
+                && let Some(problem) = self.clocks.problem(&arrival.source, EventKind::Camera)
+            {
                 self.missing = Some(problem);
             }
         }

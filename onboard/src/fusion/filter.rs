@@ -169,7 +169,7 @@ impl Filter {
     /// Whether a fix of this receiver may judge the odometry although its position contradicts.
     pub(super) fn may_judge(&self, source: &Arc<str>) -> bool {
         self.started.as_ref().is_some_and(|started| {
-            let disputed_ns = started.receivers.disputed_since_ns();
+            let disputed_ns = started.receivers.disputed_since_ns(self.now_ns);
             let agree = started.heatmaps.supports_against(disputed_ns, self.now_ns);
             started.receivers.may_judge(source, agree)
         })

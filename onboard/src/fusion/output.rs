@@ -96,12 +96,12 @@ impl Filter {
     }
 
     fn inputs(&self, started: &Started, missing: Option<&str>, problems: &[String]) -> Inputs {
-        let disputed_ns = started.receivers.disputed_since_ns();
+        let disputed_ns = started.receivers.disputed_since_ns(self.now_ns);
         let agree = started.heatmaps.supports_against(disputed_ns, self.now_ns);
         // Somebody lies, and it may be who the position follows.
         let disputed = !problems.is_empty() && !agree;
         let nearest = started.receivers.nearest().filter(|_| disputed);
-        let farthest = started.receivers.farthest(agree);
+        let farthest = started.receivers.farthest(agree, self.now_ns);
         let reach = nearest.into_iter().chain(farthest);
         let unclear_m = reach.fold(0.0f64, |most, [distance_m, sigma_m]| {
             let stated_m2 = Matrix2::identity() * sigma_m.powi(2);

@@ -141,7 +141,7 @@ impl Filter {
             driven_m: then.driven_m,
             heatmaps_agree: started
                 .heatmaps
-                .agreed_since(started.receivers.disputed_since_ns())
+                .agreed_since(started.receivers.disputed_since_ns(now_ns))
                 && (started.heatmaps.supports_at(now_ns)
                     || started.heatmaps.supports()
                         && visual_is_fresh(started, now_ns, odometry_ns, config)

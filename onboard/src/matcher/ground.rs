@@ -19,6 +19,8 @@ enum Table {
     Strip(StripMapper),
     /// One table: the picture turns with the vehicle.
     Pinhole(StripRemap),
+    /// None can be made, for this reason: it is not tried again for each picture.
+    Refused(String),
 }
 
 impl GroundMapper {
@@ -70,9 +72,14 @@ pub fn cut(
     let left_azimuth_rad = ground.strip_spec(yaw_rad).left_azimuth_rad;
     let fitting = match mapper.take() {
         Some(mapper) if mapper.fits(camera, ground) => mapper,
-        _ => GroundMapper::new(camera, ground)?,
+        _ => GroundMapper::new(camera, ground).unwrap_or_else(|error| GroundMapper {
+            ground: *ground,
+            camera: camera.clone(),
+            table: Table::Refused(error.to_string()),
+        }),
     };
     let image = match &fitting.table {
+        Table::Refused(problem) => Err(Error::Camera(problem.clone())),
         Table::Strip(strip) => strip
             .remap(left_azimuth_rad, yaw_rad)
             .and_then(|remap| remap.apply(picture)),

@@ -228,6 +228,8 @@ impl Figures {
                 100.0 - self.right_state,
                 known.wrong_state_percent,
             ),
+            ("mean, m", self.mean_m, known.mean_m),
+            ("ok again after, s", self.ok_again_s, known.ok_again_s),
             ("gap, s", self.gap_s, LONGEST_KNOWN_GAP_S),
         ];
         figures

@@ -41,6 +41,16 @@ pub struct Known {
     /// Share of the time in a state that is not expected, percent. Default 100.
     #[serde(default = "any_share")]
     pub wrong_state_percent: f64,
+    /// Mean error, metres. Default: any.
+    #[serde(default = "any")]
+    pub mean_m: f64,
+    /// Seconds until `ok` is back after the last fault. Default: any.
+    #[serde(default = "any")]
+    pub ok_again_s: f64,
+}
+
+fn any() -> f64 {
+    f64::INFINITY
 }
 
 fn any_share() -> f64 {

@@ -51,7 +51,7 @@ pub(crate) struct Gate {
     pub(crate) good_run: u32,
     /// Time of the last agreement, nanoseconds.
     pub(crate) agreed_ns: Option<i64>,
-    /// Whether it was the receiver's speed or course that it contradicted last.
+    /// Whether its problem began with the receiver's speed or course.
     pub(crate) is_accused_by_receiver: bool,
 }
 
@@ -86,6 +86,7 @@ impl Gate {
                 tracing::info!(check = self.check, source = self.source, "believed again");
             }
             self.trust = Trust::Agrees;
+            self.is_accused_by_receiver = false;
             self.words.clear();
             self.agreed_ns = Some(time_ns);
         }
@@ -129,6 +130,7 @@ impl Gate {
             );
         }
         self.trust = Trust::Unchecked;
+        self.is_accused_by_receiver = false;
         self.words.clear();
         self.bad_run = 0;
         self.good_run = 0;

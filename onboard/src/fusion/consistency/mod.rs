@@ -112,7 +112,8 @@ impl Gates {
         let at = match known {
             Some(at) => at,
             None if self.receivers.len() < MOST_RECEIVERS => {
-                self.receivers.push((source.clone(), ReceiverMotion::new()));
+                self.receivers
+                    .push((source.clone(), ReceiverMotion::new(source)));
                 self.receivers.len() - 1
             }
             None => MOST_RECEIVERS - 1,

@@ -11,10 +11,10 @@ use crate::event::GnssFix;
 
 /// Slower odometry is no witness: it may be dead, m/s.
 const SLOWEST_WITNESS_MPS: f64 = 2.0;
-/// Vehicles brake and accelerate by no more than this in traffic, m/s².
-const USUAL_ACCELERATION: f64 = 4.0;
 /// The same while the receiver is under suspicion.
 const SLOWEST_SECOND_WITNESS_MPS: f64 = 0.3;
+/// Vehicles brake and accelerate by no more than this in traffic, m/s².
+const USUAL_ACCELERATION: f64 = 4.0;
 /// After this time without a word to be believed, what the receiver says is tried again, seconds.
 const LONGEST_SUSPICION_S: f64 = 30.0;
 /// Below this speed a course may do anything, m/s.
@@ -71,10 +71,11 @@ pub(crate) struct Odometer {
 }
 
 impl ReceiverMotion {
-    pub(crate) fn new() -> Self {
+    /// Of the receiver with this name.
+    pub(crate) fn new(name: &str) -> Self {
         Self {
-            speed: Gate::new("receiver_motion", "GNSS speed"),
-            course: Gate::new("receiver_motion", "GNSS course"),
+            speed: Gate::new("receiver_motion", format!("speed of {name}")),
+            course: Gate::new("receiver_motion", format!("course of {name}")),
             last_speed: None,
             last_course_ns: None,
             way: VecDeque::new(),
@@ -103,7 +104,7 @@ impl ReceiverMotion {
         self.follow_way(fix, speed_mps);
         let lately = |then_ns: Option<i64>| {
             then_ns.is_some_and(|then_ns| {
-                ((fix.time_ns - then_ns) as f64 * 1e-9) < LONGEST_SUSPICION_S
+                (fix.time_ns.saturating_sub(then_ns) as f64 * 1e-9) < LONGEST_SUSPICION_S
             })
         };
         // Odometry that agreed a moment ago and went on smoothly is a witness against the receiver.
@@ -111,7 +112,7 @@ impl ReceiverMotion {
             self.speed.problem().is_some() && lately(self.last_speed.map(|(at_ns, _)| at_ns));
         // One that changes as a vehicle does may be right: then it is the odometry that is stuck.
         let jumps = self.last_speed.is_none_or(|(at_ns, last_mps)| {
-            let since_s = (fix.time_ns - at_ns) as f64 * 1e-9;
+            let since_s = fix.time_ns.saturating_sub(at_ns) as f64 * 1e-9;
             (speed_mps - last_mps).abs() > USUAL_ACCELERATION * since_s + 1.0
         });
         let slowest_mps = if suspicious {
@@ -267,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_speed_in_knots_and_a_reversed_course_are_left_out_until_they_agree_again() {
-        let mut receiver = ReceiverMotion::new();
+        let mut receiver = ReceiverMotion::new("gnss");
         let say = |receiver: &mut ReceiverMotion, second: i64, mps: f64, track_deg: f64| {
             let mut said = fix(second, [0.0, 0.0]);
             (said.speed_mps, said.track_deg) = (Some(mps), Some(track_deg));
@@ -284,7 +285,7 @@ mod tests {
     /// Fixes of a drive to the east at 8 m/s, whose speed is scaled and whose course is turned from the first
     /// one on, beside odometry that nobody has confirmed: after how many speed and course are left out.
     fn left_out_after(scale: f64, turned_deg: f64) -> [Option<i64>; 2] {
-        let mut receiver = ReceiverMotion::new();
+        let mut receiver = ReceiverMotion::new("gnss");
         let mut first = [None; 2];
         for second in 0..40 {
             // Some metres to and fro, as among houses.
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_slows_down_as_a_vehicle_does_is_not_blamed_for_a_stuck_odometer() {
-        let mut receiver = ReceiverMotion::new();
+        let mut receiver = ReceiverMotion::new("gnss");
         for (second, mps) in [8.0, 8.0, 5.0, 2.0, 0.1].into_iter().enumerate() {
             let mut said = fix(second as i64, [0.0, 0.0]);
             (said.speed_mps, said.track_deg) = (Some(mps), None);
@@ -335,7 +336,7 @@ mod tests {
 
     #[test]
     fn positions_that_jump_say_nothing_about_the_speed() {
-        let mut receiver = ReceiverMotion::new();
+        let mut receiver = ReceiverMotion::new("gnss");
         for second in 0..40 {
             let jump_m = if second < 20 { 0.0 } else { 3000.0 };
             let mut said = fix(second, [8.0 * second as f64 + jump_m, 0.0]);
@@ -349,7 +350,7 @@ mod tests {
 
     #[test]
     fn dead_odometry_is_no_witness() {
-        let mut receiver = ReceiverMotion::new();
+        let mut receiver = ReceiverMotion::new("gnss");
         let mut said = fix(0, [0.0, 0.0]);
         (said.speed_mps, said.track_deg) = (Some(9.0), None);
         let dead = Odometer {

@@ -184,12 +184,18 @@ impl Receivers {
     }
 
     /// Since when receivers have contradicted the place known while none agrees with it.
-    pub(crate) fn disputed_since_ns(&self) -> Option<i64> {
-        let runs = self.0.iter().map(|receiver| {
-            let run = receiver.run.filter(|_| receiver.gate.bad_run > 0);
-            run.map(|run| run.since_ns)
-        });
-        runs.min().flatten()
+    pub(crate) fn disputed_since_ns(&self, now_ns: i64) -> Option<i64> {
+        if self
+            .0
+            .iter()
+            .any(|receiver| receiver.gate.agreed_within(now_ns, LATELY_NS))
+        {
+            return None;
+        }
+        let contradicting = self.0.iter().filter(|receiver| receiver.gate.bad_run > 0);
+        contradicting
+            .filter_map(|receiver| Some(receiver.run?.since_ns))
+            .min()
     }
 
     /// Whether the positions and speeds of this receiver are believed.
@@ -200,7 +206,7 @@ impl Receivers {
             .is_none_or(|receiver| receiver.gate.trust != Trust::Excluded)
     }
 
-    /// What is wrong with receivers, and how far the farthest position is that may be right.
+    /// What is wrong with receivers, as sentences.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &str> {
         self.0
             .iter()
@@ -209,12 +215,12 @@ impl Receivers {
     }
 
     /// The farthest receiver that contradicts now and may be right: its distance and its 1-sigma error, metres.
-    pub(crate) fn farthest(&self, heatmaps_agree: bool) -> Option<[f64; 2]> {
-        if heatmaps_agree || self.disputed_since_ns().is_none() {
+    pub(crate) fn farthest(&self, heatmaps_agree: bool, now_ns: i64) -> Option<[f64; 2]> {
+        if heatmaps_agree || self.disputed_since_ns(now_ns).is_none() {
             return None;
         }
-        self.0
-            .iter()
+        let contradicting = self.0.iter().filter(|receiver| receiver.gate.bad_run > 0);
+        contradicting
             .map(|receiver| [receiver.distance_m, receiver.stated_sigma_m])
             .max_by(|a, b| a[0].total_cmp(&b[0]))
     }
@@ -334,12 +340,14 @@ mod tests {
         };
         let (verdicts, receivers) = verdicts((0..110).map(standing));
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Hold));
-        assert_eq!(receivers.disputed_since_ns(), Some(0));
+        assert_eq!(receivers.disputed_since_ns(109_000_000_000), Some(0));
         assert_eq!(
-            receivers.farthest(false).map(|[distance_m, _]| distance_m),
+            receivers
+                .farthest(false, 109_000_000_000)
+                .map(|[distance_m, _]| distance_m),
             Some(60.0)
         );
-        assert_eq!(receivers.farthest(true), None);
+        assert_eq!(receivers.farthest(true, 109_000_000_000), None);
     }
 
     #[test]
@@ -365,5 +373,21 @@ mod tests {
             problems,
             ["receiver \"rear\" is far from the other receiver"]
         );
+    }
+
+    #[test]
+    fn a_receiver_that_agreed_and_fell_silent_answers_nobody() {
+        let mut receivers = Receivers::default();
+        let names: [Arc<str>; 2] = ["front".into(), "rear".into()];
+        let lonely = |second, east_m| Comparison {
+            heatmaps_agree: false,
+            ..seen(second, east_m)
+        };
+        receivers.judge(&names[1], &lonely(0, 1.0), 3.0);
+        for second in 0..10 {
+            receivers.judge(&names[0], &lonely(second, 60.0), 3.0);
+        }
+        assert_eq!(receivers.disputed_since_ns(1_000_000_000), None);
+        assert!(receivers.disputed_since_ns(9_000_000_000).is_some());
     }
 }

@@ -132,6 +132,7 @@ impl SpeedGate {
         self.doubted_ns = time_ns;
         if self.gate.trust != Trust::Excluded {
             self.gate.trust = Trust::Doubted;
+            self.gate.is_accused_by_receiver = false;
             self.gate.explain(words);
         }
     }
@@ -197,6 +198,9 @@ impl SpeedGate {
                 explain(middle.abs() / receiver_mps.max(0.1), receiver_mps)
             };
             let since_ns = self.gate.agreed_ns.unwrap_or(i64::MIN);
+            if self.gate.problem().is_none() {
+                self.gate.is_accused_by_receiver = true;
+            }
             self.gate
                 .contradict(if gross { 1 } else { CONTRADICTIONS }, words.clone());
             self.gate.explain(words);
@@ -206,6 +210,9 @@ impl SpeedGate {
         }
         if let Some(words) = self.scale_is_wrong() {
             let newly = !exclusion.is_open();
+            if self.gate.problem().is_none() {
+                self.gate.is_accused_by_receiver = true;
+            }
             self.gate.exclude(words);
             self.gate.good_run = 0;
             let since_ns = time_ns - 8_000_000_000;
@@ -227,24 +234,18 @@ impl SpeedGate {
     }
 
     /// The receiver's speed, which spoke against the odometry, turned out to be this many times that of its own
-    /// positions. Whether the odometry fits those.
-    pub(crate) fn appeal(
-        &mut self,
-        time_ns: i64,
-        receiver_factor: f64,
-        exclusion: &mut Exclusion,
-    ) -> bool {
+    /// positions. Odometry that fits those is pardoned.
+    pub(crate) fn appeal(&mut self, time_ns: i64, receiver_factor: f64, exclusion: &mut Exclusion) {
         let count = self.ratios.len() as f64;
         let mean = self.ratios.iter().sum::<f64>() / count;
         let fits = (mean * receiver_factor - 1.0).abs() < LARGEST_APPEAL_ERROR;
-        if self.gate.problem().is_none() || !fits {
-            return false;
+        if self.gate.problem().is_none() || !self.gate.is_accused_by_receiver || !fits {
+            return;
         }
         self.gate.pardon();
         self.ratios.clear();
         self.plausible = None;
         exclusion.close(time_ns);
-        true
     }
 
     /// A ratio that stays away from 1.
@@ -392,11 +393,16 @@ mod tests {
         let accused = || drive(|truth, _| truth / 1.943_84);
         let (mut gate, mut exclusion, _) = accused();
         assert!(exclusion.is_open());
-        assert!(gate.appeal(20_000_000_000, 1.9, &mut exclusion));
+        gate.appeal(20_000_000_000, 1.9, &mut exclusion);
         assert!(!exclusion.is_open() && gate.gate.problem().is_none());
         // Both are wrong, each in its own way.
         let (mut gate, mut exclusion, _) = accused();
-        assert!(!gate.appeal(20_000_000_000, 3.6, &mut exclusion));
+        gate.appeal(20_000_000_000, 3.6, &mut exclusion);
+        assert!(exclusion.is_open());
+        // It is stuck: no receiver said so, and none takes it back.
+        let (mut gate, mut exclusion, _) = drive(|_, _| 8.5);
+        gate.gate.is_accused_by_receiver = false;
+        gate.appeal(20_000_000_000, 1.0, &mut exclusion);
         assert!(exclusion.is_open());
     }
 }

@@ -87,7 +87,10 @@ impl YawRateGate {
                 turn + 0.5 * (before + rate) * (time_ns - last_ns) as f64 * 1e-9
             }
             _ => {
+                // How it turned in the gap nobody knows.
                 self.turns.clear();
+                self.headings.clear();
+                self.against_heading = 0;
                 0.0
             }
         };
@@ -124,6 +127,7 @@ impl YawRateGate {
             if !exclusion.is_open() {
                 self.doubted_ns = time_ns;
                 self.gate.trust = Trust::Doubted;
+                self.gate.is_accused_by_receiver = false;
                 self.gate
                     .explain("the odometry's yaw rate jumps more than a vehicle can");
                 exclusion.open(time_ns);
@@ -342,6 +346,30 @@ mod tests {
         for with_heading in [false, true] {
             let (_, exclusion, first_s) = drive(|rate| rate + 0.004, with_heading);
             assert!(!exclusion.is_open(), "{first_s:?}");
+        }
+    }
+
+    #[test]
+    fn gaps_between_samples_accuse_nobody() {
+        let (mut gate, mut exclusion) = (YawRateGate::new(), Exclusion::default());
+        let mut yaw = Yaw::new(0.3);
+        for tenth in 0..400 {
+            let truth = 0.3 * (tenth as f64 * 0.06).sin();
+            yaw = yaw.turned(truth * 0.1);
+            if tenth % 10 == 0 {
+                gate.on_fix(tenth * 100_000_000, yaw, 8.0, &mut exclusion);
+            }
+            // Silent for two of every five seconds, then one sample in two seconds.
+            let is_silent = if tenth < 200 {
+                tenth % 50 < 20
+            } else {
+                tenth % 20 != 0
+            };
+            if !is_silent {
+                let sample = sample(tenth, 8.0, truth, yaw.radians());
+                gate.on_sample(&sample, 8.0, sample.yaw, &mut exclusion);
+            }
+            assert!(!exclusion.is_open(), "at {tenth}");
         }
     }
 
