@@ -88,6 +88,8 @@ pub struct Core {
     last_output_ns: i64,
     /// Time of the last fix, and since the one before.
     cadence_ns: Option<(i64, i64)>,
+    /// [`Clocks::steps`] when it was last looked at.
+    clock_steps: u64,
     counters: CoreCounters,
     timings: MatchTimings,
     new_match: Option<Match>,
@@ -133,6 +135,7 @@ impl Core {
             last: Vec::new(),
             last_output_ns: i64::MIN,
             cadence_ns: None,
+            clock_steps: 0,
             counters: CoreCounters::default(),
             timings: MatchTimings::default(),
             new_match: None,
@@ -226,7 +229,12 @@ impl Core {
         }
         let set_back = self.clocks.went_back(&arrival);
         let mut estimates = self.note_passing(arrival.arrived_ns, set_back);
-        match self.clocks.judge(&mut arrival) {
+        let verdict = self.clocks.judge(&mut arrival);
+        let steps = self.clocks.steps();
+        if std::mem::replace(&mut self.clock_steps, steps) != steps {
+            self.fusion.doubt_picture_times();
+        }
+        match verdict {
             TimeVerdict::Use => {}
             TimeVerdict::Wait => return estimates,
             TimeVerdict::SetAside => {

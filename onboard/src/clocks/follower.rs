@@ -5,6 +5,10 @@ use super::offset::{Epoch, Moment, Scale, Unit};
 use super::window::RecentMax;
 use super::{ClockState, EventKind, SECOND_NS, TOLERANCE_NS};
 
+/// A least latency over this time that differs by more than this from the one before is another way from the
+/// source to here, or another way of stamping, nanoseconds.
+const STEP_STRETCH_NS: i64 = SECOND_NS;
+const STEP_NS: i64 = 150_000_000;
 /// How far back the least latency is looked for, nanoseconds.
 const STRETCH_NS: i64 = 5 * SECOND_NS;
 /// Events in a row that change what is thought of a clock, and the time they span, nanoseconds.
@@ -32,6 +36,10 @@ pub struct Follower {
     raw: RecentMax,
     /// Stamps minus arrivals, as they are used.
     used: Option<RecentMax>,
+    /// The same over a short time, what it usually is, and how often that has changed.
+    lately: RecentMax,
+    usual_ns: Option<i64>,
+    steps: u64,
     last: Option<(i64, i64)>, // stamp and arrival
     /// The last silence: when it ended, and how long it was.
     stall: (i64, i64),
@@ -75,6 +83,9 @@ impl Follower {
             kind,
             raw: RecentMax::new(STRETCH_NS),
             used: None,
+            lately: RecentMax::new(STEP_STRETCH_NS),
+            usual_ns: None,
+            steps: 0,
             last: None,
             stall: (i64::MIN, 0),
             run: Run::new(true, 0, 0),
@@ -114,7 +125,25 @@ impl Follower {
         self.used
             .get_or_insert_with(|| RecentMax::new(STRETCH_NS))
             .add(time_ns.saturating_sub(at.arrived_ns), at.arrived_ns);
+        self.note_step(time_ns, at);
         Some(time_ns)
+    }
+
+    /// Whether the least latency is another one now.
+    fn note_step(&mut self, time_ns: i64, at: Moment) {
+        let ahead_ns = time_ns.saturating_sub(at.utc_ns);
+        self.lately.add(ahead_ns, at.arrived_ns);
+        let lately_ns = self.lately.get().unwrap_or(ahead_ns);
+        let usual_ns = *self.usual_ns.get_or_insert(lately_ns);
+        if lately_ns.saturating_sub(usual_ns).saturating_abs() > STEP_NS {
+            self.usual_ns = Some(lately_ns);
+            self.steps += 1;
+        }
+    }
+
+    /// How often the least latency has changed by much: what was learned of the stamps' errors is void then.
+    pub fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// An event that came before there was any GNSS time.

@@ -267,6 +267,15 @@ impl Clocks {
         }
     }
 
+    /// How often the latency of any camera's or odometer's events has changed at once by much.
+    pub fn steps(&self) -> u64 {
+        let followers = self
+            .streams
+            .iter()
+            .filter(|stream| stream.kind != EventKind::Gnss);
+        followers.map(|stream| stream.follower.steps()).sum()
+    }
+
     /// What is thought of each clock; `arrived_now_ns` is now.
     pub fn health(&self, arrived_now_ns: i64) -> Vec<ClockHealth> {
         let streams = self.streams.iter().enumerate();

@@ -656,6 +656,27 @@ fn whatever_the_other_clocks_show_there_is_an_estimate_every_second() {
     assert_eq!(EventKind::of(&event), None);
 }
 
+#[test]
+fn a_step_of_the_stamps_is_noticed_and_jitter_is_none() {
+    for (step_ns, expected) in [(0, 0), (-5 * TENTH_NS, 1), (5 * TENTH_NS, 1)] {
+        let mut clocks = Clocks::new(ClockConfig::default());
+        for tick in 0..300 {
+            let arrived_ns = BOOT_NS + tick * TENTH_NS;
+            if tick % 10 == 0 {
+                let mut arrival = Arrival::new("gnss", arrived_ns + FIX_LATENCY_NS, fix(tick));
+                clocks.judge(&mut arrival);
+            }
+            let mut event = frame(tick, picture());
+            let step_ns = if tick < 150 { 0 } else { step_ns };
+            event.set_time_ns(event.time_ns() + step_ns);
+            let jitter_ns = tick * 7919 % 10 * TENTH_NS / 10;
+            let arrived_ns = arrived_ns + FRAME_LATENCY_NS + jitter_ns;
+            clocks.judge(&mut Arrival::new("front", arrived_ns, event));
+        }
+        assert_eq!(clocks.steps(), expected, "{step_ns}");
+    }
+}
+
 /// Frames of this many cameras at the same moments, from one source.
 fn frames_used(cameras: usize) -> (usize, usize, Clocks) {
     let mut clocks = Clocks::new(ClockConfig::default());

@@ -54,6 +54,9 @@ pub struct FusionConfig {
     /// 1-sigma error of the time stamps against each other, seconds; times the speed it is a position
     /// error. Default 0.02.
     pub sync_sigma_s: f64,
+    /// Largest error of the pictures' stamps that the protection radius covers while turns and changes of speed
+    /// have not shown a smaller one, seconds; 0 where the camera is triggered by the clock of the receiver. Default 0.5.
+    pub sync_bound_s: f64,
     /// A change of the published place by more than this, and by more than three sigma, is a jump and
     /// needs `jump_confirmations`, metres. Default 3.
     pub jump_m: f64,
@@ -98,6 +101,7 @@ impl Default for FusionConfig {
             visual_yaw_sigma_deg: 8.0,
             position_floor_m: 0.2,
             sync_sigma_s: 0.02,
+            sync_bound_s: 0.5,
             jump_m: 3.0,
             jump_confirmations: 3,
             protection_risk: 1e-3,
@@ -168,6 +172,7 @@ impl FusionConfig {
             ),
             ("position_floor_m", self.position_floor_m, 0.0, 10.0),
             ("sync_sigma_s", self.sync_sigma_s, 0.0, 1.0),
+            ("sync_bound_s", self.sync_bound_s, 0.0, 2.0),
             ("jump_m", self.jump_m, 0.0, 1e3),
             (
                 "jump_confirmations",

@@ -47,6 +47,8 @@ use crate::event::{CrossViewFix, Estimate, GnssFix, OdometrySample};
 
 /// Between fixes nearer to each other than this the motion is held, nanoseconds.
 const SHORTEST_INTERVAL_NS: i64 = 450_000_000;
+/// The visual belief is given up when the pictures turn out to be of another time by more than this, nanoseconds.
+const FORGETTING_DELAY_NS: i64 = 250_000_000;
 /// Degrees of freedom of a receiver's errors.
 const RECEIVER_DEGREES_OF_FREEDOM: f64 = 8.0;
 /// Below this speed the course over ground is noise.
@@ -166,6 +168,11 @@ impl Fusion {
         self.filter.look_ahead(time_ns);
     }
 
+    /// Pictures or odometry may be stamped in another way now: what was learned of their times is void.
+    pub fn doubt_picture_times(&mut self) {
+        self.gates.pictures.doubt();
+    }
+
     /// Whether a frame of this time would be used.
     ///
     /// # Errors
@@ -185,7 +192,10 @@ impl Fusion {
     pub fn estimates_warned(&self, missing: Option<&str>, warnings: Vec<String>) -> Vec<Estimate> {
         let mut problems = self.gates.problems(self.filter.now_ns);
         problems.extend(warnings);
-        let mut estimates = self.filter.estimates(missing, &problems);
+        let pictures = &self.gates.pictures;
+        let speed_mps = self.filter.motion(self.filter.now_ns).speed_mps;
+        let delayed_m = pictures.possible_m(speed_mps, self.filter.config.sync_bound_s);
+        let mut estimates = self.filter.estimates(missing, &problems, delayed_m);
         for estimate in &mut estimates {
             estimate.reset_count = estimate.reset_count.wrapping_add(self.resets);
         }
@@ -260,7 +270,8 @@ impl Fusion {
         let before = std::mem::replace(&mut self.filter, state);
         self.filter.excluded.clone_from(&self.gates.excluded);
         let delay_ns = self.gates.pictures.delay_ns;
-        if std::mem::replace(&mut self.filter.picture_delay_ns, delay_ns) != delay_ns
+        let before_ns = std::mem::replace(&mut self.filter.picture_delay_ns, delay_ns);
+        if (delay_ns - before_ns).abs() > FORGETTING_DELAY_NS
             && let Some(started) = &mut self.filter.started
         {
             started.forget_visual();

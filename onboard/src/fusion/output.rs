@@ -16,12 +16,19 @@ const USUAL_SHIFT_M: f64 = 0.8;
 
 impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
-    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence.
-    pub(super) fn estimates(&self, missing: Option<&str>, problems: &[String]) -> Vec<Estimate> {
+    /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence; `delayed_m` is how
+    /// far off heatmaps are because of their stamps, and may be on top of that.
+    pub(super) fn estimates(
+        &self,
+        missing: Option<&str>,
+        problems: &[String],
+        delayed_m: [f64; 2],
+    ) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
-        let inputs = self.inputs(started, missing, problems);
+        let mut inputs = self.inputs(started, missing, problems);
+        inputs.delayed_m = delayed_m;
         let mut estimates = Vec::new();
         let outputs = [
             (EstimateKind::Fused, Some(started.fused)),
@@ -59,9 +66,17 @@ impl Filter {
         let published_m = published
             .radius_m
             .max(inputs.unclear_m + 2.0 * config.position_floor_m);
-        // The bound of two independent errors, each within its own radius, summed in squares.
-        let radius_m =
-            (published_m.powi(2) - 2.0 * config.protection_risk.ln() * extra.trace() / 2.0).sqrt();
+        let is_matched = started.visual.is_some();
+        let delayed_m = if is_matched {
+            inputs.delayed_m
+        } else {
+            [0.0; 2]
+        };
+        // The bound of independent errors, each within its own radius, summed in squares; what was found adds up.
+        let radius_m = (published_m.powi(2) - config.protection_risk.ln() * extra.trace()
+            + delayed_m[1].powi(2))
+        .sqrt()
+            + delayed_m[0];
         let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),
@@ -127,6 +142,7 @@ impl Filter {
                 .collect(),
             relocated: self.now_ns == self.relocated_ns,
             unclear_m,
+            delayed_m: [0.0; 2],
         }
     }
 

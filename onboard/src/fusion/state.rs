@@ -21,6 +21,8 @@ pub(crate) struct Inputs {
     pub(crate) relocated: bool,
     /// How far away the vehicle may be instead, metres.
     pub(crate) unclear_m: f64,
+    /// How far off heatmaps are because of their stamps, and may be on top of that, metres.
+    pub(crate) delayed_m: [f64; 2],
     /// What contradicts itself or another source, as sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -98,6 +100,7 @@ mod tests {
             problems: Vec::new(),
             relocated: false,
             unclear_m: 0.0,
+            delayed_m: [0.0; 2],
         }
     }
 

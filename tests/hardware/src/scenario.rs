@@ -375,6 +375,14 @@ impl Scenario {
         Ok(scenarios)
     }
 
+    /// The same for all scenarios with the same drives and errors.
+    pub fn key(&self) -> String {
+        format!(
+            "{} {:?} {}",
+            self.student, self.fault, self.expect.by_arrival
+        )
+    }
+
     /// When the first fault begins, seconds; the start without any.
     pub fn begins_s(&self) -> f64 {
         let begin = self.fault.iter().map(|fault| fault.from_s);

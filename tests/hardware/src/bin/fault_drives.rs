@@ -11,6 +11,7 @@ use crossfix_hardware_tests::figures::{Compared, Figures, farthest_m};
 use crossfix_hardware_tests::run::{Run, Vehicle, run_all};
 use crossfix_hardware_tests::scenario::Scenario;
 use crossfix_onboard::fusion::FusionConfig;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -65,6 +66,8 @@ fn main() -> anyhow::Result<ExitCode> {
     };
     println!("{}", Figures::heading());
     let (mut broken, mut known_broken) = (0, 0);
+    // Many scenarios are compared with the same drive.
+    let mut references = HashMap::new();
     for scenario in &scenarios {
         let all = |scenario: &Scenario| run_all(&drives, scenario, vehicle, args.threads);
         let runs = all(scenario).with_context(|| format!("in {}", scenario.name))?;
@@ -77,7 +80,14 @@ fn main() -> anyhow::Result<ExitCode> {
         let figures = Figures::of(scenario, &runs);
         let mut compared = Compared::default();
         if let Some(reference) = scenario.reference() {
-            compared.reference_m = Some(Figures::of(&reference, &all(&reference)?).mean_m);
+            let key = reference.key();
+            let known = references.get(&key).copied();
+            let mean_m = match known {
+                Some(mean_m) => mean_m,
+                None => Figures::of(&reference, &all(&reference)?).mean_m,
+            };
+            references.insert(key, mean_m);
+            compared.reference_m = Some(mean_m);
         }
         if let Some(other) = scenario.without_late_faults() {
             compared.moved_m = Some(farthest_m(&runs, &all(&other)?));
