@@ -54,6 +54,9 @@ pub struct FusionConfig {
     /// 1-sigma error of the time stamps against each other, seconds; times the speed it is a position
     /// error. Default 0.02.
     pub sync_sigma_s: f64,
+    /// How late pictures are against their stamps: what they show was true so long before, seconds; negative where
+    /// they are stamped too early. What is found beyond it makes the state `degraded`. Default 0.
+    pub picture_delay_s: f64,
     /// Largest error of the pictures' stamps that the protection radius covers while turns and changes of speed
     /// have not shown a smaller one, seconds; 0 where the camera is triggered by the clock of the receiver. Default 0.5.
     pub sync_bound_s: f64,
@@ -101,6 +104,7 @@ impl Default for FusionConfig {
             visual_yaw_sigma_deg: 8.0,
             position_floor_m: 0.2,
             sync_sigma_s: 0.02,
+            picture_delay_s: 0.0,
             sync_bound_s: 0.5,
             jump_m: 3.0,
             jump_confirmations: 3,
@@ -172,6 +176,7 @@ impl FusionConfig {
             ),
             ("position_floor_m", self.position_floor_m, 0.0, 10.0),
             ("sync_sigma_s", self.sync_sigma_s, 0.0, 1.0),
+            ("picture_delay_s", self.picture_delay_s, -1.0, 1.5),
             ("sync_bound_s", self.sync_bound_s, 0.0, 2.0),
             ("jump_m", self.jump_m, 0.0, 1e3),
             (

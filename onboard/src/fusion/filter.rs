@@ -100,6 +100,7 @@ impl Filter {
     /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub(super) fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
+            picture_delay_ns: seconds(config.picture_delay_s),
             config,
             georef_sigma_m,
             now_ns: i64::MIN,
@@ -112,7 +113,6 @@ impl Filter {
             direction: Direction::default(),
             gnss_motion_before_ns: i64::MIN,
             gnss_next: None,
-            picture_delay_ns: 0,
             excluded: Exclusions::default(),
             last_fix: None,
             heading_ns: i64::MIN,

@@ -109,9 +109,9 @@ impl Fusion {
     /// Before any measurement. `georef_sigma_m` is the error of the aerial imagery itself.
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
+            gates: Gates::new(config.picture_delay_s),
             filter: Filter::new(config, georef_sigma_m),
             memory: Memory::default(),
-            gates: Gates::new(),
             resets: 0,
         }
     }
@@ -130,7 +130,7 @@ impl Fusion {
     pub fn restart(&mut self) {
         self.filter.restart();
         self.memory = Memory::default();
-        self.gates = Gates::new();
+        self.gates = Gates::new(self.filter.config.picture_delay_s);
     }
 
     /// Takes in a fix of the receiver with this name.
@@ -159,7 +159,9 @@ impl Fusion {
 
     /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
     pub fn reach(&mut self, time_ns: i64) {
-        let _ = self.measure(Measurement::Reach(time_ns));
+        // An early picture shows what is after its stamp.
+        let early_ns = (-self.filter.picture_delay_ns).max(0);
+        let _ = self.measure(Measurement::Reach(time_ns.saturating_add(early_ns)));
     }
 
     /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement

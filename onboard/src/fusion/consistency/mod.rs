@@ -53,13 +53,14 @@ const MOST_RECEIVERS: usize = 8;
 const MOTION_EVIDENCE_NS: i64 = 2_600_000_000;
 
 impl Gates {
-    pub(super) fn new() -> Self {
+    /// Pictures are late by `picture_delay_s`, according to the config.
+    pub(super) fn new(picture_delay_s: f64) -> Self {
         Self {
             excluded: Exclusions::default(),
             speed: SpeedGate::new(),
             yaw_rate: YawRateGate::new(),
             heading: HeadingGate::new(),
-            pictures: PictureDelay::new(),
+            pictures: PictureDelay::new(picture_delay_s),
             receivers: Vec::new(),
             speed_told_ns: None,
         }

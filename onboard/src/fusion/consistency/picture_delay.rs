@@ -79,12 +79,15 @@ pub(crate) struct PictureDelay {
     speed_mps: f64,
     /// Heatmaps in a row that showed a delay.
     run: u32,
-    /// The delay that is taken into account, nanoseconds.
+    /// The delay that the config states, and the one that is taken into account, nanoseconds.
+    stated_ns: i64,
     pub(crate) delay_ns: i64,
 }
 
 impl PictureDelay {
-    pub(crate) fn new() -> Self {
+    /// Pictures are late by `stated_s`, according to the config.
+    pub(crate) fn new(stated_s: f64) -> Self {
+        let stated_ns = (stated_s * 1e9) as i64;
         Self {
             gate: Gate::new("pictures_vs_motion", "camera"),
             belief: Belief::unknown(),
@@ -92,7 +95,8 @@ impl PictureDelay {
             misfit: 1.0,
             speed_mps: 0.0,
             run: 0,
-            delay_ns: 0,
+            stated_ns,
+            delay_ns: stated_ns,
         }
     }
 
@@ -120,28 +124,32 @@ impl PictureDelay {
         }
         self.outliers = 0;
         let (delay_s, sigma_s) = self.belief.delay_s();
-        let total_s = self.delay_ns as f64 * 1e-9 + delay_s;
+        let stated_s = self.stated_ns as f64 * 1e-9;
+        let excess_s = (self.delay_ns - self.stated_ns) as f64 * 1e-9 + delay_s;
         let is = |least_s: f64, sigmas: f64| delay_s.abs() > least_s.max(sigmas * sigma_s);
-        let is_known = self.delay_ns != 0;
+        let is_known = self.delay_ns != self.stated_ns;
         // What fits no delay shows none: a student that is wrong.
         let fits = self.misfit < LARGEST_MISFIT;
         let found =
             fits && (is(LEAST_DELAY_S, SIGMAS) || is_known && is(LEAST_CHANGE_S, CHANGE_SIGMAS));
         let is_doubtful = is(DOUBTFUL_DELAY_S, DOUBTFUL_SIGMAS);
         self.run = if found { self.run + 1 } else { 0 };
-        if found && self.run >= CONFIRMATIONS && total_s.abs() < MOST_DELAY_S {
+        if found && self.run >= CONFIRMATIONS && excess_s.abs() < MOST_DELAY_S {
             self.run = 0;
-            if is_known && total_s < LEAST_DELAY_S {
+            if is_known && excess_s < LEAST_DELAY_S {
                 self.gate.trust = Trust::Unchecked;
                 self.gate.explain("");
-                return self.take_into_account(0.0);
+                return self.take_into_account(stated_s);
             }
             let is_new = self.gate.trust != Trust::Excluded;
-            self.gate.exclude(if total_s > 0.0 {
-                format!("the pictures are late by about {total_s:.1} s")
+            self.gate.exclude(if excess_s > 0.0 {
+                format!(
+                    "the pictures are late by about {:.1} s",
+                    stated_s + excess_s
+                )
             } else {
                 // Odometry that is stamped late looks the same.
-                let early_s = -total_s;
+                let early_s = -excess_s;
                 format!("the pictures are early by about {early_s:.1} s, or the odometry is late")
             });
             // It has come up lately, or it would have been found before: a part of it passes for `c`.
@@ -149,7 +157,7 @@ impl PictureDelay {
                 self.belief.forget_delay(FOUND_SIGMA * delay_s.abs());
             }
             // Early ones are used at their stamps: it may be the odometry that is late.
-            return self.take_into_account(total_s.max(0.0));
+            return self.take_into_account(stated_s + excess_s.max(0.0));
         }
         if found || is_doubtful {
             self.gate
@@ -299,14 +307,14 @@ mod tests {
     #[test]
     fn a_delay_is_found_and_named() {
         for delay_s in [0.3, 0.45, 1.0] {
-            let mut check = PictureDelay::new();
+            let mut check = PictureDelay::new(0.0);
             assert!(points(delay_s).any(|point| check.note(point)), "{delay_s}");
             let found_s = check.delay_ns as f64 * 1e-9;
             assert!((found_s - delay_s).abs() < 0.1, "{found_s}");
             assert!(check.gate.problem().is_some());
         }
         // An early one is named, and used at its stamp: it may be the odometry that is late.
-        let mut check = PictureDelay::new();
+        let mut check = PictureDelay::new(0.0);
         assert!(!points(-0.45).any(|point| check.note(point)));
         assert_eq!(check.delay_ns, 0);
         assert!(
@@ -318,8 +326,24 @@ mod tests {
     }
 
     #[test]
+    fn a_delay_that_is_stated_is_none() {
+        // The points are those of pictures used at their stamps less what is stated.
+        let mut check = PictureDelay::new(0.4);
+        assert_eq!(check.delay_ns, 400_000_000);
+        assert!(!points(0.0).any(|point| check.note(point)));
+        assert_eq!(check.gate.problem(), None);
+        // It was stated too small.
+        let mut check = PictureDelay::new(0.4);
+        assert!(points(0.45).any(|point| check.note(point)));
+        let found_s = check.delay_ns as f64 * 1e-9;
+        assert!((found_s - 0.85).abs() < 0.1, "{found_s}");
+        let words = check.gate.problem().unwrap_or_default();
+        assert!(words.contains("late by about 0.8") || words.contains("late by about 0.9"));
+    }
+
+    #[test]
     fn on_a_straight_road_the_bound_holds_until_turns_tell_more() {
-        let mut check = PictureDelay::new();
+        let mut check = PictureDelay::new(0.0);
         let bound_s = 0.25;
         assert_eq!(possible_s(&check, bound_s), bound_s);
         let mut points = points(0.0);
@@ -347,7 +371,7 @@ mod tests {
 
     #[test]
     fn outliers_are_left_out_and_a_new_place_is_learned() {
-        let mut check = PictureDelay::new();
+        let mut check = PictureDelay::new(0.0);
         for (number, point) in points(0.0).enumerate() {
             let far_m = if number % 5 == 4 { 20.0 } else { 0.0 };
             let offset_m = [point.offset_m[0] + far_m, point.offset_m[1]];
@@ -368,7 +392,7 @@ mod tests {
 
     #[test]
     fn pictures_on_time_are_not_suspected() {
-        let mut check = PictureDelay::new();
+        let mut check = PictureDelay::new(0.0);
         assert!(!points(0.0).any(|point| check.note(point)));
         assert_eq!(check.gate.problem(), None);
     }
