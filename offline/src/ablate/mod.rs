@@ -247,6 +247,7 @@ impl Study<'_> {
             folder: None,
             resume: false,
             interrupt: self.interrupt,
+            world: crate::train::World::alone(),
         };
         let teacher = match area.teacher {
             Some(errors) => errors,

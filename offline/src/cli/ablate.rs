@@ -4,6 +4,7 @@ use super::device::DeviceArgs;
 use crate::ablate::{Study, default_rows, markdown, summarise};
 use crate::model::weights::{self, write_whole};
 use crate::run::{Interrupt, RunFolder, sha256_file};
+use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
@@ -52,6 +53,7 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 
 /// Runs it.
 pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
+    World::refuse_several()?;
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let (mut teacher, _) = weights::load(&args.teacher)?;
     let rows = if args.rows.is_empty() {

@@ -8,10 +8,12 @@ use crate::check::{self, Look, SAMPLE};
 use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
+use crate::output;
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::gate::Finding;
 use crate::recipe::{AdaptError, Adapted, Labeller, Recipe, Verdict, adapt, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
+use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -114,12 +116,16 @@ impl AdaptArgs {
 /// Runs it.
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let world = World::from_environment()?;
+    if !world.is_first() {
+        output::silence();
+    }
     let (mut teacher, header) = weights::load(&args.teacher)?;
     let recipe = args.resolve(teacher.describe())?;
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let spec = teacher.describe().clone();
 
-    let folder = RunFolder::create(&args.out)
+    let folder = RunFolder::create_in(&args.out, &world)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if folder.is_finished() && !args.resume {
         bail!(
@@ -136,6 +142,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         folder: Some(&folder),
         resume: args.resume,
         interrupt: &interrupt,
+        world: &world,
     };
     folder.forget("refused.json");
     let begun = Instant::now();
@@ -180,6 +187,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             adapted => adapted?,
         },
     };
+    if !world.is_first() {
+        return Ok(());
+    }
     if !adapted.verdict.findings.is_empty() {
         crate::outln!("{}", adapted.verdict);
     }

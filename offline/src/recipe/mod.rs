@@ -30,7 +30,6 @@ pub use labels::{
 
 use crate::data::{Dataset, Labelled};
 use crate::model::loss::PoseTarget;
-use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, from_heatmap};
 use crate::run::{RunContext, RunFolder, sha256_json};
@@ -532,9 +531,10 @@ fn write_labels(
         "student" => "labels.jsonl".to_string(),
         other => format!("{other}-labels.jsonl"),
     };
-    let path = folder.file(&file);
-    write_whole(&path, text.as_bytes()).map_err(|error| TrainError::Write {
-        path: path.display().to_string(),
-        error,
-    })
+    folder
+        .write(&file, text.as_bytes())
+        .map_err(|error| TrainError::Write {
+            path: folder.file(&file).display().to_string(),
+            error,
+        })
 }
