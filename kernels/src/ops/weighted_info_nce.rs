@@ -269,7 +269,7 @@ mod tests {
                 Some(communicator),
             )
         });
-        assert_close(&[(shares[0].0 + shares[1].0) / 2.0], &[loss], 1e-6);
+        assert_close(&[f32::midpoint(shares[0].0, shares[1].0)], &[loss], 1e-6);
         let halves = shares.iter().flat_map(|share| &share.1);
         assert_close(
             &halves.map(|g| g / 2.0).collect::<Vec<_>>(),

@@ -377,7 +377,7 @@ fn processes_train_as_one_would_on_the_whole_batch() {
 fn processes_without_equal_shares_or_with_other_examples_are_refused() {
     let pairs = noise_pairs(4, "compact");
     let refused = |batch, other: bool| {
-        let found = in_processes(2, |communicator| {
+        in_processes(2, |communicator| {
             let world = World::new(communicator);
             let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
             let config = FitConfig {
@@ -388,8 +388,7 @@ fn processes_without_equal_shares_or_with_other_examples_are_refused() {
             let (pairs, never) = (&pairs[..count], Interrupt::default());
             let fitted = fit_pairs_in(&world, &mut model, pairs, &config, None, false, &never);
             fitted.unwrap_err().to_string()
-        });
-        found
+        })
     };
     for message in refused(3, false) {
         assert!(message.contains("a multiple of 2"), "{message}");
