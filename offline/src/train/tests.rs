@@ -593,4 +593,44 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
     let fitted = train(&mut resumed, &pairs, &config, Some(&folder), true, &never);
     assert_eq!(fitted.losses.len(), 4);
     assert!(arrays_of(&resumed) == arrays_of(&whole));
+
+    // The pair is in the second process's share; both end, and say why.
+    let ended = in_processes(2, |communicator| {
+        let world = World::new(communicator);
+        let run = RunContext {
+            folder: None,
+            world: &world,
+            ..run
+        };
+        let error = fit("train", &mut new(), &examples, &config, &run).unwrap_err();
+        error.to_string()
+    });
+    assert!(ended.iter().all(|what| what.contains("gone")), "{ended:?}");
+}
+
+#[test]
+fn all_processes_stop_where_one_is_asked_to() {
+    let pairs = noise_pairs(4, "compact");
+    let config = FitConfig {
+        batch: 2,
+        ..settings(3)
+    };
+    let path = tempfile::tempdir().unwrap();
+    let found = in_processes(2, |communicator| {
+        let world = World::new(communicator);
+        let folder = RunFolder::create_in(path.path(), &world).unwrap();
+        let asked = Interrupt::default();
+        if !world.is_first() {
+            asked.ask();
+        }
+        let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+        let folder = Some(&folder);
+        fit_pairs_in(&world, &mut model, &pairs, &config, folder, false, &asked).unwrap()
+    });
+    assert!(
+        found
+            .iter()
+            .all(|fitted| fitted.interrupted && fitted.steps == 0)
+    );
+    assert!(path.path().join("train.checkpoint.safetensors").exists());
 }
