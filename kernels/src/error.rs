@@ -125,6 +125,14 @@ pub enum Error {
         /// The driver's or library's message.
         cause: String,
     },
+    /// Processes that train together could not exchange numbers.
+    #[error("{call} between the training's processes failed: {cause}")]
+    Communication {
+        /// What was being done.
+        call: &'static str,
+        /// The library's message.
+        cause: String,
+    },
 }
 
 /// `Result` with this crate's [`Error`].

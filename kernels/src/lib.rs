@@ -24,6 +24,7 @@
 )]
 
 mod buffer;
+mod communicator;
 pub mod cuda;
 mod device;
 mod error;
@@ -40,6 +41,7 @@ mod tensor;
 #[doc(hidden)]
 pub mod testing;
 
+pub use communicator::Communicator;
 pub use device::Device;
 pub use error::{Error, Result};
 #[doc(hidden)]

@@ -4,11 +4,13 @@
 //! gradient of the output into the gradients of its inputs. [`Tape::backward`] runs the closures
 //! in reverse and adds up what reaches each tensor. A tape is used for one step and dropped.
 
+use crate::communicator::Communicator;
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::ops::elementwise;
 use crate::tensor::{Tensor, TensorId};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Turns the gradient of an output into the gradients of the inputs, in their order.
 /// `None` for an input that gets none.
@@ -24,6 +26,7 @@ struct Entry {
 pub struct Tape {
     entries: Vec<Entry>,
     recording: bool,
+    communicator: Option<Arc<dyn Communicator>>,
 }
 
 /// Gradients by tensor, as [`Tape::backward`] found them.
@@ -35,6 +38,36 @@ impl Gradients {
     pub fn get(&self, tensor: &Tensor) -> Option<&Tensor> {
         self.0.get(&tensor.id())
     }
+
+    /// Replaces the gradients of `leaves` by their means over the processes: those of the mean of their
+    /// losses. Every process has the same leaves, and a gradient for the same of them.
+    ///
+    /// # Errors
+    /// [`Error::Communication`], or the device's own.
+    pub fn average<'a>(
+        &mut self,
+        leaves: impl Iterator<Item = &'a Tensor>,
+        communicator: &dyn Communicator,
+    ) -> Result<()> {
+        let ids = leaves.map(Tensor::id);
+        let ids: Vec<TensorId> = ids.filter(|id| self.0.contains_key(id)).collect();
+        let mut all = Vec::new();
+        for id in &ids {
+            all.extend(self.0[id].to_vec()?);
+        }
+        communicator.all_reduce_sum(&mut all)?;
+        let share = 1.0 / communicator.size() as f32;
+        let mut rest = &all[..];
+        for id in ids {
+            let old = &self.0[&id];
+            let (values, others) = rest.split_at(old.len());
+            let values = values.iter().map(|value| value * share).collect();
+            let new = Tensor::from_parts(values, old.shape()).to(&old.device())?;
+            self.0.insert(id, new);
+            rest = others;
+        }
+        Ok(())
+    }
 }
 
 impl Tape {
@@ -43,6 +76,16 @@ impl Tape {
         Self {
             entries: Vec::new(),
             recording: true,
+            communicator: None,
+        }
+    }
+
+    /// As [`Tape::training`], for a share of a batch whose other shares are other processes'; `None`
+    /// for a batch that is whole.
+    pub fn training_across(communicator: Option<Arc<dyn Communicator>>) -> Self {
+        Self {
+            communicator,
+            ..Self::training()
         }
     }
 
@@ -51,7 +94,13 @@ impl Tape {
         Self {
             entries: Vec::new(),
             recording: false,
+            communicator: None,
         }
+    }
+
+    /// How the processes that hold the batch's other shares are reached.
+    pub(crate) fn communicator(&self) -> Option<&Arc<dyn Communicator>> {
+        self.communicator.as_ref()
     }
 
     /// Whether operations need to keep what their backward pass uses.

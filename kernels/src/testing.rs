@@ -1,9 +1,12 @@
-//! What the tests of every operation share: seeded inputs, comparison with an explanation, and
-//! gradients checked against finite differences.
+//! What the tests of every operation share: seeded inputs, comparison with an explanation,
+//! gradients checked against finite differences, and threads in place of processes.
 
+use crate::communicator::Communicator;
 use crate::error::Result;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 /// Deterministic values in (-1, 1), different for each seed; never exactly equal to each other,
 /// so that maxima have one winner.
@@ -21,6 +24,80 @@ pub fn noise(shape: &[usize], seed: u64) -> Tensor {
         ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     });
     Tensor::from_parts(data, shape)
+}
+
+/// A thread that takes the part of a process.
+#[derive(Debug)]
+struct ThreadRank {
+    rank: usize,
+    exchange: Arc<Exchange>,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    all_there: Barrier,
+    shares: Mutex<Vec<Vec<f64>>>,
+}
+
+impl Communicator for ThreadRank {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.shares().len()
+    }
+
+    fn all_reduce_sum(&self, values: &mut [f32]) -> Result<()> {
+        let share: Vec<f64> = values.iter().map(|value| f64::from(*value)).collect();
+        let sums = crate::communicator::sums(self, &share)?;
+        for (value, sum) in values.iter_mut().zip(sums) {
+            *value = sum as f32;
+        }
+        Ok(())
+    }
+
+    fn all_gather(&self, values: &[f64]) -> Result<Vec<f64>> {
+        self.shares()[self.rank] = values.to_vec();
+        self.exchange.all_there.wait();
+        let all = self.shares().concat();
+        // Nobody brings the next values before all have these.
+        self.exchange.all_there.wait();
+        Ok(all)
+    }
+}
+
+impl ThreadRank {
+    fn shares(&self) -> std::sync::MutexGuard<'_, Vec<Vec<f64>>> {
+        let shares = self.exchange.shares.lock();
+        shares.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs `work` in `size` threads that communicate as processes do; returns what each made.
+///
+/// # Panics
+/// When one of them does. The others may then wait for ever.
+pub fn in_processes<R: Send>(
+    size: usize,
+    work: impl Fn(Arc<dyn Communicator>) -> R + Sync,
+) -> Vec<R> {
+    let exchange = Arc::new(Exchange {
+        all_there: Barrier::new(size),
+        shares: Mutex::new(vec![Vec::new(); size]),
+    });
+    std::thread::scope(|scope| {
+        let threads = (0..size).map(|rank| {
+            let exchange = exchange.clone();
+            let work = &work;
+            scope.spawn(move || work(Arc::new(ThreadRank { rank, exchange })))
+        });
+        let threads: Vec<_> = threads.collect();
+        let results = threads.into_iter().map(ScopedJoinHandle::join);
+        results
+            .map(|result| result.expect("no process panics"))
+            .collect()
+    })
 }
 
 /// Panics, with index, expected, got and the largest difference, unless all elements agree to

@@ -124,6 +124,7 @@ fn main() -> anyhow::Result<()> {
         folder: None,
         resume: false,
         interrupt: &never,
+        world: crossfix_offline::train::World::alone(),
     };
     fit("train", model.as_mut(), &examples, &config, &run)?;
     say(&format!("{steps} training steps of one pair"))

@@ -59,6 +59,7 @@ fn main() -> anyhow::Result<()> {
         folder: None,
         resume: false,
         interrupt: &interrupt,
+        world: crossfix_offline::train::World::alone(),
     };
     let mut adapted = adapt(teacher.as_ref(), &target, &recipe, &run)?;
     println!(

@@ -288,6 +288,7 @@ fn area(
         folder: None,
         resume: false,
         interrupt: &interrupt,
+        world: crossfix_offline::train::World::alone(),
     };
     let recipe = defaults::consensus(&spec);
     let test = open(&folder.join(Part::Test.name()))?;

@@ -11,7 +11,7 @@ use crossfix_kernels::optim::Adam;
 use crossfix_kernels::{Pixels, Tape};
 use crossfix_offline::model::loss::{LossConfig, PoseTarget, loss};
 use crossfix_offline::model::{
-    Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError, preset,
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, ModelError, Share, preset,
 };
 use std::time::Instant;
 
@@ -86,6 +86,7 @@ fn time(name: &str, batch: usize, training: bool, rounds: usize) -> Result<Vec<f
         let options = ForwardOptions {
             batch_norm: BatchNormMode::Train { momentum: 0.01 },
             drop_connect: None,
+            share: Share::default(),
             extent: Extent::Everything,
         };
         let prediction = model.forward(&mut tape, &input, options)?;

@@ -1,7 +1,7 @@
 //! What the `crossfix` program does: simulates, learns, adapts, measures, exports, reports.
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`tileset`], [`ingest`], [`data`],
-//! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`student`], [`metrics`], [`evaluate`], [`export`],
+//! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`shard`], [`student`], [`metrics`], [`evaluate`], [`export`],
 //! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod ablate;
@@ -23,6 +23,7 @@ pub mod progress;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod shard;
 pub mod simulate;
 pub mod student;
 pub mod tileset;

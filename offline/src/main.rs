@@ -3,15 +3,18 @@
 use clap::Parser;
 use crossfix_offline::cli::{Cli, run};
 use crossfix_offline::output;
+use crossfix_offline::train::parallel;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
-        Ok(()) if output::failed() => ExitCode::FAILURE,
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            crossfix_offline::note!("crossfix: {error:#}");
-            ExitCode::FAILURE
-        }
+    let result = run(&Cli::parse());
+    if let Err(error) = &result {
+        output::complain(format_args!("crossfix: {error:#}\n"));
+    }
+    parallel::leave(result.is_err());
+    if result.is_err() || output::failed() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
     }
 }

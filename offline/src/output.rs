@@ -6,10 +6,19 @@ use std::io::{ErrorKind, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 static FAILED: AtomicBool = AtomicBool::new(false);
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Says nothing from now on: of several processes that do one work, the first one speaks.
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
 
 /// Writes results. A reader who left is no error; anything else, such as a full disk, is told and
 /// remembered for [`failed`].
 pub fn write(text: Arguments) {
+    if SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     let mut output = std::io::stdout().lock();
     let written = output.write_fmt(text).and_then(|()| output.flush());
     if let Err(error) = written
@@ -24,6 +33,13 @@ pub fn write(text: Arguments) {
 
 /// Writes what people are told on the way; nothing depends on it.
 pub fn note(text: Arguments) {
+    if !SILENT.load(Ordering::Relaxed) {
+        complain(text);
+    }
+}
+
+/// Writes why the program fails, also where it is silent otherwise.
+pub fn complain(text: Arguments) {
     let _ = std::io::stderr().lock().write_fmt(text);
 }
 

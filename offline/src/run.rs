@@ -1,6 +1,7 @@
 //! What a long run leaves behind: `run.json`, a loss curve, checkpoints, and hashes of its inputs.
 
 use crate::model::weights::write_whole;
+use crate::train::World;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug, Clone)]
 pub struct RunFolder {
     path: PathBuf,
+    writes: bool,
 }
 
 impl RunFolder {
@@ -21,8 +23,29 @@ impl RunFolder {
     /// # Errors
     /// The operating system's.
     pub fn create(path: &Path) -> std::io::Result<Self> {
-        std::fs::create_dir_all(path)?;
-        Ok(Self { path: path.into() })
+        Self::create_in(path, World::alone())
+    }
+
+    /// As [`RunFolder::create`] in the first of several processes; in the others, a folder that
+    /// is read, and where nothing that is written appears.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn create_in(path: &Path, world: &World) -> std::io::Result<Self> {
+        Self::open(path, world.is_first())
+    }
+
+    fn open(path: &Path, writes: bool) -> std::io::Result<Self> {
+        if writes {
+            std::fs::create_dir_all(path)?;
+        }
+        let path = path.into();
+        Ok(Self { path, writes })
+    }
+
+    /// Whether what this process writes here appears.
+    pub fn writes(&self) -> bool {
+        self.writes
     }
 
     /// Path of a file in it.
@@ -36,7 +59,7 @@ impl RunFolder {
     /// Its path, and the operating system's reason.
     pub fn subfolder(&self, name: &str) -> Result<Self, (String, std::io::Error)> {
         let path = self.path.join(name);
-        Self::create(&path).map_err(|error| (path.display().to_string(), error))
+        Self::open(&path, self.writes).map_err(|error| (path.display().to_string(), error))
     }
 
     /// Writes a JSON file, whole or not at all.
@@ -46,7 +69,18 @@ impl RunFolder {
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> std::io::Result<()> {
         let mut text = serde_json::to_string_pretty(value)?;
         text.push('\n');
-        write_whole(&self.file(name), text.as_bytes())
+        self.write(name, text.as_bytes())
+    }
+
+    /// Writes a file, whole or not at all.
+    ///
+    /// # Errors
+    /// The operating system's.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+        if self.writes {
+            write_whole(&self.file(name), bytes)?;
+        }
+        Ok(())
     }
 
     /// Appends one JSON line; curves are read while they grow.
@@ -54,6 +88,9 @@ impl RunFolder {
     /// # Errors
     /// The operating system's.
     pub fn append_line(&self, name: &str, value: &Value) -> std::io::Result<()> {
+        if !self.writes {
+            return Ok(());
+        }
         let file = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -67,7 +104,7 @@ impl RunFolder {
     /// The operating system's.
     pub fn retain_lines(&self, name: &str, keep: impl Fn(&Value) -> bool) -> std::io::Result<()> {
         let path = self.file(name);
-        if !path.exists() {
+        if !self.writes || !path.exists() {
             return Ok(());
         }
         let text = std::fs::read_to_string(&path)?;
@@ -86,8 +123,10 @@ impl RunFolder {
 
     /// Removes a file that an earlier run left, if there is one.
     pub fn forget(&self, name: &str) {
-        // Absent is what we want; a file that cannot be removed shows at the next write.
-        let _ = std::fs::remove_file(self.file(name));
+        if self.writes {
+            // Absent is what we want; a file that cannot be removed shows at the next write.
+            let _ = std::fs::remove_file(self.file(name));
+        }
     }
 }
 
@@ -102,6 +141,8 @@ pub struct RunContext<'a> {
     pub resume: bool,
     /// Looked at between steps.
     pub interrupt: &'a Interrupt,
+    /// The processes that train together.
+    pub world: &'a World,
 }
 
 /// How fast pairs went through a network.
@@ -186,8 +227,12 @@ pub fn sha256_file(path: &Path) -> std::io::Result<String> {
 
 /// SHA-256 of the JSON text of a value.
 pub fn sha256_json(value: &impl Serialize) -> String {
-    let text = serde_json::to_vec(value).unwrap_or_default();
-    hexadecimal(&Sha256::digest(text))
+    sha256_bytes(&serde_json::to_vec(value).unwrap_or_default())
+}
+
+/// SHA-256 of bytes, lower-case hexadecimal.
+pub fn sha256_bytes(bytes: &[u8]) -> String {
+    hexadecimal(&Sha256::digest(bytes))
 }
 
 fn hexadecimal(bytes: &[u8]) -> String {

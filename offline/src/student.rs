@@ -104,6 +104,14 @@ impl Student {
         }
     }
 
+    /// The network of weights; an exported student has none.
+    pub fn weights(&self) -> Option<&dyn CrossViewModel> {
+        match self {
+            Self::Weights { model, .. } => Some(model.as_ref()),
+            Self::Exported { .. } => None,
+        }
+    }
+
     /// The card of an exported student; weights have none.
     pub fn card(&self) -> Option<&StudentCard> {
         match self {

@@ -4,7 +4,9 @@ use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::optim::Adam;
 use crossfix_kernels::{Pixels, Tape};
 use crossfix_offline::model::loss::{LossConfig, PoseTarget};
-use crossfix_offline::model::{Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, preset};
+use crossfix_offline::model::{
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, Input, Share, preset,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -68,6 +70,7 @@ fn a_step_takes_its_arrays_from_the_step_before() {
         let options = ForwardOptions {
             batch_norm: BatchNormMode::Train { momentum: 0.01 },
             drop_connect: None,
+            share: Share::default(),
             extent: Extent::Everything,
         };
         let prediction = model.forward(&mut tape, &input, options).unwrap();

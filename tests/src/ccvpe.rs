@@ -8,7 +8,7 @@ use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Gradients, Tape, Tensor};
 use crossfix_offline::model::loss::{LossConfig, PoseTarget};
 use crossfix_offline::model::{
-    Ccvpe, CrossViewModel, Extent, ForwardOptions, NormalisedInput, Prediction, preset,
+    Ccvpe, CrossViewModel, Extent, ForwardOptions, NormalisedInput, Prediction, Share, preset,
     spec::Padding,
 };
 
@@ -83,6 +83,7 @@ pub fn training(extent: Extent) -> ForwardOptions<'static> {
     ForwardOptions {
         batch_norm: BatchNormMode::Train { momentum: 0.01 },
         drop_connect: None,
+        share: Share::default(),
         extent,
     }
 }

@@ -61,6 +61,28 @@ impl LogMap {
         })
     }
 
+    /// Of the bytes of [`LogMap::levels`].
+    ///
+    /// # Errors
+    /// [`Error::Heatmap`] unless they are those of a square.
+    pub fn from_levels(metres_per_cell: f64, levels: Vec<u8>) -> Result<Self> {
+        let side = levels.len().isqrt();
+        if side == 0 || side * side != levels.len() {
+            let what = format!("{} cells are no square", levels.len());
+            return Err(Error::Heatmap(what));
+        }
+        Ok(Self {
+            side,
+            metres_per_cell,
+            levels,
+        })
+    }
+
+    /// A byte for each cell, row-major: logarithms of the probabilities.
+    pub fn levels(&self) -> &[u8] {
+        &self.levels
+    }
+
     /// Cells along a side.
     pub fn side(&self) -> usize {
         self.side
@@ -113,6 +135,12 @@ mod tests {
                 "{got} {expected}"
             );
         }
+        let same = LogMap::from_levels(map.metres_per_cell(), map.levels().to_vec()).unwrap();
+        assert_eq!(
+            same.tempered(1.0).unwrap().probabilities(),
+            back.probabilities()
+        );
+        assert!(LogMap::from_levels(1.0, vec![0; 8]).is_err());
         let flat = map.tempered(0.8).unwrap();
         let expected = heatmap.tempered(0.8).unwrap();
         let ratio = flat.covariance_m2(flat.mean_m())[0][0]

@@ -3,6 +3,7 @@
 use super::softmax::cuda::{SampleParameters, statistics};
 use super::softmax::{log_sum_exp, sample_len};
 use crate::buffer;
+use crate::communicator::{refuse, sums};
 use crate::cuda::{Cuda, Kernel, Launch, Source};
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -16,7 +17,8 @@ const OP: &str = "weighted_info_nce";
 /// `threshold`, weighted by the target.
 ///
 /// The softmax runs over all orientations and cells of one sample. The weighted sum and its
-/// normaliser run over the whole batch: one numerator, one denominator. A sample without a cell
+/// normaliser run over the whole batch: one numerator, one denominator. Of a batch that several
+/// processes share, each returns its numerator over the mean of their denominators. A sample without a cell
 /// above the threshold adds nothing and gets a zero gradient. No gradient flows to `target`.
 ///
 /// # Shapes
@@ -47,7 +49,10 @@ pub fn weighted_info_nce(
     }
     match Device::common(OP, &[scores, target])? {
         Device::Cpu => on_cpu(tape, scores, target, m, [temperature, threshold]),
-        Device::Cuda(cuda) => on_cuda(tape, &cuda, scores, target, m, [temperature, threshold]),
+        Device::Cuda(cuda) => {
+            refuse(tape.communicator(), OP, "sums over all labels")?;
+            on_cuda(tape, &cuda, scores, target, m, [temperature, threshold])
+        }
     }
 }
 
@@ -64,7 +69,11 @@ fn on_cpu(
         .zip(target.data().par_chunks(m))
         .map(|(scores, target)| Sample::new(scores, target, temperature, threshold))
         .collect();
-    let total: f64 = samples.iter().map(|sample| sample.weight).sum();
+    let mut total: f64 = samples.iter().map(|sample| sample.weight).sum();
+    if let Some(communicator) = tape.communicator() {
+        // The mean over the processes, so that the mean of their losses is that of the whole batch.
+        total = sums(communicator.as_ref(), &[total])?[0] / communicator.size() as f64;
+    }
     if !(total > 0.0 && total.is_finite()) {
         return Err(Error::argument(
             OP,
@@ -203,7 +212,7 @@ fn on_cuda(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradient, noise};
+    use crate::testing::{assert_close, check_gradient, in_processes, noise};
 
     #[test]
     fn batch_normaliser_worked_by_hand() {
@@ -234,6 +243,39 @@ mod tests {
         let gradient = gradients.get(&scores).unwrap().data();
         assert_eq!(gradient[..3], [0.0; 3]);
         assert!(gradient[4] < 0.0);
+    }
+
+    /// The second process has no cell above the threshold.
+    #[test]
+    fn the_mean_of_shares_is_the_loss_of_the_whole_batch() {
+        let scores = noise(&[4, 3], 1);
+        let labels = vec![0.7, 0.0, 0.2, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.01, 0.0];
+        let target = Tensor::new(labels, &[4, 3]).unwrap();
+        let run = |scores: &Tensor, target: &Tensor, communicator| {
+            let scores = scores.clone().with_gradient();
+            let mut tape = Tape::training_across(communicator);
+            let loss = weighted_info_nce(&mut tape, &scores, target, 0.1, 0.01).unwrap();
+            let gradients = tape.backward(&loss).unwrap();
+            let gradient = gradients.get(&scores).unwrap().data().to_vec();
+            (loss.item().unwrap(), gradient)
+        };
+        let (loss, gradient) = run(&scores, &target, None);
+        let shares = in_processes(2, |communicator| {
+            let share = 6 * communicator.rank()..6 * (communicator.rank() + 1);
+            let part = |all: &Tensor| Tensor::new(all.data()[share.clone()].to_vec(), &[2, 3]);
+            run(
+                &part(&scores).unwrap(),
+                &part(&target).unwrap(),
+                Some(communicator),
+            )
+        });
+        assert_close(&[f32::midpoint(shares[0].0, shares[1].0)], &[loss], 1e-6);
+        let halves = shares.iter().flat_map(|share| &share.1);
+        assert_close(
+            &halves.map(|g| g / 2.0).collect::<Vec<_>>(),
+            &gradient,
+            1e-6,
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::recipe::{
     AdaptError, Adapted, PseudoLabel, Recipe, Shared, ablations, adapt_sharing, oracle,
 };
 use crate::run::{Interrupt, RunContext, sha256_json};
+use crate::shard::Shard;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,7 +84,7 @@ pub struct Cell {
     pub row: String,
     /// The area's folder.
     pub area: String,
-    /// Of teacher, pairs, recipe and seed.
+    /// Of program, teacher, pairs, recipe and seed.
     pub fingerprint: String,
     /// The teacher on the area's test pairs.
     pub teacher: Errors,
@@ -137,8 +138,10 @@ pub struct Study<'a> {
     pub rows: &'a [String],
     /// Seed of every adaptation.
     pub seed: u64,
-    /// This part of so many: cells are dealt in turn. (0, 1) is all.
-    pub shard: (usize, usize),
+    /// This part of so many: cells are dealt in turn.
+    pub shard: Shard,
+    /// Whether a cell that is not there is an error; otherwise the shard's own are computed.
+    pub merges: bool,
     /// Do not look at the data first.
     pub unchecked: bool,
     /// Where each cell is kept.
@@ -174,6 +177,9 @@ impl Study<'_> {
         let mut open: BTreeMap<&Path, Area> = BTreeMap::new();
         let mut cells = Vec::new();
         let all = self.rows.len() * self.areas.len();
+        if self.merges {
+            self.check_all_there()?;
+        }
         for (number, (row, folder)) in self
             .rows
             .iter()
@@ -181,7 +187,7 @@ impl Study<'_> {
             .enumerate()
         {
             let path = self.cell_path(row, folder);
-            let mine = number % self.shard.1 == self.shard.0;
+            let mine = number % self.shard.of == self.shard.index;
             if !path.exists() && !mine {
                 continue;
             }
@@ -192,7 +198,9 @@ impl Study<'_> {
             let Some(area) = open.get_mut(folder.as_path()) else {
                 continue;
             };
-            let key = (&self.teacher_sha256, &area.sha256, &recipe, self.seed);
+            let version = env!("CARGO_PKG_VERSION");
+            let teacher = &self.teacher_sha256;
+            let key = (version, teacher, &area.sha256, &recipe, self.seed);
             let fingerprint = sha256_json(&key);
             if path.exists() {
                 let text = std::fs::read_to_string(&path)
@@ -201,7 +209,7 @@ impl Study<'_> {
                     .with_context(|| format!("{} is not a cell of a study", path.display()))?;
                 if cell.fingerprint != fingerprint {
                     bail!(
-                        "{} was made with another teacher, other pairs, settings or seed; remove it, or give another --out",
+                        "{} was made with another program, teacher, other pairs, settings or seed; remove it, or give another --out",
                         path.display()
                     );
                 }
@@ -220,6 +228,23 @@ impl Study<'_> {
             cells.push(cell);
         }
         Ok(cells)
+    }
+
+    /// Names the cells that are missing.
+    fn check_all_there(&self) -> anyhow::Result<()> {
+        let cells = self.rows.iter().flat_map(|row| {
+            let areas = self.areas.iter();
+            areas.map(move |area| self.cell_path(row, area))
+        });
+        let missing = cells.filter(|path| !path.exists());
+        let missing: Vec<String> = missing.map(|path| path.display().to_string()).collect();
+        if !missing.is_empty() {
+            bail!(
+                "cells are missing: {}; run their --shard, or run without --merge",
+                missing.join(", ")
+            );
+        }
+        Ok(())
     }
 
     fn cell_path(&self, row: &str, area: &Path) -> PathBuf {
@@ -247,6 +272,7 @@ impl Study<'_> {
             folder: None,
             resume: false,
             interrupt: self.interrupt,
+            world: crate::train::World::alone(),
         };
         let teacher = match area.teacher {
             Some(errors) => errors,

@@ -4,6 +4,8 @@ use super::device::DeviceArgs;
 use crate::ablate::{Study, default_rows, markdown, summarise};
 use crate::model::weights::{self, write_whole};
 use crate::run::{Interrupt, RunFolder, sha256_file};
+use crate::shard::Shard;
+use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
@@ -32,9 +34,12 @@ pub struct AblateArgs {
     /// Seed of every adaptation.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Compute the k-th of n parts of the cells; the last to finish, or a run without it, makes the table.
-    #[arg(long, value_name = "K/N", value_parser = shard, default_value = "1/1")]
-    shard: (usize, usize),
+    /// Compute the k-th of n parts of the cells; the last to finish, or --merge, makes the table.
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
+    shard: Shard,
+    /// Make the table of the cells in --out, and compute none: one that is missing is an error.
+    #[arg(long, conflicts_with = "shard")]
+    merge: bool,
     #[command(flatten)]
     device: DeviceArgs,
     /// Folder for cells, ablations.md and ablations.json. What is there is not computed again.
@@ -42,16 +47,9 @@ pub struct AblateArgs {
     out: Option<PathBuf>,
 }
 
-fn shard(text: &str) -> Result<(usize, usize), String> {
-    let parts = text.split_once('/').and_then(|(part, of)| {
-        let (part, of): (usize, usize) = (part.parse().ok()?, of.parse().ok()?);
-        (1..=of).contains(&part).then_some((part - 1, of))
-    });
-    parts.ok_or_else(|| "write K/N with K from 1 to N, such as 2/4".into())
-}
-
 /// Runs it.
 pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
+    World::refuse_several()?;
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let (mut teacher, _) = weights::load(&args.teacher)?;
     let rows = if args.rows.is_empty() {
@@ -81,6 +79,7 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
         rows: &rows,
         seed: args.seed,
         shard: args.shard,
+        merges: args.merge,
         unchecked: args.no_check,
         out,
         interrupt: &interrupt,
@@ -95,18 +94,4 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
         .context("cannot write ablations.json")?;
     crate::out!("{table}");
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shards_count_from_one() {
-        assert_eq!(shard("1/1"), Ok((0, 1)));
-        assert_eq!(shard("3/4"), Ok((2, 4)));
-        for wrong in ["0/4", "5/4", "1", "a/b", "1/0"] {
-            assert!(shard(wrong).is_err(), "{wrong}");
-        }
-    }
 }

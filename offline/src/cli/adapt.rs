@@ -6,12 +6,18 @@ use super::device::DeviceArgs;
 use super::settings;
 use crate::check::{self, Look, SAMPLE};
 use crate::data::pairs::truth::Truth;
+use crate::data::{Dataset, Subset};
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
+use crate::output;
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::gate::Finding;
-use crate::recipe::{AdaptError, Adapted, Labeller, Recipe, Verdict, adapt, oracle};
+use crate::recipe::{
+    self, AdaptError, Adapted, Labeller, Recipe, Shared, Verdict, adapt_sharing, oracle,
+};
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
+use crate::shard::{self, Inputs, Shard};
+use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -63,6 +69,13 @@ pub struct AdaptArgs {
     /// Use at most this many pairs.
     #[arg(long)]
     limit: Option<usize>,
+    /// Only run the teacher over the k-th of n parts of the pairs, and keep its answers in --out, in
+    /// answers-K-of-N.jsonl.
+    #[arg(long, value_name = "K/N", conflicts_with_all = ["resume", "truth", "test"])]
+    shard: Option<Shard>,
+    /// Label by the files of all shards instead of running the teacher.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["shard", "truth"])]
+    merge: Vec<PathBuf>,
     #[command(flatten)]
     device: DeviceArgs,
     /// Folder for student.safetensors, auxiliary.safetensors, labels.jsonl, run.json.
@@ -114,12 +127,16 @@ impl AdaptArgs {
 /// Runs it.
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let world = World::from_environment()?;
+    if !world.is_first() {
+        output::silence();
+    }
     let (mut teacher, header) = weights::load(&args.teacher)?;
     let recipe = args.resolve(teacher.describe())?;
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let spec = teacher.describe().clone();
 
-    let folder = RunFolder::create(&args.out)
+    let folder = RunFolder::create_in(&args.out, &world)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if folder.is_finished() && !args.resume {
         bail!(
@@ -136,6 +153,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         folder: Some(&folder),
         resume: args.resume,
         interrupt: &interrupt,
+        world: &world,
     };
     folder.forget("refused.json");
     let begun = Instant::now();
@@ -150,6 +168,21 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let pairs = looked_at.target(&args.data, args.limit, &spec)?;
     let pairs = pairs.as_ref();
     let about = args.published.about(&args.data, pairs.len())?;
+    let inputs = Inputs::new(
+        "adapt",
+        sha256_file(&args.teacher).context("cannot read the teacher")?,
+        Some(teacher.as_ref()),
+        (pairs, about.clone()),
+        json!(recipe.labeller),
+    );
+    if let Some(shard) = args.shard {
+        return keep_answers(shard, &inputs, teacher.as_mut(), pairs, &recipe, &context);
+    }
+    let mut shared = if args.merge.is_empty() {
+        Shared::default()
+    } else {
+        Shared::answered(shard::merge(&args.merge, &inputs, pairs, &spec)?)
+    };
     let device = teacher.parameters().device().describe();
     let teacher_licence = header.provenance["licence"].as_str();
     let dataset_licence = about["licence"].as_str();
@@ -159,7 +192,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "seed": args.seed,
             "recipe": args.recipe(),
             "settings": recipe,
-            "teacher_sha256": sha256_file(&args.teacher).context("cannot read the teacher")?,
+            "teacher_sha256": inputs.model_sha256,
             "dataset": about,
             "temperature": header.provenance["temperature"],
             "licence": joint_licence(teacher_licence, dataset_licence),
@@ -172,7 +205,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             let truth = Truth::open(truth)?;
             oracle::adapt(teacher.as_ref(), pairs, &truth, &recipe, &context)?
         }
-        None => match adapt(teacher.as_ref(), pairs, &recipe, &context) {
+        None => match adapt_sharing(teacher.as_ref(), pairs, &recipe, &context, &mut shared) {
             Err(AdaptError::Refused(verdict)) => {
                 note_refusal(&folder, &verdict)?;
                 return Err(AdaptError::Refused(verdict).into());
@@ -180,6 +213,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             adapted => adapted?,
         },
     };
+    if !world.is_first() {
+        return Ok(());
+    }
     if !adapted.verdict.findings.is_empty() {
         crate::outln!("{}", adapted.verdict);
     }
@@ -221,6 +257,32 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         .write_json("run.json", &record)
         .context("cannot write run.json")?;
     crate::outln!("{}", path.display());
+    Ok(())
+}
+
+/// Runs the teacher over one shard of the pairs and keeps what it answers.
+fn keep_answers(
+    shard: Shard,
+    inputs: &Inputs,
+    teacher: &mut dyn CrossViewModel,
+    pairs: &dyn Dataset,
+    recipe: &Recipe,
+    run: &RunContext,
+) -> anyhow::Result<()> {
+    if run.world.size() > 1 {
+        bail!("a shard is one process's; start each shard by itself");
+    }
+    let samples = shard.samples(pairs, teacher.describe());
+    let part = Subset {
+        dataset: pairs,
+        samples: &samples,
+    };
+    let answers = recipe::answers(&recipe.labeller, teacher, &part, run.interrupt)?;
+    let folder = run.folder.context("a shard has a folder")?;
+    let Shard { index, of } = shard;
+    let path = folder.file(&format!("answers-{}-of-{of}.jsonl", index + 1));
+    shard::write(&path, inputs, shard, &answers)?;
+    crate::outln!("{}: shard {shard}, {} pairs", path.display(), answers.len());
     Ok(())
 }
 

@@ -77,6 +77,11 @@ pub struct Measurement {
 /// Heatmaps are kept for the temperature up to this many bytes.
 const HEATMAP_BYTES: usize = 256 << 20;
 
+/// Whether the heatmaps of a dataset are few enough to be kept.
+pub fn keeps_heatmaps(dataset: &dyn Dataset, spec: &ModelSpec) -> bool {
+    dataset.len() * spec.heatmap_side().pow(2) * size_of::<f32>() <= HEATMAP_BYTES
+}
+
 /// Measures a network on a dataset with truth.
 pub fn measure(
     model: &mut dyn CrossViewModel,
@@ -92,7 +97,7 @@ pub fn measure(
     let truth = Truth::open(folder)?;
     let begun = Instant::now();
     let spec = model.describe().clone();
-    let keep = dataset.len() * spec.heatmap_side().pow(2) * size_of::<f32>() <= HEATMAP_BYTES;
+    let keep = keeps_heatmaps(&dataset, &spec);
     let (evaluation, predictions) = evaluate(model, &dataset, &truth, keep, interrupt)?;
     let temperature = temperature(&dataset, &predictions, &truth, &spec);
     let seconds = begun.elapsed().as_secs_f64();

@@ -4,9 +4,12 @@ use super::data::{self, PairsOptions};
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
 use crate::data::pairs::truth::Truth;
-use crate::evaluate::{Evaluation, compare};
+use crate::data::{Dataset, Subset};
+use crate::evaluate::{Evaluation, compare, temperature};
 use crate::model::weights;
-use crate::run::Interrupt;
+use crate::predict::PairPrediction;
+use crate::run::{Interrupt, sha256_file};
+use crate::shard::{self, Answer, Inputs, Shard};
 use crate::student::Student;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -33,6 +36,15 @@ pub struct EvaluateArgs {
     seed: u64,
     #[command(flatten)]
     device: DeviceArgs,
+    /// Run the network over the k-th of n parts of the pairs, and keep its answers in --out.
+    #[arg(long, value_name = "K/N", requires = "out", conflicts_with = "json")]
+    shard: Option<Shard>,
+    /// File for the answers of --shard.
+    #[arg(long, requires = "shard")]
+    out: Option<PathBuf>,
+    /// The files of all shards: what one run would have measured, without the network.
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "shard")]
+    merge: Vec<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -42,10 +54,17 @@ pub struct EvaluateArgs {
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let onnx = args.model.extension().is_some_and(|name| name == "onnx");
+    let in_shards = args.shard.is_some() || !args.merge.is_empty();
     if args.published.is_published() {
+        if in_shards {
+            bail!("published datasets are measured in one run; leave --shard and --merge away");
+        }
         return measure_published(args, onnx, &interrupt);
     }
     let options = args.published.pairs_options(0.0, args.limit)?;
+    if in_shards {
+        return measure_shards(args, &options, &interrupt);
+    }
     if onnx {
         let measured = measure_onnx(&args.model, &args.data, &options, &interrupt)?;
         return show(args.json, &measured, &measured.table());
@@ -57,6 +76,59 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     };
     let text = format!("{}{}\n", measured.evaluation.table(), measured.throughput);
     show(args.json, &measured, &text)
+}
+
+/// Keeps the answers of one shard, or measures those of all.
+fn measure_shards(
+    args: &EvaluateArgs,
+    options: &PairsOptions,
+    interrupt: &Interrupt,
+) -> anyhow::Result<()> {
+    let mut student = Student::load(&args.model)?;
+    let spec = student.spec().clone();
+    if let Student::Weights { model, .. } = &mut student {
+        model.parameters_mut().move_to(&args.device.open()?)?;
+    }
+    let options = PairsOptions {
+        truth: true,
+        ..options.clone()
+    };
+    let dataset = data::pairs(&args.data, &spec, &options)?;
+    let weights = student.weights();
+    let keep = weights.is_some() && data::keeps_heatmaps(&dataset, &spec);
+    let inputs = Inputs::new(
+        "evaluate",
+        sha256_file(&args.model).context("cannot read the model")?,
+        weights,
+        (&dataset, data::provenance(&args.data, dataset.len())?),
+        json!({ "heatmaps": keep }),
+    );
+    if let (Some(shard), Some(out)) = (args.shard, &args.out) {
+        let samples = shard.samples(&dataset, &spec);
+        let part = Subset {
+            dataset: &dataset,
+            samples: &samples,
+        };
+        let answers = student.predict_with(&part, interrupt, |_, mut prediction, heatmap| {
+            prediction.heatmap = keep.then(|| heatmap.to_vec());
+            let map = None;
+            Ok(Answer { prediction, map })
+        })?;
+        shard::write(out, &inputs, shard, &answers)?;
+        crate::outln!("{}: shard {shard}, {} pairs", out.display(), answers.len());
+        return Ok(());
+    }
+    let truth = Truth::open(&args.data)?;
+    let answers = shard::merge(&args.merge, &inputs, &dataset, &spec)?;
+    let predictions = answers.into_iter().map(|answer| answer.prediction);
+    let predictions: Vec<PairPrediction> = predictions.collect();
+    let evaluation = compare(&dataset, &predictions, &truth);
+    let table = evaluation.table();
+    let mut measured = json!(evaluation);
+    if student.weights().is_some() {
+        measured["temperature"] = json!(temperature(&dataset, &predictions, &truth, &spec));
+    }
+    show(args.json, &measured, &table)
 }
 
 /// Prints what was measured, as JSON or as a table.

@@ -7,9 +7,10 @@ use super::settings;
 use crate::data::pairs::truth::{Truth, true_labels};
 use crate::data::{Dataset, Examples, Labelled};
 use crate::model::{CrossViewModel, named, names, weights};
+use crate::output;
 use crate::recipe::defaults;
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer};
-use crate::train::{FitConfig, Fitted, fit};
+use crate::train::{FitConfig, Fitted, World, fit};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -71,6 +72,10 @@ pub struct TrainArgs {
 /// Runs it.
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
+    let world = World::from_environment()?;
+    if !world.is_first() {
+        output::silence();
+    }
     let mut model = if let Some(path) = &args.init {
         weights::load(path)?.0
     } else {
@@ -95,7 +100,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.check()?;
 
-    let folder = RunFolder::create(&args.out)
+    let folder = RunFolder::create_in(&args.out, &world)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;
     if folder.is_finished() && !args.resume {
         bail!(
@@ -104,7 +109,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         );
     }
     if args.published.is_published() {
-        return train_published(args, model.as_mut(), &config, &folder, &interrupt);
+        return train_published(args, model.as_mut(), &config, &folder, &interrupt, &world);
     }
     let options = PairsOptions {
         truth: true,
@@ -139,7 +144,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         &config,
         &folder,
         &interrupt,
+        &world,
     )?;
+    if !world.is_first() {
+        return Ok(());
+    }
     let measured = args
         .validation
         .as_ref()
@@ -188,12 +197,14 @@ fn run_fit(
     config: &FitConfig,
     folder: &RunFolder,
     interrupt: &Interrupt,
+    world: &World,
 ) -> anyhow::Result<Fitted> {
     let run = RunContext {
         seed: args.seed,
         folder: Some(folder),
         resume: args.resume,
         interrupt,
+        world,
     };
     let fitted = fit("train", model, examples, config, &run)?;
     if fitted.interrupted {
@@ -214,13 +225,17 @@ fn train_published(
     config: &FitConfig,
     folder: &RunFolder,
     interrupt: &Interrupt,
+    world: &World,
 ) -> anyhow::Result<()> {
     let spec = model.describe().clone();
     let published = &args.published;
     let (fitted, count) = published.train(&args.data, args.limit, &spec, |examples| {
-        let fitted = run_fit(args, model, examples, config, folder, interrupt)?;
+        let fitted = run_fit(args, model, examples, config, folder, interrupt, world)?;
         Ok((fitted, examples.len()))
     })?;
+    if !world.is_first() {
+        return Ok(());
+    }
     let provenance = |measured: Value| {
         json!({
             "made_by": producer(),

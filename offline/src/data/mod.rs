@@ -39,4 +39,4 @@ pub use examples::{Example, Examples, Labelled, ReadExample};
 pub use memory::{InMemory, MEMORY_BYTES};
 pub use pairs::{Pairs, PairsImages, Preparation};
 pub use problems::Problems;
-pub use sample::{Dataset, Drive, OdometryStep, Pair, Sample};
+pub use sample::{Dataset, Drive, OdometryStep, Pair, Sample, Subset};

@@ -221,6 +221,32 @@ impl Dataset for Vec<Pair> {
     }
 }
 
+/// Some samples of a dataset.
+pub struct Subset<'a> {
+    /// The dataset.
+    pub dataset: &'a dyn Dataset,
+    /// Their places in it, in the order wanted.
+    pub samples: &'a [usize],
+}
+
+impl Dataset for Subset<'_> {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn sample(&self, index: usize) -> &Sample {
+        self.dataset.sample(self.samples[index])
+    }
+
+    fn pair(&self, index: usize) -> Result<Arc<Pair>, DatasetError> {
+        self.dataset.pair(self.samples[index])
+    }
+
+    fn margin_px(&self) -> usize {
+        self.dataset.margin_px()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -20,6 +20,7 @@ use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, producer, sha256_file};
+use crate::train::World;
 use anyhow::{Context, anyhow, ensure};
 use area::Areas;
 use clap::Args;
@@ -89,6 +90,7 @@ struct Outcome {
 /// # Errors
 /// When a step fails; the message says which. Nothing half-done is left without a message.
 pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    World::refuse_several()?;
     let clock = Instant::now();
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let folder = own_folder(&args.out)?;
@@ -134,6 +136,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         folder: Some(&folder),
         resume: false,
         interrupt: &interrupt,
+        world: crate::train::World::alone(),
     };
     let mut adapted = adapt(teacher.as_ref(), &areas.adapt, &recipe, &context)?;
     crate::outln!("{}", adapted.verdict);

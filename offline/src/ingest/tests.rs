@@ -122,6 +122,7 @@ fn logs_become_pairs_that_pass_the_check_and_are_adapted_on() {
         folder: None,
         resume: false,
         interrupt: &interrupt,
+        world: crate::train::World::alone(),
     };
     let adapted = adapt(teacher.as_ref(), &images, &recipe, &run).unwrap();
     assert_eq!(adapted.labels.len(), images.len());

@@ -9,7 +9,7 @@ use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NORMALISATION,
-    NetworkSpec, PassInputs, Prediction, Recordable, check_left_bins,
+    NetworkSpec, PassInputs, Prediction, Recordable, Share, check_left_bins,
 };
 use crate::model::loss::{Loss, LossConfig, PoseTarget, loss};
 use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
@@ -245,7 +245,8 @@ impl CrossViewModel for Ccvpe {
         input.check(&self.spec)?;
         let device = self.parameters.device();
         let bins = &input.ground_left_bin;
-        let pass_inputs = self.pass_inputs(input.len(), bins, options.drop_connect)?;
+        let pass_inputs =
+            self.pass_inputs(input.len(), bins, options.drop_connect, options.share)?;
         let pass_inputs = pass_inputs.to(&device)?;
         let images = input.normalised(&device, &NORMALISATION, !self.spec.ground_left_bin)?;
         let (batch_norm, extent) = (options.batch_norm, options.extent);
@@ -305,8 +306,12 @@ impl Ccvpe {
         input.aerial.expect_shape(op, what[1], &aerial)?;
         check_left_bins(spec, &input.ground_left_bin, samples)?;
         let device = self.parameters.device();
-        let pass_inputs =
-            self.pass_inputs(samples, &input.ground_left_bin, options.drop_connect)?;
+        let pass_inputs = self.pass_inputs(
+            samples,
+            &input.ground_left_bin,
+            options.drop_connect,
+            options.share,
+        )?;
         let pass_inputs = pass_inputs.to(&device)?;
         let images = [input.ground.to(&device)?, input.aerial.to(&device)?];
         let (batch_norm, extent) = (options.batch_norm, options.extent);
@@ -319,10 +324,11 @@ impl Ccvpe {
         samples: usize,
         ground_left_bin: &[usize],
         drop_connect: Option<&mut ChaCha8Rng>,
+        share: Share,
     ) -> Result<PassInputs, ModelError> {
         let draw = |rng: &mut ChaCha8Rng| {
             let encoders = [&self.ground_encoder, &self.aerial_encoder];
-            let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, samples));
+            let factors = encoders.map(|encoder| encoder.draw_drop_connect(rng, samples, share));
             let [ground, aerial] = factors;
             Ok::<_, ModelError>([ground?, aerial?].concat())
         };

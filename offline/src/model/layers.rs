@@ -1,5 +1,6 @@
 //! The few layers a CCVPE network is made of: where their numbers are and how they run.
 
+use super::Share;
 use super::parameters::{Builder, ParameterId, Parameters, StatisticsId};
 use super::spec::{BlockKind, BlockSpec, EncoderSpec, Padding, StepSpec};
 use crossfix_kernels::ops::{self, Activation, BatchNormMode, Conv2d, Pad};
@@ -349,15 +350,18 @@ fn conv_norm(pass: &mut Pass, (conv, norm): &(Conv, Norm), input: &Tensor) -> Re
 }
 
 impl Encoder {
-    /// Draws the factors of stochastic depth for `samples`, `[N]` for each block that drops.
-    pub fn draw_drop_connect(&self, rng: &mut ChaCha8Rng, samples: usize) -> Result<Vec<Tensor>> {
+    /// Draws the factors of stochastic depth for `samples` of a batch, `[N]` for each block that drops.
+    pub fn draw_drop_connect(
+        &self,
+        rng: &mut ChaCha8Rng,
+        samples: usize,
+        share: Share,
+    ) -> Result<Vec<Tensor>> {
         let dropping = self.blocks.iter().filter(|block| block.drops());
         dropping
             .map(|block| {
                 let keep_probability = 1.0 - block.drop_probability;
-                let keep: Vec<bool> = (0..samples)
-                    .map(|_| rng.random::<f32>() < keep_probability)
-                    .collect();
+                let keep = share.draw(samples, || rng.random::<f32>() < keep_probability);
                 let factors = ops::drop_connect_factors(&keep, keep_probability)?;
                 Tensor::new(factors, &[samples])
             })

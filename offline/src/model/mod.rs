@@ -137,12 +137,34 @@ pub enum Extent {
     Everything,
 }
 
+/// Which samples of a batch a pass has when other processes have the rest: how many lie before its own
+/// and how many behind. What is drawn for a sample does not depend on it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Samples of processes before this one.
+    pub before: usize,
+    /// Samples of processes behind this one.
+    pub behind: usize,
+}
+
+impl Share {
+    /// Draws for every sample of the batch; returns what was drawn for the `samples` of this share.
+    pub(crate) fn draw<T>(self, samples: usize, mut draw: impl FnMut() -> T) -> Vec<T> {
+        let all = (0..self.before + samples + self.behind).map(|_| draw());
+        let mut all: Vec<T> = all.collect();
+        all.truncate(self.before + samples);
+        all.split_off(self.before)
+    }
+}
+
 /// How a forward pass runs.
 pub struct ForwardOptions<'a> {
     /// Batch statistics, or the running ones.
     pub batch_norm: BatchNormMode,
     /// Draws for stochastic depth, in training of networks that have it.
     pub drop_connect: Option<&'a mut ChaCha8Rng>,
+    /// Which samples of the batch these are.
+    pub share: Share,
     /// How much runs.
     pub extent: Extent,
 }
@@ -153,6 +175,7 @@ impl ForwardOptions<'_> {
         Self {
             batch_norm: BatchNormMode::Frozen,
             drop_connect: None,
+            share: Share::default(),
             extent,
         }
     }
@@ -283,4 +306,24 @@ fn normalise(
 /// Scale and offset that normalise channel `channel` of 0..255 pixels.
 pub fn pixel_affine(channel: usize) -> (f32, f32) {
     NORMALISATION.affine(channel % 3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_draw_what_the_whole_batch_draws() {
+        let drawn = |before, samples, behind| {
+            let mut next = 0;
+            Share { before, behind }.draw(samples, || {
+                next += 1;
+                next
+            })
+        };
+        assert_eq!(drawn(0, 6, 0), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(drawn(0, 2, 4), [1, 2]);
+        assert_eq!(drawn(2, 2, 2), [3, 4]);
+        assert_eq!(drawn(4, 2, 0), [5, 6]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Training steps that a device records once and replays: all that differs from step to step is a
 //! tensor among the step's inputs, of the same shape every time.
 
-use super::{Ccvpe, CrossViewModel, Input, ModelError, NORMALISATION, ggcvt, normalise};
+use super::{Ccvpe, CrossViewModel, Input, ModelError, NORMALISATION, Share, ggcvt, normalise};
 use crate::model::loss::{LossConfig, LossTerms, PoseTarget, Profiles, loss_terms};
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Pixels, Result as KernelResult, Tape, Tensor};
@@ -190,7 +190,12 @@ impl Recordable for Ccvpe {
         drop_connect: Option<&mut ChaCha8Rng>,
     ) -> Result<Prepared, ModelError> {
         input.check(self.spec())?;
-        let pass_inputs = self.pass_inputs(input.len(), &input.ground_left_bin, drop_connect)?;
+        let pass_inputs = self.pass_inputs(
+            input.len(),
+            &input.ground_left_bin,
+            drop_connect,
+            Share::default(),
+        )?;
         let profiles = Profiles::new(self.spec(), targets, loss)?;
         Ok(Prepared {
             images: [input.ground.clone(), input.aerial.clone()],

@@ -12,6 +12,7 @@ use crate::data::pose::{cell_from_offset, wrap_rad};
 use crate::model::{CrossViewModel, ModelError, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, predict_with};
 use crate::run::Interrupt;
+use crate::shard::Answer;
 use crossfix_calibration::track::{
     Drift, Frame, INDEPENDENT_ROUGHNESS, Offset, Place, TrackModel, drift, drive_bias,
     gnss_weights, places, roughness, tile_offset,
@@ -136,12 +137,6 @@ impl Evidence {
     }
 }
 
-/// A sample's prediction, and its heatmap in few bytes.
-struct Answer {
-    prediction: PairPrediction,
-    map: LogMap,
-}
-
 /// A drive, and what was found of it.
 pub(crate) struct Chain {
     /// Empty where a sample stands alone.
@@ -204,12 +199,30 @@ impl Consensus {
         interrupt: &Interrupt,
     ) -> Result<Found, PredictError> {
         let spec = teacher.describe().clone();
-        let settled = self.settle(teacher, pairs, interrupt)?;
+        let answers = answers(teacher, pairs, interrupt)?;
+        Ok(self.label_by(&spec, pairs, answers)?)
+    }
+
+    /// As [`Consensus::label`], by what the teacher answered for each of `pairs` ([`answers`]).
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] when the answers are not those of the pairs.
+    pub fn label_by(
+        &self,
+        spec: &ModelSpec,
+        pairs: &dyn Dataset,
+        answers: Vec<Answer>,
+    ) -> Result<Found, ModelError> {
+        if answers.len() != pairs.len() || answers.iter().any(|answer| answer.map.is_none()) {
+            let what = "these are not the answers that drives agree by";
+            return Err(ModelError::Input(what.into()));
+        }
+        let settled = self.agree(pairs, answers).map_err(unfit)?;
         let mut labels: Vec<Option<PseudoLabel>> = vec![None; pairs.len()];
         for chain in &settled.chains {
             for (index, place) in chain.samples.iter().zip(&chain.places) {
                 let prediction = &settled.predictions[*index];
-                labels[*index] = Some(label(&spec, pairs, *index, chain, place, prediction));
+                labels[*index] = Some(label(spec, pairs, *index, chain, place, prediction));
             }
         }
         Ok(Found {
@@ -228,13 +241,7 @@ impl Consensus {
         pairs: &dyn Dataset,
         interrupt: &Interrupt,
     ) -> Result<Settled, PredictError> {
-        let spec = teacher.describe().clone();
-        let unfit = |error: crossfix_calibration::Error| ModelError::Input(error.to_string());
-        let answers = predict_with(teacher, pairs, interrupt, |_, prediction, heatmap| {
-            let (side, cell_m) = (spec.heatmap_side(), spec.metres_per_cell());
-            let map = LogMap::new(side, cell_m, heatmap, MOST_CELLS).map_err(unfit)?;
-            Ok(Answer { prediction, map })
-        })?;
+        let answers = answers(teacher, pairs, interrupt)?;
         Ok(self.agree(pairs, answers).map_err(unfit)?)
     }
 
@@ -279,6 +286,28 @@ impl Consensus {
     }
 }
 
+fn unfit(error: crossfix_calibration::Error) -> ModelError {
+    ModelError::Input(error.to_string())
+}
+
+/// What drives agree by: the network's prediction for each sample, and its heatmap in few bytes.
+///
+/// # Errors
+/// As [`Consensus::label`].
+pub fn answers(
+    teacher: &mut dyn CrossViewModel,
+    pairs: &dyn Dataset,
+    interrupt: &Interrupt,
+) -> Result<Vec<Answer>, PredictError> {
+    let spec = teacher.describe().clone();
+    predict_with(teacher, pairs, interrupt, |_, prediction, heatmap| {
+        let (side, cell_m) = (spec.heatmap_side(), spec.metres_per_cell());
+        let map = LogMap::new(side, cell_m, heatmap, MOST_CELLS).map_err(unfit)?;
+        let map = Some(map);
+        Ok(Answer { prediction, map })
+    })
+}
+
 /// All drives with the places of their frames.
 pub(crate) struct Settled {
     /// The drives, and samples that stand alone as drives of one.
@@ -309,7 +338,7 @@ fn chains(pairs: &dyn Dataset, answers: Vec<Answer>) -> (Vec<Chain>, Vec<PairPre
     let mut maps = Vec::with_capacity(answers.len());
     let mut predictions = Vec::with_capacity(answers.len());
     for answer in answers {
-        maps.push(Some(answer.map));
+        maps.push(answer.map);
         predictions.push(answer.prediction);
     }
     let mut groups: Vec<(String, Vec<usize>)> = pairs

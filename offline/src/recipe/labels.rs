@@ -2,8 +2,8 @@
 
 use super::consensus::Consensus;
 use crate::data::Dataset;
-use crate::model::CrossViewModel;
 use crate::model::loss::PoseTarget;
+use crate::model::{CrossViewModel, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, from_heatmap, predict_with, times_prior};
 use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};
@@ -191,7 +191,17 @@ impl TeacherMode {
         interrupt: &Interrupt,
     ) -> Result<Vec<PseudoLabel>, PredictError> {
         let predictions = predict_modes(teacher, pairs, self.prior, whole, interrupt)?;
-        let spec = teacher.describe();
+        Ok(self.label_by(teacher.describe(), pairs, &predictions))
+    }
+
+    /// As [`TeacherMode::label`], by what the teacher predicted for each of `pairs`
+    /// ([`predict_modes`]).
+    pub fn label_by(
+        &self,
+        spec: &ModelSpec,
+        pairs: &dyn Dataset,
+        predictions: &[PairPrediction],
+    ) -> Vec<PseudoLabel> {
         let prior = spec.orientation_prior.filter(|_| !spec.finds_heading());
         // An angle beyond the prior has no bin to learn; the nearest inside has.
         let widest_rad = prior.map_or(f64::INFINITY, |n| n.max(1) as f64 * spec.bin_rad());
@@ -217,7 +227,7 @@ impl TeacherMode {
                 map: prediction.heatmap.as_deref().map(scaled_to_one),
             }
         });
-        Ok(labels.collect())
+        labels.collect()
     }
 }
 

@@ -30,10 +30,10 @@ pub use labels::{
 
 use crate::data::{Dataset, Labelled};
 use crate::model::loss::PoseTarget;
-use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelError, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, from_heatmap};
-use crate::run::{RunContext, RunFolder, sha256_json};
+use crate::run::{Interrupt, RunContext, RunFolder, sha256_json};
+use crate::shard::Answer;
 use crate::train::{FitConfig, Fitted, TrainError, fit};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -234,9 +234,42 @@ pub fn adapt(
     adapt_sharing(teacher, pairs, recipe, run, &mut Shared::default())
 }
 
-/// The auxiliary student of the recipe before, for the next one that would train the same.
+/// What was computed before, for an adaptation that would compute the same.
 #[derive(Default)]
-pub struct Shared(Option<(String, Auxiliary)>);
+pub struct Shared {
+    /// The auxiliary student of the recipe before, and what it was trained by.
+    auxiliary: Option<(String, Auxiliary)>,
+    /// The teacher's answers for the first labels.
+    answers: Option<Vec<Answer>>,
+}
+
+impl Shared {
+    /// For one adaptation whose teacher answered already ([`answers`]), for each of its pairs.
+    pub fn answered(answers: Vec<Answer>) -> Self {
+        Self {
+            answers: Some(answers),
+            ..Self::default()
+        }
+    }
+
+    fn answers(
+        &mut self,
+        recipe: &Recipe,
+        teacher: &mut dyn CrossViewModel,
+        pairs: &dyn Dataset,
+        run: &RunContext,
+    ) -> Result<Vec<Answer>, AdaptError> {
+        match self.answers.take() {
+            Some(answers) if answers.len() == pairs.len() => Ok(answers),
+            Some(answers) => Err(AdaptError::Settings(format!(
+                "{} answers for {} pairs",
+                answers.len(),
+                pairs.len()
+            ))),
+            None => answers(&recipe.labeller, teacher, pairs, run.interrupt),
+        }
+    }
+}
 
 /// As [`adapt`], for several recipes one after another on the same teacher and pairs: an auxiliary student is
 /// trained once for all that differ in their filter alone. The result has the same bits.
@@ -272,7 +305,8 @@ pub fn adapt_sharing(
             folder: folder.as_ref(),
             ..*run
         };
-        let found = label(recipe, teacher.as_mut(), pairs, &run)?;
+        let answers = shared.answers(recipe, teacher.as_mut(), pairs, &run)?;
+        let found = label(&recipe.labeller, teacher.describe(), pairs, answers)?;
         teacher = learn(
             "student",
             teacher.as_ref(),
@@ -284,7 +318,8 @@ pub fn adapt_sharing(
         )?
         .student;
     }
-    let found = label(recipe, teacher.as_mut(), pairs, run)?;
+    let answers = shared.answers(recipe, teacher.as_mut(), pairs, run)?;
+    let found = label(&recipe.labeller, teacher.describe(), pairs, answers)?;
     if let Some(evidence) = &found.evidence {
         crate::note!("{}", evidence.describe());
         verdict.extend(gate::teacher(evidence, &recipe.gate));
@@ -335,18 +370,49 @@ impl Found {
     }
 }
 
-fn label(
-    recipe: &Recipe,
+/// What `teacher` answers for each of `pairs`, as far as a labeller asks.
+///
+/// # Errors
+/// [`AdaptError`] when a pair cannot be read or does not fit the teacher, on request, or where labels are
+/// true positions.
+pub fn answers(
+    labeller: &Labeller,
     teacher: &mut dyn CrossViewModel,
     pairs: &dyn Dataset,
-    run: &RunContext,
-) -> Result<Found, AdaptError> {
-    Ok(match recipe.labeller {
+    interrupt: &Interrupt,
+) -> Result<Vec<Answer>, AdaptError> {
+    Ok(match labeller {
         Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) => {
-            let whole = matches!(recipe.labeller, Labeller::TeacherHeatmap(_));
-            Found::of(mode.label(teacher, pairs, whole, run.interrupt)?)
+            let whole = matches!(labeller, Labeller::TeacherHeatmap(_));
+            let predictions = predict_modes(teacher, pairs, mode.prior, whole, interrupt)?;
+            let predictions = predictions.into_iter();
+            let answer = |prediction| Answer {
+                prediction,
+                map: None,
+            };
+            predictions.map(answer).collect()
         }
-        Labeller::Consensus(consensus) => consensus.label(teacher, pairs, run.interrupt)?,
+        Labeller::Consensus(_) => consensus::answers(teacher, pairs, interrupt)?,
+        Labeller::GroundTruth(_) => {
+            let what = "labels that are true positions ask no network";
+            return Err(AdaptError::Settings(what.into()));
+        }
+    })
+}
+
+/// Labels `pairs` by what the teacher answered for them.
+fn label(
+    labeller: &Labeller,
+    spec: &ModelSpec,
+    pairs: &dyn Dataset,
+    answers: Vec<Answer>,
+) -> Result<Found, AdaptError> {
+    Ok(match labeller {
+        Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) => {
+            let predictions = answers.into_iter().map(|answer| answer.prediction);
+            Found::of(mode.label_by(spec, pairs, &predictions.collect::<Vec<_>>()))
+        }
+        Labeller::Consensus(consensus) => consensus.label_by(spec, pairs, answers)?,
         Labeller::GroundTruth(_) => {
             return Err(AdaptError::Settings("no truth is given here".into()));
         }
@@ -435,7 +501,7 @@ fn learn(
         let fuses = recipe.filter == Filter::FuseWithAuxiliary;
         // The labels carry the teacher in the last bit of their peaks: another round has another one.
         let same = sha256_json(&(recipe.labeller, &config, run.seed, fuses, &labels));
-        let learned = match shared.0.take() {
+        let learned = match shared.auxiliary.take() {
             Some((key, learned)) if key == same => learned,
             _ => {
                 let (mut model, fit) = train("auxiliary", &labels)?;
@@ -466,7 +532,7 @@ fn learn(
                 &keep_closest(&learned.distances_m, keep, run.seed),
             );
         }
-        shared.0 = Some((same, learned.clone()));
+        shared.auxiliary = Some((same, learned.clone()));
         auxiliary = Some(learned);
     }
     if let Some(folder) = run.folder {
@@ -532,9 +598,10 @@ fn write_labels(
         "student" => "labels.jsonl".to_string(),
         other => format!("{other}-labels.jsonl"),
     };
-    let path = folder.file(&file);
-    write_whole(&path, text.as_bytes()).map_err(|error| TrainError::Write {
-        path: path.display().to_string(),
-        error,
-    })
+    folder
+        .write(&file, text.as_bytes())
+        .map_err(|error| TrainError::Write {
+            path: folder.file(&file).display().to_string(),
+            error,
+        })
 }

@@ -26,6 +26,7 @@ fn run(interrupt: &Interrupt) -> RunContext<'_> {
         folder: None,
         resume: false,
         interrupt,
+        world: crate::train::World::alone(),
     }
 }
 

@@ -218,6 +218,7 @@ fn train(
         folder,
         resume,
         interrupt,
+        world: World::alone(),
     };
     fit_how("train", model, samples, config, &run, may_record)
 }

@@ -2,19 +2,23 @@
 
 use super::order::{Order, generator};
 use super::recorded::{Finished, Recorded, StepLosses, device_of};
-use super::{Checkpoint, FitConfig, Schedule, TrainError};
+use super::{Checkpoint, FitConfig, Schedule, TrainError, World};
 use crate::data::batch::{Batch, BatchError, batches_ahead};
 use crate::data::examples::Examples;
 use crate::data::loader::{Ahead, Workers};
 use crate::model::loss::PoseTarget;
-use crate::model::{CrossViewModel, ForwardOptions, ModelError};
+use crate::model::weights::arrays_from;
+use crate::model::{CrossViewModel, ForwardOptions, ModelError, Share};
 use crate::progress;
-use crate::run::{RunContext, RunFolder, sha256_json};
+use crate::run::{RunContext, RunFolder, sha256_bytes, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
-use crossfix_kernels::{Error as KernelError, Tape};
+use crossfix_kernels::{Device, Error as KernelError, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+
+/// What a process says that was asked to stop.
+const INTERRUPTED: &str = "stopped on request";
 
 /// A checkpoint is written after this long, however few steps were done.
 const CHECKPOINT_AFTER: Duration = Duration::from_mins(1);
@@ -64,12 +68,18 @@ pub(super) fn fit_how(
         folder,
         resume,
         interrupt,
+        world,
     } = *run;
     config.check()?;
+    let share = world.share(config.batch)?;
     let spec = model.describe().clone();
     examples.check(&spec)?;
     if examples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
+    }
+    if world.size() > 1 && model.parameters().device() != Device::Cpu {
+        let what = "several processes train one network on CPUs only; say --device cpu, or start one process";
+        return Err(TrainError::Parallel(what.into()));
     }
     let total = config.total_steps(examples.len());
     let run_sha256 = fingerprint(name, model, examples, config, seed);
@@ -101,13 +111,17 @@ pub(super) fn fit_how(
         }
         (None, _) => {}
     }
+    // Nobody writes before all have read.
+    let what = "the network, its settings, the examples or the checkpoint";
+    world.agree(what, || Ok((&run_sha256, step, parameters_sha256(model)?)))?;
+    let writes = folder.is_some_and(RunFolder::writes);
     let save = |step, model: &dyn CrossViewModel, adam: &Adam| match &path {
-        None => Ok(()),
-        Some(path) => Checkpoint {
+        Some(path) if writes => Checkpoint {
             step,
             run_sha256: run_sha256.clone(),
         }
         .save(path, model, adam),
+        _ => Ok(()),
     };
     let start = Instant::now();
     let first = step;
@@ -115,7 +129,11 @@ pub(super) fn fit_how(
         step,
         total,
         schedule: config.schedule(examples.len()),
-        bar: progress::bar(name, total),
+        bar: if world.is_first() {
+            progress::bar(name, total)
+        } else {
+            indicatif::ProgressBar::hidden()
+        },
         losses: Vec::new(),
         curve: folder.map(|folder| (folder, curve)),
     };
@@ -126,8 +144,13 @@ pub(super) fn fit_how(
         let mut rng = generator(seed, 1, step);
         let mut order = Order::new(seed, examples.len());
         let first = step * config.batch as u64;
-        (first..first + config.batch as u64)
+        let drawn = (first..first + config.batch as u64)
             .map(|place| examples.draw(order.at(place), &mut rng))
+            .collect::<Vec<_>>();
+        drawn
+            .into_iter()
+            .skip(share.start)
+            .take(share.len())
             .collect()
     };
     let train = |batches: &mut Ahead<Result<Batch, BatchError>>| -> Result<(), TrainError> {
@@ -137,14 +160,29 @@ pub(super) fn fit_how(
         let mut recorded: Option<Recorded> = None;
         let device = device_of(model).filter(|_| may_record);
         let mut unreadable = None;
-        while begun < total && !interrupt.asked() {
-            let batch = match batches.next() {
-                Some(Ok(batch)) => batch,
+        let mut elsewhere = None;
+        while begun < total && (world.size() > 1 || !interrupt.asked()) {
+            let next = batches.next();
+            let stopped = next.is_none();
+            let batch = match next {
+                Some(Ok(batch)) => Some(batch),
                 Some(Err(error)) => {
                     unreadable = Some(error);
-                    break;
+                    None
                 }
-                None => break,
+                None => None,
+            };
+            // All of them begin a step, or none.
+            let message = unreadable.as_ref().map(ToString::to_string);
+            let ready = match &message {
+                None if stopped => INTERRUPTED,
+                None => "",
+                Some(message) => message,
+            };
+            let ready = world.texts(ready)?;
+            elsewhere = ready.into_iter().find(|text| !text.is_empty());
+            let (Some(batch), None) = (batch, &elsewhere) else {
+                break;
             };
             let rate = progress.schedule.at(begun, total);
             let mut finished = Finished::default();
@@ -161,7 +199,15 @@ pub(super) fn fit_how(
             let drop_connect = |step| config.drop_connect.then(|| generator(seed, 2, step));
             if finished.not_finite.is_none() {
                 finished.append(match &mut recorded {
-                    None => one_step(model, &mut adam, &batch, config, rate, drop_connect(begun))?,
+                    None => one_step(
+                        model,
+                        &mut adam,
+                        &batch,
+                        config,
+                        rate,
+                        drop_connect(begun),
+                        world,
+                    )?,
                     Some(recorded) => recorded.enqueue(
                         model.recordable().expect("it was recorded"),
                         &mut adam,
@@ -185,6 +231,7 @@ pub(super) fn fit_how(
             progress.note(&finished.steps)?;
             if let Some(what) = finished.not_finite {
                 save(progress.step, model, &adam)?;
+                world.barrier()?;
                 progress.bar.abandon();
                 return Err(TrainError::NotFinite {
                     step: progress.step,
@@ -218,8 +265,12 @@ pub(super) fn fit_how(
         }
         // Also before an error: what was learnt is kept, and the file can be mended.
         save(progress.step, model, &adam)?;
+        world.barrier()?;
         match unreadable {
-            None => Ok(()),
+            None => match elsewhere {
+                Some(what) if what != INTERRUPTED => Err(TrainError::Parallel(what)),
+                _ => Ok(()),
+            },
             Some(BatchError::Data(error)) => Err(TrainError::Data(error)),
             Some(BatchError::Model(error)) => Err(TrainError::Model(error)),
         }
@@ -233,6 +284,7 @@ pub(super) fn fit_how(
         train,
     )?;
     progress.bar.finish_and_clear();
+    world.agree("the trained network", || parameters_sha256(model))?;
     Ok(Fitted {
         steps: progress.step,
         total_steps: total,
@@ -301,7 +353,17 @@ fn fingerprint(
     sha256_json(&(name, model.table(), config, seed, labels))
 }
 
-/// One step, launch by launch where there is a device; waits for its loss.
+/// Hash of the network's numbers.
+fn parameters_sha256(model: &dyn CrossViewModel) -> Result<String, ModelError> {
+    let mut bytes = Vec::new();
+    for (_, values) in arrays_from(model)?.values() {
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    }
+    Ok(sha256_bytes(&bytes))
+}
+
+/// One step, launch by launch where there is a device; waits for its loss. `batch` is this process's
+/// share, and the losses are those of the whole batch.
 pub(super) fn one_step(
     model: &mut dyn CrossViewModel,
     adam: &mut Adam,
@@ -309,40 +371,55 @@ pub(super) fn one_step(
     config: &FitConfig,
     rate: f64,
     mut drop_connect: Option<ChaCha8Rng>,
+    world: &World,
 ) -> Result<Finished, ModelError> {
     let targets: Vec<PoseTarget> = batch
         .examples
         .iter()
         .map(|example| example.target.clone())
         .collect();
-    let mut tape = Tape::training();
+    let mut tape = Tape::training_across(world.communicator().cloned());
+    let samples = batch.input.len();
     let statistics = model.parameters().all_statistics().to_vec();
     let options = ForwardOptions {
         batch_norm: config.batch_norm_mode(),
         drop_connect: drop_connect.as_mut(),
+        share: Share {
+            before: samples * world.rank(),
+            behind: samples * (world.size() - 1 - world.rank()),
+        },
         extent: config.loss.extent(model.describe()),
     };
     // A step that fails leaves the state before it: the running statistics are put back.
     let attempt = || -> Result<StepLosses, ModelError> {
         let prediction = model.forward(&mut tape, &batch.input, options)?;
         let loss = model.loss(&mut tape, &prediction, &targets, &config.loss)?;
-        let value = loss.total.item()?;
+        let mut losses = StepLosses {
+            total: loss.total.item()?,
+            info_nce: loss.info_nce,
+            triplet: loss.triplet,
+            heatmap: loss.heatmap,
+            orientation: loss.orientation,
+            gradient_norm: 0.0,
+        };
+        losses.average(world)?;
+        let value = losses.total;
         if !value.is_finite() {
             return Err(ModelError::Kernel(KernelError::NotFinite {
                 op: "loss",
                 what: format!("the loss ({value})"),
             }));
         }
-        let gradients = std::mem::replace(&mut tape, Tape::inference()).backward(&loss.total)?;
+        let mut gradients =
+            std::mem::replace(&mut tape, Tape::inference()).backward(&loss.total)?;
+        if let Some(communicator) = world.communicator() {
+            let leaves = model.parameters().all().iter();
+            let leaves = leaves.map(|parameter| &parameter.value);
+            gradients.average(leaves, communicator.as_ref())?;
+        }
         let report = adam.step(model.parameters_mut().all_mut(), &gradients, rate)?;
-        Ok(StepLosses {
-            total: value,
-            info_nce: loss.info_nce,
-            triplet: loss.triplet,
-            heatmap: loss.heatmap,
-            orientation: loss.orientation,
-            gradient_norm: report.gradient_norm,
-        })
+        losses.gradient_norm = report.gradient_norm;
+        Ok(losses)
     };
     let result = attempt();
     if result.is_err() {

@@ -4,7 +4,7 @@
 
 use super::fit::one_step;
 use super::recorded::Recorded;
-use super::{FitConfig, TrainError};
+use super::{FitConfig, TrainError, World};
 use crate::data::batch::Batch;
 use crate::data::examples::Example;
 use crate::model::loss::PoseTarget;
@@ -113,14 +113,38 @@ pub fn training(
             checkpoint: "nothing".into(),
         }),
     };
-    note(one_step(model, &mut adam, &batch, config, rate, None)?)?;
+    note(one_step(
+        model,
+        &mut adam,
+        &batch,
+        config,
+        rate,
+        None,
+        World::alone(),
+    )?)?;
     let Device::Cuda(cuda) = model.parameters().device() else {
         for _ in 0..2 {
-            note(one_step(model, &mut adam, &batch, config, rate, None)?)?;
+            note(one_step(
+                model,
+                &mut adam,
+                &batch,
+                config,
+                rate,
+                None,
+                World::alone(),
+            )?)?;
         }
         let start = Instant::now();
         for _ in 0..steps {
-            note(one_step(model, &mut adam, &batch, config, rate, None)?)?;
+            note(one_step(
+                model,
+                &mut adam,
+                &batch,
+                config,
+                rate,
+                None,
+                World::alone(),
+            )?)?;
         }
         return Ok(StepTiming {
             step_ms: start.elapsed().as_secs_f64() * 1e3 / steps as f64,
@@ -231,7 +255,7 @@ pub fn profile(
     let rate = config.learning_rate;
     // Compiles, uploads tables, fills the pool.
     for _ in 0..2 {
-        one_step(model, &mut adam, &batch, config, rate, None)?;
+        one_step(model, &mut adam, &batch, config, rate, None, World::alone())?;
     }
     let model = recordable(model)?;
     let targets: Vec<PoseTarget> = batch

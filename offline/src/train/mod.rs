@@ -5,13 +5,17 @@ mod checkpoint;
 mod device_tests;
 mod fit;
 pub mod measure;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod order;
+pub mod parallel;
 mod recorded;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use checkpoint::Checkpoint;
 pub use fit::{Fitted, fit};
+pub use parallel::World;
 
 use crate::data::{Augmentation, DatasetError};
 use crate::model::ModelError;
@@ -41,6 +45,9 @@ pub enum TrainError {
         /// Where the state before it is.
         checkpoint: String,
     },
+    /// Several processes that cannot train together, or one of them failed.
+    #[error("{0}")]
+    Parallel(String),
     /// Nothing to learn from, or settings without meaning.
     #[error("{0}")]
     Settings(String),

@@ -4,7 +4,7 @@
 //! losses are read ten steps at a time and one step late. A step whose loss or gradient is not
 //! finite changes nothing, nor do those enqueued after it; see [`Guard`].
 
-use super::FitConfig;
+use super::{FitConfig, World};
 use crate::data::batch::Batch;
 use crate::model::loss::PoseTarget;
 use crate::model::{LossComponents, ModelError, Prepared, Recordable};
@@ -41,6 +41,23 @@ pub(super) struct StepLosses {
     pub heatmap: Option<f32>,
     pub orientation: Option<f32>,
     pub gradient_norm: f64,
+}
+
+impl StepLosses {
+    /// Of the shares of a batch, the losses of the batch.
+    pub fn average(&mut self, world: &World) -> Result<(), ModelError> {
+        if world.size() == 1 {
+            return Ok(());
+        }
+        let terms = [&mut self.triplet, &mut self.heatmap, &mut self.orientation];
+        let all = [&mut self.total].into_iter().chain(&mut self.info_nce);
+        let mut all: Vec<&mut f32> = all.chain(terms.into_iter().flatten()).collect();
+        let means = world.means(all.iter().map(|value| f64::from(**value)).collect())?;
+        for (value, mean) in all.iter_mut().zip(means) {
+            **value = mean as f32;
+        }
+        Ok(())
+    }
 }
 
 /// Steps that finished since the losses were read before.

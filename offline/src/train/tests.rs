@@ -5,6 +5,7 @@ use crate::model::weights::{Arrays, arrays_of};
 use crate::model::{Ccvpe, CrossViewModel, GroundProjection, named, preset};
 use crate::run::{Interrupt, RunContext, RunFolder};
 use crossfix_calibration::{Geodetic, RgbImage};
+use crossfix_kernels::testing::{assert_close, in_processes};
 use std::sync::Arc;
 
 /// Pairs of noise: nothing to understand, enough to remember.
@@ -70,6 +71,27 @@ fn fit_pairs(
     resume: bool,
     interrupt: &Interrupt,
 ) -> Result<Fitted, TrainError> {
+    fit_pairs_in(
+        World::alone(),
+        model,
+        pairs,
+        config,
+        folder,
+        resume,
+        interrupt,
+    )
+}
+
+/// As [`fit_pairs`], in one of several processes.
+fn fit_pairs_in(
+    world: &World,
+    model: &mut dyn CrossViewModel,
+    pairs: &[(Pair, PoseTarget)],
+    config: &FitConfig,
+    folder: Option<&RunFolder>,
+    resume: bool,
+    interrupt: &Interrupt,
+) -> Result<Fitted, TrainError> {
     let spec = model.describe().clone();
     let dataset: Vec<Pair> = pairs.iter().map(|(pair, _)| pair.clone()).collect();
     let labels = pairs.iter().map(|(_, target)| target.clone()).enumerate();
@@ -84,6 +106,7 @@ fn fit_pairs(
         folder,
         resume,
         interrupt,
+        world,
     };
     fit("train", model, &examples, config, &run)
 }
@@ -284,6 +307,97 @@ fn rates_that_fall_by_epochs_fall_where_epochs_begin() {
     assert_eq!(hundredths, [1.0, 1.0, 0.99, 0.99, 0.98, 0.97]);
 }
 
+/// Batch statistics, stochastic depth, draws and weighted labels are of the whole batch. Tolerances:
+/// sums in f32 are added in another order, which Adam spreads over the steps.
+#[test]
+fn processes_train_as_one_would_on_the_whole_batch() {
+    for name in ["compact", "ggcvt-compact"] {
+        let pairs = noise_pairs(12, name).into_iter();
+        let pairs: Vec<_> = pairs
+            .enumerate()
+            .map(|(index, (pair, mut target))| {
+                target.weight = 1.0 + (index % 3) as f64;
+                (pair, target)
+            })
+            .collect();
+        let mut config = FitConfig {
+            batch: 6,
+            steps: Some(5),
+            checkpoint_every: 2,
+            ..crate::recipe::defaults::supervised(&named(name).unwrap().describe())
+        };
+        config.loss.weighted = true;
+        if config.loss.triplet > 0.0 {
+            (config.loss.triplet, config.loss.info_nce) = (0.0, 1.0);
+        }
+        let run = |world: &World, folder: Option<&RunFolder>, resume| {
+            let mut model = named(name).unwrap().build(1).unwrap();
+            let interrupt = Interrupt::default();
+            let fitted = fit_pairs_in(
+                world,
+                model.as_mut(),
+                &pairs,
+                &config,
+                folder,
+                resume,
+                &interrupt,
+            );
+            (fitted.unwrap(), arrays_of(model.as_ref()))
+        };
+        let (alone, arrays) = run(World::alone(), None, false);
+        let path = tempfile::tempdir().unwrap();
+        let found = in_processes(3, |communicator| {
+            let world = World::new(communicator);
+            let folder = RunFolder::create_in(path.path(), &world).unwrap();
+            let first = run(&world, Some(&folder), false);
+            // The checkpoint of the first process is what all go on from.
+            let again = run(&world, Some(&folder), true);
+            assert!(first.1 == again.1 && again.0.losses.is_empty());
+            first
+        });
+        assert!(found[0].1 == found[1].1 && found[0].1 == found[2].1);
+        for (fitted, _) in &found {
+            assert_close(&fitted.losses, &alone.losses, 1e-5);
+        }
+        let (mut worst, mut count) = (0.0f32, 0);
+        for (name, (_, values)) in &arrays {
+            for (value, other) in values.iter().zip(&found[0].1[name].1) {
+                worst = worst.max((value - other).abs());
+                count += 1;
+            }
+        }
+        crate::note!("{name}: {count} numbers, worst difference {worst:e}");
+        assert!(worst < 1e-3, "{name}: {worst}");
+        let curve = std::fs::read_to_string(path.path().join("train.curve.jsonl")).unwrap();
+        assert_eq!(curve.lines().count(), 1);
+    }
+}
+
+#[test]
+fn processes_without_equal_shares_or_with_other_examples_are_refused() {
+    let pairs = noise_pairs(4, "compact");
+    let refused = |batch, other: bool| {
+        in_processes(2, |communicator| {
+            let world = World::new(communicator);
+            let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+            let config = FitConfig {
+                batch,
+                ..settings(1)
+            };
+            let count = if other { 3 + world.rank() } else { 4 };
+            let (pairs, never) = (&pairs[..count], Interrupt::default());
+            let fitted = fit_pairs_in(&world, &mut model, pairs, &config, None, false, &never);
+            fitted.unwrap_err().to_string()
+        })
+    };
+    for message in refused(3, false) {
+        assert!(message.contains("a multiple of 2"), "{message}");
+    }
+    for message in refused(2, true) {
+        assert!(message.contains("0 and 1 disagree"), "{message}");
+    }
+}
+
 #[test]
 fn a_checkpoint_of_other_settings_is_refused() {
     let pairs = noise_pairs(2, "compact");
@@ -471,6 +585,7 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
         folder: Some(&folder),
         resume: false,
         interrupt: &never,
+        world: World::alone(),
     };
     let error = fit("train", &mut new(), &examples, &config, &run).unwrap_err();
     assert!(error.to_string().contains("gone"), "{error}");
@@ -478,4 +593,44 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
     let fitted = train(&mut resumed, &pairs, &config, Some(&folder), true, &never);
     assert_eq!(fitted.losses.len(), 4);
     assert!(arrays_of(&resumed) == arrays_of(&whole));
+
+    // The pair is in the second process's share; both end, and say why.
+    let ended = in_processes(2, |communicator| {
+        let world = World::new(communicator);
+        let run = RunContext {
+            folder: None,
+            world: &world,
+            ..run
+        };
+        let error = fit("train", &mut new(), &examples, &config, &run).unwrap_err();
+        error.to_string()
+    });
+    assert!(ended.iter().all(|what| what.contains("gone")), "{ended:?}");
+}
+
+#[test]
+fn all_processes_stop_where_one_is_asked_to() {
+    let pairs = noise_pairs(4, "compact");
+    let config = FitConfig {
+        batch: 2,
+        ..settings(3)
+    };
+    let path = tempfile::tempdir().unwrap();
+    let found = in_processes(2, |communicator| {
+        let world = World::new(communicator);
+        let folder = RunFolder::create_in(path.path(), &world).unwrap();
+        let asked = Interrupt::default();
+        if !world.is_first() {
+            asked.ask();
+        }
+        let mut model = Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+        let folder = Some(&folder);
+        fit_pairs_in(&world, &mut model, &pairs, &config, folder, false, &asked).unwrap()
+    });
+    assert!(
+        found
+            .iter()
+            .all(|fitted| fitted.interrupted && fitted.steps == 0)
+    );
+    assert!(path.path().join("train.checkpoint.safetensors").exists());
 }

@@ -7,12 +7,14 @@ mod planes;
 
 use super::activation::Activation;
 use crate::buffer;
+use crate::communicator::{Communicator, refuse, sums};
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::math::sum;
 use crate::tape::Tape;
 use crate::tensor::Tensor;
 use rayon::prelude::*;
+use std::sync::Arc;
 
 use planes::Channel;
 
@@ -63,7 +65,8 @@ pub enum BatchNormMode {
 /// activation((x - mean) / sqrt(variance + epsilon) · gamma + beta), channel by channel.
 ///
 /// In training mode the variance that normalises is the biased one and the variance that enters
-/// `running` the unbiased one: new = (1 - momentum) · old + momentum · batch.
+/// `running` the unbiased one: new = (1 - momentum) · old + momentum · batch. The batch is that of
+/// all processes of the tape, whose shares are equally long.
 ///
 /// # Shapes
 /// `input` `[N, C, H, W]`, as is the result; `gamma`, `beta` and both of `running` `[C]`.
@@ -96,8 +99,11 @@ pub fn batch_norm(
     variance.expect_shape(OP, "running variance", &[c])?;
     let everything = [input, gamma, beta, &running.mean, variance];
     let device = Device::common(OP, &everything)?;
+    let communicator = tape.communicator();
+    let processes = communicator.map_or(1, |communicator| communicator.size());
+    let count = n * h * w * processes;
     if let BatchNormMode::Train { .. } = mode
-        && n * h * w < 2
+        && count < 2
     {
         return Err(Error::argument(
             OP,
@@ -108,14 +114,21 @@ pub fn batch_norm(
         ));
     }
     if let Device::Cuda(cuda) = device {
+        if let BatchNormMode::Train { .. } = mode {
+            refuse(communicator, OP, "statistics")?;
+        }
         let affine = [gamma, beta];
         return on_cuda::batch_norm(
             tape, &cuda, input, affine, running, mode, epsilon, activation,
         );
     }
     if let BatchNormMode::Train { momentum } = mode {
-        let batch = batch_statistics(input.data(), [n, c, h * w]);
-        let unbiased = (n * h * w) as f32 / (n * h * w - 1) as f32;
+        let mut moments = channel_moments(input.data(), [c, h * w]);
+        if let Some(communicator) = communicator {
+            moments = across(communicator.as_ref(), &moments, n * h * w)?;
+        }
+        let batch = batch_statistics(&moments, count);
+        let unbiased = count as f32 / (count - 1) as f32;
         let moved = |running: &Tensor, batch: &Tensor, factor: f32| {
             let pairs = running.data().iter().zip(batch.data());
             let data =
@@ -182,16 +195,13 @@ fn normalise(
         });
     let mut output = Tensor::from_parts(data, input.shape());
     let inputs = [input, gamma, beta];
+    let communicator = tape.communicator().filter(|_| own_statistics).cloned();
     let saved = tape.needs_gradient(&inputs).then(|| input.clone());
     tape.record(&mut output, &inputs, move |gradient| {
         let input = saved.expect("saved whenever recorded");
-        Ok(backward(
-            &input,
-            gradient,
-            &channels,
-            own_statistics,
-            activation,
-        ))
+        let communicator = communicator.as_ref();
+        let how = (own_statistics, activation);
+        backward(&input, gradient, &channels, how, communicator)
     });
     output
 }
@@ -200,11 +210,12 @@ fn backward(
     input: &Tensor,
     gradient: &Tensor,
     channels: &[Channel],
-    own_statistics: bool,
-    activation: Activation,
-) -> Vec<Option<Tensor>> {
+    (own_statistics, activation): (bool, Activation),
+    communicator: Option<&Arc<dyn Communicator>>,
+) -> Result<Vec<Option<Tensor>>> {
     let plane_len = input.shape()[2] * input.shape()[3];
-    let count = (input.len() / channels.len()) as f32;
+    let processes = communicator.map_or(1, |communicator| communicator.size());
+    let count = (input.len() / channels.len() * processes) as f32;
     // First the gradient before the activation, and its sums over each plane.
     let mut data = buffer::any(input.len());
     let plane_sums: Vec<[f32; 2]> = planes_mut(&mut data, plane_len)
@@ -228,6 +239,18 @@ fn backward(
             gamma_gradient[c] += centred * channels[c].inverse_sigma;
         }
     }
+    // Every process moved the statistics that all were normalised by.
+    let [beta_sums, gamma_sums] = match communicator {
+        None => [beta_gradient.clone(), gamma_gradient.clone()],
+        Some(communicator) => {
+            let both = [&beta_gradient[..], &gamma_gradient[..]].concat();
+            let both: Vec<f64> = both.into_iter().map(f64::from).collect();
+            let both = sums(communicator.as_ref(), &both)?;
+            let both: Vec<f32> = both.into_iter().map(|sum| sum as f32).collect();
+            let (beta, gamma) = both.split_at(channels.len());
+            [beta.to_vec(), gamma.to_vec()]
+        }
+    };
     // Then the gradient of the input, in place.
     planes_mut(&mut data, plane_len)
         .zip(input.data().par_chunks_exact(plane_len))
@@ -242,8 +265,8 @@ fn backward(
             } = channels[c];
             let scale = gamma * inverse_sigma;
             if own_statistics {
-                let shift = -scale * beta_gradient[c] / count;
-                let slope = -scale * inverse_sigma * gamma_gradient[c] / count;
+                let shift = -scale * beta_sums[c] / count;
+                let slope = -scale * inverse_sigma * gamma_sums[c] / count;
                 planes::through_statistics(gradient, input, scale, shift, mean, slope);
             } else {
                 for value in gradient {
@@ -252,11 +275,11 @@ fn backward(
             }
         });
     let shape = [channels.len()];
-    vec![
+    Ok(vec![
         Some(Tensor::from_parts(data, input.shape())),
         Some(Tensor::from_parts(gamma_gradient, &shape)),
         Some(Tensor::from_parts(beta_gradient, &shape)),
-    ]
+    ])
 }
 
 /// Planes for the threads, small ones several at a time.
@@ -268,8 +291,8 @@ fn planes_mut(
         .with_min_len((8 * 1024 / plane_len).max(1))
 }
 
-/// Mean and biased variance of each channel.
-fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStatistics {
+/// Of each channel: its mean, and the sum of squared distances to it.
+fn channel_moments(data: &[f32], [c, plane_len]: [usize; 2]) -> Vec<[f64; 2]> {
     let moments: Vec<[f32; 2]> = data
         .par_chunks_exact(plane_len)
         .with_min_len((8 * 1024 / plane_len).max(1))
@@ -278,25 +301,56 @@ fn batch_statistics(data: &[f32], [_, c, plane_len]: [usize; 3]) -> RunningStati
             [mean, planes::squared_distance(plane, mean)]
         })
         .collect();
-    let planes = (moments.len() / c) as f64;
-    let count = planes * plane_len as f64;
-    let (mut means, mut variances) = (vec![0.0; c], vec![0.0; c]);
-    for channel in 0..c {
-        let of_channel = || {
-            let planes = moments[channel..].iter().step_by(c);
-            planes.map(|[mean, squares]| [f64::from(*mean), f64::from(*squares)])
-        };
-        let mean = of_channel().map(|[mean, _]| mean).sum::<f64>() / planes;
-        // Within the planes, plus between them (Chan, Golub, LeVeque 1979).
-        let squares: f64 = of_channel()
-            .map(|[of_plane, squares]| squares + plane_len as f64 * (of_plane - mean).powi(2))
-            .sum();
-        means[channel] = mean as f32;
-        variances[channel] = (squares / count) as f32;
-    }
+    let of_channel = |channel: usize| {
+        let planes = moments[channel..].iter().step_by(c);
+        planes.map(|[mean, squares]| [f64::from(*mean), f64::from(*squares)])
+    };
+    (0..c)
+        .map(|channel| joint_moments(of_channel(channel), plane_len))
+        .collect()
+}
+
+/// Mean and squared distances of parts of `length` elements each, of which these are known.
+///
+/// # Source
+/// Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (Chan, Golub, LeVeque
+/// 1979): within the parts, plus between them.
+fn joint_moments(
+    parts: impl ExactSizeIterator<Item = [f64; 2]> + Clone,
+    length: usize,
+) -> [f64; 2] {
+    let count = parts.len() as f64;
+    let mean = parts.clone().map(|[mean, _]| mean).sum::<f64>() / count;
+    let squares = parts
+        .map(|[of_part, squares]| squares + length as f64 * (of_part - mean).powi(2))
+        .sum();
+    [mean, squares]
+}
+
+/// The moments of all processes' shares together, each of `length` elements in a channel.
+fn across(
+    communicator: &dyn Communicator,
+    moments: &[[f64; 2]],
+    length: usize,
+) -> Result<Vec<[f64; 2]>> {
+    let all = communicator.all_gather(moments.as_flattened())?;
+    let (all, _) = all.as_chunks::<2>();
+    let of_channel = |channel: usize| all[channel..].iter().step_by(moments.len()).copied();
+    Ok((0..moments.len())
+        .map(|channel| joint_moments(of_channel(channel), length))
+        .collect())
+}
+
+/// Mean and biased variance of channels of `count` elements.
+fn batch_statistics(moments: &[[f64; 2]], count: usize) -> RunningStatistics {
+    let c = moments.len();
+    let means = moments.iter().map(|[mean, _]| *mean as f32);
+    let variances = moments
+        .iter()
+        .map(|[_, squares]| (squares / count as f64) as f32);
     RunningStatistics {
-        mean: Tensor::from_parts(means, &[c]),
-        variance: Tensor::from_parts(variances, &[c]),
+        mean: Tensor::from_parts(means.collect(), &[c]),
+        variance: Tensor::from_parts(variances.collect(), &[c]),
     }
 }
 
@@ -305,7 +359,7 @@ pub(crate) use on_cuda::SOURCE;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check_gradient, noise};
+    use crate::testing::{assert_close, check_gradient, in_processes, noise};
 
     const TRAIN: BatchNormMode = BatchNormMode::Train { momentum: 0.1 };
     const ACTIVATIONS: [Activation; 3] = [Activation::None, Activation::Silu, Activation::Relu];
@@ -388,6 +442,59 @@ mod tests {
                     )
                 });
             }
+        }
+    }
+
+    #[test]
+    fn shares_of_a_batch_are_normalised_as_the_whole() {
+        let (whole, gradient) = (noise(&[6, 3, 4, 5], 1), noise(&[6, 3, 4, 5], 4));
+        let run = |x: &Tensor, gradient: &Tensor, communicator| {
+            let leaves = [x.clone(), noise(&[3], 2), noise(&[3], 3)].map(Tensor::with_gradient);
+            let [x, gamma, beta] = &leaves;
+            let mut statistics = running();
+            let mut tape = Tape::training_across(communicator);
+            let silu = Activation::Silu;
+            let y = batch_norm(
+                &mut tape,
+                x,
+                gamma,
+                beta,
+                &mut statistics,
+                TRAIN,
+                1e-3,
+                silu,
+            )
+            .unwrap();
+            let gradients = tape.backward_from(&y, gradient.clone()).unwrap();
+            let gradients = leaves.map(|leaf| gradients.get(&leaf).unwrap().data().to_vec());
+            (y.into_data(), statistics, gradients)
+        };
+        let (y, statistics, [x_gradient, gamma_gradient, beta_gradient]) =
+            run(&whole, &gradient, None);
+        let shares = in_processes(3, |communicator| {
+            let share = 2 * 60 * communicator.rank()..2 * 60 * (communicator.rank() + 1);
+            let part = |all: &Tensor| {
+                Tensor::from_parts(all.data()[share.clone()].to_vec(), &[2, 3, 4, 5])
+            };
+            run(&part(&whole), &part(&gradient), Some(communicator))
+        });
+        let joined = |part: fn(&(Vec<f32>, RunningStatistics, [Vec<f32>; 3])) -> &[f32]| {
+            shares.iter().flat_map(part).copied().collect::<Vec<f32>>()
+        };
+        assert_close(&joined(|share| &share.0), &y, 1e-6);
+        assert_close(&joined(|share| &share.2[0]), &x_gradient, 1e-6);
+        for (index, expected) in [(1, gamma_gradient), (2, beta_gradient)] {
+            let mut sum = vec![0.0; 3];
+            for (_, _, gradients) in &shares {
+                for (sum, value) in sum.iter_mut().zip(&gradients[index]) {
+                    *sum += value;
+                }
+            }
+            assert_close(&sum, &expected, 1e-6);
+        }
+        for (_, share, _) in &shares {
+            assert_close(share.mean.data(), statistics.mean.data(), 1e-6);
+            assert_close(share.variance.data(), statistics.variance.data(), 1e-6);
         }
     }
 

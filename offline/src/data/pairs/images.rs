@@ -362,6 +362,7 @@ mod tests {
                 folder: None,
                 resume: false,
                 interrupt: &interrupt,
+                world: crate::train::World::alone(),
             };
             let adapted = adapt(teacher.as_ref(), &pairs, &recipe, &run).unwrap();
             assert_eq!(adapted.labels.len(), 4);
@@ -408,6 +409,7 @@ mod tests {
                 folder: None,
                 resume: false,
                 interrupt: &interrupt,
+                world: crate::train::World::alone(),
             };
             adapt(teacher.as_ref(), &pairs.unwrap(), &recipe, &run).unwrap()
         };

@@ -46,7 +46,8 @@ impl CrossViewModel for Ggcvt {
     ) -> Result<Prediction, ModelError> {
         let seed = Self::seed(options.drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
-        let geometry = self.geometry([&shapes[0], &shapes[1]], &input.projections, seed)?;
+        let drawn = (seed, options.share);
+        let geometry = self.geometry([&shapes[0], &shapes[1]], &input.projections, drawn)?;
         let device = self.parameters.device();
         let wraps = !self.description.ground_left_bin();
         let [ground, aerial] = input.normalised(&device, &UNIT, wraps)?;

@@ -26,7 +26,7 @@ pub use spec::{GgcvtCamera, GgcvtSpec, PRESETS, preset};
 use super::layers::{Conv, Pass, Watch};
 use super::parameters::{Builder, ParameterId, Parameters};
 use super::vgg::{Decoder, Vgg, conv3x3};
-use super::{ModelError, ModelSpec};
+use super::{ModelError, ModelSpec, Share};
 use attention::{CrossAttention, SelfAttention};
 use crossfix_kernels::ops::{self, BatchNormMode, Correlation, Outside};
 use crossfix_kernels::{Error, Result as KernelResult, Tape, Tensor};
@@ -234,7 +234,7 @@ impl Ggcvt {
         let geometry = self.geometry(
             [input.ground.shape(), input.aerial.shape()],
             &input.projections,
-            options.seed,
+            (options.seed, Share::default()),
         )?;
         let device = self.parameters.device();
         let pass_inputs = PassInputs {
@@ -273,14 +273,14 @@ impl Ggcvt {
         &self,
         [ground, aerial]: [&[usize]; 2],
         projections: &[GroundProjection],
-        seed: u64,
+        (seed, share): (u64, Share),
     ) -> Result<CameraGeometry, ModelError> {
         let (n, spec) = (projections.len(), &self.spec);
         let expected = [n, 3, spec.ground_rows, spec.ground_columns];
         expect("ground images", expected, ground)?;
         let expected = [n, 3, spec.aerial_px, spec.aerial_px];
         expect("aerial images", expected, aerial)?;
-        CameraGeometry::new(spec, projections, seed)
+        CameraGeometry::of_share(spec, projections, seed, share)
     }
 
     fn run(

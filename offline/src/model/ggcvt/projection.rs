@@ -5,6 +5,7 @@
 use super::rotation::{FARTHEST, draw};
 use super::spec::{GgcvtCamera, GgcvtSpec};
 use super::{GroundProjection, ModelError};
+use crate::model::Share;
 use crossfix_kernels::ops::{Panorama, Plane};
 use crossfix_kernels::{Device, Result, Tape, Tensor, ops};
 use rand::SeedableRng;
@@ -99,11 +100,22 @@ pub(super) struct Pinholes {
 }
 
 impl CameraGeometry {
-    /// On the host; `seed` is of the draws that replace shifts that run away.
+    /// As [`CameraGeometry::of_share`], of a whole batch.
+    #[cfg(test)]
     pub fn new(
         spec: &GgcvtSpec,
         projections: &[GroundProjection],
         seed: u64,
+    ) -> std::result::Result<Self, ModelError> {
+        Self::of_share(spec, projections, seed, Share::default())
+    }
+
+    /// On the host; `seed` is of the draws that replace shifts that run away.
+    pub fn of_share(
+        spec: &GgcvtSpec,
+        projections: &[GroundProjection],
+        seed: u64,
+        share: Share,
     ) -> std::result::Result<Self, ModelError> {
         let n = projections.len();
         let wrong = |index: usize| {
@@ -145,8 +157,8 @@ impl CameraGeometry {
         }
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let draws = (0..3 * iterations).map(|_| {
-            let shifts = (0..n).flat_map(|_| [draw(&mut rng), draw(&mut rng), 0.0]);
-            Tensor::new(shifts.collect(), &[n, 3])
+            let shifts = share.draw(n, || [draw(&mut rng), draw(&mut rng), 0.0]);
+            Tensor::new(shifts.into_flattened(), &[n, 3])
         });
         let poses = |numbers| Tensor::new(numbers, &[n, 3]);
         Ok(Self::Pinholes(Pinholes {

@@ -9,7 +9,7 @@ use super::projection::CameraGeometry;
 use super::{Ggcvt, PassInputs};
 use crate::model::loss::{LossConfig, LossTerms, PoseTarget, check_separable, check_weights};
 use crate::model::recordable::{self, LossComponents, Prepared, Recordable};
-use crate::model::{CrossViewModel, Extent, Input, ModelError, normalise};
+use crate::model::{CrossViewModel, Extent, Input, ModelError, Share, normalise};
 use crossfix_kernels::ops::BatchNormMode;
 use crossfix_kernels::{Device, Result as KernelResult, Tape, Tensor};
 use rand::RngCore;
@@ -205,7 +205,11 @@ impl Recordable for Ggcvt {
         let seed = Self::seed(drop_connect);
         let shapes = [input.ground.shape(), input.aerial.shape()];
         let family = FamilyInputs {
-            geometry: self.geometry([&shapes[0], &shapes[1]], &input.projections, seed)?,
+            geometry: self.geometry(
+                [&shapes[0], &shapes[1]],
+                &input.projections,
+                (seed, Share::default()),
+            )?,
             profiles: self.profiles(targets, loss)?,
         };
         Ok(Prepared {

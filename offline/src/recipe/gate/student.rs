@@ -2,7 +2,7 @@
 //! their frames agreed on.
 
 use super::{Finding, Gate};
-use crate::data::{Dataset, DatasetError, Drive, Pair, Sample};
+use crate::data::{Dataset, Drive, Subset};
 use crate::model::CrossViewModel;
 use crate::predict::{PredictError, predict};
 use crate::recipe::{AdaptError, Evidence, Found, PseudoLabel};
@@ -10,7 +10,6 @@ use crate::run::RunContext;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use std::sync::Arc;
 
 /// Errors beyond this count as this, metres: one lost frame shall not decide.
 const MOST_M: f64 = 25.0;
@@ -27,30 +26,6 @@ pub fn held_out(pairs: &dyn Dataset, found: &Found, gate: &Gate, seed: u64) -> V
     drives.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     drives.truncate(count);
     drives.into_iter().flat_map(|drive| drive.samples).collect()
-}
-
-/// Some samples of a dataset.
-struct Subset<'a> {
-    dataset: &'a dyn Dataset,
-    samples: &'a [usize],
-}
-
-impl Dataset for Subset<'_> {
-    fn len(&self) -> usize {
-        self.samples.len()
-    }
-
-    fn sample(&self, index: usize) -> &Sample {
-        self.dataset.sample(self.samples[index])
-    }
-
-    fn pair(&self, index: usize) -> Result<Arc<Pair>, DatasetError> {
-        self.dataset.pair(self.samples[index])
-    }
-
-    fn margin_px(&self) -> usize {
-        self.dataset.margin_px()
-    }
 }
 
 /// How far a student's modes are from the labels of held-out samples, as a share of how far its

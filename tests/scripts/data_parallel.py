@@ -1,0 +1,108 @@
+"""One network trained in two processes over MPI, beside one process with the same batches; a run stopped and gone on with, and
+every way of starting several processes that would each train the same network.
+
+Usage: data_parallel.py CROSSFIX CROSSFIX-MPI OUT    the program as it is shipped, and built with --features mpi; OUT: made anew
+"""
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+
+from checks import check, failures
+
+plain, parallel, work = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2]), Path(sys.argv[3])
+shutil.rmtree(work, ignore_errors=True)
+work.mkdir(parents=True)
+# One thread for each process, so that two of them take as long as two cores let them.
+environment = {**os.environ, "RAYON_NUM_THREADS": "1"}
+
+
+def run(*words, variables=None):
+    words = [str(word) for word in words]
+    return subprocess.run(words, capture_output=True, text=True, check=False, env={**environment, **(variables or {})}, timeout=120)
+
+
+def mpirun(processes, *words):
+    # Open MPI: as root in containers, more processes than cores, no binding, no shared memory across user namespaces.
+    start = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "btl_vader_single_copy_mechanism", "none"]
+    return run(*start, "-np", processes, parallel, *words)
+
+
+def numbers(path):
+    """The arrays of a safetensors file, by name."""
+    data = path.read_bytes()
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(data[8:8 + length])
+    header.pop("__metadata__", None)
+    body = data[8 + length:]
+    return {name: numpy.frombuffer(body[slice(*row["data_offsets"])], "<f4") for name, row in header.items()}
+
+
+def losses(folder):
+    lines = (folder / "train.curve.jsonl").read_text(encoding="utf-8").splitlines()
+    return {row["step"]: row["loss"] for row in map(json.loads, lines)}
+
+
+made = run(plain, "simulate", "--kind", "pairs", "--pairs", 80, "--districts", 1, "--area", "source", "--out", work / "pairs")
+assert made.returncode == 0, made.stderr
+
+# Ten steps an epoch, whose last one's loss is in the curve. `compact` normalises by batch statistics. Two processes add the same
+# numbers in another order; how that grows is the network's: one process alone, its weights changed in their last bit, has a loss
+# 1e-7 away after three epochs of `compact`, and 4e-5 away after three of `ggcvt-compact`, at a tenth of the rate.
+for preset, epochs, rate in [("compact", 3, 1e-3), ("ggcvt-compact", 1, 1e-4)]:
+    words = ["train", "--data", work / "pairs", "--preset", preset, "--epochs", epochs, "--learning-rate", rate, "--seed", 3, "--device", "cpu", "--no-check"]
+    alone = run(parallel, *words, "--out", work / preset / "one")
+    both = mpirun(2, *words, "--out", work / preset / "two")
+    check(f"{preset}: one process and two finish", alone.returncode == both.returncode == 0, alone.stderr + both.stderr)
+    said = [line for line in both.stdout.splitlines() if "model.safetensors" in line]
+    check(f"{preset}: the first process alone says how it went", len(said) == 1 and both.stderr.count("device:") == 1, both.stdout + both.stderr)
+    files = {path.name for path in (work / preset / "two").iterdir()}
+    expected = {"model.safetensors", "run.json", "train.checkpoint.safetensors", "train.curve.jsonl"}
+    check(f"{preset}: the first process alone writes", files == expected, files)
+    one, two = losses(work / preset / "one"), losses(work / preset / "two")
+    worst = max(abs(two[step] / loss - 1) for step, loss in one.items())
+    check(f"{preset}: losses of {len(one)} epochs within 1e-5 of one process's (worst {worst:.1e})", one.keys() == two.keys() and worst < 1e-5, (one, two))
+    one, two = (numbers(work / preset / name / "model.safetensors") for name in ["one", "two"])
+    # Adam divides a gradient by its own size: where it is nothing but rounding, a number goes its own way at the learning rate.
+    worst = max(float(numpy.abs(one[name] - two[name]).max()) for name in one)
+    squares = [float(sum(numpy.square(a.astype("f8")).sum() for a in values)) for values in ([one[n] - two[n] for n in one], one.values())]
+    relative = (squares[0] / squares[1]) ** 0.5
+    check(f"{preset}: weights within 1e-4 of their length (here {relative:.1e}, worst number {worst:.1e})", one.keys() == two.keys() and relative < 1e-4, relative)
+
+words = ["train", "--data", work / "pairs", "--steps", 6, "--seed", 3, "--device", "cpu", "--set=checkpoint_every=3"]
+whole = mpirun(2, *words, "--out", work / "whole")
+part = work / "resumed"
+part.mkdir()
+shutil.copy(work / "whole" / "train.checkpoint.safetensors", part)
+resumed = mpirun(2, *words, "--out", part, "--resume")
+same = (part / "model.safetensors").exists() and all(
+    numpy.array_equal(a, b) for a, b in zip(numbers(work / "whole" / "model.safetensors").values(), numbers(part / "model.safetensors").values()))
+check("both processes go on from the first one's checkpoint", whole.returncode == resumed.returncode == 0 and same, whole.stderr + resumed.stderr)
+
+uneven = mpirun(3, *words, "--out", work / "uneven")
+check("a batch of 8 has no equal shares for 3", uneven.returncode != 0 and "a multiple of 3" in uneven.stderr, uneven.stderr)
+teacher = work / "whole" / "model.safetensors"
+adapt = ["adapt", "--teacher", teacher, "--data", work / "pairs", "--recipe", "paper", "--force", "--no-check", "--device", "cpu", "--epochs", 1]
+adapted = mpirun(2, *adapt, "--out", work / "adapted")
+check("two processes adapt", adapted.returncode == 0 and (work / "adapted" / "student.safetensors").exists(), adapted.stdout + adapted.stderr)
+
+# Never several identical trainings in silence.
+words = ["train", "--data", work / "pairs", "--steps", 1, "--device", "cpu", "--out", work / "refused"]
+for by, rank, size in [("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+                       ("Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")]:
+    refused = run(plain, *words, variables={rank: "1", size: "2"})
+    asks = re.search(rf"process 1 of 2 that {by} started.*--features mpi", refused.stderr)
+    check(f"without MPI, a process of {by} is refused", refused.returncode == 1 and asks, refused.stderr)
+refused = run(parallel, *words, variables={"RANK": "1", "WORLD_SIZE": "2"})
+check("with MPI, processes that it does not connect are refused", refused.returncode == 1 and "MPI connects 1" in refused.stderr, refused.stderr)
+refused = run(plain, "ablate", "--teacher", teacher, "--area", work, "--out", work / "refused", variables={"RANK": "0", "WORLD_SIZE": "2"})
+check("a command that shares no work is refused", refused.returncode == 1 and "do the same work" in refused.stderr, refused.stderr)
+check("nothing was written by those refused", not (work / "refused").exists())
+
+sys.exit(f"{len(failures)} failed: {failures}" if failures else 0)
