@@ -251,7 +251,7 @@ pub enum Heatmap {
 }
 
 /// What the tiles show instead of the ground.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Aerial {
     /// Black ground.

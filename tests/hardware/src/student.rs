@@ -6,8 +6,16 @@ use crossfix_onboard::card::StudentCard;
 use crossfix_onboard::matcher::{GroundStrip, MatchError, MatchResult, Matcher, TractMatcher};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+/// What students have answered, by all that the answer depends on: most scenarios look at the same pictures in the
+/// same places.
+static ANSWERS: LazyLock<Mutex<HashMap<u64, MatchResult>>> = LazyLock::new(Mutex::default);
+/// More answers than this are not remembered: some 16 KB each.
+const MOST_ANSWERS: usize = 30_000;
 
 /// What the student and the tiles do now; shared with who drives the core.
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,11 +26,16 @@ pub struct Lies {
     pub aerial: Option<Aerial>,
 }
 
+/// Students that no run uses now, by their file: loading one takes as long as half a drive.
+static LOADED: LazyLock<Mutex<HashMap<PathBuf, Vec<TractMatcher>>>> = LazyLock::new(Mutex::default);
+
 /// The exported student and its lies.
 pub struct LyingStudent {
-    honest: TractMatcher,
+    path: PathBuf,
+    honest: Option<TractMatcher>,
     /// The same student for other tiles: it remembers patches by their place.
-    deceived: TractMatcher,
+    deceived: Option<TractMatcher>,
+    card: StudentCard,
     lies: Arc<Mutex<Lies>>,
     rng: ChaCha8Rng,
 }
@@ -33,18 +46,47 @@ impl LyingStudent {
     /// # Errors
     /// When it cannot be used.
     pub fn load(path: &Path, lies: Arc<Mutex<Lies>>) -> Result<Self, MatchError> {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = loaded.get_mut(path).and_then(Vec::pop);
+        drop(loaded);
+        let honest = kept.map_or_else(|| TractMatcher::load(path), Ok)?;
         Ok(Self {
-            honest: TractMatcher::load(path)?,
-            deceived: TractMatcher::load(path)?,
+            path: path.to_owned(),
+            card: honest.card().clone(),
+            honest: Some(honest),
+            deceived: None,
             lies,
             rng: ChaCha8Rng::seed_from_u64(7),
         })
+    }
+
+    /// The student, for the tiles as they are or for others.
+    fn student(&mut self, is_deceived: bool) -> Result<&mut TractMatcher, MatchError> {
+        let student = if is_deceived {
+            &mut self.deceived
+        } else {
+            &mut self.honest
+        };
+        if student.is_none() {
+            *student = Some(TractMatcher::load(&self.path)?);
+        }
+        student
+            .as_mut()
+            .ok_or_else(|| MatchError::Run("no student".into()))
+    }
+}
+
+impl Drop for LyingStudent {
+    fn drop(&mut self) {
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = loaded.entry(self.path.clone()).or_default();
+        kept.extend(self.honest.take());
     }
 }
 
 impl Matcher for LyingStudent {
     fn card(&self) -> &StudentCard {
-        self.honest.card()
+        &self.card
     }
 
     fn match_frame(
@@ -55,16 +97,26 @@ impl Matcher for LyingStudent {
     ) -> Result<MatchResult, MatchError> {
         let lies = *self.lies.lock().unwrap_or_else(PoisonError::into_inner);
         let columns = (10.0 / self.card().aerial.metres_per_pixel) as usize;
-        let mut result = match lies.aerial {
-            None => self.honest.match_frame(strip, key, patch)?,
-            Some(aerial) => {
+        let mut hasher = DefaultHasher::new();
+        (&strip.image.data, strip.left_azimuth_rad.to_bits()).hash(&mut hasher);
+        (key, &patch.data, lies.aerial, &self.path).hash(&mut hasher);
+        let question = hasher.finish();
+        let answers = || ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = answers().get(&question).cloned();
+        let mut result = match (known, lies.aerial) {
+            (Some(result), _) => result,
+            (None, None) => self.student(false)?.match_frame(strip, key, patch)?,
+            (None, Some(aerial)) => {
                 let other = match aerial {
                     Aerial::Black => RgbImage::black(patch.width, patch.height),
                     Aerial::Shifted => shifted(patch, columns),
                 };
-                self.deceived.match_frame(strip, key, &other)?
+                self.student(true)?.match_frame(strip, key, &other)?
             }
         };
+        if answers().len() < MOST_ANSWERS {
+            answers().insert(question, result.clone());
+        }
         let heatmap = &result.heatmap;
         let (side, cell_m) = (heatmap.side(), heatmap.metres_per_cell());
         let reach_m = 0.4 * side as f64 * cell_m;
