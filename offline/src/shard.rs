@@ -22,6 +22,10 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+/// More shards than this are a mistake, or a file that lies.
+const MOST_SHARDS: usize = 65_536;
+/// Of those that are missing so many are named.
+const MOST_NAMED: usize = 20;
 /// Longer values that differ are not printed, characters.
 const LONGEST_DIFFERENCE: usize = 600;
 
@@ -53,9 +57,11 @@ impl FromStr for Shard {
         let parts = text.split_once('/').and_then(|(part, of)| {
             let (part, of): (usize, usize) = (part.parse().ok()?, of.parse().ok()?);
             let index = part.checked_sub(1)?;
-            (part <= of).then_some(Self { index, of })
+            (part <= of && of <= MOST_SHARDS).then_some(Self { index, of })
         });
-        parts.ok_or_else(|| "write K/N with K from 1 to N, such as 2/4".into())
+        parts.ok_or_else(|| {
+            format!("write K/N with K from 1 to N, such as 2/4, and N up to {MOST_SHARDS}")
+        })
     }
 }
 
@@ -110,7 +116,7 @@ impl Inputs {
             model_sha256,
             dataset: about,
             samples_sha256: sha256_json(&names),
-            device: device.unwrap_or_else(|| "cpu".into()),
+            device: device.unwrap_or_else(|| kind_of(&Device::Cpu)),
             settings,
         }
     }
@@ -139,8 +145,26 @@ impl Inputs {
 /// What decides the bits of a network's answers about a device: which one, and how exact its products are.
 fn kind_of(device: &Device) -> String {
     match device {
-        Device::Cpu => "cpu".into(),
+        // Vector units of another kind add in another order.
+        Device::Cpu => cpu_kind().into(),
         Device::Cuda(cuda) => format!("{}, {:?}", cuda.name(), cuda.precision()),
+    }
+}
+
+/// The vector units that a processor brings, as far as loops are compiled for them.
+fn cpu_kind() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "cpu, x86_64 with AVX-512";
+        }
+        if is_x86_feature_detected!("avx2") {
+            return "cpu, x86_64 with AVX2";
+        }
+    }
+    match std::env::consts::ARCH {
+        "aarch64" => "cpu, aarch64",
+        _ => "cpu",
     }
 }
 
@@ -278,8 +302,20 @@ pub fn write(
     };
     let mut text = serde_json::to_vec(&header).map_err(|error| file(error.into()))?;
     text.push(b'\n');
-    for answer in answers {
+    for (number, answer) in answers.iter().enumerate() {
+        let begin = text.len();
         serde_json::to_writer(&mut text, &Row::of(answer)).map_err(|error| file(error.into()))?;
+        // JSON has no NaN: it would be written as nothing, and read as another answer.
+        if serde_json::from_slice::<Row>(&text[begin..]).is_err() {
+            let what = format!(
+                "the network answers sample {} of shard {shard} with numbers that are not finite",
+                number + 1
+            );
+            return Err(file(std::io::Error::new(
+                std::io::ErrorKind::InvalidData,
+                what,
+            )));
+        }
         text.push(b'\n');
     }
     write_whole(path, &text).map_err(file)
@@ -322,9 +358,14 @@ pub fn merge(
     }
     let of = shards.len().max(1);
     let missing = shards.iter().enumerate().filter(|(_, file)| file.is_none());
-    let missing: Vec<String> = missing
+    let mut missing: Vec<String> = missing
         .map(|(index, _)| Shard { index, of }.to_string())
         .collect();
+    if missing.len() > MOST_NAMED {
+        let more = missing.len() - MOST_NAMED;
+        missing.truncate(MOST_NAMED);
+        missing.push(format!("and {more} more"));
+    }
     if !missing.is_empty() || shards.is_empty() {
         return Err(ShardError::Missing {
             shards: missing.join(", "),
@@ -360,7 +401,7 @@ fn read(
         shard,
         answers: promised,
     } = header;
-    if shard.of == 0 || shard.index >= shard.of {
+    if !(1..=MOST_SHARDS).contains(&shard.of) || shard.index >= shard.of {
         return Err(damaged(format!("there is no shard {shard}")));
     }
     if is_first {
@@ -436,6 +477,35 @@ mod tests {
             path
         };
         (0..of).map(file).collect()
+    }
+
+    #[test]
+    fn numbers_of_shards_that_cannot_be_are_refused() {
+        for text in [
+            "0/2",
+            "3/2",
+            "1/65537",
+            "1/18446744073709551615",
+            "1",
+            "a/b",
+        ] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = pairs(4);
+        let path = folder.path().join("large");
+        for of in [MOST_SHARDS + 1, usize::MAX] {
+            let header = Header {
+                inputs: inputs(&pairs, json!(1)),
+                shard: Shard { index: 0, of },
+                answers: 0,
+            };
+            std::fs::write(&path, serde_json::to_vec(&header).unwrap()).unwrap();
+            let model = Ccvpe::new(preset("compact").unwrap(), 4).unwrap();
+            let files = std::slice::from_ref(&path);
+            let merged = merge(files, &inputs(&pairs, json!(1)), &pairs, model.describe());
+            assert!(matches!(merged, Err(ShardError::Damaged { .. })));
+        }
     }
 
     #[test]
@@ -598,7 +668,8 @@ mod tests {
         };
         assert!(merge(&files, &elsewhere, &pairs, &spec).is_ok());
         let text = std::fs::read_to_string(b).unwrap();
-        let on_card = text.replace("\"device\":\"cpu\"", "\"device\":\"a card\"");
+        let here = format!("\"device\":\"{}\"", cpu_kind());
+        let on_card = text.replace(&here, "\"device\":\"a card\"");
         std::fs::write(b, on_card).unwrap();
         let mixed = refused(&[a, b, c], &expected).to_string();
         assert!(

@@ -49,7 +49,9 @@ pub struct AblateArgs {
 
 /// Runs it.
 pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
-    World::refuse_several()?;
+    if args.shard == Shard::WHOLE {
+        World::refuse_several()?;
+    }
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let (mut teacher, _) = weights::load(&args.teacher)?;
     let rows = if args.rows.is_empty() {

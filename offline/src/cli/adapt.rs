@@ -127,7 +127,11 @@ impl AdaptArgs {
 /// Runs it.
 pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
-    let world = World::from_environment()?;
+    // A shard is one process's, whoever starts many of them.
+    let world = match args.shard {
+        Some(_) => World::default(),
+        None => World::from_environment()?,
+    };
     if !world.is_first() {
         output::silence();
     }

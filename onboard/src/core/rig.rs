@@ -17,6 +17,8 @@ const NAME: &str = "rig";
 /// nanoseconds.
 const MOST_OPEN: usize = 8;
 const LONGEST_WAIT_NS: i64 = 1_000_000_000;
+/// Cameras are no faster than this, nanoseconds between two frames.
+const SHORTEST_NS: i64 = 15_000_000;
 /// A camera without a frame for this long is not waited for, nanoseconds.
 const SILENT_NS: i64 = 1_200_000_000;
 /// So many moments of too few cameras in a row are left out, then one is tried, which says what is missing.
@@ -169,7 +171,9 @@ impl Rig {
         latest_ns[index] = time_ns.max(before_ns);
         self.newest_ns = self.newest_ns.max(time_ns);
         if self.delivered[index] && time_ns > before_ns {
-            self.shortest_ns[index] = self.shortest_ns[index].min(time_ns - before_ns);
+            // Two frames at once do not make a fast camera: the shortest interval grows again.
+            let grown_ns = self.shortest_ns[index].saturating_add(self.shortest_ns[index] / 8);
+            self.shortest_ns[index] = grown_ns.min((time_ns - before_ns).max(SHORTEST_NS));
         }
         self.delivered[index] = true;
         // Of a fast camera the nearest frame only: its neighbours are of other moments.

@@ -24,6 +24,9 @@ use super::{Unused, plane_from_geodetic, seconds};
 /// A mode is clear when most of a heatmap lies within this distance, metres.
 const CLEAR_MODE_M: f64 = 3.0;
 
+/// The velocity at a picture is that of the track over this time before it, nanoseconds.
+const VELOCITY_NS: i64 = 200_000_000;
+
 /// What was last worked out, valid until the next measurement; it only widens with the track.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Published {
@@ -190,12 +193,15 @@ impl Filter {
             .map(|index| fix.heatmap.probabilities()[index])
             .sum();
         let centre_m = plane_from_geodetic(&started.frame, fix.centre);
-        let motion = self.motion(self.now_ns);
-        let speed_mps = motion.speed_mps * started.navigator.speed_scale();
         let (sine, cosine) = then.yaw.radians().sin_cos();
-        (near > 0.5 && motion.lasting_speed).then(|| Point {
+        // The velocity at the picture, not that of now: the vehicle may have braked since.
+        let before = started.history.at(time_ns - VELOCITY_NS)?;
+        let passed_s = VELOCITY_NS as f64 * 1e-9;
+        let is_known = self.motion(self.now_ns).lasting_speed;
+        (near > 0.5 && is_known).then(|| Point {
             offset_m: [0, 1].map(|axis| centre_m[axis] + mode[axis] - then.track_m[axis]),
-            velocity_mps: [speed_mps * cosine, speed_mps * sine],
+            direction: [cosine, sine],
+            velocity_mps: [0, 1].map(|axis| (then.track_m[axis] - before.track_m[axis]) / passed_s),
             driven_m: then.driven_m,
             time_ns,
         })
@@ -205,6 +211,13 @@ impl Filter {
     pub(super) fn yaw_at(&self, time_ns: i64) -> Option<Yaw> {
         let started = self.started.as_ref()?;
         Some(started.history.at(time_ns)?.yaw).filter(|_| started.navigator.yaw_known())
+    }
+
+    /// Whether heatmaps of the last seconds agree with what is published.
+    pub(super) fn heatmaps_support(&self) -> bool {
+        self.started
+            .as_ref()
+            .is_some_and(|started| started.heatmaps.supports_at(self.now_ns))
     }
 
     /// Notes what a receiver says of its speed.

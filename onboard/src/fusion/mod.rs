@@ -159,9 +159,11 @@ impl Fusion {
 
     /// A frame is from `time_ns`: dead-reckons to there for good; earlier times change nothing.
     pub fn reach(&mut self, time_ns: i64) {
-        // An early picture shows what is after its stamp.
+        // An early picture shows what is after its stamp; beyond the newest odometry nothing is known.
         let early_ns = (-self.filter.picture_delay_ns).max(0);
-        let _ = self.measure(Measurement::Reach(time_ns.saturating_add(early_ns)));
+        let shown_ns = time_ns.saturating_add(early_ns);
+        let reach_ns = shown_ns.min(time_ns.max(self.filter.odometry_ns));
+        let _ = self.measure(Measurement::Reach(reach_ns));
     }
 
     /// Looks ahead to `time_ns` by dead reckoning; earlier times change nothing. The next measurement

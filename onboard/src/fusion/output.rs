@@ -62,7 +62,6 @@ impl Filter {
         }
         let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
         extra += along * along.transpose();
-        let covariance = published.place.covariance_m2 + extra;
         let published_m = published
             .radius_m
             .max(inputs.unclear_m + 2.0 * config.position_floor_m);
@@ -77,6 +76,9 @@ impl Filter {
             + delayed_m[1].powi(2))
         .sqrt()
             + delayed_m[0];
+        // Half of what was found, as if it were random: consumers that know no radius read the covariance.
+        let found = Vector2::new(cosine, sine) * (0.5 * delayed_m[0]);
+        let covariance = published.place.covariance_m2 + extra + found * found.transpose();
         let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),

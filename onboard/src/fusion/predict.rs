@@ -91,7 +91,9 @@ impl Filter {
     /// Writes the track at `now_ns` into the history, replacing what was there for this moment.
     pub(super) fn remember(&mut self) {
         let yaw_rate_rps = self.motion(self.now_ns).yaw_rate_rps;
-        let (now_ns, keep_ns) = (self.now_ns, seconds(self.config.history_s));
+        // Late pictures are looked up so much further back.
+        let late_ns = self.picture_delay_ns.max(0);
+        let (now_ns, keep_ns) = (self.now_ns, seconds(self.config.history_s) + late_ns);
         if let Some(started) = &mut self.started {
             let point = TrackPoint {
                 time_ns: now_ns,

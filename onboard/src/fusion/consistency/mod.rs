@@ -9,6 +9,7 @@ mod gate;
 mod heading;
 mod heatmaps;
 mod picture_delay;
+mod positions;
 mod receiver_motion;
 mod receivers;
 mod speed;
@@ -26,11 +27,13 @@ use self::heading::HeadingGate;
 pub(super) use self::heatmaps::{HeatmapGate, Sighting};
 use self::picture_delay::PictureDelay;
 pub(super) use self::picture_delay::Point;
+use self::positions::{Finding, PositionWay};
 use self::receiver_motion::{Odometer, ReceiverMotion};
 pub(super) use self::receivers::{Comparison, Receivers, Verdict};
 use self::speed::SpeedGate;
 use self::yaw_rate::YawRateGate;
 use super::filter::Filter;
+use super::update::is_null_island;
 use crate::event::{GnssFix, OdometrySample};
 
 /// All gates of one drive.
@@ -42,11 +45,25 @@ pub(super) struct Gates {
     heading: HeadingGate,
     pub(super) pictures: PictureDelay,
     /// By the receiver's name; those beyond [`MOST_RECEIVERS`] share the last one.
-    receivers: Vec<(Arc<str>, ReceiverMotion)>,
+    receivers: Vec<Receiver>,
+    /// Where the odometry has led, believed or not, metres, and the time of its last sample.
+    led_m: [f64; 2],
+    led_ns: i64,
     /// Time of the last fix that told a speed.
     speed_told_ns: Option<i64>,
 }
 
+/// What is checked of one receiver.
+#[derive(Debug, Clone)]
+struct Receiver {
+    name: Arc<str>,
+    motion: ReceiverMotion,
+    /// Of fixes without a speed.
+    way: PositionWay,
+}
+
+/// Longer without a sample the odometry's way is not known, nanoseconds.
+const LONGEST_ODOMETRY_GAP_NS: i64 = 1_000_000_000;
 /// Receivers whose motion is checked apart.
 const MOST_RECEIVERS: usize = 8;
 /// The evidence for the motion must be this recent, nanoseconds.
@@ -62,6 +79,8 @@ impl Gates {
             heading: HeadingGate::new(),
             pictures: PictureDelay::new(picture_delay_s),
             receivers: Vec::new(),
+            led_m: [0.0; 2],
+            led_ns: i64::MIN,
             speed_told_ns: None,
         }
     }
@@ -72,6 +91,7 @@ impl Gates {
         sample: &OdometrySample,
         filter: &Filter,
     ) -> Option<i64> {
+        self.lead(sample, filter);
         let excluded = &mut self.excluded;
         let speed = self.speed.on_sample(sample, &mut excluded.speed);
         let moving_mps = filter.motion(filter.now_ns).speed_mps.abs();
@@ -89,6 +109,54 @@ impl Gates {
             self.yaw_rate
                 .on_sample(&unbiased, moving_mps, heading, &mut excluded.yaw_rate);
         earlier(speed, yaw_rate)
+    }
+
+    /// Where a sample leads.
+    fn lead(&mut self, sample: &OdometrySample, filter: &Filter) {
+        let Some(speed_mps) = sample.forward_speed_mps.filter(|mps| mps.is_finite()) else {
+            return;
+        };
+        let since_ns = sample.time_ns.saturating_sub(self.led_ns);
+        if since_ns <= 0 {
+            return;
+        }
+        self.led_ns = sample.time_ns;
+        if since_ns > LONGEST_ODOMETRY_GAP_NS {
+            for receiver in &mut self.receivers {
+                receiver.way = PositionWay::default();
+            }
+            return;
+        }
+        if let Some(yaw) = filter.yaw_at(filter.now_ns) {
+            let (sine, cosine) = yaw.radians().sin_cos();
+            let step_m = speed_mps * since_ns as f64 * 1e-9;
+            self.led_m[0] += step_m * cosine;
+            self.led_m[1] += step_m * sine;
+        }
+    }
+
+    /// Judges the odometry's way by a fix without a speed.
+    fn judge_way(&mut self, at: usize, fix: &GnssFix, filter: &Filter) {
+        let way = &mut self.receivers[at].way;
+        let is_known = (fix.time_ns.saturating_sub(self.led_ns)).abs() <= LONGEST_ODOMETRY_GAP_NS
+            && filter.yaw_at(filter.now_ns).is_some();
+        if fix.speed_mps.is_some() || !is_known || is_null_island(fix) {
+            *way = PositionWay::default();
+            return;
+        }
+        match way.note(fix, self.led_m) {
+            // Heatmaps that go along with the odometry are against the receiver.
+            Some(Finding::Differs(ratio)) if !filter.heatmaps_support() => {
+                let excluded = &mut self.excluded.speed;
+                self.speed
+                    .differs_from_positions(fix.time_ns, ratio, excluded);
+            }
+            Some(Finding::Fits) => {
+                let excluded = &mut self.excluded.speed;
+                self.speed.fits_positions(fix.time_ns, excluded);
+            }
+            _ => {}
+        }
     }
 
     /// Judges a fix's own speed and course before it is taken in; what cannot be is left out.
@@ -109,17 +177,24 @@ impl Gates {
                 && self.yaw_rate.gate.problem().is_none()
                 && self.heading.gate.problem().is_none(),
         };
-        let known = self.receivers.iter().position(|(name, _)| name == source);
+        let known = self
+            .receivers
+            .iter()
+            .position(|receiver| receiver.name == *source);
         let at = match known {
             Some(at) => at,
             None if self.receivers.len() < MOST_RECEIVERS => {
-                self.receivers
-                    .push((source.clone(), ReceiverMotion::new(source)));
+                self.receivers.push(Receiver {
+                    name: source.clone(),
+                    motion: ReceiverMotion::new(source),
+                    way: PositionWay::default(),
+                });
                 self.receivers.len() - 1
             }
             None => MOST_RECEIVERS - 1,
         };
-        let receiver = &mut self.receivers[at].1;
+        self.judge_way(at, fix, filter);
+        let receiver = &mut self.receivers[at].motion;
         let judged = receiver.judge(fix, odometer);
         let excluded = &mut self.excluded;
         if let Some(factor) = receiver.speed_factor() {
@@ -208,8 +283,8 @@ impl Gates {
             &self.heading.gate,
             &self.pictures.gate,
         ];
-        for (_, receiver) in &self.receivers {
-            gates.extend([&receiver.speed, &receiver.course]);
+        for receiver in &self.receivers {
+            gates.extend([&receiver.motion.speed, &receiver.motion.course]);
         }
         gates
     }

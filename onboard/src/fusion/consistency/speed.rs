@@ -51,6 +51,8 @@ pub(crate) struct SpeedGate {
     receiver: Option<(i64, f64)>,
     ratios: VecDeque<f64>,
     doubted_ns: i64,
+    /// Whether positions have spoken against it.
+    by_positions: bool,
 }
 
 impl SpeedGate {
@@ -63,6 +65,7 @@ impl SpeedGate {
             receiver: None,
             ratios: VecDeque::new(),
             doubted_ns: 0,
+            by_positions: false,
         }
     }
 
@@ -246,6 +249,31 @@ impl SpeedGate {
         self.ratios.clear();
         self.plausible = None;
         exclusion.close(time_ns);
+    }
+
+    /// The odometry's distance is this many times that between the positions of a receiver that tells no speed.
+    pub(crate) fn differs_from_positions(
+        &mut self,
+        time_ns: i64,
+        ratio: f64,
+        exclusion: &mut Exclusion,
+    ) {
+        let than = if ratio < 1.0 { "shorter" } else { "longer" };
+        let words = format!("the odometry's way is {than} than that between the fixes");
+        self.by_positions = true;
+        self.gate.contradict(1, words);
+        if !exclusion.is_open() {
+            exclusion.open(time_ns);
+        }
+    }
+
+    /// The two fit: what they said against it is over.
+    pub(crate) fn fits_positions(&mut self, time_ns: i64, exclusion: &mut Exclusion) {
+        if std::mem::take(&mut self.by_positions) && self.gate.trust == Trust::Excluded {
+            self.gate.pardon();
+            self.plausible = None;
+            exclusion.close(time_ns);
+        }
     }
 
     /// A ratio that stays away from 1.
