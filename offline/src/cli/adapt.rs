@@ -138,6 +138,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let (mut teacher, header) = weights::load(&args.teacher)?;
     let recipe = args.resolve(teacher.describe())?;
     teacher.parameters_mut().move_to(&args.device.open()?)?;
+    // Before every process has labelled all pairs.
+    world.check(recipe.fit.batch, &teacher.parameters().device())?;
     let spec = teacher.describe().clone();
 
     let folder = RunFolder::create_in(&args.out, &world)

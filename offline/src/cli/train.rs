@@ -99,6 +99,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     config.steps = args.steps.or(config.steps);
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.check()?;
+    world.check(config.batch, &model.parameters().device())?;
 
     let folder = RunFolder::create_in(&args.out, &world)
         .with_context(|| format!("cannot make the folder {}", args.out.display()))?;

@@ -12,7 +12,7 @@ use crate::model::{CrossViewModel, ForwardOptions, ModelError, Share};
 use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_bytes, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
-use crossfix_kernels::{Device, Error as KernelError, Tape};
+use crossfix_kernels::{Error as KernelError, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -77,10 +77,7 @@ pub(super) fn fit_how(
     if examples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
     }
-    if world.size() > 1 && model.parameters().device() != Device::Cpu {
-        let what = "several processes train one network on CPUs only; say --device cpu, or start one process";
-        return Err(TrainError::Parallel(what.into()));
-    }
+    world.check(config.batch, &model.parameters().device())?;
     let total = config.total_steps(examples.len());
     let run_sha256 = fingerprint(name, model, examples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));

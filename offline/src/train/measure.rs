@@ -113,37 +113,20 @@ pub fn training(
             checkpoint: "nothing".into(),
         }),
     };
+    let alone = World::alone();
     note(one_step(
-        model,
-        &mut adam,
-        &batch,
-        config,
-        rate,
-        None,
-        World::alone(),
+        model, &mut adam, &batch, config, rate, None, alone,
     )?)?;
     let Device::Cuda(cuda) = model.parameters().device() else {
         for _ in 0..2 {
             note(one_step(
-                model,
-                &mut adam,
-                &batch,
-                config,
-                rate,
-                None,
-                World::alone(),
+                model, &mut adam, &batch, config, rate, None, alone,
             )?)?;
         }
         let start = Instant::now();
         for _ in 0..steps {
             note(one_step(
-                model,
-                &mut adam,
-                &batch,
-                config,
-                rate,
-                None,
-                World::alone(),
+                model, &mut adam, &batch, config, rate, None, alone,
             )?)?;
         }
         return Ok(StepTiming {

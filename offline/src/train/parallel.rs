@@ -11,7 +11,7 @@
 use super::TrainError;
 use crate::model::ModelError;
 use crate::run::sha256_json;
-use crossfix_kernels::Communicator;
+use crossfix_kernels::{Communicator, Device};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,6 +94,19 @@ impl World {
         }
         let share = batch / size;
         Ok(share * rank..share * (rank + 1))
+    }
+
+    /// Whether the processes can train together: equal shares of a batch, on CPUs.
+    ///
+    /// # Errors
+    /// [`TrainError::Parallel`] with what to change.
+    pub fn check(&self, batch: usize, device: &Device) -> Result<(), TrainError> {
+        self.share(batch)?;
+        if self.size() > 1 && *device != Device::Cpu {
+            let what = "several processes train one network on CPUs only; say --device cpu, or start one process";
+            return Err(TrainError::Parallel(what.into()));
+        }
+        Ok(())
     }
 
     /// Means of `values` over the processes, added in the order of their ranks.

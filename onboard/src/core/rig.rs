@@ -509,6 +509,28 @@ mod tests {
     }
 
     #[test]
+    fn two_frames_at_once_do_not_part_a_camera_from_the_others_for_good() {
+        let mut rig = rig(0.1);
+        let mut whole = Vec::new();
+        for number in 0..60 {
+            for (camera, late_ms) in [("front", 0), ("left", 20), ("right", 0)] {
+                let _ = rig.take(frame(camera, 100 * number + late_ms, 100));
+                if (number, camera) == (10, "left") {
+                    let _ = rig.take(frame(camera, 100 * number + late_ms + 2, 100));
+                }
+            }
+            while let Some(Ok(moment)) = rig.next() {
+                if moment.frames.iter().all(Option::is_some) {
+                    whole.push(moment.first_ns / 100_000_000);
+                }
+            }
+        }
+        assert!(whole.contains(&5), "{whole:?}");
+        // Some moments later they are together again.
+        assert!((25..55).all(|number| whole.contains(&number)), "{whole:?}");
+    }
+
+    #[test]
     fn too_few_cameras_are_an_error_that_names_the_others() {
         let mut rig = rig(0.9);
         let moment = |frames: [Option<CameraFrame>; 3]| Moment {

@@ -17,6 +17,8 @@ const LONGEST_GAP_NS: i64 = 5_000_000_000;
 /// changes by about one in this time.
 const SHARE: f64 = 0.12;
 const SIGMAS: f64 = 2.5;
+/// A receiver among houses that calls itself surer than it is drifts by less than this, metres.
+const LEAST_OFF_M: f64 = 20.0;
 /// Comparisons in a row until the odometry is accused, and until it is not any more.
 const ASTRAY: u32 = 3;
 const AGREEMENTS: u32 = 5;
@@ -88,7 +90,7 @@ impl PositionWay {
         let longer_m = went_m.max(led_m);
         let allowed_m = SHARE * longer_m + SIGMAS * first.sigma_m.max(here.sigma_m);
         let off_m = (went_m - led_m).abs();
-        self.astray = if off_m > allowed_m {
+        self.astray = if off_m > allowed_m.max(LEAST_OFF_M) {
             self.astray + 1
         } else {
             0
@@ -134,6 +136,17 @@ mod tests {
                 panic!("{scale}: {:?}", found[80]);
             };
             assert!((ratio - scale).abs() < 0.15, "{ratio}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_is_too_sure_of_itself_accuses_nobody_while_the_vehicle_stands() {
+        let mut way = PositionWay::default();
+        for second in 0..120 {
+            let error_m = 8.0 * (second as f64 * 0.1).sin();
+            let mut fix = fix(second, [error_m, 0.0]);
+            fix.covariance_m2 = [[0.25, 0.0], [0.0, 0.25]];
+            assert_eq!(way.note(&fix, [0.0, 0.0]), None);
         }
     }
 
