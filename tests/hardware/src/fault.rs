@@ -100,6 +100,17 @@ fn apply_one(drive: &mut Drive, fault: &Fault, rng: &mut ChaCha8Rng) {
                 }
             }
         }
+        Act::Lag {
+            on,
+            seconds: late_s,
+        } => {
+            for arrival in &mut drive.arrivals {
+                if is_from(arrival, *on) && lasts(arrival.at_ns) {
+                    arrival.at_ns += seconds(*late_s);
+                    *stamp_mut(&mut arrival.event) += seconds(*late_s);
+                }
+            }
+        }
         Act::Burst { on } => {
             for arrival in &mut drive.arrivals {
                 if is_from(arrival, *on) && lasts(arrival.at_ns) {

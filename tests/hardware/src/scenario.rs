@@ -156,6 +156,8 @@ pub enum Act {
     Every { on: Source, n: usize },
     /// Delivers late, with the stamps of the measurement.
     Delay { on: Source, seconds: f64 },
+    /// Measures so much before the stamp, as a source whose events are stamped when they arrive.
+    Lag { on: Source, seconds: f64 },
     /// Holds everything back and delivers it at the end, at once.
     Burst { on: Source },
     /// Delivers every event so many times.

@@ -47,6 +47,13 @@ const MISFIT_SHARE: f64 = 0.1;
 const LARGEST_MISFIT: f64 = 1.6;
 /// Heatmaps taken at the speed of before this way still shape the position, metres.
 const SPEED_WAY_M: f64 = 20.0;
+/// Heatmaps that shift along the way at once, as by another delay, shift back by about this factor from one to the next,
+/// since the track follows them. By so many sigma in all it is no chance.
+const SHIFT_KEPT: f64 = 0.7;
+const SHIFT_SIGMAS: f64 = 3.0;
+const SHIFT_HEATMAPS: usize = 6;
+/// Slower than this no shift along the way is looked for, m/s.
+const SHIFT_LEAST_MPS: f64 = 2.0;
 /// Known to this 1-sigma, a delay near zero is none, seconds.
 const KNOWN_SIGMA_S: f64 = 0.2;
 
@@ -79,6 +86,8 @@ pub(crate) struct PictureDelay {
     belief: Belief,
     /// Outliers in a row.
     outliers: u32,
+    /// How far the last heatmaps lie ahead along the way of what was expected.
+    shift: Shift,
     /// Mean squared distance of the last heatmaps from what was expected, in sigma of each axis.
     misfit: f64,
     /// The highest speed of the last metres, m/s.
@@ -98,6 +107,7 @@ impl PictureDelay {
             gate: Gate::new("pictures_vs_motion", "camera"),
             belief: Belief::unknown(),
             outliers: 0,
+            shift: Shift::default(),
             misfit: 1.0,
             speed_mps: 0.0,
             run: 0,
@@ -113,7 +123,8 @@ impl PictureDelay {
         let kept_mps = self.speed_mps * (-way_m.abs() / SPEED_WAY_M).exp();
         self.speed_mps = kept_mps.max(east_mps.hypot(north_mps));
         self.belief.walk(&point);
-        let squared = self.belief.update(&point);
+        let innovation = self.belief.update(&point);
+        let squared = innovation.squared;
         self.misfit += MISFIT_SHARE * (0.5 * squared.min(OUTLIER_SIGMAS.powi(2)) - self.misfit);
         if squared > OUTLIER_SIGMAS.powi(2) {
             self.outliers += 1;
@@ -127,6 +138,11 @@ impl PictureDelay {
             return false;
         }
         self.outliers = 0;
+        if self.shift.note(innovation.along) {
+            // On a straight road another delay looks like another place of the track.
+            self.belief.forget_place();
+            self.belief.forget_delay(UNKNOWN_DELAY_S);
+        }
         let (delay_s, sigma_s) = self.belief.delay_s();
         let stated_s = self.stated_ns as f64 * 1e-9;
         let excess_s = (self.delay_ns - self.stated_ns) as f64 * 1e-9 + delay_s;
@@ -276,8 +292,8 @@ impl Belief {
         (self.driven_m, self.time_ns) = (point.driven_m, point.time_ns);
     }
 
-    /// Takes a heatmap in; not when it is an outlier. Returns its squared distance from what was expected, in sigma.
-    fn update(&mut self, point: &Point) -> f64 {
+    /// Takes a heatmap in; not when it is an outlier. Returns how far it lies from what was expected.
+    fn update(&mut self, point: &Point) -> Innovation {
         let [east_mps, north_mps] = point.velocity_mps;
         let [east, north] = point.direction;
         #[rustfmt::skip]
@@ -289,14 +305,22 @@ impl Belief {
         let scatter =
             seen * self.covariance * seen.transpose() + Matrix2::identity() * MODE_SIGMA_M.powi(2);
         let Some(inverse) = scatter.try_inverse() else {
-            return f64::INFINITY;
+            return Innovation::OUTLIER;
         };
         let squared = (residual.transpose() * inverse * residual)[0];
         if !squared.is_finite() {
-            return f64::INFINITY;
+            return Innovation::OUTLIER;
         }
+        let velocity = Vector2::from(point.velocity_mps);
+        let speed_mps = velocity.norm();
+        let way = velocity / speed_mps;
+        let innovation = Innovation {
+            squared,
+            along: (speed_mps > SHIFT_LEAST_MPS)
+                .then(|| residual.dot(&way) / (way.transpose() * scatter * way)[0].sqrt()),
+        };
         if squared > OUTLIER_SIGMAS.powi(2) {
-            return squared;
+            return innovation;
         }
         let gain = self.covariance * seen.transpose() * inverse;
         self.mean += gain * residual;
@@ -304,7 +328,52 @@ impl Belief {
         let rest = Matrix4::identity() - gain * seen;
         self.covariance = rest * self.covariance * rest.transpose()
             + gain * gain.transpose() * MODE_SIGMA_M.powi(2);
-        squared
+        innovation
+    }
+}
+
+/// How far a heatmap lies from what was expected, in sigma.
+#[derive(Debug, Clone, Copy)]
+struct Innovation {
+    /// Squared, over both axes.
+    squared: f64,
+    /// Ahead along the way; nothing while the vehicle hardly moves.
+    along: Option<f64>,
+}
+
+impl Innovation {
+    const OUTLIER: Self = Self {
+        squared: f64::INFINITY,
+        along: None,
+    };
+}
+
+/// Matched filters for a shift that the estimate of the place follows: one for each heatmap at which it may have begun.
+#[derive(Debug, Clone, Copy, Default)]
+struct Shift {
+    /// The last innovations along the way, the newest first.
+    along: [f64; SHIFT_HEATMAPS],
+}
+
+impl Shift {
+    /// The next innovation. Whether there was a shift; then the search begins anew.
+    fn note(&mut self, along: Option<f64>) -> bool {
+        let Some(along) = along else {
+            return false;
+        };
+        self.along.rotate_right(1);
+        self.along[0] = along;
+        let is_shift = (0..SHIFT_HEATMAPS).any(|begin| {
+            // What is left of a shift of one sigma at each heatmap since.
+            let left = |heatmap: usize| SHIFT_KEPT.powi((begin - heatmap) as i32);
+            let sum: f64 = (0..=begin).map(|at| left(at) * self.along[at]).sum();
+            let variance: f64 = (0..=begin).map(|at| left(at).powi(2)).sum();
+            sum.abs() > SHIFT_SIGMAS * variance.sqrt()
+        });
+        if is_shift {
+            *self = Self::default();
+        }
+        is_shift
     }
 }
 
@@ -404,6 +473,34 @@ mod tests {
         assert!(possible_s(&check, 0.0) < 0.1);
         // Stamped in another way it is not known any more.
         check.doubt();
+        assert_eq!(possible_s(&check, bound_s), bound_s);
+    }
+
+    #[test]
+    fn another_delay_on_a_straight_road_brings_the_bound_back() {
+        let bound_s = 0.5;
+        let mut check = PictureDelay::new(0.0);
+        points(0.0).for_each(|point| {
+            check.note(point);
+        });
+        assert!(possible_s(&check, bound_s) < 0.45);
+        // Straight on at 10 m/s, and from the twentieth heatmap on the pictures are older.
+        for number in 0..30 {
+            if number == 20 {
+                assert!(possible_s(&check, bound_s) < 0.45);
+            }
+            let late_m = if number < 20 { 0.0 } else { 3.0 };
+            let scatter = 0.5 * (f64::from(number * 7919 % 13) / 6.0 - 1.0);
+            let Vector4 { x, y, .. } = check.belief.mean;
+            let [east, north] = if number == 0 { [x, y] } else { [3.0, 3.0] };
+            check.note(Point {
+                offset_m: [east + scatter - late_m, north],
+                direction: [1.0, 0.0],
+                velocity_mps: [10.0, 0.0],
+                driven_m: 240.0 + 5.0 * f64::from(number),
+                time_ns: 30_000_000_000 + i64::from(number) * 500_000_000,
+            });
+        }
         assert_eq!(possible_s(&check, bound_s), bound_s);
     }
 
