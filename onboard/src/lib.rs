@@ -29,6 +29,7 @@ pub mod image_decode;
 pub mod log;
 mod lru;
 pub mod matcher;
+mod panics;
 pub mod peer;
 pub mod pipeline;
 pub mod port;
@@ -38,6 +39,7 @@ pub mod tiles;
 mod transport;
 mod utc;
 
+pub use panics::panic_is_caught;
 pub use transport::file;
 
 /// How the names of our own output devices begin; sources never read those back.

@@ -20,7 +20,7 @@ use clap::{CommandFactory, Parser};
 use crossfix_onboard::cli::{Arguments, Command};
 use crossfix_onboard::config::{Config, Part, ProblemKind};
 use crossfix_onboard::log::LogWriter;
-use crossfix_onboard::matcher::panic_is_caught;
+use crossfix_onboard::panic_is_caught;
 use crossfix_onboard::peer::jsonl::estimate_json;
 use crossfix_onboard::pipeline::{self, Controls, Replayed};
 use crossfix_onboard::status;

@@ -4,7 +4,6 @@ mod convolution;
 pub mod ground;
 mod memory;
 mod onnx;
-mod panics;
 #[cfg(test)]
 pub(crate) mod tiny;
 mod tract;
@@ -17,7 +16,6 @@ use crossfix_calibration::{Heatmap, PatchGeoreference, PatchKey, RgbImage};
 use crate::card::{CardError, StudentCard};
 use crate::tiles::TileStore;
 
-pub use panics::panic_is_caught;
 pub use tract::{DEFAULT_MEMORY_MB, TractMatcher};
 
 /// Something that compares a ground strip with an aerial patch.

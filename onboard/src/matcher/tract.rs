@@ -12,10 +12,10 @@ use tract_onnx::prelude::*;
 use super::convolution::replace_convolutions;
 use super::memory;
 use super::onnx::Student;
-use super::panics::quietly;
 use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher, ModelFile};
 use crate::card::{OrientationConvention, StudentCard};
 use crate::lru::Lru;
+use crate::panics::quietly;
 use crate::transport::file;
 
 /// Most memory for the weights and intermediate results of a student, unless something else is said, MB.
@@ -200,7 +200,7 @@ impl Matcher for TractMatcher {
 
 /// Optimises a model that fits into this memory and makes it ready to run.
 fn runnable(model: &ModelProto, limit_bytes: u64) -> Result<Arc<TypedRunnableModel>, String> {
-    let built = quietly(|| -> TractResult<_> {
+    let built = quietly("tract", || -> TractResult<_> {
         let mut inference = tract_onnx::onnx()
             .with_ignore_value_info(true)
             .parse(model, None)?;
@@ -220,7 +220,7 @@ fn runnable(model: &ModelProto, limit_bytes: u64) -> Result<Arc<TypedRunnableMod
 }
 
 fn run(model: &Arc<TypedRunnableModel>, inputs: TVec<TValue>) -> Result<TVec<TValue>, MatchError> {
-    match quietly(|| model.run(inputs)) {
+    match quietly("tract", || model.run(inputs)) {
         Ok(Ok(outputs)) => Ok(outputs),
         Ok(Err(e)) => Err(MatchError::Run(format!("{e:#}"))),
         Err(panic) => Err(MatchError::Run(panic)),

@@ -1,4 +1,5 @@
-//! tract panics on some malformed models; here that becomes an error.
+//! Libraries of others panic where an error would do: tract on some malformed models, the library of cameras on
+//! answers of drivers that it does not know. Here that becomes an error.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,8 +14,8 @@ pub fn panic_is_caught() -> bool {
     CAUGHT.get()
 }
 
-/// Runs `work`, turning a panic into its message.
-pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+/// Runs `work` of the library named, turning a panic into its message.
+pub(crate) fn quietly<T>(library: &str, work: impl FnOnce() -> T) -> Result<T, String> {
     CAUGHT.set(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     CAUGHT.set(false);
@@ -23,7 +24,7 @@ pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, String> {
             .downcast_ref::<String>()
             .cloned()
             .or_else(|| payload.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        format!("tract panicked: {}", words.unwrap_or_default())
+        format!("{library} panicked: {}", words.unwrap_or_default())
     })
 }
 
@@ -33,12 +34,12 @@ mod tests {
 
     #[test]
     fn a_panic_becomes_its_words_and_only_that_one_is_caught() {
-        let words = quietly(|| -> () {
+        let words = quietly("tract", || -> () {
             assert!(panic_is_caught());
             panic!("no such axis");
         });
         assert_eq!(words, Err("tract panicked: no such axis".to_owned()));
         assert!(!panic_is_caught());
-        assert_eq!(quietly(|| 5), Ok(5));
+        assert_eq!(quietly("tract", || 5), Ok(5));
     }
 }
