@@ -385,7 +385,9 @@ impl Config {
                 SourceConfig::Gpsd(_) | SourceConfig::Nmea(_) | SourceConfig::Ubx(_) => {
                     fixes.clone()
                 }
-                SourceConfig::Images(_) | SourceConfig::JpegStream(_) => frames.clone(),
+                SourceConfig::Images(_) | SourceConfig::JpegStream(_) | SourceConfig::V4l2(_) => {
+                    frames.clone()
+                }
                 SourceConfig::Mcap(_) => [&fixes[..], &frames, &samples].concat(),
                 SourceConfig::OdometryFeed(_) | SourceConfig::Can(_) => samples.clone(),
                 #[cfg(feature = "ros2")]

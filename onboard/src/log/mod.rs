@@ -24,6 +24,7 @@ use crossfix_calibration::Camera;
 
 pub use self::arrivals::Arrivals;
 pub use self::complaints::Complaints;
+pub(crate) use self::decode::{RawPicture, rgb_of_yuv};
 #[cfg(feature = "ros2")]
 pub(crate) use self::decode::{Recorded, RosSeed, RosType, ros_message};
 pub use self::end_marked::EndMarked;

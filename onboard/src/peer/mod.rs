@@ -25,6 +25,7 @@ pub mod record;
 #[cfg(feature = "ros2")]
 pub mod ros2;
 pub mod ubx;
+pub mod v4l2;
 
 use std::path::PathBuf;
 
@@ -91,6 +92,8 @@ registry! {
         Can(can::CanConfig),
         /// JPEG pictures one after the other.
         JpegStream(jpeg_stream::JpegStreamConfig),
+        /// A camera of the Linux kernel.
+        V4l2(v4l2::V4l2Config),
         /// Topics of ROS 2.
         #[cfg(feature = "ros2")]
         Ros2(ros2::Ros2SourceConfig),

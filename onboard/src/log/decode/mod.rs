@@ -15,7 +15,7 @@ mod ros_live;
 pub mod ros_message;
 
 pub use self::motion::{DEFAULT_SPEED_SIGMA_MPS, DEFAULT_YAW_RATE_SIGMA_RPS};
-pub use self::picture::png_of_pnm;
+pub use self::picture::{RawPicture, png_of_pnm, rgb_of_yuv};
 #[cfg(feature = "ros2")]
 pub use self::ros_live::{RosSeed, RosType};
 use super::Message;

@@ -101,7 +101,10 @@ impl Layout {
 
 impl RawPicture<'_> {
     /// The picture as binary PNM: P5 when it is grey, else P6.
-    fn pnm(&self) -> Result<Vec<u8>, String> {
+    ///
+    /// # Errors
+    /// An encoding that is not read, or fewer bytes than pixels.
+    pub fn pnm(&self) -> Result<Vec<u8>, String> {
         let layout = Layout::of(self.encoding).ok_or_else(|| {
             format!(
                 "its pixels are {:?}; rgb8, bgr8, rgba8, bgra8, mono8, bayer_…8, uyvy and yuyv are read",
@@ -170,7 +173,7 @@ impl RawPicture<'_> {
 }
 
 /// ITU-R BT.601 with luma from 16 to 235, as cameras deliver it.
-fn rgb_of_yuv(luma: u8, u: u8, v: u8) -> [u8; 3] {
+pub fn rgb_of_yuv(luma: u8, u: u8, v: u8) -> [u8; 3] {
     let (y, u, v) = (
         1.164_383 * (f32::from(luma) - 16.0),
         f32::from(u) - 128.0,
