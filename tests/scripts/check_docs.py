@@ -107,6 +107,20 @@ shellcheck = Path(sys.executable).parent / "shellcheck"
 found = subprocess.run([shellcheck, "--severity=warning", *scripts], capture_output=True, text=True)
 problems += [found.stdout + found.stderr] if found.returncode else []
 
+# What container files copy is there; what a stage of theirs made, and what was built before, is not looked for.
+for path in (path for path in tracked if os.path.basename(path) == "Containerfile"):
+    text = re.sub(r"\\\n", " ", Path(path).read_text(encoding="utf-8"))
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)", text, flags=re.MULTILINE))
+    for line in re.findall(r"^COPY (.+)", text, flags=re.MULTILINE):
+        words = line.split()
+        origin = next((word.partition("=")[2] for word in words if word.startswith("--from=")), None)
+        sources = [word for word in words if not word.startswith("--")][:-1]
+        if origin is not None:
+            problems += [f"{path}: COPY from {origin}, which is no stage"] if origin not in stages else []
+            continue
+        lost = [one for one in sources if not one.startswith("target/") and os.path.normpath(one) not in {".", *tracked, *folders}]
+        problems += [f"{path}: COPY of {one}, which is not there" for one in lost]
+
 # What a job of GitHub's runs: shell that can be read, and scripts that are there.
 called = set()
 for path in (path for path in tracked if path.startswith(".github/workflows/")):
