@@ -2,7 +2,7 @@
 //!
 //! The modules in the order data flows through them: [`city`], [`simulate`], [`tileset`], [`ingest`], [`data`],
 //! [`model`], [`import`], [`train`], [`recipe`], [`check`], [`calibrate`], [`predict`], [`shard`], [`student`], [`metrics`], [`evaluate`], [`export`],
-//! [`report`], [`demo`], [`cli`]. Begin with [`model`] and [`train`].
+//! [`report`], [`demo`], [`storage`] (URLs as folders), [`cli`]. Begin with [`model`] and [`train`].
 
 pub mod ablate;
 pub mod calibrate;
@@ -25,6 +25,7 @@ pub mod report;
 pub mod run;
 pub mod shard;
 pub mod simulate;
+pub mod storage;
 pub mod student;
 pub mod tileset;
 pub mod train;

@@ -116,6 +116,13 @@ impl RunFolder {
         write_whole(&path, kept.as_bytes())
     }
 
+    /// Carries what was written to where the folder stands for (object storage); nothing to do for others.
+    pub fn share(&self) {
+        if self.writes {
+            crate::storage::share(&self.path);
+        }
+    }
+
     /// Whether a run was finished here: it wrote its `run.json` last.
     pub fn is_finished(&self) -> bool {
         self.file("run.json").exists()
@@ -235,7 +242,7 @@ pub fn sha256_bytes(bytes: &[u8]) -> String {
     hexadecimal(&Sha256::digest(bytes))
 }
 
-fn hexadecimal(bytes: &[u8]) -> String {
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes
         .iter()
         .fold(String::new(), |text, byte| format!("{text}{byte:02x}"))

@@ -14,6 +14,7 @@ use crate::data::OdometryStep;
 use crate::data::pairs::truth::TruthRow;
 use crate::data::pairs::write::{PairsWriter, WriteError, in_file, jpeg, write_file};
 use crate::data::pairs::{DatasetManifest, FORMAT, FORMAT_VERSION, HEADING_CONVENTION, PairRow};
+use crate::storage::{Files, Paths, Role};
 use crossfix_calibration::{Camera, Equirectangular, Mount, Pinhole, TileId, mercator};
 use crossfix_onboard::log::LogError;
 use crossfix_onboard::tiles::TileManifest;
@@ -159,6 +160,12 @@ pub enum Kind {
     Pairs,
     /// Drives, with logs.
     Drives,
+}
+
+impl Files for SimulateArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        vec![(Role::Folder, &mut self.out)]
+    }
 }
 
 /// Runs the command.

@@ -225,6 +225,7 @@ impl Study<'_> {
             }
             write_whole(&path, text.as_bytes())
                 .with_context(|| format!("cannot write {}", path.display()))?;
+            crate::storage::share(self.out);
             cells.push(cell);
         }
         Ok(cells)

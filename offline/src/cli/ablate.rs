@@ -5,6 +5,7 @@ use crate::ablate::{Study, default_rows, markdown, summarise};
 use crate::model::weights::{self, write_whole};
 use crate::run::{Interrupt, RunFolder, sha256_file};
 use crate::shard::Shard;
+use crate::storage::{Files, Paths, Role};
 use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -45,6 +46,15 @@ pub struct AblateArgs {
     /// Folder for cells, ablations.md and ablations.json. What is there is not computed again.
     #[arg(long, required_unless_present = "list")]
     out: Option<PathBuf>,
+}
+
+impl Files for AblateArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = vec![(Role::Input, &mut self.teacher)];
+        paths.extend(self.areas.iter_mut().map(|path| (Role::Input, path)));
+        paths.extend(self.out.iter_mut().map(|path| (Role::Folder, path)));
+        paths
+    }
 }
 
 /// Runs it.

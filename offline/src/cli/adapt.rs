@@ -5,8 +5,8 @@ use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
 use super::settings;
 use crate::check::{self, Look, SAMPLE};
+use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
-use crate::data::{Dataset, Subset};
 use crate::export::joint_licence;
 use crate::model::{CrossViewModel, ModelSpec, weights};
 use crate::output;
@@ -17,6 +17,7 @@ use crate::recipe::{
 };
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use crate::shard::{self, Inputs, Shard};
+use crate::storage::{Files, Paths, Role};
 use crate::train::World;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -84,6 +85,21 @@ pub struct AdaptArgs {
     /// Go on where the checkpoint in --out stopped.
     #[arg(long)]
     resume: bool,
+}
+
+impl Files for AdaptArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = self.published.paths();
+        paths.extend([
+            (Role::Input, &mut self.teacher),
+            (Role::Input, &mut self.data),
+            (Role::Folder, &mut self.out),
+        ]);
+        let optional = [&mut self.truth, &mut self.test, &mut self.config];
+        let inputs = optional.into_iter().flatten().chain(&mut self.merge);
+        paths.extend(inputs.map(|path| (Role::Input, path)));
+        paths
+    }
 }
 
 impl AdaptArgs {
@@ -164,7 +180,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     folder.forget("refused.json");
     let begun = Instant::now();
     if !published && args.published.checks() {
-        look_first(args, teacher.as_mut(), &recipe, &folder, &interrupt)?;
+        look_first(args, teacher.as_mut(), &recipe, &context)?;
     }
     let looked_at = if published {
         args.published.clone()
@@ -213,7 +229,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         }
         None => match adapt_sharing(teacher.as_ref(), pairs, &recipe, &context, &mut shared) {
             Err(AdaptError::Refused(verdict)) => {
-                note_refusal(&folder, &verdict)?;
+                note_refusal(&context, &verdict)?;
                 return Err(AdaptError::Refused(verdict).into());
             }
             adapted => adapted?,
@@ -226,7 +242,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         crate::outln!("{}", adapted.verdict);
     }
     if adapted.verdict.refuses() && recipe.gate.enforce {
-        note_refusal(&folder, &adapted.verdict)?;
+        write_refusal(&folder, &adapted.verdict)?;
         bail!("the student is refused and not written; --force writes it all the same");
     }
     // Labelling and filtering take a forward pass of every pair each, students their steps.
@@ -278,17 +294,15 @@ fn keep_answers(
     if run.world.size() > 1 {
         bail!("a shard is one process's; start each shard by itself");
     }
-    let samples = shard.samples(pairs, teacher.describe());
-    let part = Subset {
-        dataset: pairs,
-        samples: &samples,
-    };
-    let answers = recipe::answers(&recipe.labeller, teacher, &part, run.interrupt)?;
     let folder = run.folder.context("a shard has a folder")?;
     let Shard { index, of } = shard;
     let path = folder.file(&format!("answers-{}-of-{of}.jsonl", index + 1));
-    shard::write(&path, inputs, shard, &answers)?;
-    crate::outln!("{}: shard {shard}, {} pairs", path.display(), answers.len());
+    let spec = teacher.describe().clone();
+    let found = shard::keep(&path, inputs, shard, (pairs, &spec), |part| {
+        let answers = recipe::answers(&recipe.labeller, teacher, part, run.interrupt);
+        anyhow::Ok(answers?)
+    })?;
+    crate::outln!("{}: shard {shard}, {found} pairs", path.display());
     Ok(())
 }
 
@@ -297,8 +311,7 @@ fn look_first(
     args: &AdaptArgs,
     teacher: &mut dyn CrossViewModel,
     recipe: &Recipe,
-    folder: &RunFolder,
-    interrupt: &Interrupt,
+    run: &RunContext,
 ) -> anyhow::Result<()> {
     let spec = teacher.describe().clone();
     let look = Look {
@@ -307,7 +320,7 @@ fn look_first(
         spec: Some(&spec),
         network: Some(teacher),
     };
-    let report = check::pairs(&args.data, look, interrupt)?;
+    let report = check::pairs(&args.data, look, run.interrupt)?;
     if !report.found.is_empty() {
         crate::note!("{report}");
     }
@@ -325,15 +338,25 @@ fn look_first(
     let verdict = Verdict {
         findings: findings.collect(),
     };
-    note_refusal(folder, &verdict)?;
+    note_refusal(run, &verdict)?;
     bail!("the data are refused; --force adapts all the same")
 }
 
+/// Writes down a refusal that all processes found, before any of them ends the others by failing.
+fn note_refusal(run: &RunContext, verdict: &Verdict) -> anyhow::Result<()> {
+    if let Some(folder) = run.folder {
+        write_refusal(folder, verdict)?;
+    }
+    Ok(run.world.barrier()?)
+}
+
 /// What the gate found, where there will be no `run.json`.
-fn note_refusal(folder: &RunFolder, verdict: &Verdict) -> anyhow::Result<()> {
+fn write_refusal(folder: &RunFolder, verdict: &Verdict) -> anyhow::Result<()> {
     folder
         .write_json("refused.json", verdict)
-        .context("cannot write refused.json")
+        .context("cannot write refused.json")?;
+    folder.share();
+    Ok(())
 }
 
 /// Measures teacher, auxiliary student and student: on --test, or on the test part of a published
@@ -374,4 +397,34 @@ fn test(
         measured.insert(name.into(), value);
     }
     Ok(Value::Object(measured))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crossfix_kernels::testing::in_processes;
+    use std::time::Duration;
+
+    /// The first process is late; the other one would end it.
+    #[test]
+    fn no_process_leaves_before_a_refusal_is_written() {
+        let path = tempfile::tempdir().unwrap();
+        let there = in_processes(2, |communicator| {
+            let world = World::new(communicator);
+            let folder = RunFolder::create_in(path.path(), &world).unwrap();
+            let run = RunContext {
+                seed: 0,
+                folder: Some(&folder),
+                resume: false,
+                interrupt: &Interrupt::default(),
+                world: &world,
+            };
+            if world.is_first() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            note_refusal(&run, &Verdict::default()).unwrap();
+            path.path().join("refused.json").exists()
+        });
+        assert_eq!(there, [true, true]);
+    }
 }

@@ -6,6 +6,7 @@ use crate::calibrate::calibrate;
 use crate::model::weights;
 use crate::recipe::Consensus;
 use crate::run::Interrupt;
+use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -30,6 +31,17 @@ pub struct CalibrateArgs {
     /// Write what was found to this file too (JSON).
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+impl Files for CalibrateArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = vec![
+            (Role::Input, &mut self.weights),
+            (Role::Input, &mut self.data),
+        ];
+        paths.extend(self.out.iter_mut().map(|path| (Role::File, path)));
+        paths
+    }
 }
 
 /// Runs it.

@@ -5,6 +5,7 @@ use super::device::DeviceArgs;
 use crate::check::{self, Look, Report};
 use crate::model::weights;
 use crate::run::Interrupt;
+use crate::storage::{Files, Paths, Role};
 use anyhow::{Context, bail};
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,15 @@ pub struct CheckArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Files for CheckArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = self.published.paths();
+        paths.push((Role::Input, &mut self.data));
+        paths.extend(self.model.iter_mut().map(|path| (Role::Input, path)));
+        paths
+    }
 }
 
 /// Runs it.

@@ -9,6 +9,7 @@ use crate::data::{Dataset, Examples, InMemory, MEMORY_BYTES, Pictures, Problems,
 use crate::evaluate::{PublishedEvaluation, evaluate_published};
 use crate::model::{CrossViewModel, GroundCamera, ModelSpec, NetworkKind};
 use crate::run::Interrupt;
+use crate::storage::{Files, Paths, Role};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
@@ -74,6 +75,14 @@ pub enum Published {
 
 /// What VIGOR and KITTI may be used for is said by who gave them.
 const PUBLISHED_LICENCE: &str = "LicenseRef-see-the-dataset";
+
+impl Files for DatasetArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let optional = [&mut self.order, &mut self.orientations, &mut self.lists];
+        let inputs = optional.into_iter().flatten();
+        inputs.map(|path| (Role::Input, path)).collect()
+    }
+}
 
 impl DatasetArgs {
     /// Whether `--data` is a published dataset.

@@ -3,13 +3,14 @@
 use super::data::{self, PairsOptions};
 use super::dataset::DatasetArgs;
 use super::device::DeviceArgs;
+use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
-use crate::data::{Dataset, Subset};
 use crate::evaluate::{Evaluation, compare, temperature};
 use crate::model::weights;
 use crate::predict::PairPrediction;
 use crate::run::{Interrupt, sha256_file};
 use crate::shard::{self, Answer, Inputs, Shard};
+use crate::storage::{Files, Paths, Role};
 use crate::student::Student;
 use anyhow::{Context, bail};
 use clap::Args;
@@ -48,6 +49,19 @@ pub struct EvaluateArgs {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+impl Files for EvaluateArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = self.published.paths();
+        paths.extend([
+            (Role::Input, &mut self.model),
+            (Role::Input, &mut self.data),
+        ]);
+        paths.extend(self.merge.iter_mut().map(|path| (Role::Input, path)));
+        paths.extend(self.out.iter_mut().map(|path| (Role::File, path)));
+        paths
+    }
 }
 
 /// Runs it.
@@ -104,18 +118,16 @@ fn measure_shards(
         json!({ "heatmaps": keep }),
     );
     if let (Some(shard), Some(out)) = (args.shard, &args.out) {
-        let samples = shard.samples(&dataset, &spec);
-        let part = Subset {
-            dataset: &dataset,
-            samples: &samples,
-        };
-        let answers = student.predict_with(&part, interrupt, |_, mut prediction, heatmap| {
-            prediction.heatmap = keep.then(|| heatmap.to_vec());
-            let map = None;
-            Ok(Answer { prediction, map })
+        let found = shard::keep(out, &inputs, shard, (&dataset, &spec), |part| {
+            let keep = |_: &_, mut prediction: PairPrediction, heatmap: &[f32]| {
+                prediction.heatmap = keep.then(|| heatmap.to_vec());
+                let map = None;
+                Ok(Answer { prediction, map })
+            };
+            let answers = student.predict_with(part, interrupt, keep);
+            anyhow::Ok(answers?)
         })?;
-        shard::write(out, &inputs, shard, &answers)?;
-        crate::outln!("{}: shard {shard}, {} pairs", out.display(), answers.len());
+        crate::outln!("{}: shard {shard}, {found} pairs", out.display());
         return Ok(());
     }
     let truth = Truth::open(&args.data)?;

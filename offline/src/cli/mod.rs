@@ -29,18 +29,23 @@ use crate::import::{self, ImportArgs};
 use crate::ingest::{self, IngestArgs};
 use crate::progress;
 use crate::simulate::{self, SimulateArgs};
+use crate::storage::{Files, Paths, Storage};
 use crate::tileset::{self, TilesArgs};
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 
 /// Localises cameras in aerial images, and adapts to new areas without surveyed positions.
 #[derive(Debug, Parser)]
 #[command(name = "crossfix", version, propagate_version = true)]
 pub struct Cli {
+    /// Folder for what is fetched from object storage [default: CROSSFIX_CACHE, or crossfix in the user's cache folder]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    object_cache: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Debug, Clone, Subcommand)]
 enum Command {
     /// Simulate a town: pairs, aerial tiles, drives.
     Simulate(SimulateArgs),
@@ -77,7 +82,43 @@ enum Command {
 /// # Errors
 /// Whatever the subcommand says, ready to print.
 pub fn run(cli: &Cli) -> anyhow::Result<()> {
-    match &cli.command {
+    let mut command = cli.command.clone();
+    let storage = Storage::open(command.paths(), cli.object_cache.as_deref())?;
+    let done = run_here(&command);
+    match (done, storage.finish()) {
+        (done, Ok(())) => done,
+        (Ok(()), Err(error)) => Err(error.into()),
+        (Err(why), Err(error)) => {
+            crate::note!("{error}");
+            Err(why)
+        }
+    }
+}
+
+impl Files for Command {
+    fn paths(&mut self) -> Paths<'_> {
+        match self {
+            Self::Simulate(args) => args.paths(),
+            Self::Train(args) => args.paths(),
+            Self::Import(args) => args.paths(),
+            Self::Tiles(args) => args.paths(),
+            Self::Ingest(args) => args.paths(),
+            Self::Check(args) => args.paths(),
+            Self::Adapt(args) => args.paths(),
+            Self::Ablate(args) => args.paths(),
+            Self::Calibrate(args) => args.paths(),
+            Self::Recipes(_) => Paths::new(),
+            Self::Evaluate(args) => args.paths(),
+            Self::Export(args) => args.paths(),
+            Self::Report(args) => args.paths(),
+            Self::Demo(args) => args.paths(),
+        }
+    }
+}
+
+/// Runs a command all of whose paths are local.
+fn run_here(command: &Command) -> anyhow::Result<()> {
+    match command {
         Command::Simulate(args) => {
             let written = simulate::run(args, &progress::bar("simulate", 0))?;
             crate::outln!("{}", serde_json::to_string(&written)?);

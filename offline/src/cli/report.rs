@@ -1,6 +1,7 @@
 //! `crossfix report`: a page from what a run left.
 
 use crate::report;
+use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use clap::Args;
 use std::path::PathBuf;
@@ -14,6 +15,12 @@ pub struct ReportArgs {
     /// The page to write.
     #[arg(long, default_value = "report.html")]
     out: PathBuf,
+}
+
+impl Files for ReportArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        vec![(Role::Input, &mut self.input), (Role::File, &mut self.out)]
+    }
 }
 
 /// Runs it.

@@ -10,6 +10,7 @@ use crate::model::{CrossViewModel, named, names, weights};
 use crate::output;
 use crate::recipe::defaults;
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer};
+use crate::storage::{Files, Paths, Role};
 use crate::train::{FitConfig, Fitted, World, fit};
 use anyhow::{Context, bail};
 use clap::Args;
@@ -67,6 +68,21 @@ pub struct TrainArgs {
     /// Go on where the checkpoint in --out stopped.
     #[arg(long)]
     resume: bool,
+}
+
+impl Files for TrainArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = self.published.paths();
+        paths.extend([(Role::Input, &mut self.data), (Role::Folder, &mut self.out)]);
+        let optional = [&mut self.validation, &mut self.init, &mut self.config];
+        paths.extend(
+            optional
+                .into_iter()
+                .flatten()
+                .map(|path| (Role::Input, path)),
+        );
+        paths
+    }
 }
 
 /// Runs it.

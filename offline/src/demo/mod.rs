@@ -20,6 +20,7 @@ use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
 use crate::run::{Interrupt, RunContext, RunFolder, producer, sha256_file};
+use crate::storage::{Files, Paths, Role};
 use crate::train::World;
 use anyhow::{Context, anyhow, ensure};
 use area::Areas;
@@ -83,6 +84,14 @@ struct Outcome {
     export_error: f64,
     drives: Drives,
     seconds: f64,
+}
+
+impl Files for DemoArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = vec![(Role::Folder, &mut self.out)];
+        paths.extend(self.teacher.iter_mut().map(|path| (Role::Input, path)));
+        paths
+    }
 }
 
 /// Runs it.

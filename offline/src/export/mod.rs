@@ -21,6 +21,7 @@ use crate::model::weights::{self, write_whole};
 use crate::model::{
     Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundProjection, Input, ModelError, ModelSpec,
 };
+use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
 use crossfix_onboard::card::{CARD_KEY, CardError, LEFT_BIN_INPUT, StudentCard};
@@ -237,6 +238,15 @@ fn camera(text: &str) -> Result<[f64; 4], String> {
         Ok(camera)
     } else {
         Err("numbers, of which the focal lengths are above 0".into())
+    }
+}
+
+impl Files for ExportArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        vec![
+            (Role::Input, &mut self.weights),
+            (Role::File, &mut self.out),
+        ]
     }
 }
 

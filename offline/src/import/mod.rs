@@ -14,6 +14,7 @@ pub mod write;
 use crate::model::weights::{self, Arrays};
 use crate::model::{CrossViewModel, ModelError, NetworkKind, named, names as network_names};
 use crate::run::{producer, sha256_file};
+use crate::storage::{Files, Paths, Role, is_url};
 use anyhow::Context;
 use checkpoint::Checkpoint;
 use serde_json::json;
@@ -193,6 +194,19 @@ pub struct ImportArgs {
     /// Licence of the weights, as an SPDX expression. It travels with them.
     #[arg(long)]
     pub licence: Option<String>,
+}
+
+impl Files for ImportArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        // Not beside a checkpoint that lies in a cache.
+        if self.out.is_none() && is_url(&self.checkpoint) {
+            let name = self.checkpoint.file_name().unwrap_or_default();
+            self.out = Some(PathBuf::from(name).with_extension("safetensors"));
+        }
+        let mut paths = vec![(Role::Input, &mut self.checkpoint)];
+        paths.extend(self.out.iter_mut().map(|path| (Role::File, path)));
+        paths
+    }
 }
 
 /// Runs it.

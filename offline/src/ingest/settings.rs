@@ -1,5 +1,6 @@
 //! What an ingest is told: arguments, and a file of settings.
 
+use crate::storage::{Files, Paths, Role};
 use anyhow::{Context, bail};
 use crossfix_calibration::{Camera, Geodetic, LocalFrame};
 use crossfix_onboard::log::TopicsConfig;
@@ -101,6 +102,19 @@ impl Default for Settings {
             zones: Vec::new(),
             camera: None,
         }
+    }
+}
+
+impl Files for IngestArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let mut paths = vec![
+            (Role::Input, &mut self.tiles),
+            (Role::Folder, &mut self.out),
+        ];
+        let optional = [&mut self.track, &mut self.config];
+        let inputs = optional.into_iter().flatten().chain(&mut self.sources);
+        paths.extend(inputs.map(|path| (Role::Input, path)));
+        paths
     }
 }
 

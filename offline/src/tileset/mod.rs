@@ -13,6 +13,8 @@ mod tests;
 pub use check::TilesCheckArgs;
 pub use import::TilesImportArgs;
 
+use crate::storage::{Files, Paths, Role};
+
 /// Arguments of `crossfix tiles`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TilesArgs {
@@ -26,6 +28,18 @@ enum Command {
     Import(TilesImportArgs),
     /// Say whether a tile set covers a drive, its scale and its age.
     Check(TilesCheckArgs),
+}
+
+impl Files for TilesArgs {
+    fn paths(&mut self) -> Paths<'_> {
+        let (inputs, out) = match &mut self.command {
+            Command::Import(args) => (&mut args.pictures, (Role::File, &mut args.out)),
+            Command::Check(args) => (&mut args.tracks, (Role::Input, &mut args.tiles)),
+        };
+        let mut paths = vec![out];
+        paths.extend(inputs.iter_mut().map(|path| (Role::Input, path)));
+        paths
+    }
 }
 
 /// Runs it.

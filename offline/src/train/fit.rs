@@ -112,13 +112,13 @@ pub(super) fn fit_how(
     let what = "the network, its settings, the examples or the checkpoint";
     world.agree(what, || Ok((&run_sha256, step, parameters_sha256(model)?)))?;
     let writes = folder.is_some_and(RunFolder::writes);
-    let save = |step, model: &dyn CrossViewModel, adam: &Adam| match &path {
-        Some(path) if writes => Checkpoint {
-            step,
-            run_sha256: run_sha256.clone(),
+    let save = |step, model: &dyn CrossViewModel, adam: &Adam| -> Result<(), ModelError> {
+        if let (true, Some(path), Some(folder)) = (writes, &path, folder) {
+            let run_sha256 = run_sha256.clone();
+            Checkpoint { step, run_sha256 }.save(path, model, adam)?;
+            folder.share();
         }
-        .save(path, model, adam),
-        _ => Ok(()),
+        Ok(())
     };
     let start = Instant::now();
     let first = step;

@@ -157,8 +157,12 @@ impl World {
         }
     }
 
-    /// Waits for all processes.
-    pub(super) fn barrier(&self) -> Result<(), TrainError> {
+    /// Waits for all processes. A process that ends with an error ends the others, so all that end with the same one wait
+    /// here for the first to write it down.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when they cannot be reached.
+    pub fn barrier(&self) -> Result<(), TrainError> {
         self.means(Vec::from([0.0]))?;
         Ok(())
     }
