@@ -188,6 +188,26 @@ def check_changed(grid):
     check("and nothing when it is as it was", grid.planned() == [], grid.planned())
 
 
+def check_shards(grid):
+    """One area in two shards: other jobs, the same results."""
+    cell = grid.results / "two" / "paper" / "seed-0"
+    before = tensors(cell / "student.safetensors"), read_json(cell / "evaluation.json"), read_json(grid.results / "two" / "teacher.json")
+    grid.write(grid.settings | {"areas": {"two": grid.settings["areas"]["two"]}, "recipes": {"paper": RECIPES["paper"]}, "shards": 2})
+    shutil.rmtree(cell)
+    (grid.results / "two" / "teacher.json").unlink()
+    planned = [rule for rule, _ in grid.planned()]
+    counts = {rule: planned.count(rule) for rule in ("label", "adapt", "evaluate_part", "evaluate_teacher_part", "evaluate", "evaluate_teacher")}
+    check("shards: the plan", counts == {"label": 2, "adapt": 1, "evaluate_part": 2, "evaluate_teacher_part": 2, "evaluate": 1, "evaluate_teacher": 1}, counts)
+    code, text = grid.run()
+    check("shards: labelled and measured in parts", code == 0, text[-1500:])
+    after = tensors(cell / "student.safetensors"), read_json(cell / "evaluation.json"), read_json(grid.results / "two" / "teacher.json")
+    check("shards: the student has the same bits", before[0] == after[0])
+    measured = [[found["unmasked"] == old["unmasked"] and found["masked"] == old["masked"] for old, found in [pair]] for pair in zip(before[1:], after[1:])]
+    check("shards: teacher and student measure the same", measured == [[True], [True]], (before[1:], after[1:]))
+    check("shards: parts are removed when they are merged", not [path for path in grid.folder.glob("shards/**/*") if path.is_file()])
+    grid.write(grid.settings)
+
+
 def check_refused(grid):
     """An area whose headings are counter-clockwise from east is refused, and what the others lack is made all the same."""
     shutil.copytree(grid.folder / "data" / "one", grid.folder / "data" / "wrong")
@@ -247,7 +267,7 @@ def check_profiles(grid):
 def main(crossfix, teacher, out):
     begun = time.monotonic()
     grid = Grid(crossfix, teacher, Path(out).resolve())
-    for part in (check_whole_grid, check_changed, check_deleted, check_refused, check_configs, check_profiles):
+    for part in (check_whole_grid, check_changed, check_deleted, check_shards, check_refused, check_configs, check_profiles):
         part(grid)
         print(f"        {part.__name__}: {time.monotonic() - begun:.0f} s since the start")
     print(f"{len(failures)} of the checks failed" if failures else "the workflow does what it says")
