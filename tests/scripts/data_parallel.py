@@ -123,6 +123,20 @@ adapt = ["adapt", "--teacher", teacher, "--data", work / "pairs", "--recipe", "p
 adapted = mpirun(2, *adapt, "--out", work / "adapted")
 check("two processes adapt", adapted.returncode == 0 and (work / "adapted" / "student.safetensors").exists(), adapted.stdout + adapted.stderr)
 
+# All refuse at once; the first to fail ends the others, one of which has to write why. Once by the data, once by the gate.
+shutil.copytree(work / "pairs", work / "cut")
+next((work / "cut" / "images").iterdir()).unlink()
+refusals = [("data", ["--data", work / "cut", "--recipe", "paper"], "refused"),
+            ("gate", ["--data", work / "pairs", "--no-check", "--set=gate.least_agreement=1.1"], "refused")]
+for name, more, word in refusals:
+    told = []
+    for number in range(3):
+        out = work / f"refused-{name}-{number}"
+        refused = mpirun(2, "adapt", "--teacher", teacher, *more, "--device", "cpu", "--epochs", 1, "--out", out)
+        told.append(refused.returncode != 0 and word in refused.stderr and (out / "refused.json").exists()
+                    and any(found["refuses"] for found in json.loads((out / "refused.json").read_text(encoding="utf-8"))["findings"]))
+    check(f"{name} that two processes refuse: refused.json says why, every time", all(told), (told, refused.stderr))
+
 # Never several identical trainings in silence.
 words = ["train", "--data", work / "pairs", "--steps", 1, "--device", "cpu", "--out", work / "refused"]
 for by, rank, size in [("torchrun", "RANK", "WORLD_SIZE"), ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),

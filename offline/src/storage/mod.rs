@@ -210,7 +210,10 @@ impl Storage {
             upload::finish(&self.outputs)
         }
         #[cfg(not(feature = "object-store"))]
-        Ok(())
+        {
+            let Self {} = self;
+            Ok(())
+        }
     }
 }
 
