@@ -7,6 +7,7 @@ use crate::run::{Interrupt, RunContext};
 use crate::train::World;
 use crate::train::tests::noise_pairs;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Pairs of two drives whose frames alternate, so that shards cut both.
 fn pairs(count: usize) -> Vec<Pair> {
@@ -258,7 +259,7 @@ fn files_that_are_missing_twice_there_of_another_run_or_damaged_are_named() {
         (text[..text.len() - 4].into(), "line "),
         (with(&|lines| lines.truncate(5)), "it ends after 4 of"),
         (
-            with(&|lines| drop(lines.remove(3))),
+            with(&|lines| _ = lines.remove(3)),
             "missing, doubled or moved",
         ),
         (
@@ -267,7 +268,7 @@ fn files_that_are_missing_twice_there_of_another_run_or_damaged_are_named() {
         ),
         (with(&|lines| lines.swap(2, 3)), "missing, doubled or moved"),
         (
-            with(&|lines| drop(lines.remove(last - 1))),
+            with(&|lines| _ = lines.remove(last - 1)),
             "and shard 2/3 has",
         ),
         (with(&|lines| lines.push("{}")), "follows its last line"),
