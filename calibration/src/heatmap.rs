@@ -230,6 +230,24 @@ impl Heatmap {
         out.renormalised()
     }
 
+    /// The belief of a heatmap that means nothing in this share of cases: mixed with a uniform one.
+    ///
+    /// # Errors
+    /// [`Error::Heatmap`] unless the share is within 0 and 1.
+    pub fn with_outliers(&self, share: f64) -> Result<Self> {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Heatmap(format!(
+                "an outlier share of {share}; need 0 to 1"
+            )));
+        }
+        let mut out = self.clone();
+        let floor = share / out.probabilities.len() as f64;
+        for p in &mut out.probabilities {
+            *p = ((1.0 - share) * f64::from(*p) + floor) as f32;
+        }
+        Ok(out)
+    }
+
     /// Probability per cell at an offset, bilinear between cell centres, fading to zero outside.
     pub fn sample(&self, east_m: f64, north_m: f64) -> f64 {
         let half = self.side as f64 / 2.0;

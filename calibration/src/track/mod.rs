@@ -119,13 +119,77 @@ pub fn places(
     frames: &[Frame],
     model: &TrackModel,
     drift: &Drift,
-    mut prior: impl FnMut(usize, &mut GridBelief) -> Result<()>,
+    prior: impl FnMut(usize, &mut GridBelief) -> Result<()>,
 ) -> Result<Vec<Place>> {
+    let mut places: Vec<Option<Place>> = vec![None; frames.len()];
+    beliefs(
+        frames,
+        model,
+        drift,
+        |_| true,
+        prior,
+        |index, yaw_rad, belief| {
+            places[index] = Some(place(belief, model, yaw_rad));
+        },
+    )?;
+    Ok(places.into_iter().flatten().collect())
+}
+
+/// Where the frames were by everything but the heatmaps of those that `is_silent`: `each` gets those frames'
+/// beliefs, in any order.
+///
+/// # Errors
+/// As [`places`].
+pub fn beliefs_without(
+    frames: &[Frame],
+    model: &TrackModel,
+    drift: &Drift,
+    is_silent: impl Fn(usize) -> bool,
+    mut each: impl FnMut(usize, &GridBelief),
+) -> Result<()> {
+    let is_heard = |index: usize| !is_silent(index);
+    beliefs(
+        frames,
+        model,
+        drift,
+        is_heard,
+        |_, _| Ok(()),
+        |index, _, belief| {
+            if is_silent(index) {
+                each(index, belief);
+            }
+        },
+    )
+}
+
+/// Metres of travel from the first frame to each: by odometry, or by the patches' centres where there is none.
+pub fn travel_m(frames: &[Frame]) -> Vec<f64> {
+    let mut sum = 0.0;
+    let mut travel = Vec::with_capacity(frames.len());
+    for (index, frame) in frames.iter().enumerate() {
+        if index > 0 {
+            let patches = [0, 1].map(|axis| frame.patch_m[axis] - frames[index - 1].patch_m[axis]);
+            let [forward, left] = frame.odometry.map_or(patches, |[f, l, _]| [f, l]);
+            sum += forward.hypot(left);
+        }
+        travel.push(sum);
+    }
+    travel
+}
+
+/// As [`places`]: `each` gets the yaw and the belief of every frame; heatmaps count where they are heard.
+fn beliefs(
+    frames: &[Frame],
+    model: &TrackModel,
+    drift: &Drift,
+    is_heard: impl Fn(usize) -> bool,
+    mut prior: impl FnMut(usize, &mut GridBelief) -> Result<()>,
+    mut each: impl FnMut(usize, f64, &GridBelief),
+) -> Result<()> {
     let yaws = yaws(frames, drift);
     let gnss = gnss_weights(frames, model);
     let motions = motions(frames, &yaws, &gnss, model, drift);
     let exponents = exponents(frames, &motions, model.repeat_m);
-    let mut places: Vec<Option<Place>> = vec![None; frames.len()];
     let mut first = 0;
     while first < frames.len() {
         let end = frames.len().min(first + PIECE);
@@ -149,9 +213,11 @@ pub fn places(
             .collect();
         let evidence = |index: usize, belief: &mut GridBelief| {
             let (frame, gnss) = (&frames[from + index], gnss.unary[from + index]);
-            let heatmap = frame.answer.tempered(model.heatmap_power)?;
-            let exponent = exponents[from + index];
-            belief.update_heatmap(&heatmap, frame.patch_m, exponent, model.outlier)?;
+            if is_heard(from + index) {
+                let heatmap = frame.answer.tempered(model.heatmap_power)?;
+                let exponent = exponents[from + index];
+                belief.update_heatmap(&heatmap, frame.patch_m, exponent, model.outlier)?;
+            }
             if gnss > 0.0 {
                 let variance = |stated: f64| stated * model.gnss_inflation.powi(2) / gnss;
                 let covariance = frame.coarse_covariance_m2.map(|row| row.map(variance));
@@ -166,12 +232,12 @@ pub fn places(
         smooth(&start, &steps, evidence, |index, belief| {
             let index = from + index;
             if (first..end).contains(&index) {
-                places[index] = Some(place(belief, model, yaws[index].0));
+                each(index, yaws[index].0, belief);
             }
         })?;
         first = end;
     }
-    Ok(places.into_iter().flatten().collect())
+    Ok(())
 }
 
 fn place(belief: &GridBelief, model: &TrackModel, yaw_rad: f64) -> Place {

@@ -219,3 +219,37 @@ fn rows_that_leap_across_a_town_are_no_drive() {
     assert!(weights.step_sigma_m.iter().all(|sigma| sigma.is_infinite()));
     assert!(weights.unary.iter().all(|weight| *weight == 1.0));
 }
+
+#[test]
+fn a_silent_frame_is_placed_by_its_neighbours_whatever_its_own_heatmap_says() {
+    let Simulated { frames, truth_m } = simulated(2, 0.0, 0.0, [0.0; 2]);
+    let model = TrackModel::default();
+    let mut lied = frames.clone();
+    let wrong = Heatmap::gaussian(SIDE, 1.0, [20.0, -20.0], 0.7).unwrap();
+    lied[40].answer = LogMap::new(SIDE, 1.0, wrong.probabilities(), 72).unwrap();
+    let found = |frames: &[Frame]| {
+        let mut found = Vec::new();
+        beliefs_without(
+            frames,
+            &model,
+            &Drift::default(),
+            |index| (38..43).contains(&index),
+            |index, belief| {
+                found.push((index, belief.moments()));
+            },
+        )
+        .unwrap();
+        found
+    };
+    let (honest, lied) = (found(&frames), found(&lied));
+    assert_eq!(honest, lied);
+    let mut indices: Vec<usize> = honest.iter().map(|(index, _)| *index).collect();
+    indices.sort_unstable();
+    assert_eq!(indices, [38, 39, 40, 41, 42]);
+    for (index, (mean_m, _)) in &honest {
+        let off = [0, 1].map(|axis| mean_m[axis] - truth_m[*index][axis]);
+        assert!(off[0].hypot(off[1]) < 1.0, "{index}: {off:?}");
+    }
+    let travel = travel_m(&frames);
+    assert!((travel[79] - 79.0 * 4.5).abs() < 5.0, "{}", travel[79]);
+}
