@@ -286,9 +286,16 @@ impl Study<'_> {
                 let folder = area.folder.display();
                 format!("{row} learns true positions, and {folder}/adapt has no truth.jsonl")
             })?;
-            oracle::adapt(self.teacher, &area.pairs, truth, recipe, &run)
+            oracle::adapt(self.teacher, &area.pairs, truth, None, recipe, &run)
         } else {
-            adapt_sharing(self.teacher, &area.pairs, recipe, &run, &mut area.shared)
+            adapt_sharing(
+                self.teacher,
+                &area.pairs,
+                None,
+                recipe,
+                &run,
+                &mut area.shared,
+            )
         };
         let adapted = match adapted {
             Err(AdaptError::Interrupted(_)) => {

@@ -8,12 +8,13 @@ use crate::check::{self, Look, SAMPLE};
 use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
 use crate::export::joint_licence;
-use crate::model::{CrossViewModel, ModelSpec, weights};
+use crate::model::{CrossViewModel, ModelSpec, named, names, weights};
 use crate::output;
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::gate::Finding;
 use crate::recipe::{
-    self, AdaptError, Adapted, Labeller, Recipe, Shared, Verdict, adapt_sharing, oracle,
+    self, AdaptError, Adapted, Labeller, Pupil, Recipe, Shared, Verdict, adapt_sharing, defaults,
+    oracle,
 };
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use crate::shard::{self, Inputs, Shard};
@@ -38,6 +39,14 @@ pub struct AdaptArgs {
     /// Weights trained where true positions were known.
     #[arg(long)]
     teacher: PathBuf,
+    /// Train this network on the teacher's labels instead of a copy of the teacher: a preset such as
+    /// `compact-small`, for a camera of the same kind. It begins with nothing unless --student-weights is
+    /// given; an auxiliary student stays a copy of the teacher.
+    #[arg(long, value_name = "PRESET")]
+    student: Option<String>,
+    /// Weights that the student begins with instead of the teacher's or nothing.
+    #[arg(long, value_name = "FILE")]
+    student_weights: Option<PathBuf>,
     /// Pairs of the new area. Their truth, if there is one, is not opened. Or the root of a
     /// published dataset (see --dataset).
     #[arg(long)]
@@ -55,13 +64,14 @@ pub struct AdaptArgs {
     #[arg(long)]
     config: Option<PathBuf>,
     /// One value of the recipe, such as `filter.keep=0.7` or `fit.loss.levels=3`; wins over
-    /// --config. May be given several times.
+    /// --config. May be given several times. With --student its training is `student.epochs` and so on, and
+    /// `fit` is the auxiliary student's.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     changes: Vec<String>,
-    /// Passes over the pairs: `--set fit.epochs=...`.
+    /// Passes over the pairs: `--set fit.epochs=...`, with --student `student.epochs`.
     #[arg(long)]
     epochs: Option<f64>,
-    /// Learning rate: `--set fit.learning_rate=...`.
+    /// Learning rate: `--set fit.learning_rate=...`, with --student `student.learning_rate`.
     #[arg(long)]
     learning_rate: Option<f64>,
     /// Seed of the order and the views.
@@ -95,7 +105,12 @@ impl Files for AdaptArgs {
             (Role::Input, &mut self.data),
             (Role::Folder, &mut self.out),
         ]);
-        let optional = [&mut self.truth, &mut self.test, &mut self.config];
+        let optional = [
+            &mut self.student_weights,
+            &mut self.truth,
+            &mut self.test,
+            &mut self.config,
+        ];
         let inputs = optional.into_iter().flatten().chain(&mut self.merge);
         paths.extend(inputs.map(|path| (Role::Input, path)));
         paths
@@ -113,19 +128,65 @@ impl AdaptArgs {
         self.recipe.as_deref().unwrap_or(default)
     }
 
+    /// The student that is no copy of the teacher, if one is asked for, and the SHA-256 of its weights' file.
+    fn own_student(&self) -> anyhow::Result<Option<OwnStudent>> {
+        let student = match (&self.student, &self.student_weights) {
+            (None, None) => return Ok(None),
+            (Some(name), None) => {
+                let table = named(name).with_context(|| {
+                    format!(
+                        "--student: no network {name:?}; there are {}",
+                        names().join(", ")
+                    )
+                })?;
+                OwnStudent {
+                    model: table.build(self.seed)?,
+                    weights_sha256: None,
+                }
+            }
+            (name, Some(path)) => {
+                let (model, _) = weights::load(path)?;
+                let preset = &model.describe().preset;
+                if let Some(name) = name.as_ref().filter(|name| *name != preset) {
+                    bail!(
+                        "--student is {name} and {} is of a {preset}; leave --student away or give its weights",
+                        path.display()
+                    );
+                }
+                let sha256 = sha256_file(path).context("cannot read --student-weights")?;
+                OwnStudent {
+                    model,
+                    weights_sha256: Some(sha256),
+                }
+            }
+        };
+        Ok(Some(student))
+    }
+
     /// The named recipe with --config and --set over it.
-    fn resolve(&self, spec: &ModelSpec) -> anyhow::Result<Recipe> {
-        let named = ablations::named(self.recipe(), spec).with_context(|| {
-            let names: Vec<&str> = RECIPES.iter().map(|row| row.name).collect();
-            format!(
-                "no recipe {:?}; there are {}",
-                self.recipe(),
-                names.join(", ")
-            )
-        })?;
+    fn resolve(&self, spec: &ModelSpec, own: Option<&OwnStudent>) -> anyhow::Result<Recipe> {
+        let recipe_for = |spec: &ModelSpec| {
+            ablations::named(self.recipe(), spec).with_context(|| {
+                let names: Vec<&str> = RECIPES.iter().map(|row| row.name).collect();
+                format!(
+                    "no recipe {:?}; there are {}",
+                    self.recipe(),
+                    names.join(", ")
+                )
+            })
+        };
+        let mut named = recipe_for(spec)?;
+        if let Some(own) = own {
+            let spec = own.model.describe();
+            named.student = Some(match own.weights_sha256 {
+                Some(_) => recipe_for(spec)?.fit,
+                None => defaults::from_nothing(spec),
+            });
+        }
         let mut recipe = settings::resolve(&named, self.config.as_deref(), &self.changes)?;
-        recipe.fit.epochs = self.epochs.unwrap_or(recipe.fit.epochs);
-        recipe.fit.learning_rate = self.learning_rate.unwrap_or(recipe.fit.learning_rate);
+        let fit = recipe.student.as_mut().unwrap_or(&mut recipe.fit);
+        fit.epochs = self.epochs.unwrap_or(fit.epochs);
+        fit.learning_rate = self.learning_rate.unwrap_or(fit.learning_rate);
         recipe.gate.enforce &= !self.force;
         recipe.check()?;
         match (recipe.labeller, &self.truth) {
@@ -137,6 +198,51 @@ impl AdaptArgs {
             }
             _ => Ok(recipe),
         }
+    }
+}
+
+/// A student that is no copy of its teacher.
+struct OwnStudent {
+    model: Box<dyn CrossViewModel>,
+    /// None where it begins with nothing.
+    weights_sha256: Option<String>,
+}
+
+impl OwnStudent {
+    /// Its own view of the pairs.
+    fn pairs(&self, args: &AdaptArgs, teacher: &ModelSpec) -> anyhow::Result<Box<dyn Dataset>> {
+        let spec = self.model.describe();
+        let scales = [teacher, spec].map(|spec| spec.metres_per_pixel);
+        if (scales[0] / scales[1] - 1.0).abs() > 1e-6 {
+            let differ = format!(
+                "the teacher sees {:.4} m a pixel and the student {:.4}",
+                scales[0], scales[1]
+            );
+            if args.published.is_published() {
+                bail!(
+                    "{differ}, and pictures of a published dataset have one scale; take a student of the teacher's scale"
+                );
+            }
+            crate::note!("{differ}; each gets aerial images of its own from the tiles");
+        }
+        let data = if args.force {
+            args.published.checked()
+        } else {
+            args.published.clone()
+        };
+        data.target(&args.data, args.limit, spec)
+    }
+
+    /// What a run's record says of it.
+    fn about(&self) -> Value {
+        let numbers = self.model.parameters().all().iter();
+        let numbers: usize = numbers.map(|parameter| parameter.value.len()).sum();
+        json!({
+            "preset": self.model.describe().preset,
+            "parameters": numbers,
+            "begins_with": self.weights_sha256.as_deref().unwrap_or("nothing"),
+            "auxiliary": "a copy of the teacher: what it disagrees with is contradicted by other pictures, not out of a smaller network's reach",
+        })
     }
 }
 
@@ -152,10 +258,20 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         output::silence();
     }
     let (mut teacher, header) = weights::load(&args.teacher)?;
-    let recipe = args.resolve(teacher.describe())?;
-    teacher.parameters_mut().move_to(&args.device.open()?)?;
+    let mut own = args.own_student()?;
+    let recipe = args.resolve(teacher.describe(), own.as_ref())?;
+    let device = args.device.open()?;
+    teacher.parameters_mut().move_to(&device)?;
+    if let Some(own) = &mut own {
+        own.model.parameters_mut().move_to(&device)?;
+    }
     // Before every process has labelled all pairs.
-    world.check(recipe.fit.batch, &teacher.parameters().device())?;
+    for fit in [Some(&recipe.fit), recipe.student.as_ref()]
+        .into_iter()
+        .flatten()
+    {
+        world.check(fit.batch, &device)?;
+    }
     let spec = teacher.describe().clone();
 
     let folder = RunFolder::create_in(&args.out, &world)
@@ -200,6 +316,15 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     if let Some(shard) = args.shard {
         return keep_answers(shard, &inputs, teacher.as_mut(), pairs, &recipe, &context);
     }
+    let own_pairs = match &own {
+        Some(own) => Some(own.pairs(args, &spec)?),
+        None => None,
+    };
+    let pupil = own.as_ref().zip(own_pairs.as_ref());
+    let pupil = pupil.map(|(own, pairs)| Pupil {
+        model: own.model.as_ref(),
+        pairs: pairs.as_ref(),
+    });
     let mut shared = if args.merge.is_empty() {
         Shared::default()
     } else {
@@ -215,6 +340,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "recipe": args.recipe(),
             "settings": recipe,
             "teacher_sha256": inputs.model_sha256,
+            "student": own.as_ref().map(OwnStudent::about),
             "dataset": about,
             "temperature": header.provenance["temperature"],
             "licence": joint_licence(teacher_licence, dataset_licence),
@@ -225,15 +351,18 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let adapted = match &args.truth {
         Some(truth) => {
             let truth = Truth::open(truth)?;
-            oracle::adapt(teacher.as_ref(), pairs, &truth, &recipe, &context)?
+            oracle::adapt(teacher.as_ref(), pairs, &truth, pupil, &recipe, &context)?
         }
-        None => match adapt_sharing(teacher.as_ref(), pairs, &recipe, &context, &mut shared) {
-            Err(AdaptError::Refused(verdict)) => {
-                note_refusal(&context, &verdict)?;
-                return Err(AdaptError::Refused(verdict).into());
+        None => {
+            let teacher = teacher.as_ref();
+            match adapt_sharing(teacher, pairs, pupil, &recipe, &context, &mut shared) {
+                Err(AdaptError::Refused(verdict)) => {
+                    note_refusal(&context, &verdict)?;
+                    return Err(AdaptError::Refused(verdict).into());
+                }
+                adapted => adapted?,
             }
-            adapted => adapted?,
-        },
+        }
     };
     if !world.is_first() {
         return Ok(());
@@ -248,7 +377,10 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     // Labelling and filtering take a forward pass of every pair each, students their steps.
     let all_seconds = begun.elapsed().as_secs_f64();
     let seconds = adapted.training_seconds();
-    let seen = adapted.training_steps() * recipe.fit.batch;
+    let auxiliary = adapted.auxiliary.as_ref();
+    let auxiliary_steps = auxiliary.map_or(0, |auxiliary| auxiliary.fit.losses.len());
+    let own_fit = recipe.student.as_ref().unwrap_or(&recipe.fit);
+    let seen = auxiliary_steps * recipe.fit.batch + adapted.fit.losses.len() * own_fit.batch;
     let throughput = Throughput::new(device, seen, seconds);
     crate::outln!("training: {throughput}; in all {all_seconds:.1} s");
     let details = json!({

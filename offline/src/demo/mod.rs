@@ -170,6 +170,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         teacher.as_ref(),
         &areas.adapt,
         &adapt_truth,
+        None,
         &upper_bound,
         &context,
     )?;

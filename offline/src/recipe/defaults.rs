@@ -401,6 +401,7 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
         },
         rounds: 1,
         gate: Gate::default(),
+        student: None,
     }
 }
 
@@ -441,6 +442,35 @@ fn good_labels(spec: &ModelSpec) -> FitConfig {
     }
 }
 
+/// Passes over the pairs of a student that begins with nothing: an area's drives have a few hundred of them, and
+/// teachers are trained on thousands.
+const EPOCHS_FROM_NOTHING: f64 = 24.0;
+
+/// The training of a student that begins with nothing on the labels of an area: the supervised one, longer, with
+/// every view but those that need more tiles. All levels and the heatmap are learned, whatever a recipe of
+/// networks that know them already leaves alone.
+pub fn from_nothing(spec: &ModelSpec) -> FitConfig {
+    let (supervised, paper) = (supervised(spec), paper(spec).fit);
+    let loss = if supervised.loss.triplet > 0.0 {
+        // Triplets take no weights.
+        by_labels(&paper)
+    } else {
+        LossConfig {
+            sigma_m: paper.loss.sigma_m,
+            ..supervised.loss
+        }
+    };
+    FitConfig {
+        epochs: EPOCHS_FROM_NOTHING,
+        loss,
+        augmentation: Augmentation {
+            crop_jitter_m: 0.0,
+            ..supervised.augmentation
+        },
+        ..supervised
+    }
+}
+
 /// The paper's loss at every level.
 fn by_labels(paper: &FitConfig) -> LossConfig {
     LossConfig {
@@ -474,6 +504,7 @@ pub fn consensus(spec: &ModelSpec) -> Recipe {
             held_out: 0.15,
             ..Gate::default()
         },
+        student: None,
     }
 }
 
@@ -485,6 +516,7 @@ pub fn oracle(spec: &ModelSpec) -> Recipe {
         fit: good_labels(spec),
         rounds: 1,
         gate: Gate::default(),
+        student: None,
     }
 }
 

@@ -18,6 +18,7 @@ pub mod filter;
 pub mod gate;
 pub mod labels;
 pub mod oracle;
+pub mod pupil;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ pub use gate::{Gate, Verdict};
 pub use labels::{
     CoarsePrior, HeadingLabels, Labeller, PseudoLabel, TeacherMode, TruePositions, predict_modes,
 };
+pub use pupil::Pupil;
 
 use crate::data::{Dataset, Labelled};
 use crate::model::loss::PoseTarget;
@@ -53,6 +55,10 @@ pub struct Recipe {
     /// When an area, a teacher or a student is refused.
     #[serde(default)]
     pub gate: Gate,
+    /// The student's own training where it is another network than its teacher ([`Pupil`]); an auxiliary student
+    /// goes through `fit` all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<FitConfig>,
 }
 
 /// Why adaptation stopped.
@@ -164,7 +170,10 @@ impl Recipe {
             let what = "labels of a heatmap multiplied with the coarse position have no heading of the teacher; set labeller.heading to \"given\"";
             return wrong(what.into());
         }
-        let moves = &self.fit.augmentation;
+        if let Some(student) = &self.student {
+            student.check()?;
+        }
+        let moves = &self.student.as_ref().unwrap_or(&self.fit).augmentation;
         if self.filter == Filter::FuseWithAuxiliary {
             let Labeller::TeacherMode(mode) = self.labeller else {
                 return wrong("only labels by mode can be fused with an auxiliary student".into());
@@ -231,7 +240,7 @@ pub fn adapt(
     recipe: &Recipe,
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
-    adapt_sharing(teacher, pairs, recipe, run, &mut Shared::default())
+    adapt_sharing(teacher, pairs, None, recipe, run, &mut Shared::default())
 }
 
 /// What was computed before, for an adaptation that would compute the same.
@@ -272,13 +281,15 @@ impl Shared {
 }
 
 /// As [`adapt`], for several recipes one after another on the same teacher and pairs: an auxiliary student is
-/// trained once for all that differ in their filter alone. The result has the same bits.
+/// trained once for all that differ in their filter alone. The result has the same bits. The student is a
+/// [`Pupil`] where one is given, and a copy of the teacher otherwise; so are those of the rounds before the last.
 ///
 /// # Errors
 /// As [`adapt`].
 pub fn adapt_sharing(
     teacher: &dyn CrossViewModel,
     pairs: &dyn Dataset,
+    pupil: Option<Pupil>,
     recipe: &Recipe,
     run: &RunContext,
     shared: &mut Shared,
@@ -290,6 +301,12 @@ pub fn adapt_sharing(
         ));
     }
     let mut verdict = gate::input(pairs, teacher.describe(), &recipe.gate);
+    if let Some(pupil) = pupil {
+        pupil.check(teacher.describe(), pairs, &recipe.labeller)?;
+        let of_student = gate::input(pupil.pairs, pupil.model.describe(), &recipe.gate);
+        let refused = |finding: &gate::Finding| finding.refuses;
+        verdict.extend(of_student.findings.into_iter().filter(refused));
+    }
     if verdict.refuses() && recipe.gate.enforce {
         return Err(AdaptError::Refused(verdict));
     }
@@ -311,6 +328,7 @@ pub fn adapt_sharing(
             "student",
             teacher.as_ref(),
             pairs,
+            None,
             found,
             recipe,
             &run,
@@ -337,6 +355,7 @@ pub fn adapt_sharing(
         "student",
         teacher.as_ref(),
         pairs,
+        pupil,
         learned,
         recipe,
         run,
@@ -344,6 +363,10 @@ pub fn adapt_sharing(
     )?;
     if !held_out.is_empty() {
         let student = adapted.student.as_mut();
+        let (pairs, places) = match pupil {
+            Some(pupil) => (pupil.pairs, pupil.labels(pairs, &places)),
+            None => (pairs, places),
+        };
         let finding = gate::student(student, pairs, &places, &held_out, &recipe.gate, run);
         verdict.extend([finding?]);
     }
@@ -432,11 +455,16 @@ fn auxiliary_keeps(recipe: &Recipe, found: &Found) -> Option<f64> {
     }
 }
 
-/// Filters labels and trains the student called `name` on what is left.
+/// Filters labels and trains the student called `name` on what is left: `pupil`, or a copy of the teacher.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is learned, from what, and by whom"
+)]
 fn learn(
     name: &'static str,
     teacher: &dyn CrossViewModel,
     pairs: &dyn Dataset,
+    pupil: Option<Pupil>,
     found: Found,
     recipe: &Recipe,
     run: &RunContext,
@@ -474,26 +502,6 @@ fn learn(
         config.augmentation = paper.augmentation;
     }
     config.loss.weighted |= labels.iter().any(weighs);
-    let train = |name: &'static str, labels: &[PseudoLabel]| {
-        let kept = labels
-            .iter()
-            .enumerate()
-            .filter(|(_, label)| label.is_kept());
-        let targets: Vec<(usize, PoseTarget)> =
-            kept.map(|(index, label)| (index, label.target())).collect();
-        let mut student = teacher.boxed_clone();
-        let examples = Labelled {
-            dataset: pairs,
-            labels: &targets,
-            augmentation: &config.augmentation,
-            spec: teacher.describe(),
-        };
-        let fitted = fit(name, student.as_mut(), &examples, &config, run)?;
-        if fitted.interrupted {
-            return Err(AdaptError::Interrupted(name));
-        }
-        Ok((student, fitted))
-    };
     let mut auxiliary = None;
     if let Some(keep) = keep {
         // It learns every label; where it ends far from one, the label is taken for an outlier.
@@ -504,7 +512,11 @@ fn learn(
         let learned = match shared.auxiliary.take() {
             Some((key, learned)) if key == same => learned,
             _ => {
-                let (mut model, fit) = train("auxiliary", &labels)?;
+                let copy = Pupil {
+                    model: teacher,
+                    pairs,
+                };
+                let (mut model, fit) = train("auxiliary", copy, &labels, &config, run)?;
                 let predictions =
                     predict_modes(model.as_mut(), pairs, prior, fuses, run.interrupt)?;
                 let both = labels.iter().zip(&predictions);
@@ -538,7 +550,28 @@ fn learn(
     if let Some(folder) = run.folder {
         write_labels(folder, name, &labels, auxiliary.as_ref())?;
     }
-    let (student, fit) = train(name, &labels)?;
+    let (student, fit) = match pupil {
+        None => {
+            let copy = Pupil {
+                model: teacher,
+                pairs,
+            };
+            train(name, copy, &labels, &config, run)?
+        }
+        Some(pupil) => {
+            let mut own = recipe.student.clone().unwrap_or_else(|| recipe.fit.clone());
+            own.loss.weighted |= labels.iter().any(weighs);
+            let carried = pupil.labels(pairs, &labels);
+            let is_lost = |(before, after): &(&PseudoLabel, &PseudoLabel)| {
+                before.is_kept() && !after.is_kept()
+            };
+            let lost = labels.iter().zip(&carried).filter(is_lost).count();
+            if lost > 0 {
+                crate::note!("{lost} labels lie outside the student's heatmap and are not learned");
+            }
+            train(name, pupil, &carried, &own, run)?
+        }
+    };
     Ok(Adapted {
         labels,
         evidence,
@@ -547,6 +580,32 @@ fn learn(
         student,
         fit,
     })
+}
+
+/// Trains a copy of a network on the labels that are kept.
+fn train(
+    name: &'static str,
+    pupil: Pupil,
+    labels: &[PseudoLabel],
+    config: &FitConfig,
+    run: &RunContext,
+) -> Result<(Box<dyn CrossViewModel>, Fitted), AdaptError> {
+    let kept = labels.iter().enumerate();
+    let kept = kept.filter(|(_, label)| label.is_kept());
+    let targets: Vec<(usize, PoseTarget)> =
+        kept.map(|(index, label)| (index, label.target())).collect();
+    let mut student = pupil.model.boxed_clone();
+    let examples = Labelled {
+        dataset: pupil.pairs,
+        labels: &targets,
+        augmentation: &config.augmentation,
+        spec: pupil.model.describe(),
+    };
+    let fitted = fit(name, student.as_mut(), &examples, config, run)?;
+    if fitted.interrupted {
+        return Err(AdaptError::Interrupted(name));
+    }
+    Ok((student, fitted))
 }
 
 /// Sets the weight of labels that are not kept to 0.

@@ -1,7 +1,7 @@
 //! The upper bound: what adaptation would reach with true positions. The only part of adaptation
 //! that can name [`Truth`].
 
-use super::{AdaptError, Adapted, Found, Labeller, PseudoLabel, Recipe, Shared, learn};
+use super::{AdaptError, Adapted, Found, Labeller, PseudoLabel, Pupil, Recipe, Shared, learn};
 use crate::data::Dataset;
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::offset_from_cell;
@@ -10,7 +10,7 @@ use crate::run::RunContext;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Fine-tunes `teacher` on the true positions of `pairs`. Pairs without truth, or with the truth
+/// Fine-tunes `teacher`, or trains `pupil`, on the true positions of `pairs`. Pairs without truth, or with the truth
 /// outside their aerial image, get a label of weight 0.
 ///
 /// # Errors
@@ -19,10 +19,14 @@ pub fn adapt(
     teacher: &dyn CrossViewModel,
     pairs: &dyn Dataset,
     truth: &Truth,
+    pupil: Option<Pupil>,
     recipe: &Recipe,
     run: &RunContext,
 ) -> Result<Adapted, AdaptError> {
     recipe.check()?;
+    if let Some(pupil) = pupil {
+        pupil.check(teacher.describe(), pairs, &recipe.labeller)?;
+    }
     let Labeller::GroundTruth(positions) = recipe.labeller else {
         return Err(AdaptError::Settings(
             "this recipe labels without truth; adapt with it without --truth".into(),
@@ -35,6 +39,7 @@ pub fn adapt(
         "oracle",
         teacher,
         pairs,
+        pupil,
         found,
         recipe,
         run,

@@ -289,7 +289,7 @@ fn recipes_that_share_an_auxiliary_student_end_with_the_same_bits() {
         recipe.gate.held_out = held_out;
         let pairs = drive();
         let run = run(&interrupt);
-        let found = adapt_sharing(&teacher(), &pairs, &recipe, &run, &mut shared).unwrap();
+        let found = adapt_sharing(&teacher(), &pairs, None, &recipe, &run, &mut shared).unwrap();
         let alone = adapted(&teacher(), &pairs, &recipe);
         assert_eq!(found.labels, alone.labels, "{keep} {held_out}");
         assert_eq!(
@@ -435,4 +435,89 @@ fn headings_against_the_course_are_refused_before_anything_is_trained() {
     recipe.gate.enforce = false;
     let forced = adapt(&teacher(), &pairs, &recipe, &run(&interrupt)).unwrap();
     assert!(forced.verdict.refuses());
+}
+
+/// The pairs of [`drive`] as another network opens them: patches centred elsewhere.
+fn opened_elsewhere(pairs: &[Pair], spec: &ModelSpec, east_m: f64) -> Vec<Pair> {
+    let moved = |pair: &Pair| {
+        let mut pair = pair.clone();
+        let frame = crossfix_calibration::LocalFrame::new(pair.sample.centre);
+        let centre = crossfix_calibration::Enu::new(east_m, 0.0, 0.0);
+        pair.sample.centre = frame.geodetic_from_enu(centre);
+        pair.sample.coarse_offset_m[0] -= east_m;
+        assert!(pair.check(spec).is_ok());
+        pair
+    };
+    pairs.iter().map(moved).collect()
+}
+
+#[test]
+fn a_student_of_another_size_learns_the_teachers_labels_at_their_places() {
+    let pairs = drive();
+    let student = named("compact-small").unwrap().build(5).unwrap();
+    let own = opened_elsewhere(&pairs, student.describe(), 3.0);
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.student = Some(FitConfig {
+        epochs: 30.0,
+        batch: 4,
+        ..defaults::from_nothing(student.describe())
+    });
+    let pupil = Pupil {
+        model: student.as_ref(),
+        pairs: &own,
+    };
+    let interrupt = Interrupt::default();
+    let run = run(&interrupt);
+    let learned = |pupil| {
+        let shared = &mut Shared::default();
+        adapt_sharing(&teacher(), &pairs, pupil, &recipe, &run, shared)
+    };
+    let (with, without) = (learned(Some(pupil)).unwrap(), learned(None).unwrap());
+    assert_eq!(with.student.describe().preset, "compact-small");
+    // Labels and their filter do not depend on who learns them.
+    assert_eq!(with.labels, without.labels);
+    let auxiliary = with.auxiliary.unwrap();
+    assert_eq!(auxiliary.model.describe().preset, "compact");
+    let steps = |fit: &crate::train::Fitted| fit.total_steps;
+    assert_eq!((steps(&auxiliary.fit), steps(&with.fit)), (3, 60));
+    let loss = |from: usize| with.fit.losses[from..from + 10].iter().sum::<f32>();
+    assert!(loss(50) < 0.8 * loss(0), "{} {}", loss(0), loss(50));
+    // Three metres to the west in its own patches, where that is inside.
+    let carried = pupil.labels(&pairs, &with.labels);
+    for (carried, label) in carried.iter().zip(&with.labels) {
+        assert!((carried.offset_m[0] - (label.offset_m[0] - 3.0)).abs() < 1e-3);
+        assert!((carried.offset_m[1] - label.offset_m[1]).abs() < 1e-3);
+        let inside = label.column >= 3.0;
+        assert_eq!(carried.is_kept(), label.is_kept() && inside, "{label:?}");
+    }
+    assert!(carried.iter().any(PseudoLabel::is_kept));
+}
+
+#[test]
+fn a_student_that_cannot_learn_is_refused_before_anything_is_trained() {
+    let pairs = drive();
+    let interrupt = Interrupt::default();
+    let refused = |student: &str, pairs_of_student: &[Pair], recipe: &Recipe| {
+        let model = named(student).unwrap().build(1).unwrap();
+        let own = pairs_of_student.to_vec();
+        let pupil = Pupil {
+            model: model.as_ref(),
+            pairs: &own,
+        };
+        let run = run(&interrupt);
+        let shared = &mut Shared::default();
+        let adapted = adapt_sharing(&teacher(), &pairs, Some(pupil), recipe, &run, shared);
+        adapted.err().unwrap().to_string()
+    };
+    let paper = short(&teacher(), 1.0, 4);
+    let message = refused("compact-front", &pairs, &paper);
+    assert!(message.contains("different cameras"), "{message}");
+    let message = refused("compact-small", &pairs[1..], &paper);
+    assert!(
+        message.contains("different samples (9 and 10)"),
+        "{message}"
+    );
+    let heatmaps = ablations::named("paper-heatmap", teacher().describe()).unwrap();
+    let message = refused("ggcvt-compact", &pairs, &heatmaps);
+    assert!(message.contains("whole heatmaps"), "{message}");
 }

@@ -134,7 +134,7 @@ fn merged_shards_label_and_adapt_to_the_bits_of_one_run() {
             world: World::alone(),
         };
         let adapted = |shared: &mut Shared| {
-            let adapted = recipe::adapt_sharing(&teacher, &pairs, &recipe, &run, shared);
+            let adapted = recipe::adapt_sharing(&teacher, &pairs, None, &recipe, &run, shared);
             let adapted = adapted.unwrap();
             let arrays = crate::model::weights::arrays_of(adapted.student.as_ref());
             (adapted.labels, adapted.evidence, arrays)
