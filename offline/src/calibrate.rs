@@ -3,21 +3,18 @@
 //! [`crossfix_calibration::recover`].
 
 use crate::data::Dataset;
-use crate::data::pose::{cell_from_offset, wrap_rad};
+use crate::data::pose::wrap_rad;
 use crate::model::CrossViewModel;
 use crate::predict::PredictError;
 use crate::recipe::consensus::{Chain, Settled};
-use crate::recipe::{Consensus, Evidence};
+use crate::recipe::{Consensus, Evidence, HeatmapFit, heatmap_fit};
 use crate::run::Interrupt;
 use crossfix_calibration::recover::{Estimate, GnssModel, Moment, gnss_model, latency, mean};
 use crossfix_calibration::track::drift;
-use crossfix_calibration::uncertainty::fit_temperature;
 use serde::{Deserialize, Serialize};
 
 /// Places with less support than this tell nothing.
 const LEAST_SUPPORT: f64 = 0.8;
-/// Share of heatmaps that mean nothing: those whose mode is further than this from the place, metres.
-const OUTLIER_M: f64 = 5.0;
 
 /// What was found; `None` where the drives don't tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,10 +39,9 @@ pub struct Calibration {
     pub latency_s: Option<Estimate>,
     /// Odometry's distances are too short by this share.
     pub odometry_scale: Option<Estimate>,
-    /// Softmax temperature at which the network's heatmaps mean what they say here.
-    pub temperature: Option<f64>,
-    /// Share of its heatmaps that mean nothing here.
-    pub outlier: f64,
+    /// What the network's heatmaps are worth here: their softmax temperature, and the share of them that means
+    /// nothing.
+    pub heatmaps: Option<HeatmapFit>,
 }
 
 /// Calibrates by all drives of `pairs`.
@@ -108,8 +104,7 @@ pub fn calibrate(
         tile_offset_m: [offset(east), offset(north)],
         latency_s: latency(&moments),
         odometry_scale: per_drive(&|chain| Some(drift_of(chain)?.scale)),
-        temperature: temperature(&settled, network, pairs),
-        outlier: outlier(&settled),
+        heatmaps: heatmap_fit::by_settled(&settled, network, pairs, interrupt)?,
         evidence,
     })
 }
@@ -166,59 +161,6 @@ fn mount_yaw(chain: &Chain, settled: &Settled, pairs: &dyn Dataset) -> Option<f6
     (off.len() >= 10).then(|| crate::metrics::quantile(&off, 0.5))
 }
 
-/// Where a place lies from its sample's patch centre.
-fn offset_m(chain: &Chain, at: usize) -> [f64; 2] {
-    let (frame, place) = (&chain.frames[at], &chain.places[at]);
-    [0, 1].map(|axis| place.mode_m[axis] - frame.patch_m[axis])
-}
-
-/// The temperature fitted by likelihood, as with true positions, at the places that drives agree on.
-fn temperature(
-    settled: &Settled,
-    network: &dyn CrossViewModel,
-    pairs: &dyn Dataset,
-) -> Option<f64> {
-    let spec = network.describe();
-    let mut samples: Vec<(Vec<f32>, usize)> = Vec::new();
-    // A few thousand tell as much as all.
-    let every = pairs.len() / 4000 + 1;
-    for chain in &settled.chains {
-        for at in (0..chain.frames.len()).step_by(every) {
-            if chain.places[at].support < LEAST_SUPPORT {
-                continue;
-            }
-            let map = &chain.frames[at].answer;
-            let cells = cell_from_offset(offset_m(chain, at), spec);
-            let scale = map.side() as f64 / spec.heatmap_side() as f64;
-            let [column, row] = cells.map(|cell| (cell * scale).floor());
-            let side = map.side() as f64;
-            if !(0.0..side).contains(&column) || !(0.0..side).contains(&row) {
-                continue;
-            }
-            let heatmap = map.tempered(1.0).ok()?;
-            let logs = heatmap.probabilities().iter();
-            let logs = logs.map(|p| p.max(f32::MIN_POSITIVE).ln()).collect();
-            samples.push((logs, row as usize * map.side() + column as usize));
-        }
-    }
-    let samples = samples.iter().map(|(logs, cell)| (logs.as_slice(), *cell));
-    Some(fit_temperature(samples).ok()?.temperature)
-}
-
-fn outlier(settled: &Settled) -> f64 {
-    let (mut far, mut all) = (0.0, 0.0);
-    for chain in &settled.chains {
-        for (at, index) in chain.samples.iter().enumerate() {
-            let (found, place) = (settled.predictions[*index].peak_m, offset_m(chain, at));
-            let support = chain.places[at].support;
-            let off = (found[0] - place[0]).hypot(found[1] - place[1]);
-            far += support * f64::from(u8::from(off > OUTLIER_M));
-            all += support;
-        }
-    }
-    far / f64::max(all, 1e-9)
-}
-
 impl Calibration {
     /// What people read.
     pub fn table(&self) -> String {
@@ -243,13 +185,26 @@ impl Calibration {
         text += &line("tiles off, north", Some(self.tile_offset_m[1]), "m");
         text += &line("positions older than pictures", self.latency_s, "s");
         text += &line("odometry too short, share", self.odometry_scale, "");
-        match self.temperature {
-            Some(temperature) => {
-                text += &format!("{:<28} {temperature:>9.3}\n", "softmax temperature");
-            }
-            None => text += &line("softmax temperature", None, ""),
-        }
-        text + &format!("{:<28} {:>9.3}\n", "share of outliers", self.outlier)
+        let Some(found) = &self.heatmaps else {
+            return text + &line("softmax temperature", None, "");
+        };
+        text += &format!("{:<28} {:>9.3}\n", "softmax temperature", found.temperature);
+        text += &format!(
+            "{:<28} {:>9.3} (with the temperature by {} frames)\n",
+            "share of outliers", found.outlier_share, found.frames
+        );
+        let regions = found.coverage.iter().map(|region| {
+            format!(
+                "{:.0} % hold {:.1}",
+                100.0 * region.nominal,
+                100.0 * region.observed
+            )
+        });
+        text + &format!(
+            "{:<28} {}\n",
+            "regions at both",
+            regions.collect::<Vec<_>>().join(", ")
+        )
     }
 }
 
@@ -339,7 +294,7 @@ mod tests {
         );
         assert!(right.latency_s.unwrap().value.abs() < 0.3, "{right:?}");
         assert!(
-            right.temperature.is_some() && right.outlier < 0.2,
+            right.heatmaps.as_ref().unwrap().outlier_share < 0.2,
             "{right:?}"
         );
         assert!(right.table().contains("odometry too short"));

@@ -24,6 +24,9 @@ pub const CARD_FORMAT_VERSION: u32 = 1;
 const LARGEST_SIDE_PX: usize = 4096;
 /// Most orientation bins that a card may have.
 const MOST_BINS: usize = 360;
+/// Outlier shares that the fusion takes from a card: no few hundred frames show that heatmaps never fail.
+const LEAST_OUTLIER_SHARE: f64 = 0.01;
+const MOST_OUTLIER_SHARE: f64 = 0.9;
 /// How far from a bin a strip may begin, as a part of the bin's width.
 const BIN_TOLERANCE: f64 = 1e-3;
 
@@ -54,6 +57,9 @@ pub struct StudentCard {
     pub orientation: OrientationConvention,
     /// Softmax temperature that is already inside the graph; for the record.
     pub temperature: f64,
+    /// How that temperature was found, and how many heatmaps mean nothing at it, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<HeatmapCalibration>,
     /// Value names that depend on the aerial patch alone and on which everything else rests, in order.
     pub aerial_features: Vec<String>,
     /// Value names of the ground descriptors, in order.
@@ -68,6 +74,33 @@ pub struct StudentCard {
     /// Licences of what the weights were made of, by part (`teacher`, `dataset`), as far as known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub licences: BTreeMap<String, String>,
+}
+
+/// How far a student's heatmaps can be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeatmapCalibration {
+    /// What the temperature was fitted by.
+    pub fitted_by: FittedBy,
+    /// Frames that it was fitted by.
+    #[serde(default)]
+    pub frames: usize,
+    /// Share of heatmaps that mean nothing, fitted together with the temperature: the default of
+    /// `fusion.visual_outlier_share`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_share: Option<f64>,
+}
+
+/// What a student's temperature was fitted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FittedBy {
+    /// True positions.
+    Truth,
+    /// Recorded drives without true positions: odometry, GNSS, and the heatmaps of other frames.
+    Drives,
+    /// Nothing: it was given, or is 1.
+    None,
 }
 
 /// The ground image: a strip, north-aligned with the heading at hand, or a pinhole picture.
@@ -264,6 +297,12 @@ impl StudentCard {
         }
     }
 
+    /// Share of heatmaps that mean nothing, where it was found, within what the fusion takes.
+    pub fn outlier_share(&self) -> Option<f64> {
+        let share = self.calibration?.outlier_share?;
+        Some(share.clamp(LEAST_OUTLIER_SHARE, MOST_OUTLIER_SHARE))
+    }
+
     /// Side of the aerial patch in metres.
     pub fn patch_side_m(&self) -> f64 {
         self.aerial.size_px as f64 * self.aerial.metres_per_pixel
@@ -323,6 +362,13 @@ impl StudentCard {
         if !fits {
             return invalid(format!(
                 "a heatmap of {heatmap_side_m} m {place} an aerial patch of {patch_side_m} m"
+            ));
+        }
+        if let Some(share) = self.calibration.and_then(|found| found.outlier_share)
+            && !(0.0..=1.0).contains(&share)
+        {
+            return invalid(format!(
+                "calibration.outlier_share = {share}, outside 0 to 1"
             ));
         }
         if let Some(bins) = self.ground.orientation_bins
@@ -390,6 +436,7 @@ pub(crate) mod tests {
             },
             orientation: OrientationConvention::YawResidual,
             temperature: 1.0,
+            calibration: None,
             aerial_features: vec!["aerial_features_0".into()],
             ground_descriptors: vec![],
             error: None,
@@ -401,17 +448,38 @@ pub(crate) mod tests {
 
     #[test]
     fn a_card_survives_its_json() {
-        let card = tiny_card();
-        assert_eq!(
-            StudentCard::from_json(&card.to_json().unwrap()).unwrap(),
-            card
-        );
+        let mut card = tiny_card();
+        for calibration in [
+            None,
+            Some(HeatmapCalibration {
+                fitted_by: FittedBy::Drives,
+                frames: 640,
+                outlier_share: Some(0.004),
+            }),
+        ] {
+            card.calibration = calibration;
+            let json = card.to_json().unwrap();
+            // Daemons that know no calibration read cards without one.
+            assert_eq!(json.contains("calibration"), calibration.is_some());
+            assert_eq!(StudentCard::from_json(&json).unwrap(), card);
+        }
+        assert_eq!(card.outlier_share(), Some(LEAST_OUTLIER_SHARE));
     }
 
     #[test]
     fn impossible_cards_are_refused_by_name() {
         type Break = fn(&mut StudentCard);
-        let cases: [(Break, &str); 11] = [
+        let cases: [(Break, &str); 12] = [
+            (
+                |c| {
+                    c.calibration = Some(HeatmapCalibration {
+                        fitted_by: FittedBy::Drives,
+                        frames: 1,
+                        outlier_share: Some(f64::NAN),
+                    });
+                },
+                "calibration.outlier_share",
+            ),
             (
                 |c| c.ground.camera = Some([0.0, 1.0, 4.0, 2.0]),
                 "ground.camera",

@@ -21,6 +21,7 @@ use self::receiver_warnings::ReceiverWarnings;
 use self::rig::Moment;
 pub use self::rig::Rig;
 use self::trigger::MatchTrigger;
+use crate::card::StudentCard;
 use crate::clocks::{ClockConfig, ClockHealth, Clocks, TimeVerdict};
 use crate::config::MatchingConfig;
 use crate::event::{
@@ -146,6 +147,7 @@ impl Core {
             unusable_in_a_row: 0,
         };
         core.missing = core.absent();
+        core.believe_card();
         core
     }
 
@@ -183,6 +185,14 @@ impl Core {
     pub fn set_matcher(&mut self, matcher: Box<dyn Matcher>) {
         self.matcher = Some(matcher);
         self.missing = self.absent();
+        self.believe_card();
+    }
+
+    /// Takes the share of heatmaps that mean nothing from the student's card, where the config sets none.
+    fn believe_card(&mut self) {
+        let card = self.matcher.as_ref().map(|matcher| matcher.card());
+        let share = card.and_then(StudentCard::outlier_share);
+        self.fusion.set_student_outlier_share(share);
     }
 
     /// What the checks between the sources found.
@@ -213,7 +223,7 @@ impl Core {
     /// The grid of the centres of patches, metres, and the share of heatmaps that mean nothing.
     pub fn patches_and_outliers(&self) -> (f64, f64) {
         let config = self.fusion.config();
-        (config.patch_grid_m, config.visual_outlier_share)
+        (config.patch_grid_m, config.outlier_share())
     }
 
     /// What is thought of each source's clock at `arrived_now_ns`.

@@ -13,8 +13,8 @@ use crate::output;
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::gate::Finding;
 use crate::recipe::{
-    self, AdaptError, Adapted, Labeller, Pupil, Recipe, Shared, Verdict, adapt_sharing, defaults,
-    oracle,
+    self, AdaptError, Adapted, HeatmapFit, Labeller, Pupil, Recipe, Shared, Verdict, adapt_sharing,
+    defaults, oracle,
 };
 use crate::run::{Interrupt, RunContext, RunFolder, Throughput, producer, sha256_file};
 use crate::shard::{self, Inputs, Shard};
@@ -333,7 +333,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let device = teacher.parameters().device().describe();
     let teacher_licence = header.provenance["licence"].as_str();
     let dataset_licence = about["licence"].as_str();
-    let provenance = |details: Value| -> anyhow::Result<Value> {
+    let provenance = |details: Value, found: Option<&HeatmapFit>| -> anyhow::Result<Value> {
         Ok(json!({
             "made_by": producer(),
             "seed": args.seed,
@@ -342,7 +342,8 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
             "teacher_sha256": inputs.model_sha256,
             "student": own.as_ref().map(OwnStudent::about),
             "dataset": about,
-            "temperature": header.provenance["temperature"],
+            "temperature": found.map_or(header.provenance["temperature"].clone(), |found| json!(found.temperature)),
+            "heatmaps": found.map_or(header.provenance["heatmaps"].clone(), |found| json!(found)),
             "licence": joint_licence(teacher_licence, dataset_licence),
             "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
             "details": details,
@@ -390,16 +391,26 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         "label_and_filter_seconds": all_seconds - seconds,
         "evidence": adapted.evidence,
         "gate": adapted.verdict.findings,
+        "heatmaps": adapted.heatmaps,
     });
     if let Some(auxiliary) = &adapted.auxiliary {
         let path = folder.file("auxiliary.safetensors");
         weights::save(
             &path,
             auxiliary.model.as_ref(),
-            provenance(details.clone())?,
+            provenance(details.clone(), None)?,
         )?;
     }
-    let mut record = provenance(details)?;
+    let found = adapted.heatmaps.as_ref();
+    if let Some(found) = found {
+        crate::outln!("{}", found.describe());
+        if !found.is_enough() {
+            crate::note!(
+                "too few frames for the export, which keeps the teacher's temperature; `crossfix calibrate` with drives that the student did not learn finds its own"
+            );
+        }
+    }
+    let mut record = provenance(details, found.filter(|found| found.is_enough()))?;
     let path = folder.file("student.safetensors");
     weights::save(&path, adapted.student.as_ref(), record.clone())?;
     if published || args.test.is_some() {
@@ -515,7 +526,9 @@ fn test(
         let (table, value) = match &args.test {
             Some(folder) => {
                 let options = args.published.pairs_options(0.0, None)?;
-                let found = data::measure(model.as_mut(), folder, &options, interrupt)?;
+                let fit = adapted.heatmaps.as_ref().filter(|_| name == "student");
+                let found =
+                    data::measure_believing(model.as_mut(), folder, &options, fit, interrupt)?;
                 (found.evaluation.table(), json!(found))
             }
             None => {

@@ -5,8 +5,10 @@ use crate::check::{Look, SAMPLE};
 use crate::data::pairs::DatasetManifest;
 use crate::data::pairs::truth::Truth;
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
-use crate::evaluate::{Evaluation, evaluate, temperature};
+use crate::evaluate::{Evaluation, evaluate, heatmap_fit, temperature, with_truth};
 use crate::model::{CrossViewModel, ModelSpec};
+use crate::recipe::HeatmapFit;
+use crate::recipe::heatmap_fit::RegionCoverage;
 use crate::run::{Interrupt, Throughput, sha256_file, sha256_json};
 use anyhow::Context;
 use serde::Serialize;
@@ -72,6 +74,20 @@ pub struct Measurement {
     /// Softmax temperature at which the heatmaps mean what they say here; `None` where they are too
     /// many to keep.
     pub temperature: Option<f64>,
+    /// The same together with the share of heatmaps that mean nothing.
+    pub heatmaps: Option<HeatmapFit>,
+    /// How often the truth lies within the regions of heatmaps that are believed as something else said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub believed: Option<Believed>,
+}
+
+/// Heatmaps believed as a fit of other places says, held against the truth.
+#[derive(Debug, Clone, Serialize)]
+pub struct Believed {
+    /// The fit.
+    pub fit: HeatmapFit,
+    /// How often regions hold the truth here.
+    pub coverage: Vec<RegionCoverage>,
 }
 
 /// Heatmaps are kept for the temperature up to this many bytes.
@@ -89,6 +105,17 @@ pub fn measure(
     options: &PairsOptions,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Measurement> {
+    measure_believing(model, folder, options, None, interrupt)
+}
+
+/// As [`measure`], and how often regions hold the truth when heatmaps are believed as `fit` says.
+pub fn measure_believing(
+    model: &mut dyn CrossViewModel,
+    folder: &Path,
+    options: &PairsOptions,
+    fit: Option<&HeatmapFit>,
+    interrupt: &Interrupt,
+) -> anyhow::Result<Measurement> {
     let options = PairsOptions {
         truth: true,
         ..options.clone()
@@ -100,12 +127,24 @@ pub fn measure(
     let keep = keeps_heatmaps(&dataset, &spec);
     let (evaluation, predictions) = evaluate(model, &dataset, &truth, keep, interrupt)?;
     let temperature = temperature(&dataset, &predictions, &truth, &spec);
+    let heatmaps = heatmap_fit(&dataset, &predictions, &truth, &spec);
+    let believed = fit.filter(|_| keep).map(|fit| {
+        let samples = with_truth(&dataset, &predictions, &truth, &spec);
+        let coverage = fit.coverage_of(spec.heatmap_side(), &samples)?;
+        Ok::<_, anyhow::Error>(Believed {
+            fit: fit.clone(),
+            coverage,
+        })
+    });
+    let believed = believed.transpose()?;
     let seconds = begun.elapsed().as_secs_f64();
     let device = model.parameters().device().describe();
     Ok(Measurement {
         evaluation,
         throughput: Throughput::new(device, dataset.len(), seconds),
         temperature,
+        heatmaps,
+        believed,
     })
 }
 

@@ -6,8 +6,10 @@ use super::device::DeviceArgs;
 use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
 use crate::evaluate::{Evaluation, compare, temperature};
+use crate::export::calibrated;
 use crate::model::weights;
 use crate::predict::PairPrediction;
+use crate::recipe::heatmap_fit::RegionCoverage;
 use crate::run::{Interrupt, sha256_file};
 use crate::shard::{self, Answer, Inputs, Shard};
 use crate::storage::{Files, Paths, Role};
@@ -46,6 +48,10 @@ pub struct EvaluateArgs {
     /// The files of all shards: what one run would have measured, without the network.
     #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with = "shard")]
     merge: Vec<PathBuf>,
+    /// File that `calibrate --out` wrote for these weights: how often the truth lies within the regions of
+    /// heatmaps that are believed as it says.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["shard", "merge"])]
+    calibration: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -86,9 +92,22 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let measured = {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
-        data::measure(model.as_mut(), &args.data, &options, &interrupt)?
+        let fit = args.calibration.as_deref().map(calibrated).transpose()?;
+        data::measure_believing(
+            model.as_mut(),
+            &args.data,
+            &options,
+            fit.as_ref(),
+            &interrupt,
+        )?
     };
-    let text = format!("{}{}\n", measured.evaluation.table(), measured.throughput);
+    let mut text = format!("{}{}\n", measured.evaluation.table(), measured.throughput);
+    if let (Some(own), Some(believed)) = (&measured.heatmaps, &measured.believed) {
+        text += &regions(&[
+            (&own.describe(), &own.coverage),
+            (&believed.fit.describe(), &believed.coverage),
+        ]);
+    }
     show(args.json, &measured, &text)
 }
 
@@ -141,6 +160,22 @@ fn measure_shards(
         measured["temperature"] = json!(temperature(&dataset, &predictions, &truth, &spec));
     }
     show(args.json, &measured, &table)
+}
+
+/// How often regions hold the truth, one line for each way to believe heatmaps.
+fn regions(ways: &[(&str, &[RegionCoverage])]) -> String {
+    let mut text = "how often the smallest region of a probability holds the truth:\n".to_owned();
+    for (name, coverage) in ways {
+        for region in *coverage {
+            text += &format!(
+                "{:>3.0} %: {:>5.1} %  ",
+                100.0 * region.nominal,
+                100.0 * region.observed
+            );
+        }
+        text += &format!("({name})\n");
+    }
+    text
 }
 
 /// Prints what was measured, as JSON or as a table.

@@ -181,6 +181,10 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let trained = fitted.losses.len() * config.batch;
     let throughput = Throughput::new(device, trained, fitted.seconds);
     let manifest = dataset.inner().manifest();
+    // Fitted together: the daemon adds the share of heatmaps that mean nothing itself.
+    let heatmaps = measured
+        .as_ref()
+        .and_then(|measured| measured.heatmaps.as_ref());
     let provenance = json!({
         "made_by": producer(),
         "seed": args.seed,
@@ -189,7 +193,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         "steps": fitted.total_steps,
         "seconds": fitted.seconds,
         "throughput": throughput,
-        "temperature": measured.as_ref().and_then(|measured| measured.temperature),
+        "temperature": heatmaps.map(|found| found.temperature),
+        "heatmaps": heatmaps,
         "validation": measured,
         "licence": manifest.licence,
     });

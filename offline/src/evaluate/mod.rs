@@ -4,7 +4,7 @@ mod published;
 mod temperature;
 
 pub use published::{PublishedEvaluation, evaluate_published};
-pub use temperature::temperature;
+pub use temperature::{heatmap_fit, temperature, with_truth};
 
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::wrap_rad;

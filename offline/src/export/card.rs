@@ -2,10 +2,11 @@
 
 use super::ExportError;
 use crate::model::{GroundProjection, Input, ModelSpec, NetworkKind};
+use crate::recipe::HeatmapFit;
 use anyhow::Context;
 use crossfix_onboard::card::{
-    AerialInput, CARD_FORMAT_VERSION, ErrorStatistics, GroundInput, HeatmapOutput,
-    OrientationConvention, Provenance, StudentCard,
+    AerialInput, CARD_FORMAT_VERSION, ErrorStatistics, FittedBy, GroundInput, HeatmapCalibration,
+    HeatmapOutput, OrientationConvention, Provenance, StudentCard,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,6 +47,7 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
             NetworkKind::Ggcvt => OrientationConvention::None,
         },
         temperature,
+        calibration: None,
         aerial_features: Vec::new(),
         ground_descriptors: Vec::new(),
         error: None,
@@ -115,8 +117,25 @@ pub fn card_of(
         }
     }
     card.error = error_statistics(provenance);
+    card.calibration = match (provenance.get("heatmaps"), temperature) {
+        (Some(heatmaps), Some(_)) if !heatmaps.is_null() => {
+            let found: HeatmapFit = serde_json::from_value(heatmaps.clone())
+                .context("says of its heatmaps what cannot be read (provenance.heatmaps)")?;
+            Some(found.on_card())
+        }
+        // Older weights do not say by what.
+        (_, Some(_)) => None,
+        (_, None) => Some(UNFITTED),
+    };
     Ok(card)
 }
+
+/// Of a temperature that was not fitted.
+pub const UNFITTED: HeatmapCalibration = HeatmapCalibration {
+    fitted_by: FittedBy::None,
+    frames: 0,
+    outlier_share: None,
+};
 
 /// Errors on held-out places, where a run measured its result on some.
 fn error_statistics(provenance: &Value) -> Option<ErrorStatistics> {
@@ -209,12 +228,28 @@ mod tests {
         assert_eq!(card.temperature, 0.7);
         assert_eq!(card.licences["teacher"], "MIT");
         assert_eq!(card.licences["dataset"], "CC-BY-4.0");
+        assert_eq!(card.calibration, None);
+        let mut fitted = provenance.clone();
+        fitted["heatmaps"] = json!({
+            "by": "drives", "temperature": 0.7, "outlier_share": 0.04, "frames": 300, "nll": 2.0, "coverage": [],
+        });
+        let calibration = card_of(&spec, &fitted, None).unwrap().calibration.unwrap();
+        assert_eq!(
+            (
+                calibration.fitted_by,
+                calibration.frames,
+                calibration.outlier_share
+            ),
+            (FittedBy::Drives, 300, Some(0.04))
+        );
         let error = card.error.unwrap();
         assert_eq!(
             (error.count, error.p90_m, error.yaw_median_deg),
             (9, 2.0, Some(1.5))
         );
         assert!(card_of(&spec, &json!({}), None).is_err());
+        let unfitted = card_of(&spec, &json!({}), Some("MIT")).unwrap().calibration;
+        assert_eq!(unfitted.unwrap().fitted_by, FittedBy::None);
         assert_eq!(
             card_of(&spec, &json!({}), Some("MIT")).unwrap().licence,
             "MIT"

@@ -16,12 +16,17 @@ pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera
 pub use instructions::INSTRUCTIONS_KEY;
 pub use verify::{Verification, verify_export, write_parity};
 
+use crate::calibrate::Calibration;
 use crate::model::ggcvt::GgcvtCamera;
 use crate::model::weights::{self, write_whole};
 use crate::model::{
     Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundProjection, Input, ModelError, ModelSpec,
 };
+<<<<<<< HEAD
 use crate::storage::{Files, Paths, Role};
+=======
+use crate::recipe::HeatmapFit;
+>>>>>>> c6dea3e (adapt, calibrate: temperature and outlier share fitted by drives without truth; on the card, used by the daemon, in the report)
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
 use crossfix_onboard::card::{CARD_KEY, CardError, LEFT_BIN_INPUT, StudentCard};
@@ -223,6 +228,9 @@ pub struct ExportArgs {
     /// Softmax temperature of the heatmap. Taken from the weights when they name one; 1 otherwise.
     #[arg(long)]
     pub temperature: Option<f64>,
+    /// File that `calibrate --out` wrote: temperature and share of heatmaps that mean nothing are taken from it.
+    #[arg(long, value_name = "FILE", conflicts_with = "temperature")]
+    pub calibration: Option<PathBuf>,
     /// For networks that see pinhole pictures with a camera matrix (ggcvt-kitti2, ggcvt-kitti3):
     /// focal lengths and centre of the camera in pixels of the ground image.
     #[arg(long, value_name = "FX,FY,CX,CY", value_parser = camera)]
@@ -273,7 +281,15 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         args.licence.as_deref(),
     )
     .with_context(|| format!("\"{}\"", args.weights.display()))?;
-    card.temperature = args.temperature.unwrap_or(card.temperature);
+    if let Some(temperature) = args.temperature {
+        card.temperature = temperature;
+        card.calibration = Some(card::UNFITTED);
+    }
+    if let Some(path) = &args.calibration {
+        let found = calibrated(path)?;
+        card.temperature = found.temperature;
+        card.calibration = Some(found.on_card());
+    }
     if let Some(matrix) = args.camera {
         card = with_camera(card, matrix);
     }
@@ -301,6 +317,23 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         args.out.display()
     );
     Ok(())
+}
+
+/// What `calibrate --out` wrote of a network's heatmaps.
+///
+/// # Errors
+/// When the file cannot be read, or says nothing of them.
+pub(crate) fn calibrated(path: &Path) -> anyhow::Result<HeatmapFit> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read \"{}\"", path.display()))?;
+    let found: Calibration = serde_json::from_str(&text)
+        .with_context(|| format!("\"{}\" is not what calibrate writes", path.display()))?;
+    found.heatmaps.with_context(|| {
+        format!(
+            "\"{}\" says nothing of heatmaps: its drives did not tell; leave --calibration away",
+            path.display()
+        )
+    })
 }
 
 /// Images of smooth noise, the same for the same seed, to try a network with.

@@ -16,6 +16,7 @@ pub mod consensus;
 pub mod defaults;
 pub mod filter;
 pub mod gate;
+pub mod heatmap_fit;
 pub mod labels;
 pub mod oracle;
 pub mod pupil;
@@ -25,12 +26,13 @@ mod tests;
 pub use consensus::{Consensus, Evidence};
 pub use filter::{Filter, keep_closest};
 pub use gate::{Gate, Verdict};
+pub use heatmap_fit::{FittedBy, HeatmapFit};
 pub use labels::{
     CoarsePrior, HeadingLabels, Labeller, PseudoLabel, TeacherMode, TruePositions, predict_modes,
 };
 pub use pupil::Pupil;
 
-use crate::data::{Dataset, Labelled};
+use crate::data::{Dataset, Labelled, Subset};
 use crate::model::loss::PoseTarget;
 use crate::model::{CrossViewModel, ModelError, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, from_heatmap};
@@ -105,6 +107,9 @@ pub struct Adapted {
     pub student: Box<dyn CrossViewModel>,
     /// How its training went.
     pub fit: Fitted,
+    /// What its heatmaps are worth, where drives tell: by those that it did not learn, or by all where there are
+    /// none.
+    pub heatmaps: Option<HeatmapFit>,
 }
 
 /// The student that learned every label, and its predictions.
@@ -370,6 +375,19 @@ pub fn adapt_sharing(
         let finding = gate::student(student, pairs, &places, &held_out, &recipe.gate, run);
         verdict.extend([finding?]);
     }
+    if let (Labeller::Consensus(consensus), Some(evidence)) = (&recipe.labeller, &adapted.evidence)
+        && !evidence.stands_alone()
+    {
+        let pairs = pupil.map_or(pairs, |pupil| pupil.pairs);
+        let all: Vec<usize> = (0..pairs.len()).collect();
+        let by = if held_out.is_empty() { &all } else { &held_out };
+        let part = Subset {
+            dataset: pairs,
+            samples: by,
+        };
+        let student = adapted.student.as_mut();
+        adapted.heatmaps = heatmap_fit::by_drives(student, &part, consensus, run.interrupt)?;
+    }
     adapted.verdict = verdict;
     Ok(adapted)
 }
@@ -579,6 +597,7 @@ fn learn(
         auxiliary,
         student,
         fit,
+        heatmaps: None,
     })
 }
 

@@ -294,7 +294,7 @@ pub fn coverage(page: &mut Page, coverage: Option<&Coverage>) {
     body += &coverage_table(&series);
     page.section(
         "coverage",
-        "Is the covariance honest?",
+        "Is the stated uncertainty honest?",
         format!("<div class=\"figures\">{body}</div>"),
     );
 }

@@ -2,7 +2,8 @@
 //! (`NAME.curve.jsonl`) and, of an adaptation, `labels.jsonl`.
 
 use super::input::{
-    Headline, ProvenanceRow, ReportInput, Role, SummaryRow, SummaryTable, Table, TrainingCurve,
+    Coverage, CoveragePoint, CoverageSeries, Headline, ProvenanceRow, ReportInput, Role,
+    SummaryRow, SummaryTable, Table, TrainingCurve,
 };
 use super::svg::number;
 use anyhow::Context;
@@ -43,6 +44,7 @@ pub fn from_run(folder: &Path) -> anyhow::Result<ReportInput> {
         headlines: headlines(&run),
         summary: summary(&run).into_iter().collect(),
         training: curves(folder)?,
+        coverage: coverage(&run),
         tables: labels.into_iter().chain([settings(&run)]).collect(),
         reproduce: vec![command(&run)],
         provenance: provenance(&run),
@@ -165,6 +167,63 @@ fn summary(run: &Value) -> Option<SummaryTable> {
             .into_iter()
             .map(|(name, role, _)| (name, role))
             .collect(),
+    })
+}
+
+/// How often the regions of the student's heatmaps hold the truth, believed as drives say and as the truth says.
+fn coverage(run: &Value) -> Option<Coverage> {
+    let network = if run.get("recipe").is_some() {
+        "/test/student"
+    } else {
+        "/validation"
+    };
+    let measured = run.pointer(network)?;
+    let series = |name: &str, role, fit: Option<&Value>, points: Option<&Value>| {
+        let (fit, points) = (fit?, points?.as_array()?);
+        let number = |value: &Value, key: &str| value.get(key)?.as_f64();
+        let point = |value: &Value| {
+            Some(CoveragePoint {
+                nominal: number(value, "nominal")?,
+                empirical: number(value, "observed")?,
+            })
+        };
+        Some(CoverageSeries {
+            name: format!(
+                "{name}: temperature {}, {:.1} % mean nothing",
+                super::svg::number(number(fit, "temperature")?),
+                100.0 * number(fit, "outlier_share")?
+            ),
+            role,
+            sample_count: number(measured.get("heatmaps")?, "frames")? as usize,
+            points: points.iter().filter_map(point).collect(),
+        })
+    };
+    let own = measured.get("heatmaps");
+    let believed = measured.get("believed");
+    let fit = believed.and_then(|believed| believed.get("fit"));
+    let by_truth = |own: &Value| own.get("coverage").cloned();
+    let all = [
+        series(
+            "fitted by drives without truth",
+            Role::Student,
+            fit,
+            believed.and_then(|believed| believed.get("coverage")),
+        ),
+        series(
+            "fitted by the truth of these places",
+            Role::UpperBound,
+            own,
+            own.and_then(by_truth).as_ref(),
+        ),
+    ];
+    let series: Vec<CoverageSeries> = all.into_iter().flatten().collect();
+    (!series.is_empty()).then(|| Coverage {
+        caption: "How often the truth lies within the smallest region of a single heatmap that claims to hold it \
+                  with a probability. Below the line the network is too sure. Drives told the temperature and how \
+                  many heatmaps mean nothing by odometry, GNSS and each other's heatmaps; the second line is the \
+                  best that one temperature can do here."
+            .into(),
+        series,
     })
 }
 
@@ -334,6 +393,14 @@ mod tests {
             "details": { "kept_fraction": 0.8 },
             "test": { "teacher": measured(2.0), "student": measured(3.0) },
         });
+        let mut run = run;
+        let fit = |temperature: f64| {
+            json!({ "temperature": temperature, "outlier_share": 0.02, "frames": 300,
+                    "coverage": [{ "nominal": 0.5, "observed": 0.51 }] })
+        };
+        run["test"]["student"]["heatmaps"] = fit(0.5);
+        run["test"]["student"]["believed"] =
+            json!({ "fit": fit(0.4), "coverage": [{ "nominal": 0.5, "observed": 0.47 }] });
         write("run.json", &run.to_string());
         write(
             "student.curve.jsonl",
@@ -352,6 +419,16 @@ mod tests {
             input.verdict
         );
         assert!(input.verdict.contains("don't drive with it"));
+        let coverage = input.coverage.as_ref().unwrap();
+        let [drives, truth] = coverage.series.as_slice() else {
+            panic!("{coverage:?}");
+        };
+        assert!(drives.name.starts_with("fitted by drives") && drives.name.contains("0.40"));
+        assert_eq!(
+            (drives.points[0].empirical, truth.points[0].empirical),
+            (0.47, 0.51)
+        );
+        assert_eq!(truth.sample_count, 300);
         assert_eq!(input.training[0].loss_steps, [10.0, 20.0]);
         assert_eq!(input.tables[0].rows[1], ["dropped", "1", "1.00", "0.20"]);
         assert!(
@@ -360,6 +437,7 @@ mod tests {
                 .contains(&vec!["fit.epochs".into(), "2.5".into()])
         );
         let page = super::super::render(&input);
+        assert!(page.contains("Is the stated uncertainty honest?"));
         assert!(page.contains("Training loss") && page.contains("crossfix adapt"));
     }
 

@@ -8,7 +8,9 @@ use crossfix_calibration::{
 
 use super::*;
 use crate::card::tests::tiny_card;
-use crate::card::{AerialInput, GroundInput, HeatmapOutput, StudentCard};
+use crate::card::{
+    AerialInput, FittedBy, GroundInput, HeatmapCalibration, HeatmapOutput, StudentCard,
+};
 use crate::config::{RigCameraConfig, RigConfig};
 use crate::event::{
     CovarianceRule, EstimateKind, FixDimension, GnssFix, OdometrySample, Reception, State,
@@ -619,4 +621,38 @@ fn the_frames_of_a_rig_are_matched_as_one_and_a_dead_camera_is_done_without() {
         State::Degraded,
         "no usable picture of left, right",
     );
+}
+
+#[test]
+fn a_students_card_says_how_many_heatmaps_mean_nothing_unless_the_config_does() {
+    let with_card = |share: Option<f64>| -> Box<dyn Matcher> {
+        let mut student = student(false, [1.0, 0.0], 6.0);
+        student.card.calibration = share.map(|share| HeatmapCalibration {
+            fitted_by: FittedBy::Drives,
+            frames: 500,
+            outlier_share: Some(share),
+        });
+        Box::new(student)
+    };
+    let share = |core: &Core| core.patches_and_outliers().1;
+    let mut core = Core::new(
+        FusionConfig::default(),
+        None,
+        None,
+        Some(with_card(Some(0.07))),
+    );
+    assert_eq!(share(&core), 0.07);
+    // The next student says another, and the one after it nothing.
+    core.set_matcher(with_card(Some(0.3)));
+    assert_eq!(share(&core), 0.3);
+    core.set_matcher(with_card(None));
+    assert_eq!(share(&core), 0.15);
+    let config = FusionConfig {
+        visual_outlier_share: Some(0.2),
+        ..FusionConfig::default()
+    };
+    let mut core = Core::new(config, None, None, Some(with_card(Some(0.07))));
+    assert_eq!(share(&core), 0.2);
+    core.set_matcher(with_card(Some(0.3)));
+    assert_eq!(share(&core), 0.2);
 }

@@ -20,8 +20,8 @@ pub struct FusionConfig {
     /// which asks for less than 1; heatmaps are wider than their errors, because they were taught with
     /// blurred labels, which asks for more. Default 1.
     pub visual_exponent: f64,
-    /// Share of heatmaps that mean nothing. Default 0.15.
-    pub visual_outlier_share: f64,
+    /// Share of heatmaps that mean nothing. Default: what the student's card says, 0.15 where it says nothing.
+    pub visual_outlier_share: Option<f64>,
     /// Share of the visual belief that is forgotten into "anywhere in the window" at each heatmap, so
     /// that a wrong belief can be overturned. Default 0.002.
     pub visual_forgetting: f64,
@@ -90,7 +90,7 @@ impl Default for FusionConfig {
             visual_spacing_m: 4.0,
             patch_grid_m: 8.0,
             visual_exponent: 1.0,
-            visual_outlier_share: 0.15,
+            visual_outlier_share: None,
             visual_forgetting: 0.002,
             gnss_correlated_share: 0.9,
             gnss_correlation_s: 40.0,
@@ -119,10 +119,17 @@ impl Default for FusionConfig {
     }
 }
 
+/// Share of heatmaps that mean nothing, of students that nothing was found of.
+const OUTLIER_SHARE: f64 = 0.15;
 /// Least side of the belief's window, metres.
 const SMALLEST_WINDOW_M: f64 = 48.0;
 
 impl FusionConfig {
+    /// Share of heatmaps that mean nothing: as set, by the student's card, or 0.15.
+    pub fn outlier_share(&self) -> f64 {
+        self.visual_outlier_share.unwrap_or(OUTLIER_SHARE)
+    }
+
     /// A window must hold a vehicle that a receiver among houses knows.
     fn check_window(&self) -> Option<String> {
         let side_m = self.metres_per_cell * self.window_cells as f64;
@@ -142,12 +149,7 @@ impl FusionConfig {
             ("visual_spacing_m", self.visual_spacing_m, 0.0, 100.0),
             ("patch_grid_m", self.patch_grid_m, 0.1, 32.0),
             ("visual_exponent", self.visual_exponent, 0.01, 1.0),
-            (
-                "visual_outlier_share",
-                self.visual_outlier_share,
-                0.001,
-                0.99,
-            ),
+            ("visual_outlier_share", self.outlier_share(), 0.001, 0.99),
             ("visual_forgetting", self.visual_forgetting, 0.0, 0.5),
             (
                 "gnss_correlated_share",

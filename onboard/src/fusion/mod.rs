@@ -103,6 +103,8 @@ pub struct Fusion {
     gates: Gates,
     /// Discontinuities of the output beside those that the filter counts.
     resets: u32,
+    /// Whether the config says how many heatmaps mean nothing, so that no student's card does.
+    sets_outlier_share: bool,
 }
 
 impl Fusion {
@@ -110,6 +112,7 @@ impl Fusion {
     pub fn new(config: FusionConfig, georef_sigma_m: f64) -> Self {
         Self {
             gates: Gates::new(config.picture_delay_s),
+            sets_outlier_share: config.visual_outlier_share.is_some(),
             filter: Filter::new(config, georef_sigma_m),
             memory: Memory::default(),
             resets: 0,
@@ -119,6 +122,14 @@ impl Fusion {
     /// The parameters in use.
     pub fn config(&self) -> &FusionConfig {
         &self.filter.config
+    }
+
+    /// Believes heatmaps as the student's card says from now on (`None`: it says nothing), unless the config says
+    /// how many mean nothing.
+    pub fn set_student_outlier_share(&mut self, share: Option<f64>) {
+        if !self.sets_outlier_share {
+            self.filter.config.visual_outlier_share = share;
+        }
     }
 
     /// Time of the state, nanoseconds UTC.

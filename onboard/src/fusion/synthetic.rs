@@ -441,7 +441,7 @@ fn tuning_table() {
         (
             "outliers 0.3",
             FusionConfig {
-                visual_outlier_share: 0.3,
+                visual_outlier_share: Some(0.3),
                 ..base.clone()
             },
         ),

@@ -57,7 +57,7 @@ impl VisualBelief {
             heatmap,
             centre_m,
             config.visual_exponent,
-            config.visual_outlier_share,
+            config.outlier_share(),
         )?;
         self.updates += 1;
         Ok(())

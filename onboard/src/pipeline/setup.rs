@@ -233,10 +233,7 @@ pub fn load_shadow(config: &Config, shadow: &ShadowConfig) -> Result<Box<Shadow>
         .tiles
         .as_ref()
         .map(|tiles| TileStore::open(&tiles.path));
-    let fusion = [
-        config.fusion.patch_grid_m,
-        config.fusion.visual_outlier_share,
-    ];
+    let fusion = [config.fusion.patch_grid_m, config.fusion.outlier_share()];
     let shadow = Shadow::new(matcher, tiles.transpose()?, fusion, shadow.every);
     Ok(Box::new(shadow))
 }
