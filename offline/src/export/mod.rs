@@ -22,11 +22,8 @@ use crate::model::weights::{self, write_whole};
 use crate::model::{
     Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundProjection, Input, ModelError, ModelSpec,
 };
-<<<<<<< HEAD
-use crate::storage::{Files, Paths, Role};
-=======
 use crate::recipe::HeatmapFit;
->>>>>>> c6dea3e (adapt, calibrate: temperature and outlier share fitted by drives without truth; on the card, used by the daemon, in the report)
+use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
 use crossfix_onboard::card::{CARD_KEY, CardError, LEFT_BIN_INPUT, StudentCard};
