@@ -295,6 +295,10 @@ mod tests {
         let sure = fit_mixture(&[sample(&[9.0, 0.0, 0.0], &[(0, 1.0)])]).unwrap();
         assert!(sure.outlier < 0.01 && sure.temperature < 1.0, "{sure:?}");
         let wrong = fit_mixture(&[sample(&[9.0, 0.0, 0.0], &[(1, 1.0)])]).unwrap();
-        assert!(wrong.nll <= 3f64.ln() + 1e-6, "{wrong:?}");
+        // Nothing is believed of it, as far as the ranges go.
+        assert!(
+            wrong.nll <= 3f64.ln() + 0.02 && wrong.outlier > 0.9,
+            "{wrong:?}"
+        );
     }
 }
