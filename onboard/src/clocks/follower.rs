@@ -6,8 +6,8 @@ use super::window::RecentMax;
 use super::{ClockState, EventKind, SECOND_NS, TOLERANCE_NS};
 
 /// A least latency over this time that differs by more than this from the one before is another way from the
-/// source to here, or another way of stamping, nanoseconds. A network that is busy for less time is none.
-const STEP_STRETCH_NS: i64 = 3 * SECOND_NS;
+/// source to here, or another way of stamping, nanoseconds.
+const STEP_STRETCH_NS: i64 = SECOND_NS;
 const STEP_NS: i64 = 150_000_000;
 /// How far back the least latency is looked for, nanoseconds.
 const STRETCH_NS: i64 = 5 * SECOND_NS;

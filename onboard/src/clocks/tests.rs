@@ -670,13 +670,7 @@ fn a_step_of_the_stamps_is_noticed_and_jitter_is_none() {
             let step_ns = if tick < 150 { 0 } else { step_ns };
             event.set_time_ns(event.time_ns() + step_ns);
             let jitter_ns = tick * 7919 % 10 * TENTH_NS / 10;
-            // The network is busy for two seconds.
-            let busy_ns = if (60..80).contains(&tick) {
-                3 * TENTH_NS
-            } else {
-                0
-            };
-            let arrived_ns = arrived_ns + FRAME_LATENCY_NS + jitter_ns + busy_ns;
+            let arrived_ns = arrived_ns + FRAME_LATENCY_NS + jitter_ns;
             clocks.judge(&mut Arrival::new("front", arrived_ns, event));
         }
         assert_eq!(clocks.steps(), expected, "{step_ns}");

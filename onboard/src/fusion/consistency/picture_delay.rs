@@ -52,6 +52,8 @@ const SPEED_WAY_M: f64 = 20.0;
 const SHIFT_KEPT: f64 = 0.7;
 const SHIFT_SIGMAS: f64 = 3.0;
 const SHIFT_HEATMAPS: usize = 6;
+/// 1-sigma of the delay after a shift, seconds.
+const SHIFT_DELAY_S: f64 = 0.3;
 /// Slower than this no shift along the way is looked for, m/s.
 const SHIFT_LEAST_MPS: f64 = 2.0;
 /// Known to this 1-sigma, a delay near zero is none, seconds.
@@ -138,10 +140,13 @@ impl PictureDelay {
             return false;
         }
         self.outliers = 0;
-        if self.shift.note(innovation.along) {
+        if self.belief.delay_s().1 > KNOWN_SIGMA_S || self.gate.trust == Trust::Excluded {
+            // The bound holds anyway, and a delay that is being learned or followed shifts heatmaps too.
+            self.shift = Shift::default();
+        } else if self.shift.note(innovation.along) {
             // On a straight road another delay looks like another place of the track.
             self.belief.forget_place();
-            self.belief.forget_delay(UNKNOWN_DELAY_S);
+            self.belief.forget_delay(SHIFT_DELAY_S);
         }
         let (delay_s, sigma_s) = self.belief.delay_s();
         let stated_s = self.stated_ns as f64 * 1e-9;
