@@ -639,12 +639,14 @@ fn a_students_card_says_how_many_heatmaps_mean_nothing_unless_the_config_does() 
         FusionConfig::default(),
         None,
         None,
-        Some(with_card(Some(0.07))),
+        Some(with_card(Some(0.4))),
     );
-    assert_eq!(share(&core), 0.07);
-    // The next student says another, and the one after it nothing.
+    assert_eq!(share(&core), 0.4);
+    // The next student says another, and the ones after it fewer than is safe, and nothing.
     core.set_matcher(with_card(Some(0.3)));
     assert_eq!(share(&core), 0.3);
+    core.set_matcher(with_card(Some(0.02)));
+    assert_eq!(share(&core), 0.15);
     core.set_matcher(with_card(None));
     assert_eq!(share(&core), 0.15);
     let config = FusionConfig {

@@ -20,7 +20,7 @@ pub struct FusionConfig {
     /// which asks for less than 1; heatmaps are wider than their errors, because they were taught with
     /// blurred labels, which asks for more. Default 1.
     pub visual_exponent: f64,
-    /// Share of heatmaps that mean nothing. Default: what the student's card says, 0.15 where it says nothing.
+    /// Share of heatmaps that mean nothing. Default: 0.15, or what the student's card says if that is more.
     pub visual_outlier_share: Option<f64>,
     /// Share of the visual belief that is forgotten into "anywhere in the window" at each heatmap, so
     /// that a wrong belief can be overturned. Default 0.002.
@@ -125,7 +125,7 @@ const OUTLIER_SHARE: f64 = 0.15;
 const SMALLEST_WINDOW_M: f64 = 48.0;
 
 impl FusionConfig {
-    /// Share of heatmaps that mean nothing: as set, by the student's card, or 0.15.
+    /// Share of heatmaps that mean nothing: as set, or at least 0.15, or more by the student's card.
     pub fn outlier_share(&self) -> f64 {
         self.visual_outlier_share.unwrap_or(OUTLIER_SHARE)
     }
