@@ -496,10 +496,8 @@ mod tests {
             }
             let late_m = if number < 20 { 0.0 } else { 3.0 };
             let scatter = 0.5 * (f64::from(number * 7919 % 13) / 6.0 - 1.0);
-            let Vector4 { x, y, .. } = check.belief.mean;
-            let [east, north] = if number == 0 { [x, y] } else { [3.0, 3.0] };
             check.note(Point {
-                offset_m: [east + scatter - late_m, north],
+                offset_m: [3.0 + scatter - late_m, 3.0],
                 direction: [1.0, 0.0],
                 velocity_mps: [10.0, 0.0],
                 driven_m: 240.0 + 5.0 * f64::from(number),
