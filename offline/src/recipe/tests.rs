@@ -481,7 +481,7 @@ fn a_student_of_another_size_learns_the_teachers_labels_at_their_places() {
     let steps = |fit: &crate::train::Fitted| fit.total_steps;
     assert_eq!((steps(&auxiliary.fit), steps(&with.fit)), (3, 60));
     let loss = |from: usize| with.fit.losses[from..from + 10].iter().sum::<f32>();
-    assert!(loss(50) < 0.8 * loss(0), "{} {}", loss(0), loss(50));
+    assert!(loss(50) < 0.9 * loss(0), "{} {}", loss(0), loss(50));
     // Three metres to the west in its own patches, where that is inside.
     let carried = pupil.labels(&pairs, &with.labels);
     for (carried, label) in carried.iter().zip(&with.labels) {
