@@ -126,8 +126,11 @@ check("two processes adapt", adapted.returncode == 0 and (work / "adapted" / "st
 # All refuse at once; the first to fail ends the others, one of which has to write why. Once by the data, once by the gate.
 shutil.copytree(work / "pairs", work / "cut")
 next((work / "cut" / "images").iterdir()).unlink()
+# The gate looks at drives.
+drives = work / "drives"
+run(plain, "simulate", "--seed", 1, "--part", "adapt", "--districts", 1, "--drives", 1, "--out", drives)
 refusals = [("data", ["--data", work / "cut", "--recipe", "paper"], "refused"),
-            ("gate", ["--data", work / "pairs", "--no-check", "--set=gate.least_agreement=1.1"], "refused")]
+            ("gate", ["--data", drives, "--no-check", "--set=gate.least_agreement=1.1"], "refused")]
 for name, more, word in refusals:
     told = []
     for number in range(3):
