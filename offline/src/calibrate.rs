@@ -19,6 +19,9 @@ const LEAST_SUPPORT: f64 = 0.8;
 /// What was found; `None` where the drives don't tell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
+    /// SHA-256 of the weights' file, where the network came from one: what is said of heatmaps is said of this network's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_sha256: Option<String>,
     /// What it rests on.
     pub evidence: Evidence,
     /// The camera's yaw on the vehicle beyond the mount that is described, degrees counter-clockwise.
@@ -97,6 +100,7 @@ pub fn calibrate(
         ..mount
     });
     Ok(Calibration {
+        weights_sha256: None,
         mount_yaw_deg,
         heading_offset_deg,
         gnss: gnss_model(&errors),

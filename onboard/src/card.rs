@@ -26,7 +26,7 @@ const LARGEST_SIDE_PX: usize = 4096;
 const MOST_BINS: usize = 360;
 /// Outlier shares that the fusion takes from a card. Less than its default makes fused positions worse: frames of one
 /// street err together, which a share fitted frame by frame does not know (docs/results.md).
-const LEAST_OUTLIER_SHARE: f64 = 0.15;
+pub(crate) const LEAST_OUTLIER_SHARE: f64 = 0.15;
 const MOST_OUTLIER_SHARE: f64 = 0.9;
 /// How far from a bin a strip may begin, as a part of the bin's width.
 const BIN_TOLERANCE: f64 = 1e-3;

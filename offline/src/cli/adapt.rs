@@ -142,10 +142,11 @@ impl AdaptArgs {
                 OwnStudent {
                     model: table.build(self.seed)?,
                     weights_sha256: None,
+                    provenance: Value::Null,
                 }
             }
             (name, Some(path)) => {
-                let (model, _) = weights::load(path)?;
+                let (model, header) = weights::load(path)?;
                 let preset = &model.describe().preset;
                 if let Some(name) = name.as_ref().filter(|name| *name != preset) {
                     bail!(
@@ -157,6 +158,7 @@ impl AdaptArgs {
                 OwnStudent {
                     model,
                     weights_sha256: Some(sha256),
+                    provenance: header.provenance,
                 }
             }
         };
@@ -184,6 +186,11 @@ impl AdaptArgs {
             });
         }
         let mut recipe = settings::resolve(&named, self.config.as_deref(), &self.changes)?;
+        if own.is_none() && recipe.student.is_some() {
+            bail!(
+                "the settings have a table [student], which trains a student of another size; name it with --student"
+            );
+        }
         let fit = recipe.student.as_mut().unwrap_or(&mut recipe.fit);
         fit.epochs = self.epochs.unwrap_or(fit.epochs);
         fit.learning_rate = self.learning_rate.unwrap_or(fit.learning_rate);
@@ -206,6 +213,8 @@ struct OwnStudent {
     model: Box<dyn CrossViewModel>,
     /// None where it begins with nothing.
     weights_sha256: Option<String>,
+    /// What its weights' file says of them.
+    provenance: Value,
 }
 
 impl OwnStudent {
@@ -231,6 +240,26 @@ impl OwnStudent {
             args.published.clone()
         };
         data.target(&args.data, args.limit, spec)
+    }
+
+    /// Keeps in a run's folder what it begins with. Labels and settings do not tell one beginning from another, so a run
+    /// that is gone on with is refused here.
+    fn goes_on(&self, folder: &RunFolder, resume: bool) -> anyhow::Result<()> {
+        let path = folder.file("student-begins-with.json");
+        let now = self.weights_sha256.as_deref().unwrap_or("nothing");
+        if resume && let Ok(text) = std::fs::read_to_string(&path) {
+            let before: String = serde_json::from_str(&text)
+                .with_context(|| format!("{} is damaged", path.display()))?;
+            if before != now {
+                bail!(
+                    "this run's student began with {before}, and --resume names {now}; give the same --student-weights, or another --out"
+                );
+            }
+            return Ok(());
+        }
+        folder
+            .write_json("student-begins-with.json", &now)
+            .context("cannot write student-begins-with.json")
     }
 
     /// What a run's record says of it.
@@ -293,6 +322,9 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         interrupt: &interrupt,
         world: &world,
     };
+    if let Some(own) = &own {
+        own.goes_on(&folder, args.resume && world.is_first())?;
+    }
     folder.forget("refused.json");
     let begun = Instant::now();
     if !published && args.published.checks() {
@@ -333,19 +365,28 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
     let device = teacher.parameters().device().describe();
     let teacher_licence = header.provenance["licence"].as_str();
     let dataset_licence = about["licence"].as_str();
-    let provenance = |details: Value, found: Option<&HeatmapFit>| -> anyhow::Result<Value> {
+    let begins_with = own.as_ref().map(|own| &own.provenance);
+    let own_licence = begins_with.and_then(|own| own["licence"].as_str());
+    let provenance = |details: Value,
+                      own: Option<&OwnStudent>,
+                      found: Option<&HeatmapFit>|
+     -> anyhow::Result<Value> {
+        // Until its own heatmaps were fitted, a copy is as sure of itself as its teacher.
+        let temperature = &own.map_or(&header.provenance, |own| &own.provenance)["temperature"];
+        let licence = joint_licence(teacher_licence, dataset_licence);
+        let own_licence = own_licence.filter(|_| own.is_some());
         Ok(json!({
             "made_by": producer(),
             "seed": args.seed,
             "recipe": args.recipe(),
             "settings": recipe,
             "teacher_sha256": inputs.model_sha256,
-            "student": own.as_ref().map(OwnStudent::about),
+            "student": own.map(OwnStudent::about),
             "dataset": about,
-            "temperature": found.map_or(header.provenance["temperature"].clone(), |found| json!(found.temperature)),
-            "heatmaps": found.map_or(header.provenance["heatmaps"].clone(), |found| json!(found)),
-            "licence": joint_licence(teacher_licence, dataset_licence),
-            "licences": { "teacher": teacher_licence, "dataset": dataset_licence },
+            "temperature": found.map_or(temperature.clone(), |found| json!(found.temperature)),
+            "heatmaps": found,
+            "licence": joint_licence(licence.as_deref(), own_licence),
+            "licences": { "teacher": teacher_licence, "dataset": dataset_licence, "student": own_licence },
             "details": details,
         }))
     };
@@ -398,7 +439,7 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         weights::save(
             &path,
             auxiliary.model.as_ref(),
-            provenance(details.clone(), None)?,
+            provenance(details.clone(), None, None)?,
         )?;
     }
     let found = adapted.heatmaps.as_ref();
@@ -406,11 +447,15 @@ pub fn run(args: &AdaptArgs) -> anyhow::Result<()> {
         crate::outln!("{}", found.describe());
         if !found.is_enough() {
             crate::note!(
-                "too few frames for the export, which keeps the teacher's temperature; `crossfix calibrate` with drives that the student did not learn finds its own"
+                "too few frames for the export, which keeps the temperature that the student began with; `crossfix calibrate` with drives that the student did not learn finds its own"
             );
         }
     }
-    let mut record = provenance(details, found.filter(|found| found.is_enough()))?;
+    let mut record = provenance(
+        details,
+        own.as_ref(),
+        found.filter(|found| found.is_enough()),
+    )?;
     let path = folder.file("student.safetensors");
     weights::save(&path, adapted.student.as_ref(), record.clone())?;
     if published || args.test.is_some() {

@@ -5,7 +5,7 @@ use super::device::DeviceArgs;
 use crate::calibrate::calibrate;
 use crate::model::weights;
 use crate::recipe::Consensus;
-use crate::run::Interrupt;
+use crate::run::{Interrupt, sha256_file};
 use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use clap::Args;
@@ -55,7 +55,8 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
         ..PairsOptions::default()
     };
     let pairs = data::pairs(&args.data, network.describe(), &options)?;
-    let found = calibrate(network.as_mut(), &pairs, &Consensus::default(), &interrupt)?;
+    let mut found = calibrate(network.as_mut(), &pairs, &Consensus::default(), &interrupt)?;
+    found.weights_sha256 = Some(sha256_file(&args.weights).context("cannot read --weights")?);
     crate::outln!("{}", found.table());
     if let Some(path) = &args.out {
         let mut text = serde_json::to_string_pretty(&found)?;

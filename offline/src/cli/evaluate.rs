@@ -64,6 +64,7 @@ impl Files for EvaluateArgs {
             (Role::Input, &mut self.model),
             (Role::Input, &mut self.data),
         ]);
+        paths.extend(self.calibration.iter_mut().map(|path| (Role::Input, path)));
         paths.extend(self.merge.iter_mut().map(|path| (Role::Input, path)));
         paths.extend(self.out.iter_mut().map(|path| (Role::File, path)));
         paths
@@ -75,6 +76,11 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let interrupt = Interrupt::on_signals().context("cannot catch signals")?;
     let onnx = args.model.extension().is_some_and(|name| name == "onnx");
     let in_shards = args.shard.is_some() || !args.merge.is_empty();
+    if args.calibration.is_some() && (onnx || in_shards || args.published.is_published()) {
+        bail!(
+            "--calibration is for weights on pairs, in one run; an exported student has its own inside (export --calibration)"
+        );
+    }
     if args.published.is_published() {
         if in_shards {
             bail!("published datasets are measured in one run; leave --shard and --merge away");
@@ -92,7 +98,11 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let measured = {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
-        let fit = args.calibration.as_deref().map(calibrated).transpose()?;
+        let fit = args
+            .calibration
+            .as_deref()
+            .map(|path| calibrated(path, &args.model))
+            .transpose()?;
         data::measure_believing(
             model.as_mut(),
             &args.data,

@@ -23,6 +23,7 @@ use crate::model::{
     Ccvpe, CrossViewModel, Ggcvt, GroundCamera, GroundProjection, Input, ModelError, ModelSpec,
 };
 use crate::recipe::HeatmapFit;
+use crate::run::sha256_file;
 use crate::storage::{Files, Paths, Role};
 use anyhow::Context;
 use crossfix_kernels::{Device, Pixels};
@@ -248,10 +249,12 @@ fn camera(text: &str) -> Result<[f64; 4], String> {
 
 impl Files for ExportArgs {
     fn paths(&mut self) -> Paths<'_> {
-        vec![
+        let mut paths = vec![
             (Role::Input, &mut self.weights),
             (Role::File, &mut self.out),
-        ]
+        ];
+        paths.extend(self.calibration.iter_mut().map(|path| (Role::Input, path)));
+        paths
     }
 }
 
@@ -283,7 +286,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         card.calibration = Some(card::UNFITTED);
     }
     if let Some(path) = &args.calibration {
-        let found = calibrated(path)?;
+        let found = calibrated(path, &args.weights)?;
         card.temperature = found.temperature;
         card.calibration = Some(found.on_card());
     }
@@ -319,12 +322,19 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
 /// What `calibrate --out` wrote of a network's heatmaps.
 ///
 /// # Errors
-/// When the file cannot be read, or says nothing of them.
-pub(crate) fn calibrated(path: &Path) -> anyhow::Result<HeatmapFit> {
+/// When the file cannot be read, is of other weights, or says nothing of them.
+pub(crate) fn calibrated(path: &Path, weights: &Path) -> anyhow::Result<HeatmapFit> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read \"{}\"", path.display()))?;
     let found: Calibration = serde_json::from_str(&text)
         .with_context(|| format!("\"{}\" is not what calibrate writes", path.display()))?;
+    let sha256 = sha256_file(weights).context("cannot read the weights")?;
+    anyhow::ensure!(
+        found.weights_sha256.as_ref() == Some(&sha256),
+        "\"{}\" is of other weights than \"{}\"; run calibrate with these",
+        path.display(),
+        weights.display()
+    );
     found.heatmaps.with_context(|| {
         format!(
             "\"{}\" says nothing of heatmaps: its drives did not tell; leave --calibration away",

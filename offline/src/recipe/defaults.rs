@@ -420,16 +420,9 @@ fn good_labels_rate(network: Network) -> Option<f64> {
 fn good_labels(spec: &ModelSpec) -> FitConfig {
     let (paper, supervised) = (paper(spec).fit, supervised(spec));
     let rate = good_labels_rate(Network::of(spec));
-    let loss = if rate.is_some() && supervised.loss.triplet > 0.0 {
-        // At rates of 1e-3 and 3e-3 triplets on true places end further from the truth than this loss on
-        // labels that a drive agrees on.
-        by_labels(&paper)
-    } else {
-        LossConfig {
-            sigma_m: paper.loss.sigma_m,
-            ..supervised.loss
-        }
-    };
+    // At rates of 1e-3 and 3e-3 triplets on true places end further from the truth than the paper's loss on labels that
+    // a drive agrees on.
+    let loss = loss_on_labels(&supervised, &paper, rate.is_some());
     FitConfig {
         learning_rate: rate.unwrap_or(paper.learning_rate),
         loss,
@@ -451,15 +444,8 @@ const EPOCHS_FROM_NOTHING: f64 = 24.0;
 /// networks that know them already leaves alone.
 pub fn from_nothing(spec: &ModelSpec) -> FitConfig {
     let (supervised, paper) = (supervised(spec), paper(spec).fit);
-    let loss = if supervised.loss.triplet > 0.0 {
-        // Triplets take no weights.
-        by_labels(&paper)
-    } else {
-        LossConfig {
-            sigma_m: paper.loss.sigma_m,
-            ..supervised.loss
-        }
-    };
+    // Triplets take no weights.
+    let loss = loss_on_labels(&supervised, &paper, true);
     FitConfig {
         epochs: EPOCHS_FROM_NOTHING,
         loss,
@@ -468,6 +454,17 @@ pub fn from_nothing(spec: &ModelSpec) -> FitConfig {
             ..supervised.augmentation
         },
         ..supervised
+    }
+}
+
+/// The supervised loss with labels as wide as the paper's; instead of triplets, if that is asked for, the paper's loss.
+fn loss_on_labels(supervised: &FitConfig, paper: &FitConfig, without_triplets: bool) -> LossConfig {
+    if without_triplets && supervised.loss.triplet > 0.0 {
+        return by_labels(paper);
+    }
+    LossConfig {
+        sigma_m: paper.loss.sigma_m,
+        ..supervised.loss.clone()
     }
 }
 

@@ -107,8 +107,7 @@ pub struct Adapted {
     pub student: Box<dyn CrossViewModel>,
     /// How its training went.
     pub fit: Fitted,
-    /// What its heatmaps are worth, where drives tell: by those that it did not learn, or by all where there are
-    /// none.
+    /// What its heatmaps are worth, where drives tell that it did not learn.
     pub heatmaps: Option<HeatmapFit>,
 }
 
@@ -178,7 +177,6 @@ impl Recipe {
         if let Some(student) = &self.student {
             student.check()?;
         }
-        let moves = &self.student.as_ref().unwrap_or(&self.fit).augmentation;
         if self.filter == Filter::FuseWithAuxiliary {
             let Labeller::TeacherMode(mode) = self.labeller else {
                 return wrong("only labels by mode can be fused with an auxiliary student".into());
@@ -195,9 +193,14 @@ impl Recipe {
                     "whole heatmaps are learned as they are; set labeller.prior to \"ignored\"";
                 return wrong(what.into());
             }
-            if moves.symmetries || moves.crop_jitter_m > 0.0 {
-                let what = "whole heatmaps as labels cannot be mirrored or cut elsewhere; set fit.augmentation.symmetries to false and crop_jitter_m to 0";
-                return wrong(what.into());
+            let trained = [("fit", Some(&self.fit)), ("student", self.student.as_ref())];
+            for (name, fit) in trained {
+                let moves = fit.map(|fit| &fit.augmentation);
+                if moves.is_some_and(|moves| moves.symmetries || moves.crop_jitter_m > 0.0) {
+                    return wrong(format!(
+                        "whole heatmaps as labels cannot be mirrored or cut elsewhere; set {name}.augmentation.symmetries to false and crop_jitter_m to 0"
+                    ));
+                }
             }
         }
         Ok(self.fit.check()?)
@@ -377,13 +380,12 @@ pub fn adapt_sharing(
     }
     if let (Labeller::Consensus(consensus), Some(evidence)) = (&recipe.labeller, &adapted.evidence)
         && !evidence.stands_alone()
+        && !held_out.is_empty()
     {
         let pairs = pupil.map_or(pairs, |pupil| pupil.pairs);
-        let all: Vec<usize> = (0..pairs.len()).collect();
-        let by = if held_out.is_empty() { &all } else { &held_out };
         let part = Subset {
             dataset: pairs,
-            samples: by,
+            samples: &held_out,
         };
         let student = adapted.student.as_mut();
         adapted.heatmaps = heatmap_fit::by_drives(student, &part, consensus, run.interrupt)?;
@@ -577,7 +579,7 @@ fn learn(
             train(name, copy, &labels, &config, run)?
         }
         Some(pupil) => {
-            let mut own = recipe.student.clone().unwrap_or_else(|| recipe.fit.clone());
+            let mut own = recipe.student.clone().unwrap_or_else(|| config.clone());
             own.loss.weighted |= labels.iter().any(weighs);
             let carried = pupil.labels(pairs, &labels);
             let is_lost = |(before, after): &(&PseudoLabel, &PseudoLabel)| {

@@ -219,9 +219,9 @@ fn coverage(run: &Value) -> Option<Coverage> {
     let series: Vec<CoverageSeries> = all.into_iter().flatten().collect();
     (!series.is_empty()).then(|| Coverage {
         caption: "How often the truth lies within the smallest region of a single heatmap that claims to hold it \
-                  with a probability. Below the line the network is too sure. Drives told the temperature and how \
-                  many heatmaps mean nothing by odometry, GNSS and each other's heatmaps; the second line is the \
-                  best that one temperature can do here."
+                  with a probability. Below the line the network is too sure. By drives, temperature and share of \
+                  heatmaps that mean nothing are fitted to odometry, GNSS and each other's heatmaps; fitted by the \
+                  truth they are the best that can be had here."
             .into(),
         series,
     })

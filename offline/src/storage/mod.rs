@@ -29,6 +29,8 @@ pub enum Role {
     Folder,
     /// A file that is written.
     File,
+    /// A file that is written where none is, with another beside it that ends in `.toml`.
+    New,
 }
 
 /// Paths of a command, each with what it is for.
@@ -188,7 +190,7 @@ impl Storage {
                 let remote = Remote::open(address)?;
                 *path = match role {
                     Role::Input => mirror::fetch(&remote, &cache)?,
-                    Role::Folder | Role::File => {
+                    Role::Folder | Role::File | Role::New => {
                         let output = upload::Output::open(remote, &cache, role)?;
                         let local = output.local().to_path_buf();
                         storage.outputs.push(upload::register(output));

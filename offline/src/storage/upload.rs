@@ -8,7 +8,7 @@ use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStoreExt, PutPayload, WriteMultipart};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +22,10 @@ const PART_BYTES: u64 = 32 << 20;
 const MOST_PARTS: u64 = 9_000;
 /// Held while a staging folder is used.
 const LOCK: &str = "in-use";
+/// There while a staging folder holds what could not be uploaded.
+const PENDING: &str = "not-uploaded";
+/// Large files are read ahead of the store by so many parts.
+const PARTS_AHEAD: usize = 1;
 
 /// What tells one state of a file from another.
 type State = (u64, SystemTime);
@@ -78,13 +82,16 @@ pub(super) fn finish(outputs: &[Arc<Output>]) -> Result<(), StorageError> {
                 let _ = fs::remove_dir_all(&output.folder);
             }
             Err(error) => {
-                let kept = output.folder.with_extension("kept");
+                let kept = kept(&output.folder);
                 let moved = fs::rename(&output.folder, &kept).is_ok();
                 let folder = if moved { &kept } else { &output.folder };
-                failed = Some(StorageError::Kept {
+                let kept = StorageError::Kept {
                     error: Box::new(error),
                     folder: folder.display().to_string(),
-                });
+                };
+                if let Some(before) = failed.replace(kept) {
+                    crate::note!("{before}");
+                }
             }
         }
     }
@@ -98,19 +105,29 @@ impl Output {
     pub(super) fn open(remote: Remote, cache: &Path, role: Role) -> Result<Self, StorageError> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let staging = cache.join("staging");
+        // Nobody cleans between the making of a folder and its lock.
+        let door = staging.join("lock");
+        made(&door)?;
+        let door = File::create(&door).map_err(at(&door))?;
+        let _ = door.lock();
         clean(&staging);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let nanoseconds = since.map_or(0, |since| since.as_nanos());
-        let folder = staging.join(format!("{nanoseconds:x}-{}-{number}", std::process::id()));
+        let folder = staging.join(format!(
+            "{}{nanoseconds:x}-{}-{number}",
+            host(),
+            std::process::id()
+        ));
         let lock = folder.join(LOCK);
         made(&lock)?;
         let lock_file = File::create(&lock).map_err(at(&lock))?;
         let _ = lock_file.lock();
+        drop(door);
         let name = remote.address.name();
         let prefix = remote.prefix.as_ref();
         // What is written beside a file goes beside it.
-        let (root, local, base) = if role == Role::File {
+        let (root, local, base) = if matches!(role, Role::File | Role::New) {
             let root = folder.join("files");
             fs::create_dir_all(&root).map_err(at(&root))?;
             let above = prefix.rsplit_once('/').map_or("", |(above, _)| above);
@@ -129,6 +146,9 @@ impl Output {
             _lock: lock_file,
             remote,
         };
+        if role == Role::New {
+            output.refuse_what_is_there()?;
+        }
         if role == Role::Folder {
             let found = copy_into(&output.remote, &output.local)?;
             if found
@@ -145,6 +165,27 @@ impl Output {
         Ok(output)
     }
 
+    /// A new file and the one beside it that describes it overwrite nothing.
+    fn refuse_what_is_there(&self) -> Result<(), StorageError> {
+        let name = Path::new(self.remote.address.name());
+        for name in [name.to_path_buf(), name.with_extension("toml")] {
+            let location = self.location(&name.to_string_lossy())?;
+            match wait(self.remote.store.head(&location)) {
+                Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(self.remote.told(&error)),
+                Ok(_) => {
+                    return Err(StorageError::Store {
+                        url: self.remote.address.url.clone(),
+                        what: format!(
+                            "{location} is there already; give another --out or remove it"
+                        ),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The local file or folder that stands for it.
     pub(super) fn local(&self) -> &Path {
         &self.local
@@ -159,14 +200,21 @@ impl Output {
         let mut files = BTreeMap::new();
         let mut open = vec![self.root.clone()];
         while let Some(path) = open.pop() {
-            let Ok(found) = fs::symlink_metadata(&path) else {
-                continue;
+            let found = match fs::symlink_metadata(&path) {
+                Ok(found) => found,
+                // Written anew or removed meanwhile; the folder itself must be there, or all of it would count as removed.
+                Err(error) if error.kind() == ErrorKind::NotFound && path != self.root => continue,
+                Err(error) => return Err(at(&path)(error)),
             };
             if found.is_dir() {
                 for entry in fs::read_dir(&path).map_err(at(&path))? {
                     open.push(entry.map_err(at(&path))?.path());
                 }
-            } else if found.is_file() && path.extension().is_none_or(|end| end != "part") {
+            } else if found.is_file()
+                && path
+                    .extension()
+                    .is_none_or(|end| end != "part" && end != "partial")
+            {
                 let name = path.strip_prefix(&self.root).unwrap_or(&path);
                 let modified = found.modified().map_err(at(&path))?;
                 files.insert(name.to_string_lossy().into_owned(), (found.len(), modified));
@@ -175,8 +223,18 @@ impl Output {
         Ok(files)
     }
 
-    /// Uploads what changed, stage by stage, and removes what is gone.
+    /// Uploads what changed, stage by stage, and removes what is gone; until that succeeds, nobody removes the folder.
     fn upload(&self) -> Result<usize, StorageError> {
+        let pending = self.folder.join(PENDING);
+        let done = self.upload_changes();
+        match &done {
+            Ok(_) => drop(fs::remove_file(pending)),
+            Err(_) => drop(fs::write(pending, "")),
+        }
+        done
+    }
+
+    fn upload_changes(&self) -> Result<usize, StorageError> {
         let files = self.files()?;
         let mut there = self.there();
         let gone: Vec<String> = there
@@ -184,6 +242,13 @@ impl Output {
             .filter(|name| !files.contains_key(*name))
             .cloned()
             .collect();
+        if !gone.is_empty() {
+            let url = &self.remote.address.url;
+            crate::note!(
+                "{url}: {} files that the run removed are removed",
+                gone.len()
+            );
+        }
         for name in gone {
             let location = self.location(&name)?;
             match wait(self.remote.store.delete(&location)) {
@@ -262,7 +327,7 @@ impl Output {
                     return Err(at(&path)(error));
                 }
             };
-            if let Err(error) = upload.wait_for_capacity(4).await {
+            if let Err(error) = upload.wait_for_capacity(PARTS_AHEAD).await {
                 let _ = upload.abort().await;
                 return Err(told(error));
             }
@@ -272,16 +337,44 @@ impl Output {
     }
 }
 
-/// Removes staging folders of processes that were killed: what they held is on the store, or never will be.
+/// The name of this machine, as names of folders begin: locks of some network file systems hold on one machine only.
+fn host() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let plain = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+    let name: String = name.chars().filter(plain).collect();
+    format!("{name}.")
+}
+
+/// Removes staging folders of processes of this machine that were killed, but what could not be uploaded.
 fn clean(staging: &Path) {
+    let own = host();
     for entry in fs::read_dir(staging).into_iter().flatten().flatten() {
         let folder = entry.path();
+        let is_own = entry.file_name().to_string_lossy().starts_with(&own);
         let is_kept = folder.extension().is_some_and(|end| end == "kept");
-        let lock = File::open(folder.join(LOCK));
-        if !is_kept && lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+        let Ok(lock) = File::open(folder.join(LOCK)) else {
+            continue;
+        };
+        if !is_own || is_kept || lock.try_lock().is_err() {
+            continue;
+        }
+        let kept = kept(&folder);
+        if !folder.join(PENDING).exists() {
             let _ = fs::remove_dir_all(&folder);
+        } else if fs::rename(&folder, &kept).is_ok() {
+            crate::note!(
+                "{}: what a run that ended could not upload is kept here",
+                kept.display()
+            );
         }
     }
+}
+
+/// The name of a staging folder that nobody removes.
+fn kept(folder: &Path) -> PathBuf {
+    let mut name = folder.as_os_str().to_owned();
+    name.push(".kept");
+    name.into()
 }
 
 #[cfg(test)]
@@ -341,10 +434,49 @@ mod tests {
         let inside = ["runs/a/round-1/x.checkpoint.safetensors", "runs/a/run.json"];
         assert_eq!(names(&store), inside);
         finish(&[Arc::new(next)]).unwrap();
-        assert_eq!(
-            fs::read_dir(cache.path().join("staging")).unwrap().count(),
-            0
+        let left = fs::read_dir(cache.path().join("staging")).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["lock"]);
+    }
+
+    #[test]
+    fn a_staging_folder_that_vanishes_removes_nothing_from_the_store() {
+        let (store, cache) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+        let run = open(&store, "s3://bucket/runs/a", cache.path(), Role::Folder);
+        fs::write(run.local().join("run.json"), "{}").unwrap();
+        run.upload().unwrap();
+        fs::remove_dir_all(run.local()).unwrap();
+        assert!(run.upload().is_err());
+        assert_eq!(names(&store), ["runs/a/run.json"]);
+        // What could not be uploaded outlives the process.
+        let folder = run.folder.clone();
+        assert!(folder.join(PENDING).exists());
+        drop(run);
+        open(&store, "s3://bucket/runs/b", cache.path(), Role::Folder);
+        assert!(!folder.exists() && kept(&folder).exists());
+    }
+
+    #[test]
+    fn a_new_file_overwrites_neither_its_like_nor_what_lies_beside_it() {
+        let (store, cache) = (Arc::new(InMemory::new()), tempfile::tempdir().unwrap());
+        let url = "s3://bucket/tiles/delft.pmtiles";
+        let beside = open(
+            &store,
+            "s3://bucket/tiles/delft.toml",
+            cache.path(),
+            Role::File,
         );
+        fs::write(beside.local(), "other").unwrap();
+        beside.upload().unwrap();
+        let address = Address::of(Path::new(url)).unwrap().unwrap();
+        let remote = Remote::with_store(address, store.clone()).unwrap();
+        let refused = Output::open(remote, cache.path(), Role::New).unwrap_err();
+        assert!(
+            refused.to_string().contains("is there already"),
+            "{refused}"
+        );
+        let other = "s3://bucket/tiles/other.pmtiles";
+        open(&store, other, cache.path(), Role::New);
     }
 
     #[test]

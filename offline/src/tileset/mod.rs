@@ -33,7 +33,7 @@ enum Command {
 impl Files for TilesArgs {
     fn paths(&mut self) -> Paths<'_> {
         let (inputs, out) = match &mut self.command {
-            Command::Import(args) => (&mut args.pictures, (Role::File, &mut args.out)),
+            Command::Import(args) => (&mut args.pictures, (Role::New, &mut args.out)),
             Command::Check(args) => (&mut args.tracks, (Role::Input, &mut args.tiles)),
         };
         let mut paths = vec![out];

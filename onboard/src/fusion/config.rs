@@ -1,5 +1,6 @@
 //! Every number the fusion rests on, with its unit and its default.
 
+use crate::card::LEAST_OUTLIER_SHARE;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of the fusion; each default is documented at its field and set in one place.
@@ -120,7 +121,7 @@ impl Default for FusionConfig {
 }
 
 /// Share of heatmaps that mean nothing, of students that nothing was found of.
-const OUTLIER_SHARE: f64 = 0.15;
+const OUTLIER_SHARE: f64 = LEAST_OUTLIER_SHARE;
 /// Least side of the belief's window, metres.
 const SMALLEST_WINDOW_M: f64 = 48.0;
 

@@ -63,7 +63,7 @@ pub struct Shadow {
 
 impl Shadow {
     /// A student that looks at every `every`-th frame. `tiles` are for patches of another size than the
-    /// first student's; `patch_grid_m` and `outlier_share` are those of the fusion.
+    /// first student's; `patch_grid_m` and `outlier_share` are those of the config: neither student's card decides how both are compared.
     pub fn new(
         matcher: Box<dyn Matcher>,
         tiles: Option<TileStore>,

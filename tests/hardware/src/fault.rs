@@ -93,21 +93,18 @@ fn apply_one(drive: &mut Drive, fault: &Fault, rng: &mut ChaCha8Rng) {
         Act::Delay {
             on,
             seconds: late_s,
-        } => {
-            for arrival in &mut drive.arrivals {
-                if is_from(arrival, *on) && lasts(arrival.at_ns) {
-                    arrival.at_ns += seconds(*late_s);
-                }
-            }
         }
-        Act::Lag {
+        | Act::Lag {
             on,
             seconds: late_s,
         } => {
+            let is_stamped_late = matches!(fault.act, Act::Lag { .. });
             for arrival in &mut drive.arrivals {
                 if is_from(arrival, *on) && lasts(arrival.at_ns) {
                     arrival.at_ns += seconds(*late_s);
-                    *stamp_mut(&mut arrival.event) += seconds(*late_s);
+                    if is_stamped_late {
+                        *stamp_mut(&mut arrival.event) += seconds(*late_s);
+                    }
                 }
             }
         }

@@ -131,6 +131,7 @@ impl PictureDelay {
         if squared > OUTLIER_SIGMAS.powi(2) {
             self.outliers += 1;
             self.run = 0;
+            self.shift = Shift::default();
             if self.outliers >= MOST_OUTLIERS {
                 self.outliers = 0;
                 self.belief.forget_place();
@@ -212,6 +213,7 @@ impl PictureDelay {
     /// The track lies somewhere else now. What is known of the delay stays.
     pub(crate) fn forget(&mut self) {
         self.outliers = 0;
+        self.shift = Shift::default();
         self.belief.forget_place();
     }
 
@@ -361,9 +363,10 @@ struct Shift {
 }
 
 impl Shift {
-    /// The next innovation. Whether there was a shift; then the search begins anew.
+    /// The next innovation, of heatmaps that follow each other. Whether there was a shift; then the search begins anew.
     fn note(&mut self, along: Option<f64>) -> bool {
         let Some(along) = along else {
+            *self = Self::default();
             return false;
         };
         self.along.rotate_right(1);

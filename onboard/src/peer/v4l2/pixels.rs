@@ -6,6 +6,9 @@
 use super::choose::PixelFormat;
 use crate::log::{RawPicture, rgb_of_yuv};
 
+/// Longest row, bytes.
+const MOST_STRIDE: usize = 1 << 16;
+
 /// How pixels lie in a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
@@ -49,6 +52,10 @@ impl Layout {
             0 => width.next_multiple_of(2),
             stride => stride,
         };
+        // No driver pads rows so far; the sums below fit in 32 bits with it.
+        if stride > MOST_STRIDE {
+            return Err(format!("rows of {stride} bytes for {width} px"));
+        }
         let (columns, rows) = (width.div_ceil(2), height.div_ceil(2));
         // Where U and V of a row begin, bytes between its colours and between rows, and where the last ends.
         let luma = stride * height;

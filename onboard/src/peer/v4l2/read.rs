@@ -107,11 +107,11 @@ impl<C: Capture> V4l2Reader<C> {
         }
         let source = self.name.as_str();
         if stamp.is_usable(now) {
-            let age_s = (now.monotonic_ns - stamp.time_ns) as f64 * 1e-9;
+            let age_s = now.monotonic_ns.saturating_sub(stamp.time_ns) as f64 * 1e-9;
             let moment = stamp.moment.as_str();
             info!(source, moment, age_s, "stamps are the driver's");
         } else {
-            let ahead_s = (stamp.time_ns - now.monotonic_ns) as f64 * 1e-9;
+            let ahead_s = stamp.time_ns.saturating_sub(now.monotonic_ns) as f64 * 1e-9;
             warn!(
                 source,
                 clock = ?stamp.clock,
