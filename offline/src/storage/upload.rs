@@ -160,6 +160,7 @@ impl Output {
                     what: "a folder is to be written, and there is an object of that name; give another --out".into(),
                 });
             }
+            fs::create_dir_all(&output.root).map_err(at(&output.root))?;
             *output.there() = output.files()?;
         }
         Ok(output)
