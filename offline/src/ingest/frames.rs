@@ -1,7 +1,7 @@
-//! Folders of pictures named by their time, beside a GPX or NMEA track.
+//! Folders of pictures named by their time, beside a track: GPX, NMEA, or the video that they were cut from.
 
 use super::track::Track;
-use super::{Frame, Place, Recording, name_of};
+use super::{Frame, Place, Recording, gopro, name_of};
 use anyhow::{Context, bail};
 use crossfix_calibration::Geodetic;
 use crossfix_onboard::event::{CovarianceRule, FixDimension, GnssFix, Reception};
@@ -37,22 +37,32 @@ pub fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
 /// # Errors
 /// When the track cannot be read, or no picture is named by a time.
 pub fn open(folder: &Path, files: &[PathBuf], track: &Path) -> anyhow::Result<Recording> {
+    let (fixes, begins_ns, notes) = if gopro::is_video(track) {
+        let video = gopro::open(track)?;
+        (video.fixes, Some(video.begins_ns), video.notes)
+    } else {
+        (read_track(track)?, None, Vec::new())
+    };
     let mut frames: Vec<Frame> = files
         .iter()
         .filter_map(|path| {
-            let time_ns = time_of(path)?;
+            let time_ns = time_of(path, begins_ns)?;
             let at = Place::File(path.clone());
             Some(Frame { time_ns, at })
         })
         .collect();
     if frames.is_empty() {
         bail!(
-            "no picture in {} is named by its time; name them by nanoseconds UTC (1767225600000000000.jpg), or leave --track away to read positions from EXIF",
-            folder.display()
+            "no picture in {} is named by its time; name them by {}, or leave --track away to read positions from EXIF",
+            folder.display(),
+            match begins_ns {
+                Some(_) =>
+                    "milliseconds since the video's beginning (1234.jpg; GUIDE.md has the line for ffmpeg)",
+                None => "nanoseconds UTC (1767225600000000000.jpg)",
+            }
         );
     }
     frames.sort_by_key(|frame| frame.time_ns);
-    let fixes = read_track(track)?;
     let (first, last) = (fixes[0].time_ns, fixes[fixes.len() - 1].time_ns);
     let inside = frames
         .iter()
@@ -77,12 +87,13 @@ pub fn open(folder: &Path, files: &[PathBuf], track: &Path) -> anyhow::Result<Re
         track: Track::new(fixes, Vec::new(), Vec::new()),
         frames,
         camera: None,
-        notes: Vec::new(),
+        notes,
     })
 }
 
-/// The time in a picture's name: nanoseconds, microseconds or milliseconds UTC, by its digits.
-fn time_of(path: &Path) -> Option<i64> {
+/// The time in a picture's name: nanoseconds, microseconds or milliseconds UTC, by its digits; fewer digits are
+/// milliseconds since a video began.
+fn time_of(path: &Path, begins_ns: Option<i64>) -> Option<i64> {
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     if !matches!(extension.as_str(), "jpg" | "jpeg" | "png" | "webp") {
         return None;
@@ -93,6 +104,7 @@ fn time_of(path: &Path) -> Option<i64> {
         18..=19 => 1,
         15..=16 => 1_000,
         12..=13 => 1_000_000,
+        1..=11 if value >= 0 => return begins_ns?.checked_add(value * 1_000_000),
         _ => return None,
     };
     value.checked_mul(factor)

@@ -1,12 +1,13 @@
 //! `crossfix ingest`: recordings become a pairs dataset.
 //!
 //! [`recording`] reads the daemon's logs, [`photos`] pictures with positions in them, [`frames`] folders of pictures
-//! beside a track; each gives a [`Recording`]: frames by time, and a [`Track`]. [`select`] chooses frames by
+//! beside a track (which [`gopro`] reads from videos); each gives a [`Recording`]: frames by time, and a [`Track`]. [`select`] chooses frames by
 //! distance and drops what shows nothing, [`tiles`] cuts the aerial tiles that are needed, and [`run`] writes it all with
 //! where it came from.
 
 mod anonymous;
 mod frames;
+mod gopro;
 mod photos;
 mod recording;
 mod select;

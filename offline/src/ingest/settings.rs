@@ -11,7 +11,7 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, clap::Args)]
 pub struct IngestArgs {
     /// Logs (.mcap), folders of logs, or folders of pictures: with positions in their EXIF, or named by
-    /// their nanoseconds UTC beside --track.
+    /// their time beside --track.
     #[arg(required = true)]
     pub sources: Vec<PathBuf>,
     /// New folder for the dataset.
@@ -20,7 +20,8 @@ pub struct IngestArgs {
     /// Tile set to copy the needed tiles from: PMTiles, or a folder zoom/x/y, with its tiles.toml.
     #[arg(long)]
     pub tiles: PathBuf,
-    /// GPX or NMEA file with the positions of pictures that are named by their time.
+    /// Positions of pictures that are named by their time: a GPX or NMEA file (names are nanoseconds UTC), or the
+    /// GoPro video that the pictures were cut from (names are milliseconds since it began).
     #[arg(long)]
     pub track: Option<PathBuf>,
     /// TOML file of settings; the options below win over it.

@@ -254,6 +254,96 @@ fn pictures_beside_a_gpx_or_nmea_track_become_pairs() {
     assert!(message.contains("local time"), "{message}");
 }
 
+#[test]
+fn pictures_cut_from_a_video_take_their_places_from_its_telemetry() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames = folder.path().join("named");
+    let rows = frames_folder(&frames);
+    let drive: Vec<&PairRow> = rows
+        .iter()
+        .filter(|row| row.drive == rows[0].drive)
+        .collect();
+    let begins_ns = drive[0].time_ns / 1_000_000_000 * 1_000_000_000;
+    let pictures = folder.path().join("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for row in &drive {
+        let name = format!("{}.jpg", (row.time_ns - begins_ns) / 1_000_000);
+        fs::copy(
+            frames.join(format!("{}.jpg", row.time_ns)),
+            pictures.join(name),
+        )
+        .unwrap();
+    }
+    // Ten positions a second, between the rows around them.
+    let place = |time_ns: i64| {
+        let after = drive
+            .partition_point(|row| row.time_ns < time_ns)
+            .clamp(1, drive.len() - 1);
+        let (a, b) = (drive[after - 1], drive[after]);
+        let share = (time_ns - a.time_ns) as f64 / (b.time_ns - a.time_ns) as f64;
+        let mix = |a: f64, b: f64| a + (b - a) * share;
+        [
+            mix(a.latitude_deg, b.latitude_deg),
+            mix(a.longitude_deg, b.longitude_deg),
+            8.0,
+        ]
+    };
+    let seconds = (drive[drive.len() - 1].time_ns - begins_ns) / 1_000_000_000 + 2;
+    let payloads: Vec<Vec<u8>> = (0..seconds)
+        .map(|second| {
+            let at_ns = begins_ns + second * 1_000_000_000;
+            let time = time::OffsetDateTime::from_unix_timestamp_nanos(at_ns.into()).unwrap();
+            let utc = format!(
+                "{:02}{:02}{:02}{:02}{:02}{:02}.000",
+                time.year() % 100,
+                u8::from(time.month()),
+                time.day(),
+                time.hour(),
+                time.minute(),
+                time.second()
+            );
+            let places: Vec<[f64; 3]> = (0..10).map(|i| place(at_ns + i * 100_000_000)).collect();
+            gopro::tests::payload(&utc, &places)
+        })
+        .collect();
+    let track = folder.path().join("GX010042.MP4");
+    fs::write(&track, gopro::tests::video(&payloads)).unwrap();
+    let config = folder.path().join("ingest.toml");
+    let manifest = fs::read_to_string(simulated().join("dataset.toml")).unwrap();
+    fs::write(&config, &manifest[manifest.find("[camera]").unwrap()..]).unwrap();
+    let out = folder.path().join("pairs");
+    let mut given = args(&[&pictures], &out);
+    given.track = Some(track.clone());
+    given.config = Some(config);
+    let made = ingest(&given, &given.settings().unwrap()).unwrap();
+    assert!(
+        made.pairs > 20 && 10 * made.with_heading > 9 * made.pairs,
+        "{made:?}"
+    );
+    let mut far = Vec::new();
+    for row in &Pairs::open(&out).unwrap().rows {
+        let near = |other: &&&PairRow| (other.time_ns - row.time_ns).abs() < 1_000_000;
+        let same = drive.iter().find(near).unwrap();
+        let place = |row: &PairRow| [row.latitude_deg, row.longitude_deg];
+        far.push(metres(place(row), place(same)));
+        let turned = (row.heading_deg - same.heading_deg + 540.0).rem_euclid(360.0) - 180.0;
+        // A second's course is not a heading while the vehicle turns.
+        assert!(turned.abs() < 45.0, "{row:?} {same:?}");
+    }
+    far.sort_by(f64::total_cmp);
+    // A fix a second: corners are cut.
+    assert!(far[far.len() / 2] < 1.5, "{far:?}");
+    // Pictures of such names need the video.
+    let other = IngestArgs {
+        track: Some(folder.path().join("track.gpx")),
+        out: folder.path().join("other"),
+        ..given
+    };
+    fs::write(other.track.as_ref().unwrap(), "<gpx version=\"1.1\" creator=\"x\" xmlns=\"http://www.topografix.com/GPX/1/1\"><trk><trkseg><trkpt lat=\"52\" lon=\"4\"><time>2026-01-01T00:00:00Z</time></trkpt></trkseg></trk></gpx>").unwrap();
+    let message = ingest(&other, &other.settings().unwrap()).unwrap_err();
+    assert!(message.to_string().contains("nanoseconds UTC"), "{message}");
+}
+
 /// A photo with its place, time and direction in EXIF.
 fn photo(from: &Path, to: &Path, row: &PairRow) {
     use exif::{Field, In, Rational, Tag, Value};

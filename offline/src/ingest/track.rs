@@ -90,9 +90,13 @@ impl Track {
         }
         let share = (time_ns - before.time_ns) as f64 / gap;
         let mix = |a: f64, b: f64| a + (b - a) * share;
+        // The short way, over the antimeridian too.
+        let east_deg = next.position.longitude_deg - before.position.longitude_deg;
+        let east_deg = (east_deg + 540.0).rem_euclid(360.0) - 180.0;
+        let longitude_deg = before.position.longitude_deg + share * east_deg;
         let position = Geodetic {
             latitude_deg: mix(before.position.latitude_deg, next.position.latitude_deg),
-            longitude_deg: mix(before.position.longitude_deg, next.position.longitude_deg),
+            longitude_deg: (longitude_deg + 540.0).rem_euclid(360.0) - 180.0,
             height_m: mix(before.position.height_m, next.position.height_m),
         };
         // Errors of neighbouring fixes are nearly the same, so the mean is no better than they are.
@@ -285,6 +289,27 @@ mod tests {
         assert!(yaw.sigma_rad > COURSE_SIGMA_DEG.to_radians());
         assert!(track.at(at(4.0)).is_none() && track.at(at(-0.1)).is_none());
         assert!(track.at(at(9.0)).is_some(), "a fix of that very time");
+    }
+
+    #[test]
+    fn a_place_between_two_fixes_lies_on_the_antimeridian_with_them() {
+        let at_longitude = |seconds, longitude_deg| {
+            let mut fix = fix(seconds, 0.0);
+            fix.position.longitude_deg = longitude_deg;
+            fix
+        };
+        let fixes = vec![at_longitude(0.0, 179.9999), at_longitude(1.0, -179.9997)];
+        let track = Track::new(fixes, Vec::new(), Vec::new());
+        let placed = track.at(at(0.25)).unwrap();
+        assert!(
+            (placed.position.longitude_deg.abs() - 180.0).abs() < 1e-9,
+            "{placed:?}"
+        );
+        let placed = track.at(at(0.5)).unwrap();
+        assert!(
+            (placed.position.longitude_deg + 179.9999).abs() < 1e-9,
+            "{placed:?}"
+        );
     }
 
     #[test]
