@@ -238,7 +238,10 @@ class Prediction:
     def longitude_deg(self) -> float | None:
         """Longitude of the mode, degrees, WGS 84; None of arrays."""
     def geodetic(self, offset_m: tuple[float, float]) -> tuple[float, float] | None:
-        """Latitude and longitude, degrees, WGS 84, of an offset (east, north); None of arrays."""
+        """Latitude and longitude, degrees, WGS 84, of an offset (east, north); None of arrays.
+
+        Raises ValueError for offsets that are no numbers, or beyond 100 km.
+        """
     @property
     def heatmap(self) -> NDArray[numpy.float32] | None:
         """The heatmap [side, side], row 0 north, column 0 west, summing to 1; None where it was not asked for."""

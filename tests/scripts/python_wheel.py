@@ -231,6 +231,11 @@ refuses("arrays of another size", crossfix.StudentError, ["128"], lambda: weight
 refuses("a picture of other channels", ValueError, ["[rows, columns, 3]"], lambda: weights.predict_images(ground[:, :, :1], aerial))
 refuses("a picture of other numbers", TypeError, [], lambda: weights.predict_images(ground.astype(float), aerial))
 refuses("another camera", ValueError, ["camera"], lambda: weights.ground_image(picture, {"kind": "none"}, 0.0))
+refuses("a camera matrix for a panorama", ValueError, ["no camera matrix"], lambda: weights.predict_images(ground, aerial, camera=(50.0, 50.0, 64.0, 24.0)))
+refuses("a left bin for a panorama", ValueError, ["left_bin is 3"], lambda: weights.predict_images(ground, aerial, left_bin=3))
+refuses("a heading that is no number", ValueError, ["heading_deg"], lambda: weights.ground_image(picture, pairs.manifest["camera"], float("nan")))
+for far in (float("nan"), float("inf"), 1e9):
+    refuses(f"an offset of {far}", ValueError, ["offset_m"], lambda far=far: weights.predict(pairs[0]).geodetic((far, 0.0)))
 refuses("no run", crossfix.RunError, ["run.json", "finished"], lambda: crossfix.Run(data))
 refuses("no report", crossfix.RunError, ["missing.json"], lambda: crossfix.Run(work / "missing.json"))
 

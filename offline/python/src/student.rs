@@ -15,6 +15,9 @@ use pyo3::prelude::*;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+/// Offsets further from the middle of an aerial image are none, metres.
+const MOST_OFFSET_M: f64 = 1e5;
+
 /// A network from a file: weights (.safetensors), or an exported student (.onnx), which runs as on the
 /// vehicle. Runs on the CPU, on all cores; Python's lock is released meanwhile.
 ///
@@ -95,6 +98,11 @@ impl Student {
                 "this network takes pinhole pictures, not strips; give them to predict_images",
             ));
         }
+        if !heading_deg.is_finite() {
+            return Err(PyValueError::new_err(format!(
+                "heading_deg is {heading_deg}; it must be degrees clockwise from true north"
+            )));
+        }
         let picture = convert::image_from(&picture, "picture")?;
         let camera: Camera = convert::from_python(camera, "camera")?;
         let yaw_rad = yaw_from_heading(heading_deg);
@@ -150,7 +158,13 @@ impl Student {
         left_bin: usize,
         camera: Option<[f64; 4]>,
     ) -> PyResult<Prediction> {
+        self.check_left_bin(left_bin)?;
         let projection = match (camera, self.spec.camera) {
+            (Some(camera), GroundCamera::CalibratedPinhole { .. }) if !usable(camera) => {
+                return Err(PyValueError::new_err(
+                    "camera is (fx, fy, cx, cy): finite pixels, fx and fy above 0",
+                ));
+            }
             (None, GroundCamera::CalibratedPinhole { .. }) => {
                 return Err(PyValueError::new_err(
                     "this network takes the picture of a pinhole camera; give camera=(fx, fy, cx, cy)",
@@ -160,10 +174,15 @@ impl Student {
                 metres_per_pixel: self.spec.metres_per_pixel,
                 turn_rad: 0.0,
             },
-            (Some(camera), _) => GroundProjection::Pinhole {
+            (Some(camera), GroundCamera::CalibratedPinhole { .. }) => GroundProjection::Pinhole {
                 camera,
                 heading: None,
             },
+            (Some(_), _) => {
+                return Err(PyValueError::new_err(
+                    "this network takes no camera matrix; leave camera away (ground_image makes its ground image)",
+                ));
+            }
         };
         let pair = data::Pair {
             sample: Sample {
@@ -200,7 +219,28 @@ impl Student {
     }
 }
 
+/// Whether (fx, fy, cx, cy) can be of a camera.
+fn usable(camera: [f64; 4]) -> bool {
+    camera.iter().all(|value| value.is_finite()) && camera[0] > 0.0 && camera[1] > 0.0
+}
+
 impl Student {
+    fn check_left_bin(&self, left_bin: usize) -> PyResult<()> {
+        let bins = self.spec.orientation_bins;
+        if !self.spec.ground_left_bin() && left_bin != 0 {
+            return Err(PyValueError::new_err(format!(
+                "left_bin is {left_bin}, and this network takes none: its ground images all begin at the same azimuth"
+            )));
+        }
+        if self.spec.ground_left_bin() && left_bin >= bins {
+            return Err(PyValueError::new_err(format!(
+                "left_bin is {left_bin}; it must be 0 to {}",
+                bins - 1
+            )));
+        }
+        Ok(())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, student::Student> {
         self.student.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,6 +323,14 @@ impl Prediction {
             place: placed.then(|| (sample.id.clone(), sample.centre, sample.yaw_rad)),
         })
     }
+
+    /// Latitude and longitude of an offset; none of arrays.
+    fn placed(&self, offset_m: (f64, f64)) -> Option<(f64, f64)> {
+        let (_, centre, _) = self.place.as_ref()?;
+        let place = Enu::new(offset_m.0, offset_m.1, 0.0);
+        let place = LocalFrame::new(*centre).geodetic_from_enu(place);
+        Some((place.latitude_deg, place.longitude_deg))
+    }
 }
 
 #[pymethods]
@@ -354,23 +402,28 @@ impl Prediction {
     /// Latitude of the mode, degrees, WGS 84; None of arrays.
     #[getter]
     fn latitude_deg(&self) -> Option<f64> {
-        self.geodetic(self.found.mode_m.into())
+        self.placed(self.found.mode_m.into())
             .map(|(latitude, _)| latitude)
     }
 
     /// Longitude of the mode, degrees, WGS 84; None of arrays.
     #[getter]
     fn longitude_deg(&self) -> Option<f64> {
-        self.geodetic(self.found.mode_m.into())
+        self.placed(self.found.mode_m.into())
             .map(|(_, longitude)| longitude)
     }
 
     /// Latitude and longitude, degrees, WGS 84, of an offset in metres (east, north); None of arrays.
-    fn geodetic(&self, offset_m: (f64, f64)) -> Option<(f64, f64)> {
-        let (_, centre, _) = self.place.as_ref()?;
-        let place = Enu::new(offset_m.0, offset_m.1, 0.0);
-        let place = LocalFrame::new(*centre).geodetic_from_enu(place);
-        Some((place.latitude_deg, place.longitude_deg))
+    ///
+    /// Raises ValueError for offsets that are no numbers, or beyond 100 km.
+    fn geodetic(&self, offset_m: (f64, f64)) -> PyResult<Option<(f64, f64)>> {
+        let far = offset_m.0.hypot(offset_m.1);
+        if !(far <= MOST_OFFSET_M) {
+            return Err(PyValueError::new_err(format!(
+                "offset_m is {offset_m:?}; it must be two numbers of at most {MOST_OFFSET_M:.0} m"
+            )));
+        }
+        Ok(self.placed(offset_m))
     }
 
     /// The heatmap, float32 [side, side], row 0 north, column 0 west, summing to 1; None where it was not

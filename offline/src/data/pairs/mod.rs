@@ -108,7 +108,7 @@ impl DatasetManifest {
     /// [`DatasetError`] with the file and the fix.
     pub fn read(folder: &Path) -> Result<Self, DatasetError> {
         let path = folder.join("dataset.toml");
-        let fix = "give --data the folder that holds dataset.toml";
+        let fix = "give the folder that holds dataset.toml";
         let text = read_small(&path, MOST_TOML_BYTES, fix)?;
         let wrong = |what: String| DatasetError::Manifest {
             path: path.display().to_string(),
