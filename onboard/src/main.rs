@@ -224,11 +224,12 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
     signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.clone())?;
     let mut writer = out.map(LogWriter::create).transpose()?;
     let mut stdout = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut failure = None;
+    let (mut failure, mut written_any) = (None, false);
     let summary = pipeline::replay_until(log, &config, &stop, |replayed| {
         if failure.is_some() {
             return;
         }
+        written_any = true;
         let written = writer.as_mut().map_or(Ok(()), |writer| match replayed {
             Replayed::Estimate(estimate) => writer.write_estimate(estimate),
             Replayed::Comparison(comparison) => writer.write_comparison(comparison),
@@ -241,15 +242,29 @@ fn replay(log: &Path, config: Option<&Path>, out: Option<&Path>, json: bool) -> 
         failure = written
             .and(printed.map_err(|error| anyhow!("writing to standard output: {error}")))
             .err();
-    })?;
+        if failure.is_some() {
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let summary = match summary {
+        Ok(summary) => summary,
+        Err(error) => {
+            // An empty file would only be in the way of the next try.
+            if let (Some(path), false) = (out, written_any) {
+                drop(writer);
+                let _ = std::fs::remove_file(path);
+            }
+            return Err(error.into());
+        }
+    };
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
     stdout
         .flush()
         .map_err(|error| anyhow!("writing to standard output: {error}"))?;
     if let Some(writer) = writer {
         writer.finish()?;
-    }
-    if let Some(failure) = failure {
-        return Err(failure);
     }
     note(&format!(
         "crossfixd: {} events, {} estimates, {} bad messages; {:?}\n",

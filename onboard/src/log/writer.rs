@@ -58,11 +58,20 @@ impl LogWriter {
     pub fn create(path: &Path) -> Result<Self, LogError> {
         let file = File::create_new(path).map_err(|source| LogError::Io {
             path: path.to_owned(),
-            source,
+            source: if source.kind() == std::io::ErrorKind::AlreadyExists {
+                let what =
+                    "is there already and is not overwritten; remove it, or give another name";
+                std::io::Error::new(source.kind(), what)
+            } else {
+                source
+            },
         })?;
-        let mut log = Self::new(EndMarked::new(file), path)?;
-        log.flush()?;
-        Ok(log)
+        let made =
+            Self::new(EndMarked::new(file), path).and_then(|mut log| log.flush().map(|()| log));
+        // On a full disk, nothing is left behind for each try.
+        made.inspect_err(|_| {
+            let _ = std::fs::remove_file(path);
+        })
     }
 }
 

@@ -13,6 +13,7 @@ pub mod gpsd;
 pub mod images;
 pub mod jpeg_stream;
 pub mod jsonl;
+mod local_frame;
 #[cfg(feature = "mavlink")]
 pub mod mavlink;
 pub mod mcap;
@@ -33,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::playback::Playback;
 use crate::config::Checker;
-use crate::port::Peer;
+use crate::port::{Peer, PeerError};
 
 /// An enum of configs, chosen by `kind`, each of which is a [`Peer`].
 macro_rules! registry {
@@ -173,6 +174,18 @@ fn check_server(listen: &str, client_queue: usize, max_clients: usize, check: &m
     check.address("listen", listen);
     check.range("client_queue", client_queue as f64, 1.0, 1e5);
     check.range("max_clients", max_clients as f64, 1.0, 1e4);
+}
+
+/// What is wrong with a receiver's port of which nothing could be read for `silence`; `heard`: bytes came.
+fn silence(what: &str, silence: std::time::Duration, heard: bool) -> PeerError {
+    let seconds = silence.as_secs();
+    PeerError::Protocol(if heard {
+        format!(
+            "{what}: bytes come, and none could be read for {seconds} s; check the speed (baud) and what the receiver sends"
+        )
+    } else {
+        format!("{what} has been silent for {seconds} s; check the cable and the speed")
+    })
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::port::{Connection, Peer, PeerError};
 pub struct CanConfig {
     /// Name in logs and states. Default "can".
     pub name: String,
-    /// The interface, such as "can0".
+    /// The interface, such as "can0"; with `file`, the one whose messages are taken of the recording.
     pub interface: Option<String>,
     /// A recording of `candump -l` in place of an interface, played at its own speed; its stamps are UTC.
     pub file: Option<PathBuf>,
@@ -71,7 +71,7 @@ impl Peer for CanConfig {
         check_latency(self.latency_s, check);
         let latency_s = self.latency_s.unwrap_or(ODOMETRY_LATENCY_S);
         check.range("delay_s", self.delay_s, 0.0, latency_s);
-        if self.interface.is_some() == self.file.is_some() {
+        if self.interface.is_none() && self.file.is_none() {
             check.problem(
                 "interface",
                 "set either interface, such as \"can0\", or file",
@@ -103,7 +103,7 @@ impl Peer for CanConfig {
     }
 
     fn check_machine(&self, check: &mut Checker) {
-        if let Some(interface) = &self.interface
+        if let (Some(interface), None) = (&self.interface, &self.file)
             && !Path::new("/sys/class/net").join(interface).exists()
         {
             let message = format!(

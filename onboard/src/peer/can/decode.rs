@@ -184,7 +184,7 @@ mod tests {
         let start_ns = 1_700_000_000_000_000_000;
         let (mut speeds, mut yaw_rates) = (0, 0);
         for line in include_str!("../../../tests/data/can/drive.log").lines() {
-            let (time_ns, frame) = super::super::dump::frame_of(line).unwrap().unwrap();
+            let (time_ns, frame) = super::super::dump::frame_of(line, None).unwrap().unwrap();
             let time_s = (time_ns - start_ns) as f64 * 1e-9;
             let Some(sample) = car.frame(&frame, time_ns) else {
                 continue;

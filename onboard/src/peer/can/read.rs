@@ -30,6 +30,7 @@ fn tell_too_short(source: &str, signals: &CanSignals, before: u64) {
 /// Plays a recording of `candump -l`.
 pub struct DumpReader {
     name: String,
+    interface: Option<String>,
     signals: CanSignals,
     delay_ns: i64,
     lines: VecDeque<String>,
@@ -45,6 +46,7 @@ impl DumpReader {
             .map_err(|error| PeerError::io(format!("reading {path:?}"))(error.into()))?;
         Ok(Self {
             name: config.name.clone(),
+            interface: config.interface.clone(),
             signals: CanSignals::new(&config.signal),
             delay_ns: (config.delay_s * 1e9) as i64,
             lines: text.lines().map(str::to_owned).collect(),
@@ -57,7 +59,7 @@ impl DumpReader {
 impl Reader for DumpReader {
     fn next(&mut self) -> Result<Option<Event>, PeerError> {
         while let Some(line) = self.lines.pop_front() {
-            let (arrived_ns, frame) = match frame_of(&line) {
+            let (arrived_ns, frame) = match frame_of(&line, self.interface.as_deref()) {
                 Ok(Some(found)) => found,
                 Ok(None) => continue,
                 Err(reason) => {

@@ -94,7 +94,11 @@ impl FeedReader {
 
     fn read(&mut self) -> Result<(), PeerError> {
         let mut bytes = vec![0; DATAGRAM_BYTES];
-        while self.waiting.len() < MOST_WAITING {
+        // Of what is refused, too, no more at once: good samples must not wait behind it.
+        for _ in 0..MOST_WAITING {
+            if self.waiting.len() >= MOST_WAITING {
+                break;
+            }
             let received = match &self.socket {
                 Socket::Udp(socket) => socket.recv(&mut bytes),
                 Socket::Datagram(bound) => bound.socket.recv(&mut bytes),

@@ -35,6 +35,8 @@ pub struct GpsdReader {
     watch: Watch,
     broken_lines: u64,
     remarks: Vec<String>,
+    /// All of them, for the status.
+    remark: Option<String>,
 }
 
 /// Where the handshake stands.
@@ -59,6 +61,7 @@ impl GpsdReader {
             watch: Watch::Asked(1, Duration::ZERO),
             broken_lines: 0,
             remarks: Vec::new(),
+            remark: None,
         };
         source.ask()?;
         Ok(source)
@@ -82,6 +85,7 @@ impl GpsdReader {
             if !self.remarks.contains(&remark) {
                 warn!(source = self.config.name, "{remark}");
                 self.remarks.push(remark);
+                self.remark = Some(self.remarks.join("; "));
             }
         }
         match meaning {
@@ -198,5 +202,9 @@ impl Reader for GpsdReader {
             None => {}
         }
         Ok(None)
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 }

@@ -200,7 +200,10 @@ impl Reader for ImagesReader {
 /// The bytes of a picture; `None` while it is still being written.
 fn load(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let bytes = file::read(path, IMAGE_LIMIT_BYTES).map_err(|error| error.to_string())?;
-    let tail = &bytes[bytes.len().saturating_sub(16)..];
+    // Some cameras pad their pictures with zeros.
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    let end = end.map_or(0, |at| at + 1);
+    let tail = &bytes[end.saturating_sub(16)..end];
     let finished = tail.windows(2).any(|pair| pair == [0xff, 0xd9])
         || tail.windows(4).any(|four| four == b"IEND");
     Ok(finished.then_some(bytes))
@@ -261,6 +264,20 @@ mod tests {
             }
         }
         times
+    }
+
+    #[test]
+    fn a_picture_that_is_padded_is_whole_and_a_cut_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("1.jpg");
+        let mut padded = JPEG.to_vec();
+        padded.resize(JPEG.len() + 4096, 0);
+        std::fs::write(&path, &padded).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(padded));
+        for cut in [&b"\xff\xd8 half\0\0\0\0"[..], b"\0\0\0", b""] {
+            std::fs::write(&path, cut).unwrap();
+            assert_eq!(load(&path).unwrap(), None, "{cut:?}");
+        }
     }
 
     #[test]

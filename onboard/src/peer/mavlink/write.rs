@@ -3,12 +3,12 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use crossfix_calibration::LocalFrame;
 use mavlink::{MAVLinkV2MessageRaw, MavHeader, MessageData};
 
 use super::message::{global_position_sensor, gps_input, heartbeat, odometry, origin};
 use super::{MavlinkConfig, MessageKind};
 use crate::event::{Estimate, State};
+use crate::peer::local_frame;
 use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 use crate::transport::udp::Datagrams;
@@ -32,8 +32,6 @@ pub struct MavlinkWriter {
     sent_ns: Option<i64>,
     beaten: Option<Instant>,
     latest: Option<(State, Instant)>,
-    /// Where the local frame of odometry is.
-    frame: Option<LocalFrame>,
     cut: u64,
 }
 
@@ -59,7 +57,6 @@ impl MavlinkWriter {
             sent_ns: None,
             beaten: None,
             latest: None,
-            frame: None,
             cut: 0,
         })
     }
@@ -98,11 +95,9 @@ impl MavlinkWriter {
                 }
                 MessageKind::Odometry if estimate.state == State::Lost => {}
                 MessageKind::Odometry => {
-                    let frame = self
-                        .frame
-                        .get_or_insert_with(|| LocalFrame::new(estimate.position));
-                    let origin = origin(frame, &attendant, estimate.time_ns);
-                    let message = odometry(estimate, frame);
+                    let frame = local_frame::of(&self.what, estimate.position);
+                    let origin = origin(&frame, &attendant, estimate.time_ns);
+                    let message = odometry(estimate, &frame);
                     self.send(&origin)?;
                     message.map_or(Ok(()), |message| self.send(&message))?;
                 }

@@ -28,16 +28,30 @@ const CLOCK_STEP_NS: i64 = 5_000_000_000;
 pub struct NmeaSentences {
     config: NmeaConfig,
     epochs: Epochs,
-    /// The latest date and time of day that the receiver gave, or that a fix had.
-    date_time: Option<NaiveDateTime>,
+    /// The latest date and time of day that the receiver gave, or that a fix had, and this machine's then.
+    date_time: Option<(NaiveDateTime, Option<NaiveDateTime>)>,
     /// Date and time of this machine, or of the recording.
     machine: Option<NaiveDateTime>,
     last_fix_ns: Option<i64>,
     bad_sentences: u64,
+    readable: u64,
     rollovers: i64,
     geoid: Geoid,
     undated: u64,
     simulated: u64,
+}
+
+/// Whether a line ends in a sentence with its checksum.
+fn is_whole(line: &[u8]) -> bool {
+    let whole = || {
+        let start = line.iter().rposition(|byte| *byte == b'$')?;
+        let text = line[start + 1..].trim_ascii_end();
+        let (sentence, sum) = text.split_at_checked(text.len().checked_sub(3)?)?;
+        let sum = std::str::from_utf8(sum.strip_prefix(b"*")?).ok()?;
+        let sum = u8::from_str_radix(sum, 16).ok()?;
+        Some(sentence.iter().fold(0, |all, byte| all ^ byte) == sum)
+    };
+    whole() == Some(true)
 }
 
 impl NmeaSentences {
@@ -50,6 +64,7 @@ impl NmeaSentences {
             machine: None,
             last_fix_ns: None,
             bad_sentences: 0,
+            readable: 0,
             rollovers: 0,
             geoid: Geoid::default(),
             undated: 0,
@@ -68,6 +83,11 @@ impl NmeaSentences {
         self.bad_sentences
     }
 
+    /// Whole sentences, of kinds that tell nothing here too: what a port at another speed has none of.
+    pub fn readable(&self) -> u64 {
+        self.readable
+    }
+
     /// What the receiver does that its owner should know, as sentences.
     pub fn remarks(&self) -> Vec<String> {
         let mut remarks = dates::remarks(self.rollovers, self.simulated);
@@ -82,8 +102,9 @@ impl NmeaSentences {
 
     /// Takes one line in; `now` is any monotonic time. Take the fixes out after each line.
     pub fn line(&mut self, line: &[u8], now: Duration) {
+        self.readable += u64::from(is_whole(line));
         match Sentence::parse(line) {
-            Ok(Sentence::Date(date_time)) => self.date_time = Some(date_time),
+            Ok(Sentence::Date(date_time)) => self.date_time = Some((date_time, self.machine)),
             Ok(sentence) => self.epochs.add(&sentence, now),
             Err(Unread::Other) => {}
             Err(Unread::Bad) => self.bad_sentences += 1,
@@ -110,13 +131,26 @@ impl NmeaSentences {
         None
     }
 
+    /// The date and time of day now by the latest that is known: it went on as this machine's did. In a file the
+    /// machine's stands still.
+    fn date_time_now(&self) -> Option<NaiveDateTime> {
+        let (date_time, machine_then) = self.date_time?;
+        let passed = machine_then.zip(self.machine);
+        let passed = passed.map(|(then, now)| now.signed_duration_since(then));
+        match passed.filter(|passed| passed.num_milliseconds() > 0) {
+            Some(passed) => date_time.checked_add_signed(passed),
+            None => Some(date_time),
+        }
+    }
+
     fn time_ns(&mut self, epoch: &Epoch) -> Option<i64> {
-        let near = epoch.date_time.or(self.date_time).or(self.machine);
+        let known = || self.date_time_now();
+        let near = epoch.date_time.or_else(known).or(self.machine);
         let Some(date_time) = near.and_then(|near| dates::nearest(epoch.time, near)) else {
             self.undated += 1;
             return None;
         };
-        self.date_time = Some(date_time);
+        self.date_time = Some((date_time, self.machine));
         let time_ns = date_time.and_utc().timestamp_nanos_opt()?;
         self.rollovers = self
             .machine
@@ -296,6 +330,32 @@ mod tests {
         fixes.extend(sentences.finish());
         assert_eq!(sentences.bad_sentences(), 0);
         (fixes, sentences.remarks())
+    }
+
+    #[test]
+    fn a_night_without_a_fix_passes_for_receivers_without_a_date_too() {
+        let mut sentences = NmeaSentences::new(&NmeaConfig::default());
+        let mut fix_at = |machine: &str, time: &str| {
+            sentences.set_machine_time(Some(machine.parse().unwrap()));
+            let body = format!("GNGGA,{time}.00,5200.696,N,00421.426,E,1,10,0.9,10.0,M,40.0,M,,");
+            sentences.line(sentence(&body).as_bytes(), Duration::ZERO);
+            sentences.finish().unwrap().time_ns
+        };
+        let evening = fix_at("2026-11-29T18:00:05", "180000");
+        let morning = fix_at("2026-11-30T08:00:05", "080000");
+        assert_eq!(morning - evening, 14 * 3600 * 1_000_000_000);
+    }
+
+    #[test]
+    fn noise_of_another_speed_holds_no_sentence() {
+        let mut sentences = NmeaSentences::new(&NmeaConfig::default());
+        for line in [&b"\xf8\x80$\x00\xff"[..], b"", b"$", b"$GNGGA,1*00", b"$*0"] {
+            sentences.line(line, Duration::ZERO);
+        }
+        assert_eq!(sentences.readable(), 0);
+        // Of kinds that tell nothing here, too.
+        sentences.line(b"$GPGSV,1,1,00*79\r", Duration::ZERO);
+        assert_eq!(sentences.readable(), 1);
     }
 
     /// Twelve seconds of a receiver that sends these sentences, `TIME` for the time of day, each of

@@ -10,7 +10,7 @@ use tracing::warn;
 use super::write::NmeaStreamWriter;
 use super::{NmeaConfig, NmeaSentences};
 use crate::event::{Event, GnssFix};
-use crate::peer::{Playback, dates};
+use crate::peer::{Playback, dates, silence};
 use crate::port::{Connection, PeerError, Reader, Writer};
 use crate::transport::duplex::{self, Duplex};
 use crate::transport::file;
@@ -57,7 +57,8 @@ pub fn open(config: &NmeaConfig, playback: &Playback) -> Result<Connection, Peer
             input,
             sentences: SentenceReader::new(config),
             started: Instant::now(),
-            last_input: Duration::ZERO,
+            last_sentence: (Duration::ZERO, 0),
+            heard: false,
         })),
         writer,
     })
@@ -69,6 +70,8 @@ struct SentenceReader {
     sentences: NmeaSentences,
     reported_bad: u64,
     remarks: Vec<String>,
+    /// All of them, for the status.
+    remark: Option<String>,
 }
 
 impl SentenceReader {
@@ -78,6 +81,7 @@ impl SentenceReader {
             sentences: NmeaSentences::new(config),
             reported_bad: 0,
             remarks: Vec::new(),
+            remark: None,
         }
     }
 
@@ -108,6 +112,7 @@ impl SentenceReader {
             for remark in remarks.iter().filter(|new| !self.remarks.contains(new)) {
                 warn!(source = what, "{remark}");
             }
+            self.remark = (!remarks.is_empty()).then(|| remarks.join("; "));
             self.remarks = remarks;
         }
     }
@@ -118,7 +123,25 @@ struct NmeaStream {
     input: Box<dyn Read + Send>,
     sentences: SentenceReader,
     started: Instant,
-    last_input: Duration,
+    /// When the last whole sentence was there, and how many there were then.
+    last_sentence: (Duration, u64),
+    /// Whether bytes came since.
+    heard: bool,
+}
+
+impl NmeaStream {
+    /// Whether too long nothing came that can be read.
+    fn check_silence(&mut self, now: Duration) -> Result<(), PeerError> {
+        let readable = self.sentences.sentences.readable();
+        if readable != self.last_sentence.1 {
+            self.last_sentence = (now, readable);
+            self.heard = false;
+        }
+        if now.saturating_sub(self.last_sentence.0) <= SILENCE {
+            return Ok(());
+        }
+        Err(silence(&self.what, SILENCE, self.heard))
+    }
 }
 
 impl Reader for NmeaStream {
@@ -137,21 +160,17 @@ impl Reader for NmeaStream {
             .map_err(PeerError::io(format!("reading {}", self.what)))?
         {
             Some(0) => return Err(PeerError::Protocol(format!("{} closed", self.what))),
-            Some(_) => self.last_input = self.started.elapsed(),
-            None if now.saturating_sub(self.last_input) > SILENCE => {
-                return Err(PeerError::Protocol(format!(
-                    "{} has been silent for {} s; check the cable and the speed",
-                    self.what,
-                    SILENCE.as_secs()
-                )));
-            }
+            Some(_) => self.heard = true,
             None => {}
         }
+        let fix = self.sentences.next_fix(self.started.elapsed());
         self.sentences.report(&self.what);
-        Ok(self
-            .sentences
-            .next_fix(self.started.elapsed())
-            .map(Event::Gnss))
+        self.check_silence(now)?;
+        Ok(fix.map(Event::Gnss))
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.sentences.remark.as_deref()
     }
 }
 

@@ -317,6 +317,23 @@ fn each_source_has_a_topic_of_its_own() {
 }
 
 #[test]
+fn what_is_too_old_goes_from_a_full_disk_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = folder.path().join("crossfix-000001-20200101T000000Z.mcap");
+    std::fs::write(&old, b"old").unwrap();
+    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
+    let file = std::fs::File::options().write(true).open(&old).unwrap();
+    file.set_modified(then).unwrap();
+    let full = RecordSinkConfig {
+        retention_days: 1.0,
+        min_free_mb: 1_000_000_000,
+        ..config(folder.path())
+    };
+    assert!(Recorder::open(&full).is_err(), "there is no room");
+    assert!(!old.exists());
+}
+
+#[test]
 fn files_have_a_size_and_the_oldest_give_way() {
     let folder = tempfile::tempdir().unwrap();
     let mut config = config(folder.path());

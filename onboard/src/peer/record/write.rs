@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -58,6 +58,9 @@ impl Recorder {
     pub fn open(config: &RecordSinkConfig) -> Result<Self, PeerError> {
         static OFFSET_NS: OnceLock<i64> = OnceLock::new();
         let folder = Folder::open(&config.folder, config.min_free_mb)?;
+        // First: what is due to go makes the room, and goes on a full disk too.
+        let (total_mb, days) = (config.total_mb, config.retention_days);
+        folder.tidy(Path::new(""), total_mb, days, utc::now_ns());
         folder.check_space()?;
         let clock = ArrivalClock::default();
         Ok(Self {

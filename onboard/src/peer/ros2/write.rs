@@ -14,6 +14,7 @@ use super::node::OurNode;
 use super::sink_config::{Origin, Ros2SinkConfig};
 use crate::event::{Estimate, State};
 use crate::log::ros_message::{NavSatFix, Odometry};
+use crate::peer::local_frame;
 use crate::peer::reception::Receivers;
 use crate::port::{Outbound, PeerError, Writer};
 
@@ -90,7 +91,7 @@ impl Ros2Writer {
                 ?origin,
                 "the origin of the map frame is the first position"
             );
-            self.frame = Some(LocalFrame::new(origin));
+            self.frame = Some(local_frame::of(&format!("ros2 {:?}", self.config), origin));
         }
         let placed = self
             .frame

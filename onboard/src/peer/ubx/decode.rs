@@ -43,6 +43,7 @@ pub struct UbxStream {
     latest_pvt: Option<Duration>,
     warnings: Warnings,
     bad_messages: u64,
+    readable: u64,
     remarks: Vec<&'static str>,
     acknowledged: Option<bool>,
 }
@@ -108,6 +109,7 @@ impl UbxStream {
             latest_pvt: None,
             warnings: Warnings::default(),
             bad_messages: 0,
+            readable: 0,
             remarks: Vec::new(),
             acknowledged: None,
         }
@@ -116,11 +118,15 @@ impl UbxStream {
     /// Takes bytes in that arrived at `now`, any monotonic time. Take fixes out after each.
     pub fn bytes(&mut self, bytes: &[u8], now: Duration) {
         let mut parts = Vec::new();
+        let mut readable = 0;
         let mut messages = self.parser.consume_ubx_rtcm_nmea(bytes);
         while let Some(message) = messages.next() {
-            parts.extend(part_of(message));
+            let part = part_of(message);
+            readable += u64::from(!matches!(part, Some(Part::Bad | Part::Sentence(_))));
+            parts.extend(part);
         }
         drop(messages);
+        self.readable += readable;
         for part in parts {
             self.take_in(part, now);
         }
@@ -161,6 +167,11 @@ impl UbxStream {
     /// Messages and sentences that are damaged.
     pub fn bad_messages(&self) -> u64 {
         self.bad_messages + self.nmea.bad_sentences()
+    }
+
+    /// Whole messages and sentences, of kinds that tell nothing here too.
+    pub fn readable(&self) -> u64 {
+        self.readable + self.nmea.readable()
     }
 
     /// What is to be said about it, once.

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{Configure, UbxConfig, UbxStream, setup};
 use crate::event::{Event, GnssFix};
-use crate::peer::{Playback, dates};
+use crate::peer::{Playback, dates, silence};
 use crate::port::{Connection, PeerError, Reader};
 use crate::transport::duplex::{self, Duplex};
 use crate::transport::file;
@@ -54,7 +54,8 @@ pub fn open(config: &UbxConfig, playback: &Playback) -> Result<Connection, PeerE
         input,
         log: Log::new(config, UbxStream::new(config)),
         started: Instant::now(),
-        last_input: Duration::ZERO,
+        last_message: (Duration::ZERO, 0),
+        heard: false,
     }))
 }
 
@@ -64,6 +65,8 @@ struct Log {
     stream: UbxStream,
     reported_bad: u64,
     remarks: Vec<String>,
+    /// All of them, for the status.
+    remark: Option<String>,
 }
 
 impl Log {
@@ -73,6 +76,7 @@ impl Log {
             stream,
             reported_bad: 0,
             remarks: Vec::new(),
+            remark: None,
         }
     }
 
@@ -88,6 +92,7 @@ impl Log {
             if !self.remarks.contains(&remark) {
                 warn!(source, "{remark}");
                 self.remarks.push(remark);
+                self.remark = Some(self.remarks.join("; "));
             }
         }
         match self.stream.take_acknowledged() {
@@ -103,7 +108,25 @@ struct UbxPort {
     input: Box<dyn Read + Send>,
     log: Log,
     started: Instant,
-    last_input: Duration,
+    /// When the last whole message was there, and how many there were then.
+    last_message: (Duration, u64),
+    /// Whether bytes came since.
+    heard: bool,
+}
+
+impl UbxPort {
+    /// Whether too long nothing came that can be read.
+    fn check_silence(&mut self, now: Duration) -> Result<(), PeerError> {
+        let readable = self.log.stream.readable();
+        if readable != self.last_message.1 {
+            self.last_message = (now, readable);
+            self.heard = false;
+        }
+        if now.saturating_sub(self.last_message.0) <= SILENCE {
+            return Ok(());
+        }
+        Err(silence(&self.what, SILENCE, self.heard))
+    }
 }
 
 impl Reader for UbxPort {
@@ -118,18 +141,10 @@ impl Reader for UbxPort {
         match self.input.read(&mut bytes) {
             Ok(0) => return Err(PeerError::Protocol(format!("{} closed", self.what))),
             Ok(count) => {
-                self.last_input = self.started.elapsed();
-                stream.bytes(&bytes[..count], self.last_input);
+                self.heard = true;
+                stream.bytes(&bytes[..count], self.started.elapsed());
             }
-            Err(error) if is_timeout(&error) => {
-                if now.saturating_sub(self.last_input) > SILENCE {
-                    return Err(PeerError::Protocol(format!(
-                        "{} has been silent for {} s; check the cable and the speed",
-                        self.what,
-                        SILENCE.as_secs()
-                    )));
-                }
-            }
+            Err(error) if is_timeout(&error) => {}
             Err(source) => {
                 return Err(PeerError::Io {
                     what: format!("reading {}", self.what),
@@ -139,7 +154,12 @@ impl Reader for UbxPort {
         }
         let fix = stream.take(self.started.elapsed());
         self.log.report();
+        self.check_silence(now)?;
         Ok(fix.map(Event::Gnss))
+    }
+
+    fn remark(&self) -> Option<&str> {
+        self.log.remark.as_deref()
     }
 }
 
