@@ -15,7 +15,7 @@ use crate::model::{CrossViewModel, ModelSpec};
 use crate::recipe::{
     AdaptError, Adapted, PseudoLabel, Recipe, Shared, ablations, adapt_sharing, oracle,
 };
-use crate::run::{Interrupt, RunContext, sha256_json};
+use crate::run::{Interrupt, RunContext, sha256_file, sha256_json};
 use crate::shard::Shard;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -325,6 +325,9 @@ impl Study<'_> {
         let mut model = model.boxed_clone();
         let (test, truth) = (&area.test, &area.test_truth);
         let (found, _) = evaluate(model.as_mut(), test, truth, false, self.interrupt)?;
+        found
+            .check()
+            .map_err(|what| data::wrong_truth(&area.folder.join("test"), &what))?;
         Ok(Errors::from(&found))
     }
 }
@@ -344,10 +347,14 @@ fn open_area<'a>(folder: &'a Path, spec: &ModelSpec, unchecked: bool) -> anyhow:
     let truth = adapt.join("truth.jsonl").exists();
     Ok(Area {
         name: name_of(folder),
-        sha256: sha256_json(&[
-            data::provenance(&adapt, pairs.len())?,
-            data::provenance(&test, 0)?,
-        ]),
+        sha256: sha256_json(&(
+            [
+                data::provenance(&adapt, pairs.len())?,
+                data::provenance(&test, 0)?,
+            ],
+            // What oracle rows learn and every row is measured by.
+            [&adapt, &test].map(|part| sha256_file(&part.join("truth.jsonl")).ok()),
+        )),
         pairs,
         truth: truth.then(|| Truth::open(&adapt)).transpose()?,
         test: data::pairs(&test, spec, &options)?,

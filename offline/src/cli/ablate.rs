@@ -81,6 +81,11 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
     if names.windows(2).any(|two| two[0] == two[1]) {
         bail!("two areas have folders of one name; cells are kept by it");
     }
+    let mut named: Vec<&String> = rows.iter().collect();
+    named.sort();
+    if let Some(two) = named.windows(2).find(|two| two[0] == two[1]) {
+        bail!("--row {} is given twice; it would count twice", two[0]);
+    }
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let folder = RunFolder::create(out)
         .with_context(|| format!("cannot make the folder {}", out.display()))?;

@@ -126,6 +126,9 @@ pub fn measure_believing(
     let spec = model.describe().clone();
     let keep = keeps_heatmaps(&dataset, &spec);
     let (evaluation, predictions) = evaluate(model, &dataset, &truth, keep, interrupt)?;
+    evaluation
+        .check()
+        .map_err(|what| wrong_truth(folder, &what))?;
     let temperature = temperature(&dataset, &predictions, &truth, &spec);
     let heatmaps = heatmap_fit(&dataset, &predictions, &truth, &spec);
     let believed = fit.filter(|_| keep).map(|fit| {
@@ -146,6 +149,11 @@ pub fn measure_believing(
         heatmaps,
         believed,
     })
+}
+
+/// Says which dataset has no truth to measure by.
+pub fn wrong_truth(folder: &Path, what: &str) -> anyhow::Error {
+    anyhow::anyhow!("{}: {what}", folder.display())
 }
 
 /// What a run says about its dataset: where it lies, what it says of itself, hashes of its text

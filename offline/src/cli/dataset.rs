@@ -109,6 +109,7 @@ impl DatasetArgs {
         margin_m: f64,
         limit: Option<usize>,
     ) -> anyhow::Result<PairsOptions> {
+        self.refuse_published()?;
         Ok(PairsOptions {
             margin_m,
             limit,
@@ -116,6 +117,30 @@ impl DatasetArgs {
             unchecked: self.no_check,
             truth: false,
         })
+    }
+
+    /// Refuses options that a pairs dataset has no use for.
+    fn refuse_published(&self) -> anyhow::Result<()> {
+        if self.is_published() {
+            return Ok(());
+        }
+        let given = [
+            ("--list", self.list.is_some()),
+            ("--part", self.part.is_some()),
+            ("--order", self.order.is_some()),
+            ("--heading-within", self.heading_within.is_some()),
+            ("--orientations", self.orientations.is_some()),
+            ("--semi-positives", self.semi_positives),
+            ("--black-where-unreadable", self.black_where_unreadable),
+            ("--lists", self.lists.is_some()),
+            ("--rotation-range", self.rotation_range.is_some()),
+        ];
+        match given.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((option, _)) => bail!(
+                "{option} is for published datasets, and --data is a pairs dataset; leave it away, or give --dataset vigor or kitti"
+            ),
+        }
     }
 
     fn list(&self, otherwise: [List; 2]) -> List {
@@ -267,7 +292,7 @@ impl DatasetArgs {
             bins as f64 * 360.0 / spec.orientation_bins as f64
         });
         let within = self.heading_within.unwrap_or(searched);
-        if !(0.0..=360.0).contains(&within) {
+        if !(0.0..=180.0).contains(&within) {
             bail!("--heading-within {within}; it is 0 to 180 degrees");
         }
         Ok(Headings::Within(within))

@@ -30,6 +30,17 @@ enum Exactness {
 }
 
 impl DeviceArgs {
+    /// Refuses a device that was asked for where none runs the network.
+    ///
+    /// # Errors
+    /// Which option that was.
+    pub fn refuse(&self, why: &str) -> anyhow::Result<()> {
+        if !matches!(self.device.as_str(), "auto" | "cpu") || self.precision != Exactness::F32 {
+            anyhow::bail!("{why}; leave --device and --precision away");
+        }
+        Ok(())
+    }
+
     /// Opens the device and says which it is.
     pub fn open(&self) -> anyhow::Result<Device> {
         let device = if self.device == "auto" {

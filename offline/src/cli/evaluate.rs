@@ -81,6 +81,10 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             "--calibration is for weights on pairs, in one run; an exported student has its own inside (export --calibration)"
         );
     }
+    if onnx {
+        args.device
+            .refuse("an exported student runs in tract, on the processor, as on the vehicle")?;
+    }
     if args.published.is_published() {
         if in_shards {
             bail!("published datasets are measured in one run; leave --shard and --merge away");
@@ -164,6 +168,9 @@ fn measure_shards(
     let predictions = answers.into_iter().map(|answer| answer.prediction);
     let predictions: Vec<PairPrediction> = predictions.collect();
     let evaluation = compare(&dataset, &predictions, &truth);
+    evaluation
+        .check()
+        .map_err(|what| data::wrong_truth(&args.data, &what))?;
     let table = evaluation.table();
     let mut measured = json!(evaluation);
     if student.weights().is_some() {
@@ -234,7 +241,11 @@ fn measure_onnx(
     let dataset = data::pairs(folder, student.spec(), &options)?;
     let truth = Truth::open(folder)?;
     let predictions = student.predict(&dataset, interrupt)?;
-    Ok(compare(&dataset, &predictions, &truth))
+    let evaluation = compare(&dataset, &predictions, &truth);
+    evaluation
+        .check()
+        .map_err(|what| data::wrong_truth(folder, &what))?;
+    Ok(evaluation)
 }
 
 #[cfg(test)]

@@ -126,6 +126,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         );
     }
     if args.published.is_published() {
+        if args.validation.is_some() {
+            bail!(
+                "--validation is for pairs datasets; a published dataset is measured by `crossfix evaluate --dataset ... --part validation`"
+            );
+        }
         return train_published(args, model.as_mut(), &config, &folder, &interrupt, &world);
     }
     let options = PairsOptions {

@@ -36,6 +36,22 @@ pub struct Evaluation {
     pub left_out: usize,
 }
 
+impl Evaluation {
+    /// Refuses one that measured nothing: its errors of 0 m would pass for good ones.
+    ///
+    /// # Errors
+    /// What is missing, and where to look.
+    pub fn check(&self) -> Result<(), String> {
+        if self.unmasked.count > 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "none of the {} pairs has a true position within its aerial image; is truth.jsonl of this dataset?",
+            self.left_out
+        ))
+    }
+}
+
 /// Runs a network over a dataset and compares its predictions with the truth.
 ///
 /// # Errors
@@ -204,5 +220,17 @@ mod tests {
         let measured = compare(&vec![pair.clone()], &[prediction], &truth);
         assert!(measured.masked.mean_m < 0.8);
         assert!((measured.outside_prior - 1.0).abs() < 1e-12);
+        measured.check().unwrap();
+        // Truth of another dataset measures nothing, and says so.
+        let mut other = pair.clone();
+        other.sample.id = "another".into();
+        let prediction = from_heatmap(&heatmap, |_| None, &other.sample, &spec, false);
+        let measured = compare(&vec![other], &[prediction], &truth);
+        assert!(
+            measured
+                .check()
+                .unwrap_err()
+                .contains("none of the 1 pairs")
+        );
     }
 }

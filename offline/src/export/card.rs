@@ -142,8 +142,12 @@ fn error_statistics(provenance: &Value) -> Option<ErrorStatistics> {
     let measured = provenance.pointer("/test/student");
     let measured = measured.or_else(|| provenance.get("validation"))?;
     let number = |name: &str| measured.pointer(&format!("/unmasked/{name}"))?.as_f64();
+    let count = number("count")? as usize;
+    if count == 0 {
+        return None;
+    }
     Some(ErrorStatistics {
-        count: number("count")? as usize,
+        count,
         mean_m: number("mean_m")?,
         median_m: number("median_m")?,
         p90_m: number("p90_m")?,

@@ -143,10 +143,17 @@ pub fn named(name: &str, spec: &ModelSpec) -> Option<Recipe> {
 
 fn all_levels(spec: &ModelSpec) -> Recipe {
     let paper = defaults::paper(spec);
+    // As heavy beside the levels as in supervised training, where both have a weight.
+    let of_levels = defaults::supervised(spec).loss;
+    let heatmap = if of_levels.info_nce > 0.0 && of_levels.heatmap > 0.0 {
+        of_levels.heatmap / of_levels.info_nce
+    } else {
+        1.0
+    };
     Recipe {
         fit: FitConfig {
             loss: LossConfig {
-                heatmap: 1.0,
+                heatmap,
                 levels: None,
                 ..paper.fit.loss
             },

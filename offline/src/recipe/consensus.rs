@@ -449,7 +449,7 @@ fn evidence(chains: &[Chain], predictions: &[PairPrediction], model: &TrackModel
             mine_agreed.push(f64::from(u8::from(off[0].hypot(off[1]) < AGREES_M)));
         }
         support.extend(&mine);
-        if chain.samples.len() > 2 {
+        if chain.samples.len() > 1 {
             agreed.extend(&mine_agreed);
         }
         if !chain.name.is_empty() {

@@ -319,6 +319,19 @@ pub fn adapt_sharing(
         return Err(AdaptError::Refused(verdict));
     }
     let mut teacher = teacher.boxed_clone();
+    // Where the teacher that was given puts each pair; those of later rounds are students.
+    let mut given_peaks: Option<Vec<[f64; 2]>> = None;
+    let judge_teacher = |found: &Found, verdict: &mut Verdict| {
+        let Some(evidence) = &found.evidence else {
+            return Ok(());
+        };
+        crate::note!("{}", evidence.describe());
+        verdict.extend(gate::teacher(evidence, &recipe.gate));
+        if verdict.refuses() && recipe.gate.enforce {
+            return Err(AdaptError::Refused(verdict.clone()));
+        }
+        Ok(())
+    };
     for round in 1..recipe.rounds {
         let folder = run
             .folder
@@ -331,7 +344,13 @@ pub fn adapt_sharing(
             ..*run
         };
         let answers = shared.answers(recipe, teacher.as_mut(), pairs, &run)?;
-        let found = label(&recipe.labeller, teacher.describe(), pairs, answers)?;
+        let mut found = label(&recipe.labeller, teacher.describe(), pairs, answers)?;
+        judge_teacher(&found, &mut verdict)?;
+        given_peaks.get_or_insert_with(|| found.labels.iter().map(|label| label.peak_m).collect());
+        // No round learns the drives that the last one is judged on.
+        for index in gate::held_out(pairs, &found, &recipe.gate, run.seed) {
+            found.labels[index].weight = 0.0;
+        }
         teacher = learn(
             "student",
             teacher.as_ref(),
@@ -346,15 +365,22 @@ pub fn adapt_sharing(
     }
     let answers = shared.answers(recipe, teacher.as_mut(), pairs, run)?;
     let found = label(&recipe.labeller, teacher.describe(), pairs, answers)?;
-    if let Some(evidence) = &found.evidence {
-        crate::note!("{}", evidence.describe());
-        verdict.extend(gate::teacher(evidence, &recipe.gate));
-        if verdict.refuses() && recipe.gate.enforce {
-            return Err(AdaptError::Refused(verdict));
-        }
-    }
+    judge_teacher(&found, &mut verdict)?;
     let held_out = gate::held_out(pairs, &found, &recipe.gate, run.seed);
-    let places = found.labels.clone();
+    let drives = found.evidence.as_ref();
+    if held_out.is_empty()
+        && recipe.gate.held_out > 0.0
+        && drives.is_some_and(|evidence| !evidence.stands_alone())
+    {
+        crate::note!(
+            "fewer than 3 drives of {} frames or more: none is held back, and the student is not judged without true positions (--test)",
+            gate::LEAST_FRAMES
+        );
+    }
+    let mut places = found.labels.clone();
+    for (label, peak_m) in places.iter_mut().zip(given_peaks.into_iter().flatten()) {
+        label.peak_m = peak_m;
+    }
     let mut learned = found;
     for index in &held_out {
         learned.labels[*index].weight = 0.0;
@@ -509,17 +535,14 @@ fn learn(
     }
     if let Filter::LowestEntropy { keep } = recipe.filter {
         let entropies: Vec<f64> = labels.iter().map(|label| label.entropy).collect();
-        drop_others(&mut labels, &keep_closest(&entropies, keep, run.seed));
+        keep_share(&mut labels, &entropies, keep, run.seed);
     }
     let one = 1.0f64.to_bits();
     let weighs = |label: &PseudoLabel| label.is_kept() && label.weight.to_bits() != one;
     let mut config = recipe.fit.clone();
     if let (Filter::Support { .. }, Some(_)) = (recipe.filter, keep) {
         // Labels of frames that stand alone are as noisy as the paper's, and learned as gently.
-        let paper = defaults::paper(teacher.describe()).fit;
-        config.learning_rate = config.learning_rate.min(paper.learning_rate);
-        config.loss = paper.loss;
-        config.augmentation = paper.augmentation;
+        config = as_in_paper(config, teacher.describe());
     }
     config.loss.weighted |= labels.iter().any(weighs);
     let mut auxiliary = None;
@@ -559,10 +582,7 @@ fn learn(
                 teacher.describe(),
             );
         } else {
-            drop_others(
-                &mut labels,
-                &keep_closest(&learned.distances_m, keep, run.seed),
-            );
+            keep_share(&mut labels, &learned.distances_m, keep, run.seed);
         }
         shared.auxiliary = Some((same, learned.clone()));
         auxiliary = Some(learned);
@@ -603,6 +623,31 @@ fn learn(
     })
 }
 
+/// A training by `paper`'s learning rate, loss and augmentation, but for what differs from the defaults of
+/// `consensus`: that was asked for.
+fn as_in_paper(config: FitConfig, spec: &ModelSpec) -> FitConfig {
+    let paper = defaults::paper(spec).fit;
+    let default = defaults::consensus(spec).fit;
+    let mut changed = Vec::new();
+    let mut fit = config.clone();
+    if config.learning_rate.to_bits() == default.learning_rate.to_bits() {
+        fit.learning_rate = config.learning_rate.min(paper.learning_rate);
+        changed.push(format!("learning_rate {}", fit.learning_rate));
+    }
+    if config.loss == default.loss {
+        fit.loss = paper.loss;
+        changed.push("loss".into());
+    }
+    if config.augmentation == default.augmentation {
+        fit.augmentation = paper.augmentation;
+        changed.push("augmentation".into());
+    }
+    if !changed.is_empty() {
+        crate::note!("of fit, as in `paper`: {}", changed.join(", "));
+    }
+    fit
+}
+
 /// Trains a copy of a network on the labels that are kept.
 fn train(
     name: &'static str,
@@ -629,11 +674,19 @@ fn train(
     Ok((student, fitted))
 }
 
-/// Sets the weight of labels that are not kept to 0.
-fn drop_others(labels: &mut [PseudoLabel], kept: &[bool]) {
-    for (label, kept) in labels.iter_mut().zip(kept) {
+/// Keeps the share of the labels still learned whose values are smallest, and sets the weight of the others to 0.
+/// What was held out before takes no part.
+fn keep_share(labels: &mut [PseudoLabel], values: &[f64], share: f64, seed: u64) {
+    let (learned, of_learned): (Vec<usize>, Vec<f64>) = labels
+        .iter()
+        .zip(values)
+        .enumerate()
+        .filter(|(_, (label, _))| label.is_kept())
+        .map(|(index, (_, value))| (index, *value))
+        .unzip();
+    for (index, kept) in learned.iter().zip(keep_closest(&of_learned, share, seed)) {
         if !kept {
-            label.weight = 0.0;
+            labels[*index].weight = 0.0;
         }
     }
 }

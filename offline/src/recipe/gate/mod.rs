@@ -13,7 +13,7 @@ mod tests;
 
 pub use drives::each_drive;
 pub use input::{READINGS, heading_reading, input};
-pub use student::{held_out, student};
+pub use student::{LEAST_FRAMES, held_out, student};
 
 use super::Evidence;
 use serde::{Deserialize, Serialize};
@@ -53,11 +53,17 @@ impl Gate {
     /// # Errors
     /// The setting and its range.
     pub fn check(&self) -> Result<(), String> {
-        if !(0.0..=0.5).contains(&self.held_out) {
-            return Err(format!(
-                "gate.held_out is {}; it must be 0 to 0.5",
-                self.held_out
-            ));
+        // A limit that is no number would never refuse.
+        let ranges = [
+            ("held_out", self.held_out, 0.5),
+            ("most_course_deg", self.most_course_deg, 180.0),
+            ("least_agreement", self.least_agreement, 1.0),
+            ("most_of_teacher", self.most_of_teacher, 10.0),
+        ];
+        for (name, value, most) in ranges {
+            if !(0.0..=most).contains(&value) {
+                return Err(format!("gate.{name} is {value}; it must be 0 to {most}"));
+            }
         }
         Ok(())
     }

@@ -14,11 +14,15 @@ use rand_chacha::ChaCha8Rng;
 /// Errors beyond this count as this, metres: one lost frame shall not decide.
 const MOST_M: f64 = 25.0;
 
-/// Samples of the drives that a student is judged on: a seeded share of the drives, at least one.
-/// None where frames stand alone or too few drives would be left.
+/// Drives of fewer frames judge no student.
+pub const LEAST_FRAMES: usize = 10;
+
+/// Samples of the drives that a student is judged on: a seeded share of the drives, at least one, each of
+/// [`LEAST_FRAMES`] or more. None where frames stand alone or too few drives would be left.
 pub fn held_out(pairs: &dyn Dataset, found: &Found, gate: &Gate, seed: u64) -> Vec<usize> {
     let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
     let mut drives: Vec<Drive> = pairs.drives();
+    drives.retain(|drive| drive.samples.len() >= LEAST_FRAMES);
     if gate.held_out <= 0.0 || alone || drives.len() < 3 {
         return Vec::new();
     }
