@@ -160,3 +160,117 @@ impl ReportArgs {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::city::frames::CameraKind;
+    use crate::city::style::Gap;
+    use crate::city::{AreaConfig, AreaName, Part, build_area};
+    use crate::data::Dataset;
+    use crate::model::{Ccvpe, CrossViewModel, preset};
+    use crate::predict::predict;
+    use crate::recipe::PseudoLabel;
+    use crate::simulate::{Contents, PairsPlan, write_pairs};
+    use clap::Parser;
+    use serde_json::json;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        report: ReportArgs,
+    }
+
+    #[test]
+    fn a_run_its_pairs_and_places_with_truth_become_a_page_with_labels_and_descriptors() {
+        let folder = tempfile::tempdir().unwrap();
+        let area = build_area(AreaConfig {
+            area: AreaName::Target,
+            seed: 9,
+            gap: Gap::default(),
+        });
+        let plan = PairsPlan {
+            part: Part::Test,
+            districts: 1,
+            contents: Contents::Drives {
+                drives: 1,
+                length_m: 60.0,
+                spacing_m: 5.0,
+                logs: 0,
+            },
+            camera: CameraKind::Panorama,
+        };
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let hidden = indicatif::ProgressBar::hidden();
+        write_pairs(&area, &plan, Path::new(&path("pairs")), &hidden).unwrap();
+        let mut model = Ccvpe::new(preset("compact").unwrap(), 4).unwrap();
+        let options = PairsOptions::default();
+        let pairs = data::pairs(Path::new(&path("pairs")), model.describe(), &options).unwrap();
+        let predictions = predict(&mut model, &pairs, false, &Interrupt::default()).unwrap();
+        std::fs::create_dir(path("run")).unwrap();
+        weights::save(
+            Path::new(&path("run/student.safetensors")),
+            &model,
+            json!({}),
+        )
+        .unwrap();
+        std::fs::write(
+            path("run/run.json"),
+            json!({ "recipe": "paper" }).to_string(),
+        )
+        .unwrap();
+        let labels = pairs.samples().zip(predictions);
+        let lines = labels.map(|(sample, found)| {
+            let label = PseudoLabel {
+                id: sample.id.clone(),
+                column: found.mode_cell[0] as f64 + 0.5,
+                row: found.mode_cell[1] as f64 + 0.5,
+                offset_m: found.mode_m,
+                residual_rad: 0.0,
+                peak_m: found.peak_m,
+                peak: found.peak,
+                entropy: found.entropy,
+                support: 1.0,
+                weight: 1.0,
+                map: None,
+            };
+            json!({ "label": label, "distance_m": null, "kept": true }).to_string() + "\n"
+        });
+        std::fs::write(path("run/labels.jsonl"), lines.collect::<String>()).unwrap();
+        let (run, pairs_at, student) =
+            (path("run"), path("pairs"), path("run/student.safetensors"));
+        let out = path("page.html");
+        let words = |more: &[&str]| {
+            let begin = [
+                "report", "--input", &run, "--pairs", &pairs_at, "--out", &out,
+            ];
+            let words = begin.iter().chain(more).map(ToString::to_string);
+            Command::try_parse_from(words).unwrap().report
+        };
+        super::run(&words(&[])).unwrap();
+        let page = std::fs::read_to_string(&out).unwrap();
+        let frames = pairs.len();
+        assert!(frames >= 8);
+        assert_eq!(page.matches("<circle class=\"label\"").count(), frames);
+        assert!(page.contains("What happened") && !page.contains("m from the truth"));
+        let more = [
+            "--truth",
+            "--test",
+            &pairs_at,
+            "--teacher",
+            &student,
+            "--descriptors",
+            "6",
+        ];
+        super::run(&words(&more)).unwrap();
+        let page = std::fs::read_to_string(&out).unwrap();
+        assert!(page.contains("m from the truth on average") && page.contains("Label quality"));
+        // Teacher and student, which are the same here: twice the same six pairs.
+        assert_eq!(page.matches("<circle class=\"f-ground\"").count(), 12);
+        let planes: Vec<&str> = page.split("class=\"joined\" d=\"").skip(1).collect();
+        let line = |plane: &str| plane.split('"').next().unwrap().to_owned();
+        assert_eq!(line(planes[0]), line(planes[1]));
+        let error = super::run(&words(&["--student", "nowhere"])).unwrap_err();
+        assert!(error.to_string().contains("--student"), "{error}");
+    }
+}

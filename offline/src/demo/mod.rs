@@ -210,6 +210,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         &interrupt,
     )?;
 
+    say("laying out what teacher and student compare");
     let shown = placed_samples(&areas.test, &areas.test_truth, PAIRS_IN_PLANE);
     let mut networks = [
         (teacher.as_mut(), &mut measured_teacher),

@@ -66,7 +66,7 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
         .adapt_folder
         .join(&adapt.inner().manifest().tiles);
     Ok(ReportInput {
-        title: "Crossfix demo".into(),
+        title: "Crossfix demo: a new area without true positions".into(),
         verdict: verdict(outcome, gnss, fused),
         headlines: vec![
             headline("student, mean error", format!("{student:.2} m"), format!("teacher {teacher:.2} m"), student < teacher),
