@@ -126,16 +126,21 @@ fn numbers(models: &[&FeatureModel], pairs: usize) -> String {
 }
 
 fn plane(model: &FeatureModel) -> String {
-    let all = model
-        .plane
-        .iter()
-        .flatten()
-        .flatten()
-        .filter(|value| value.is_finite());
-    let reach = all.fold(1e-9, |reach: f64, value| reach.max(value.abs()));
+    let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+    for point in model.plane.iter().flatten() {
+        for axis in (0..2).filter(|axis| point[*axis].is_finite()) {
+            low[axis] = low[axis].min(point[axis]);
+            high[axis] = high[axis].max(point[axis]);
+        }
+    }
+    let reach = (high[0] - low[0]).max(high[1] - low[1]).max(1e-9);
     let place = |[x, y]: [f64; 2]| {
-        let scale = (SIDE / 2.0 - ROOM) / reach;
-        (SIDE / 2.0 + x * scale, SIDE / 2.0 - y * scale)
+        let scale = (SIDE - 2.0 * ROOM) / reach;
+        let middle = [0, 1].map(|axis| f64::midpoint(low[axis], high[axis]));
+        (
+            SIDE / 2.0 + (x - middle[0]) * scale,
+            SIDE / 2.0 - (y - middle[1]) * scale,
+        )
     };
     let (mut lines, mut points) = (String::new(), String::new());
     for [ground, aerial] in &model.plane {

@@ -98,7 +98,7 @@ pub fn section(page: &mut Page, study: Option<&StudyTable>) {
     published(page, study);
 }
 
-/// One line for each row: its name, a dot and a bar of one standard error to each side. The first row's value, or
+/// For each row its name and, below it, a dot and a bar of one standard error to each side. The first row's value, or
 /// `zero`, is a line from top to bottom.
 fn dots(
     rows: &[StudyRow],
@@ -107,8 +107,8 @@ fn dots(
     value: impl Fn(&StudyRow) -> Option<MeanAndError>,
 ) -> String {
     const WIDTH: f64 = 640.0;
-    const NAMES: f64 = 232.0;
-    const LINE: f64 = 24.0;
+    const SIDE: f64 = 18.0;
+    const LINE: f64 = 40.0;
     let shown: Vec<(&StudyRow, MeanAndError)> = rows
         .iter()
         .filter_map(|row| Some((row, value(row)?)))
@@ -126,7 +126,7 @@ fn dots(
     });
     let room = 0.05 * (high - low).max(0.1);
     let (low, high) = (low - room, high + room);
-    let x = |value: f64| NAMES + (value - low) / (high - low) * (WIDTH - NAMES - 16.0);
+    let x = |value: f64| SIDE + (value - low) / (high - low) * (WIDTH - 2.0 * SIDE);
     let bottom = 8.0 + LINE * shown.len() as f64;
     let mut svg = format!(
         "<svg class=\"plot study\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{}\">",
@@ -148,17 +148,16 @@ fn dots(
         at(bottom)
     );
     for (index, (row, [mean, error])) in shown.iter().enumerate() {
-        let y = 8.0 + LINE * (index as f64 + 0.5);
+        let y = 8.0 + LINE * (index as f64 + 0.74);
         let class = match row.difference_m {
             None => "r-teacher",
             Some([difference, _]) if difference > 0.0 => "r-worse",
             Some(_) => "r-student",
         };
         svg += &format!(
-            "<g class=\"{class}\"><text class=\"name\" x=\"{}\" y=\"{}\" dy=\".35em\" text-anchor=\"end\">{}</text>\
+            "<g class=\"{class}\"><text class=\"name\" x=\"{SIDE}\" y=\"{}\">{}</text>\
              <path class=\"bar-line\" d=\"M{} {y}H{}\"/><circle class=\"dot\" cx=\"{}\" cy=\"{y}\" r=\"5\"><title>{} ± {}</title></circle></g>",
-            NAMES - 10.0,
-            at(y),
+            at(y - 14.0),
             escape(&short(&row.name)),
             at(x(mean - error)),
             at(x(mean + error)),
@@ -169,15 +168,15 @@ fn dots(
     }
     svg + &format!(
         "<text class=\"label\" x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text></svg>",
-        at(f64::midpoint(NAMES, WIDTH)),
+        at(WIDTH / 2.0),
         at(bottom + 36.0),
         escape(label)
     )
 }
 
-/// A name that fits beside its dot; the table has it whole.
+/// A name that fits above its dot; the table has it whole.
 fn short(name: &str) -> String {
-    const MOST: usize = 32;
+    const MOST: usize = 56;
     if name.chars().count() <= MOST {
         return name.to_owned();
     }
