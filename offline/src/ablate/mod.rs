@@ -3,7 +3,7 @@
 
 mod table;
 
-pub use table::{RowSummary, markdown, summarise};
+pub use table::{MeanAndError, RowSummary, markdown, summarise, with_teacher};
 
 use crate::cli::data::PairsOptions;
 use crate::cli::{data, settings};

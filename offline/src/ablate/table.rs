@@ -100,16 +100,14 @@ fn summary(row: &str, cells: &[&Cell]) -> RowSummary {
     }
 }
 
-/// The table, with the teacher and, of the first recipe that has one, the auxiliary student.
-pub fn markdown(cells: &[Cell]) -> String {
-    let mut text = String::from(
-        "| | areas | mean, m | median, m | mean in prior, m | against the teacher, m | | worse | kept | label error kept / dropped, m |\n|---|---|---|---|---|---|---|---|---|---|\n",
-    );
+/// The rows with the teacher before them and, of the first recipe that has one, the auxiliary student.
+pub fn with_teacher(cells: &[Cell]) -> Vec<RowSummary> {
     let rows = summarise(cells);
     let first_of = |name: &str| {
         let of_row = cells.iter().filter(|cell| cell.row == name);
         of_row.collect::<Vec<&Cell>>()
     };
+    let mut all = Vec::new();
     if let Some(first) = rows.first() {
         let of_first = first_of(&first.row);
         let teachers = of_first.iter().map(|cell| Cell {
@@ -120,7 +118,7 @@ pub fn markdown(cells: &[Cell]) -> String {
             ..(*cell).clone()
         });
         let teachers: Vec<Cell> = teachers.collect();
-        text += &line(&summary("teacher", &teachers.iter().collect::<Vec<_>>()));
+        all.push(summary("teacher", &teachers.iter().collect::<Vec<_>>()));
     }
     let with_auxiliary = cells.iter().find(|cell| cell.auxiliary.is_some());
     if let Some(first) = with_auxiliary {
@@ -136,10 +134,19 @@ pub fn markdown(cells: &[Cell]) -> String {
         });
         let auxiliaries: Vec<Cell> = auxiliaries.collect();
         let name = format!("{}, its auxiliary student (no filter)", first.row);
-        text += &line(&summary(&name, &auxiliaries.iter().collect::<Vec<_>>()));
+        all.push(summary(&name, &auxiliaries.iter().collect::<Vec<_>>()));
     }
-    for row in &rows {
-        text += &line(row);
+    all.extend(rows);
+    all
+}
+
+/// The table, with the teacher and, of the first recipe that has one, the auxiliary student.
+pub fn markdown(cells: &[Cell]) -> String {
+    let mut text = String::from(
+        "| | areas | mean, m | median, m | mean in prior, m | against the teacher, m | | worse | kept | label error kept / dropped, m |\n|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in with_teacher(cells) {
+        text += &line(&row);
     }
     text
 }

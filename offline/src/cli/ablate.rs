@@ -3,7 +3,7 @@
 use super::device::DeviceArgs;
 use crate::ablate::{Study, default_rows, markdown, summarise};
 use crate::model::weights::{self, write_whole};
-use crate::run::{Interrupt, RunFolder, sha256_file};
+use crate::run::{Interrupt, RunFolder, producer, sha256_file};
 use crate::shard::Shard;
 use crate::storage::{Files, Paths, Role};
 use crate::train::World;
@@ -43,7 +43,8 @@ pub struct AblateArgs {
     merge: bool,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Folder for cells, ablations.md and ablations.json. What is there is not computed again.
+    /// Folder for cells, ablations.md and ablations.json. What is there is not computed again; `crossfix report
+    /// --input` makes a page of it.
     #[arg(long, required_unless_present = "list")]
     out: Option<PathBuf>,
 }
@@ -105,7 +106,13 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
     let table = markdown(&cells);
     write_whole(&folder.file("ablations.md"), table.as_bytes())
         .context("cannot write ablations.md")?;
-    let all = json!({ "seed": args.seed, "rows": summarise(&cells), "cells": cells });
+    let all = json!({
+        "made_by": producer(),
+        "network": teacher.describe().preset,
+        "seed": args.seed,
+        "rows": summarise(&cells),
+        "cells": cells,
+    });
     folder
         .write_json("ablations.json", &all)
         .context("cannot write ablations.json")?;

@@ -7,15 +7,16 @@
 mod area;
 mod drive;
 mod example;
+mod outcome;
 mod page;
+mod story;
 
 use crate::cli::data;
 use crate::cli::device::DeviceArgs;
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::{Dataset, plain_batch};
-use crate::evaluate::{Evaluation, evaluate, temperature};
+use crate::evaluate::{Evaluation, Views, evaluate, placed_samples, temperature, view_descriptors};
 use crate::export::{self, joint_licence, verify_export, write_onnx, write_parity};
-use crate::metrics::mean;
 use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::{Adapted, Recipe, adapt, defaults, oracle};
@@ -27,7 +28,7 @@ use area::Areas;
 use clap::Args;
 use crossfix_onboard::card::StudentCard;
 use drive::Drives;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ use std::time::Instant;
 const SHIPPED_TEACHER: &[u8] = include_bytes!("../../assets/teacher-compact.safetensors");
 /// Pairs whose outputs are kept for checking the exported student with other runtimes.
 const PARITY_PAIRS: usize = 8;
+/// Pairs whose descriptors are laid out for the page.
+const PAIRS_IN_PLANE: usize = 200;
 /// The file that says that a folder is the demo's.
 const MARKER: &str = ".crossfix-demo";
 
@@ -63,12 +66,15 @@ pub struct DemoArgs {
 struct Measured {
     predictions: Vec<PairPrediction>,
     evaluation: Evaluation,
+    /// What it compares, for the page, where that was asked for and there is such.
+    views: Option<Views>,
 }
 
 /// Everything the table and the page are made of.
 struct Outcome {
     seed: u64,
     areas: Areas,
+    adapt_truth: Truth,
     teacher_on_source: Evaluation,
     teacher: Measured,
     auxiliary: Measured,
@@ -134,7 +140,8 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         teacher.describe(),
     )
     .context("no temperature fits the source area")?;
-    let measured_teacher = measure(teacher.as_mut(), &areas.test, &areas.test_truth, &interrupt)?;
+    let mut measured_teacher =
+        measure(teacher.as_mut(), &areas.test, &areas.test_truth, &interrupt)?;
 
     say("adapting by `consensus` (coarse positions and odometry only)");
     let mut recipe = defaults::consensus(teacher.describe());
@@ -190,7 +197,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         &areas.test_truth,
         &interrupt,
     )?;
-    let student = measure(
+    let mut student = measure(
         adapted.student.as_mut(),
         &areas.test,
         &areas.test_truth,
@@ -202,6 +209,17 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         &areas.test_truth,
         &interrupt,
     )?;
+
+    say("laying out what teacher and student compare");
+    let shown = placed_samples(&areas.test, &areas.test_truth, PAIRS_IN_PLANE);
+    let mut networks = [
+        (teacher.as_mut(), &mut measured_teacher),
+        (adapted.student.as_mut(), &mut student),
+    ];
+    for (network, measured) in &mut networks {
+        measured.views = view_descriptors(*network, &areas.test, &shown, &interrupt)?
+            .map(|found| Views::of(&found));
+    }
 
     say("exporting to ONNX and comparing tract with the training engine");
     let teacher_licence = header.provenance["licence"].as_str();
@@ -238,6 +256,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<()> {
         paper_label_errors_m: label_errors(&areas.adapt, &paper_adapted, &adapt_truth),
         paper,
         paper_adapted,
+        adapt_truth,
         areas,
         teacher_on_source,
         teacher: measured_teacher,
@@ -273,6 +292,7 @@ fn measure(
     Ok(Measured {
         predictions,
         evaluation,
+        views: None,
     })
 }
 
@@ -343,144 +363,6 @@ fn label_errors(pairs: &dyn Dataset, adapted: &Adapted, truth: &Truth) -> Vec<f6
         })
     });
     errors.collect()
-}
-
-impl Outcome {
-    /// Mean error of the labels of `paper`, kept or dropped.
-    fn paper_label_error_m(&self, kept: bool) -> f64 {
-        let labels = &self.paper_adapted.labels;
-        let errors = self.paper_label_errors_m.iter().zip(labels);
-        let errors = errors.filter(|(error, label)| label.is_kept() == kept && error.is_finite());
-        mean(&errors.map(|(error, _)| *error).collect::<Vec<f64>>())
-    }
-
-    /// Mean error of the labels of `consensus`.
-    fn label_error_m(&self) -> f64 {
-        let errors = self.label_errors_m.iter().copied();
-        mean(
-            &errors
-                .filter(|error| error.is_finite())
-                .collect::<Vec<f64>>(),
-        )
-    }
-
-    /// Mean error of all labels of `paper`: the teacher's modes.
-    fn mode_error_m(&self) -> f64 {
-        let errors = self.paper_label_errors_m.iter().copied();
-        mean(
-            &errors
-                .filter(|error| error.is_finite())
-                .collect::<Vec<f64>>(),
-        )
-    }
-
-    /// `summary.json`: an interface, only ever added to.
-    fn summary(&self) -> Value {
-        let model = |evaluation: &Evaluation| {
-            let (free, masked) = (&evaluation.unmasked, &evaluation.masked);
-            json!({
-                "mean_m": free.mean_m,
-                "median_m": free.median_m,
-                "p90_m": free.p90_m,
-                "along_mean_m": free.along_mean_m,
-                "across_mean_m": free.across_mean_m,
-                "masked_mean_m": masked.mean_m,
-                "masked_median_m": masked.median_m,
-                "outside_prior": evaluation.outside_prior,
-                "yaw_mean_deg": evaluation.yaw.map(|yaw| yaw.mean_deg),
-                "count": free.count,
-            })
-        };
-        let target = &self.teacher.evaluation;
-        json!({
-            "teacher": {
-                "source": model(&self.teacher_on_source),
-                "target": model(target),
-            },
-            "guess_centre": { "mean_m": target.guess_centre.mean_m },
-            "coarse": { "mean_m": target.coarse.mean_m },
-            "paper": {
-                "auxiliary": model(&self.auxiliary.evaluation),
-                "student": model(&self.paper.evaluation),
-                "kept_fraction": self.paper_adapted.kept_fraction(),
-                "label_error_kept_m": self.paper_label_error_m(true),
-                "label_error_dropped_m": self.paper_label_error_m(false),
-            },
-            "consensus": {
-                "student": model(&self.student.evaluation),
-                "kept_fraction": self.adapted.kept_fraction(),
-                "label_error_m": self.label_error_m(),
-                "teacher_label_error_m": self.mode_error_m(),
-                "evidence": self.adapted.evidence,
-                "gate": self.adapted.verdict.findings,
-                "refused": self.adapted.verdict.refuses(),
-            },
-            "upper_bound": model(&self.upper_bound.evaluation),
-            "onnx": { "max_relative_error": self.export_error, "temperature": self.temperature },
-            "drive": self.drives.summary(),
-            "pairs": { "adapt": self.areas.adapt.len(), "test": self.areas.test.len() },
-            "seconds": self.seconds,
-            "seed": self.seed,
-        })
-    }
-
-    /// What is printed.
-    fn table(&self) -> String {
-        let mut text = format!(
-            "position error, m        {:>7} {:>7} {:>7} {:>8} {:>8}\n",
-            "mean", "median", "p90", "in prior", "yaw, deg"
-        );
-        let target = &self.teacher.evaluation;
-        for (name, evaluation) in [
-            ("teacher, source area", &self.teacher_on_source),
-            ("teacher, target area", target),
-            ("paper, auxiliary", &self.auxiliary.evaluation),
-            ("paper, student", &self.paper.evaluation),
-            ("consensus, student", &self.student.evaluation),
-            ("true positions (bound)", &self.upper_bound.evaluation),
-        ] {
-            let (free, masked) = (&evaluation.unmasked, &evaluation.masked);
-            text += &format!(
-                "{name:<24} {:>7.2} {:>7.2} {:>7.2} {:>8.2} {:>8.2}\n",
-                free.mean_m,
-                free.median_m,
-                free.p90_m,
-                masked.mean_m,
-                evaluation.yaw.map_or(f64::NAN, |yaw| yaw.mean_deg),
-            );
-        }
-        text += &format!(
-            "{:<24} {:>7.2}\n",
-            "guessing the centre", target.guess_centre.mean_m
-        );
-        let change = |of: f64, to: f64| (to / of - 1.0) * 100.0;
-        text += &format!(
-            "student against teacher: {:+.0} % ({:+.0} % in prior), of `paper` {:+.0} %\n",
-            change(
-                target.unmasked.mean_m,
-                self.student.evaluation.unmasked.mean_m
-            ),
-            change(target.masked.mean_m, self.student.evaluation.masked.mean_m),
-            change(
-                target.unmasked.mean_m,
-                self.paper.evaluation.unmasked.mean_m
-            ),
-        );
-        text += &format!(
-            "labels: teacher's modes {:.2} m, consensus {:.2} m; `paper` keeps {:.0} %, their error {:.2} m, of dropped {:.2} m\n",
-            self.mode_error_m(),
-            self.label_error_m(),
-            self.paper_adapted.kept_fraction() * 100.0,
-            self.paper_label_error_m(true),
-            self.paper_label_error_m(false),
-        );
-        text += &self.drives.line();
-        text += &format!(
-            "student.onnx in tract differs from the training engine by {:.1e}; {:.0} s in all, seed {}\n",
-            self.export_error, self.seconds, self.seed
-        );
-        text
-    }
 }
 
 #[cfg(test)]

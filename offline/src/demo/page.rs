@@ -1,25 +1,21 @@
 //! The demo's page: what the outcome looks like.
 
-use super::{Measured, Outcome};
+use super::{Measured, Outcome, story};
 use crate::data::pairs::truth::true_pose;
 use crate::data::{Dataset, Sample};
 use crate::evaluate::Evaluation;
 use crate::metrics::Summary;
 use crate::report::{
-    self, Coverage, Drive, ErrorCurves, ErrorMap, ErrorMapModel, ErrorPoint, Headline,
-    LabelQuality, MapPicture, ModelErrors, PairModel, PairPicture, Pairs, Picture, ProvenanceRow,
-    ReportInput, Role, SummaryRow, SummaryTable, TrainingCurve, coverage_series, radius_95_m,
-    select_pairs,
+    self, Coverage, Drive, ErrorCurves, ErrorMap, ErrorMapModel, ErrorPoint, FeatureModel,
+    Features, Headline, ModelErrors, PairModel, PairPicture, Pairs, Picture, ProvenanceRow,
+    ReportInput, Role, Square, SummaryRow, SummaryTable, TrainingCurve, coverage_series, label_map,
+    label_quality, radius_95_m, select_pairs,
 };
 use crate::run::RunFolder;
 use crate::train::Fitted;
 use anyhow::Context;
-use crossfix_calibration::{Enu, Geodetic, Heatmap, LocalFrame, PatchSpec};
-use crossfix_onboard::tiles::TileStore;
+use crossfix_calibration::{Geodetic, Heatmap, LocalFrame};
 
-/// Ground size of a pixel of the overview pictures.
-const OVERVIEW_METRES_PER_PIXEL: f64 = 0.5;
-const OVERVIEW_PX: usize = 1040;
 const PAIRS_SHOWN: usize = 9;
 
 /// Writes report.html, and report-input.json without pictures.
@@ -38,7 +34,7 @@ fn models(outcome: &Outcome) -> [(&'static str, Role, &Measured); 5] {
         ("paper, auxiliary", Role::Auxiliary, &outcome.auxiliary),
         ("paper, student", Role::Other, &outcome.paper),
         ("consensus, student", Role::Student, &outcome.student),
-        ("true positions", Role::UpperBound, &outcome.upper_bound),
+        ("upper bound", Role::UpperBound, &outcome.upper_bound),
     ]
 }
 
@@ -63,16 +59,14 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             })
             .collect()
     };
-    let labels = outcome.label_errors_m.iter().zip(&outcome.adapted.labels);
-    let labels = |kept: bool| -> Vec<f64> {
-        labels
-            .clone()
-            .filter(|(_, label)| label.is_kept() == kept)
-            .map(|(error, _)| *error)
-            .collect()
-    };
+    let adapt = &outcome.areas.adapt;
+    let labels = &outcome.adapted.labels;
+    let adapt_tiles = outcome
+        .areas
+        .adapt_folder
+        .join(&adapt.inner().manifest().tiles);
     Ok(ReportInput {
-        title: "Crossfix demo".into(),
+        title: "Crossfix demo: a new area without true positions".into(),
         verdict: verdict(outcome, gnss, fused),
         headlines: vec![
             headline("student, mean error", format!("{student:.2} m"), format!("teacher {teacher:.2} m"), student < teacher),
@@ -84,10 +78,11 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
                 (0.90..=0.99).contains(&outcome.drives.coverage_95()),
             ),
         ],
+        story: story::steps(outcome),
         summary: vec![summary_table(outcome)],
         pairs: Some(pairs(outcome)?),
         error_curves: vec![ErrorCurves {
-            caption: "Position error on target places that nothing was trained on.".into(),
+            caption: "How many of the target's test places are within a distance; further up and left is better.".into(),
             models: models(outcome)
                 .iter()
                 .map(|(name, role, measured)| ModelErrors { name: (*name).into(), role: *role, errors_m: errors(measured) })
@@ -95,20 +90,19 @@ fn input(outcome: &Outcome) -> anyhow::Result<ReportInput> {
             maximum_m: None,
         }],
         error_map: Some(error_map(outcome)?),
+        label_map: label_map(adapt, labels, Some(&outcome.adapt_truth), &adapt_tiles)?,
+        features: features(outcome),
         drive: Some(Drive {
-            caption: "The first test drive, replayed through the daemon's pipeline.".into(),
-            map: Some(overview(outcome, ground_of_drive(outcome), outcome.drives.origin)?),
+            caption: "The first test drive, replayed through the vehicle's own program with the exported student. Move the slider \
+                      to follow it.".into(),
+            map: Some(ground_of_drive(outcome).picture(&outcome.areas.test_tiles, outcome.drives.origin)?),
             tracks: outcome.drives.tracks.clone(),
         }),
         coverage: Some(Coverage {
-            caption: "How often the truth lies in the region that the fused output claims, over all test drives.".into(),
+            caption: "How often the truth lies in the region that the fused position claims, over all test drives; on the line is honest.".into(),
             series: vec![coverage_series("fused", Role::Fused, &outcome.drives.fused_squared)],
         }),
-        label_quality: Some(LabelQuality {
-            caption: "Error of the labels that drives agree on; adaptation never saw it.".into(),
-            kept_errors_m: labels(true),
-            dropped_errors_m: labels(false),
-        }),
+        label_quality: Some(label_quality(adapt, labels, &outcome.adapt_truth)),
         training: trainings(outcome)
             .into_iter()
             .map(|(fitted, (name, role))| TrainingCurve {
@@ -139,12 +133,13 @@ fn verdict(outcome: &Outcome, gnss_m: f64, fused_m: f64) -> String {
     let change = (student / teacher - 1.0) * 100.0;
     let mut text = format!(
         "Adapting the teacher with coarse positions only changed its mean error on unseen places of the target \
-         area from {teacher:.2} m to {student:.2} m ({change:+.0} %). "
+         area from {teacher:.2} m to {student:.2} m ({}). ",
+        percent_change(change)
     );
     if student >= teacher {
         text += "The student is no better than its teacher: don't drive with it. ";
     }
-    text += &format!("The recipe `paper` came to {paper:.2} m. ");
+    text += &format!("The published method (recipe paper) came to {paper:.2} m. ");
     let findings = &outcome.adapted.verdict;
     for finding in findings.findings.iter().filter(|finding| finding.refuses) {
         text += &format!("The gate refuses it: {}. ", finding.what);
@@ -153,6 +148,11 @@ fn verdict(outcome: &Outcome, gnss_m: f64, fused_m: f64) -> String {
         "Along the drives, fusing the student with GNSS and odometry gave {fused_m:.2} m where GNSS alone gave \
          {gnss_m:.2} m."
     )
+}
+
+/// A change in per cent with a real minus sign.
+fn percent_change(change: f64) -> String {
+    format!("{change:+.0} %").replace('-', "−")
 }
 
 /// What a share of positions inside the 95 % region means.
@@ -217,7 +217,8 @@ fn summary_table(outcome: &Outcome) -> SummaryTable {
         ],
     };
     SummaryTable {
-        caption: "Places that nothing was trained on. Masked: within the 99 % ellipse of the coarse position.".into(),
+        caption: "Errors in metres on places that nothing was trained on: lower is better; small print is the change against the teacher. \
+                  Masked: the network looks only within the 99 % ellipse of the coarse position.".into(),
         models: models(outcome).iter().map(|(name, role, _)| ((*name).into(), *role)).collect(),
         rows: vec![
             source,
@@ -249,12 +250,13 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
             (error(sample, teacher.mode_m), error(sample, student.mode_m))
         })
         .collect();
+    let metres_per_pixel = outcome.adapted.student.describe().metres_per_pixel;
     let shown = select_pairs(&changes, PAIRS_SHOWN)
         .into_iter()
         .map(|(index, group)| {
             let pair = outcome.areas.test.pair(index)?;
             let sample = &pair.sample;
-            let side_m = pair.aerial.width as f64 * OVERVIEW_METRES_PER_PIXEL;
+            let side_m = pair.aerial.width as f64 * metres_per_pixel;
             let model = |name: &str, role, measured: &Measured| -> anyhow::Result<PairModel> {
                 let prediction = &measured.predictions[index];
                 let heatmap = prediction.heatmap.as_ref().map(|values| {
@@ -295,63 +297,6 @@ fn pairs(outcome: &Outcome) -> anyhow::Result<Pairs> {
         ),
         pairs: shown.collect::<anyhow::Result<_>>()?,
     })
-}
-
-/// The square piece of ground around some places, in metres about an origin.
-#[derive(Clone, Copy)]
-struct Square {
-    /// East and north of its middle.
-    middle_m: [f64; 2],
-    side_m: f64,
-}
-
-impl Square {
-    /// Around places, with room; at least as wide as an overview at full resolution. Maps are up to
-    /// half as wide again as they are high.
-    fn around(places: impl Iterator<Item = [f64; 2]> + Clone) -> Self {
-        let along = |axis: usize| {
-            let of = places.clone().map(|place| place[axis]);
-            let low = of.clone().fold(f64::INFINITY, f64::min);
-            let high = of.fold(f64::NEG_INFINITY, f64::max);
-            (f64::midpoint(low, high), high - low)
-        };
-        let [(east, wide), (north, high)] = [along(0), along(1)];
-        Self {
-            middle_m: [east, north],
-            side_m: (1.6 * wide.max(high) + 60.0)
-                .max(OVERVIEW_PX as f64 * OVERVIEW_METRES_PER_PIXEL),
-        }
-    }
-}
-
-/// The picture of a piece of ground, placed in metres about `origin`.
-fn overview(outcome: &Outcome, ground: Square, origin: Geodetic) -> anyhow::Result<MapPicture> {
-    let mut tiles = TileStore::open(&outcome.areas.test_tiles)?;
-    let frame = LocalFrame::new(origin);
-    let [east, north] = ground.middle_m;
-    let middle = frame.geodetic_from_enu(Enu::new(east, north, 0.0));
-    let metres_per_pixel = ground.side_m / OVERVIEW_PX as f64;
-    let mut size_px = OVERVIEW_PX;
-    loop {
-        let spec = PatchSpec {
-            size_px,
-            metres_per_pixel,
-        };
-        match tiles.patch(middle, spec, 1.0) {
-            Ok((georeference, image)) => {
-                let centre = frame.enu_from_geodetic(georeference.centre());
-                let half_m = size_px as f64 * metres_per_pixel / 2.0;
-                return Ok(MapPicture {
-                    picture: Picture::jpeg(&image, size_px)?,
-                    top_left_m: [centre.east() - half_m, centre.north() + half_m],
-                    metres_per_pixel,
-                });
-            }
-            // The tile set ends near the middle: show what there is.
-            Err(_) if size_px > 200 => size_px = size_px * 9 / 10,
-            Err(error) => return Err(error.into()),
-        }
-    }
 }
 
 /// The ground of the first test drive.
@@ -395,10 +340,30 @@ fn error_map(outcome: &Outcome) -> anyhow::Result<ErrorMap> {
     let places = models.iter().flat_map(|model| &model.points);
     let ground = Square::around(places.map(|point| [point.east_m, point.north_m]));
     Ok(ErrorMap {
-        caption: "Where the models are wrong, in the district of the first test drive.".into(),
-        map: Some(overview(outcome, ground, origin)?),
+        caption: "Each dot is a test place, at its true position, coloured by how far a network is wrong there; district of the first test drive.".into(),
+        map: Some(ground.picture(&outcome.areas.test_tiles, origin)?),
         models,
         colour_limit_m: Some(15.0),
+    })
+}
+
+/// What teacher and student compare, where both have descriptors.
+fn features(outcome: &Outcome) -> Option<Features> {
+    let models = [
+        ("teacher", Role::Teacher, &outcome.teacher),
+        ("consensus, student", Role::Student, &outcome.student),
+    ];
+    let models = models.map(|(name, role, measured)| {
+        let views = measured.views.clone()?;
+        Some(FeatureModel::of(name, role, views))
+    });
+    let models: Option<Vec<FeatureModel>> = models.into_iter().collect();
+    models.map(|models| Features {
+        caption: format!(
+            "{} test pairs at even distances: the descriptor of each ground view, and that of the aerial image at the true place.",
+            models[0].plane.len()
+        ),
+        models,
     })
 }
 

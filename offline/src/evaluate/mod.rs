@@ -2,9 +2,12 @@
 
 mod published;
 mod temperature;
+pub mod tsne;
+pub mod views;
 
 pub use published::{PublishedEvaluation, evaluate_published};
 pub use temperature::{heatmap_fit, temperature, with_truth};
+pub use views::{ViewAgreement, Views, placed_samples, view_descriptors};
 
 use crate::data::pairs::truth::{Truth, true_pose};
 use crate::data::pose::wrap_rad;

@@ -9,7 +9,7 @@ use super::parameters::{Builder, ParameterId, Parameters};
 use super::spec::CcvpeSpec;
 use super::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NORMALISATION,
-    NetworkSpec, PassInputs, Prediction, Recordable, Share, check_left_bins,
+    NetworkSpec, PassInputs, Prediction, Recordable, Share, ViewDescriptors, check_left_bins,
 };
 use crate::model::loss::{Loss, LossConfig, PoseTarget, loss};
 use crossfix_kernels::ops::{self, BatchNormMode, Conv2d, Pad};
@@ -265,6 +265,14 @@ impl CrossViewModel for Ccvpe {
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
         Box::new(self.clone())
+    }
+
+    fn view_descriptors(
+        &mut self,
+        input: &Input,
+        places_m: &[[f64; 2]],
+    ) -> Result<Option<Vec<ViewDescriptors>>, ModelError> {
+        self.first_level(input, places_m).map(Some)
     }
 
     #[expect(private_interfaces, reason = "for the training loop alone")]

@@ -6,6 +6,7 @@
 
 pub mod ccvpe;
 pub mod description;
+pub mod descriptors;
 pub mod ggcvt;
 pub(crate) mod layers;
 pub mod loss;
@@ -20,6 +21,7 @@ pub use ccvpe::{Ccvpe, NormalisedInput};
 pub use description::{
     GroundCamera, LevelMap, MapSpec, ModelSpec, NetworkKind, NetworkSpec, named, names,
 };
+pub use descriptors::ViewDescriptors;
 pub use ggcvt::{Ggcvt, GgcvtSpec, GroundProjection};
 pub use layers::Watch;
 pub use parameters::Parameters;
@@ -267,6 +269,19 @@ pub trait CrossViewModel: Send + Any {
 
     /// A copy with its own numbers.
     fn boxed_clone(&self) -> Box<dyn CrossViewModel>;
+
+    /// What the network compares first, at a place of each pair in metres east and north of the aerial image's
+    /// middle: for pictures of how well the two views agree. `None` for networks that have no such descriptors.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] or [`ModelError::Kernel`] when the images don't fit.
+    fn view_descriptors(
+        &mut self,
+        _input: &Input,
+        _places_m: &[[f64; 2]],
+    ) -> Result<Option<Vec<ViewDescriptors>>, ModelError> {
+        Ok(None)
+    }
 
     /// The same network for steps that are recorded on a device, where it can do that.
     #[doc(hidden)]

@@ -170,6 +170,11 @@ pub fn training(page: &mut Page, curves: &[TrainingCurve]) {
     if !body.is_empty() {
         body = format!("<div class=\"figures\">{body}</div>");
     }
+    let note = "Loss at each step; falling is good. Recipes and networks that learn different labels have different losses, so one curve \
+                cannot be compared with another.";
+    if !body.is_empty() {
+        body = super::html::lead(note) + &body;
+    }
     page.section("training", "Training", body);
 }
 
@@ -178,11 +183,23 @@ pub fn label_quality(page: &mut Page, labels: Option<&LabelQuality>) {
     let Some(labels) = labels else { return };
     let kept = sorted(&labels.kept_errors_m);
     let dropped = sorted(&labels.dropped_errors_m);
-    if kept.is_empty() && dropped.is_empty() {
+    let kept_back = sorted(&labels.kept_back_errors_m);
+    let groups = [
+        ("learned", &kept, "r-kept"),
+        ("dropped by the filter", &dropped, "r-dropped"),
+        ("kept back to judge the student", &kept_back, "r-back"),
+    ];
+    let groups: Vec<_> = groups
+        .into_iter()
+        .filter(|(_, errors, _)| !errors.is_empty())
+        .collect();
+    if groups.is_empty() {
         return;
     }
-    let mut all = kept.clone();
-    all.extend(&dropped);
+    let all: Vec<f64> = groups
+        .iter()
+        .flat_map(|(_, errors, _)| errors.iter().copied())
+        .collect();
     let limit = quantile(&sorted(&all), 0.98)
         .unwrap_or(1.0)
         .ceil()
@@ -194,10 +211,6 @@ pub fn label_quality(page: &mut Page, labels: Option<&LabelQuality>) {
         let inside = |e: &&f64| ((**e / width) as i32).clamp(0, bins - 1) == bin;
         errors.iter().filter(inside).count() as f64 / errors.len().max(1) as f64
     };
-    let groups = [
-        ("kept", &kept, "r-kept"),
-        ("dropped", &dropped, "r-dropped"),
-    ];
     let highest = groups
         .iter()
         .flat_map(|(_, errors, _)| (0..bins).map(|bin| share(errors, bin)))
@@ -206,29 +219,24 @@ pub fn label_quality(page: &mut Page, labels: Option<&LabelQuality>) {
         (0.0, limit),
         (0.0, highest * 1.08),
         (
-            "error of the pseudo ground truth, m (last bar: and more)",
+            "error of the label, m (last bar: and more)",
             "share of the group",
         ),
     )
     .percent_y();
     let mut entries = Vec::new();
+    let bar = 0.84 / groups.len() as f64;
     for (index, (name, errors, class)) in groups.into_iter().enumerate() {
         for bin in 0..bins {
-            let left = f64::from(bin) * width + (0.08 + 0.42 * index as f64) * width;
-            plot.bar(class, (left, left + 0.42 * width), share(errors, bin));
+            let left = f64::from(bin) * width + (0.08 + bar * index as f64) * width;
+            plot.bar(class, (left, left + bar * width), share(errors, bin));
         }
-        if !errors.is_empty() {
-            plot.drop(class, mean(errors), highest * 1.08);
-        }
-        let detail = if errors.is_empty() {
-            "none".to_owned()
-        } else {
-            format!(
-                "{} labels, mean error {} m (dashed line)",
-                errors.len(),
-                number(mean(errors))
-            )
-        };
+        plot.drop(class, mean(errors), highest * 1.08);
+        let detail = format!(
+            "{} labels, mean error {} m (dashed line)",
+            errors.len(),
+            number(mean(errors))
+        );
         entries.push(LegendEntry {
             class: class.to_owned(),
             name: name.to_owned(),
@@ -236,7 +244,7 @@ pub fn label_quality(page: &mut Page, labels: Option<&LabelQuality>) {
         });
     }
     let clip = page.unique_id("clip");
-    let svg = plot.finish(&clip, "Histogram of label errors, kept and dropped");
+    let svg = plot.finish(&clip, "Histogram of label errors");
     let body = figure(&labels.caption, &(legend(&entries) + &svg));
     page.section(
         "labels",

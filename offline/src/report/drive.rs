@@ -1,8 +1,9 @@
 //! One drive: tracks over the aerial overview, errors over time, states, and a replay.
 
+use super::covariance::{eigen, radius_95_m};
 use super::curves::{quantile, sorted};
 use super::html::{Page, lead};
-use super::input::{Drive, Role, Track, TrackSample, TrackState, eigen, radius_95_m};
+use super::input::{Drive, Role, Track, TrackSample, TrackState};
 use super::svg::{LegendEntry, Plot, at, escape, legend, number, path, percent, role_class};
 use super::viewport::Viewport;
 

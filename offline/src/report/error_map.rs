@@ -14,7 +14,8 @@ const MOST_POINTS: usize = 4000;
 pub fn section(page: &mut Page, map: Option<&ErrorMap>) {
     let Some(map) = map else { return };
     let points = || map.models.iter().flat_map(|m| &m.points);
-    let Some(view) = Viewport::around(points().map(|p| [p.east_m, p.north_m])) else {
+    let places = points().map(|p| [p.east_m, p.north_m]);
+    let Some(view) = Viewport::over(places, map.map.as_ref()) else {
         return;
     };
     let errors = sorted(&points().map(|p| p.error_m).collect::<Vec<_>>());

@@ -3,7 +3,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::features::Features;
+use super::label_map::LabelMap;
 use super::picture::Picture;
+use super::story::StoryStep;
+use super::study::StudyTable;
 
 /// Everything a report may show. `Default` is an empty report; fill in what there is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -15,10 +19,18 @@ pub struct ReportInput {
     pub verdict: String,
     /// A few large numbers under the verdict.
     pub headlines: Vec<Headline>,
+    /// What happened, step by step.
+    pub story: Vec<StoryStep>,
     /// Tables of models against metrics.
     pub summary: Vec<SummaryTable>,
+    /// Recipes beside each other over several areas.
+    pub study: Option<StudyTable>,
     /// Ground and aerial pictures with heatmaps.
     pub pairs: Option<Pairs>,
+    /// What the networks compare, in a plane.
+    pub features: Option<Features>,
+    /// Labels at their places.
+    pub label_map: Option<LabelMap>,
     /// Cumulative error curves, one figure per area.
     pub error_curves: Vec<ErrorCurves>,
     /// Errors at their places on the aerial overview.
@@ -57,6 +69,9 @@ impl ReportInput {
         }
         if let Some(drive) = &mut bare.drive {
             drive.map = None;
+        }
+        if let Some(labels) = &mut bare.label_map {
+            labels.map = None;
         }
         bare
     }
@@ -205,8 +220,10 @@ pub struct LabelQuality {
     pub caption: String,
     /// Errors of the labels that were kept.
     pub kept_errors_m: Vec<f64>,
-    /// Errors of the labels that were dropped.
+    /// Errors of the labels that the filter dropped.
     pub dropped_errors_m: Vec<f64>,
+    /// Errors of the labels of drives that were kept back to judge the student.
+    pub kept_back_errors_m: Vec<f64>,
 }
 
 /// Pictures of pairs, and how they were chosen.
@@ -412,185 +429,4 @@ pub struct CoveragePoint {
     pub nominal: f64,
     /// Share of the truth inside, 0 to 1.
     pub empirical: f64,
-}
-
-/// The nominal probabilities [`coverage_series`] looks at.
-const NOMINAL: [f64; 13] = [
-    0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99,
-];
-
-/// Coverage from squared Mahalanobis distances (`errorᵀ · covariance⁻¹ · error`), one per position.
-///
-/// Two-dimensional Gaussian: the region of probability p is where the squared distance is at most
-/// −2 ln(1 − p). A distance that is not finite counts as outside.
-pub fn coverage_series(
-    name: &str,
-    role: Role,
-    squared_mahalanobis_distances: &[f64],
-) -> CoverageSeries {
-    let count = squared_mahalanobis_distances.len();
-    let inside = |nominal: f64| {
-        let limit = -2.0 * (1.0 - nominal).ln();
-        let hits = squared_mahalanobis_distances.iter();
-        hits.filter(|&&distance| distance <= limit).count()
-    };
-    let points = NOMINAL.iter().map(|&nominal| CoveragePoint {
-        nominal,
-        empirical: inside(nominal) as f64 / count.max(1) as f64,
-    });
-    CoverageSeries {
-        name: name.to_owned(),
-        role,
-        sample_count: count,
-        points: if count == 0 {
-            Vec::new()
-        } else {
-            points.collect()
-        },
-    }
-}
-
-/// Radius of the circle around the estimate that holds 95 % of a Gaussian with this covariance.
-///
-/// `None` when the covariance is not finite, not symmetric enough to have one, or not positive.
-///
-/// # Source
-/// Write the error as `ρ (√a cos φ, √b sin φ)` with ρ Rayleigh and φ uniform (a, b the
-/// eigenvalues); then P(|error| ≤ R) is the mean over φ of `1 − exp(−R² / 2(a cos²φ + b sin²φ))`,
-/// solved for R by bisection.
-pub fn radius_95_m(covariance_m2: [[f64; 2]; 2]) -> Option<f64> {
-    let (a, b, _) = eigen(covariance_m2)?;
-    let inside = |radius: f64| {
-        let steps = 24;
-        let share = (0..steps).map(|step| {
-            let phi = (f64::from(step) + 0.5) / f64::from(steps) * std::f64::consts::FRAC_PI_2;
-            let variance = a * phi.cos().powi(2) + b * phi.sin().powi(2);
-            1.0 - (-radius * radius / (2.0 * variance)).exp()
-        });
-        share.sum::<f64>() / f64::from(steps)
-    };
-    let (mut low, mut high) = (0.0, 2.5 * a.sqrt());
-    for _ in 0..30 {
-        let middle = 0.5 * (low + high);
-        if inside(middle) < 0.95 {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    Some(high)
-}
-
-/// Larger and smaller eigenvalue, and the angle of the larger's axis counter-clockwise from east.
-pub(super) fn eigen([[ee, en], [ne, nn]]: [[f64; 2]; 2]) -> Option<(f64, f64, f64)> {
-    let cross = 0.5 * (en + ne);
-    let middle = 0.5 * (ee + nn);
-    let half = (0.5 * (ee - nn)).hypot(cross);
-    let (large, small) = (middle + half, middle - half);
-    let usable = large.is_finite() && large > 0.0 && small > 0.0 && large < 1e12;
-    usable.then(|| (large, small, 0.5 * (2.0 * cross).atan2(ee - nn)))
-}
-
-/// Chooses which samples to show: the best gains, the typical, and the worst regressions, about a
-/// third of `count` each, no sample twice.
-///
-/// `errors_m` is (teacher, student) per sample. "Typical" are taken at even distances from the fifth
-/// of the samples around the median change, so the choice cannot be flattered. Cards stand three in a row: a `count` of 9 or 18 leaves no
-/// gaps. Returns indices with their groups, in the order to show.
-pub fn select_pairs(errors_m: &[(f64, f64)], count: usize) -> Vec<(usize, PairGroup)> {
-    let mut by_change: Vec<(usize, f64)> = errors_m
-        .iter()
-        .enumerate()
-        .map(|(index, (teacher, student))| (index, student - teacher))
-        .filter(|(_, change)| change.is_finite())
-        .collect();
-    by_change.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    let total = by_change.len();
-    let side = count.min(total) / 3;
-    let typical = count.min(total) - 2 * side;
-    // The fifth of the samples around the median change, in the order they were recorded: taken
-    // at even distances, they are of different drives instead of neighbouring frames.
-    let half = (total / 10).max(typical.div_ceil(2));
-    let middle = (total / 2).saturating_sub(half).max(side)..(total / 2 + half).min(total - side);
-    let mut middle: Vec<usize> = by_change[middle].iter().map(|(index, _)| *index).collect();
-    middle.sort_unstable();
-    let typical = typical.min(middle.len());
-    let middle = (0..typical).map(|i| middle[(2 * i + 1) * middle.len() / (2 * typical)]);
-    let best = by_change[..side].iter().map(|p| (p.0, PairGroup::BestGain));
-    let worst = by_change[total - side..].iter().rev();
-    best.chain(middle.map(|index| (index, PairGroup::Typical)))
-        .chain(worst.map(|p| (p.0, PairGroup::WorstRegression)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn radius_of_a_round_covariance_is_the_rayleigh_quantile() {
-        let radius = radius_95_m([[4.0, 0.0], [0.0, 4.0]]).unwrap();
-        assert!((radius - 2.0 * (-2.0 * 0.05_f64.ln()).sqrt()).abs() < 1e-6);
-    }
-
-    #[test]
-    fn radius_of_a_needle_is_the_one_dimensional_quantile() {
-        let radius = radius_95_m([[1.0, 0.0], [0.0, 1e-6]]).unwrap();
-        assert!((radius - 1.96).abs() < 0.02, "{radius}");
-    }
-
-    #[test]
-    fn broken_covariances_have_no_radius() {
-        for bad in [f64::NAN, f64::INFINITY, -1.0, 0.0] {
-            assert_eq!(radius_95_m([[bad, 0.0], [0.0, 1.0]]), None);
-        }
-        assert_eq!(radius_95_m([[1.0, 5.0], [5.0, 1.0]]), None);
-    }
-
-    #[test]
-    fn coverage_counts_what_lies_inside() {
-        // −2 ln(0.5) = 1.386, −2 ln(0.05) = 5.99
-        let series = coverage_series("fused", Role::Fused, &[1.0, 2.0, 5.0, f64::NAN]);
-        let at = |nominal: f64| {
-            let point = series
-                .points
-                .iter()
-                .find(|p| (p.nominal - nominal).abs() < 1e-9);
-            point.unwrap().empirical
-        };
-        assert!((at(0.5) - 0.25).abs() < 1e-9 && (at(0.95) - 0.75).abs() < 1e-9);
-        assert!(coverage_series("none", Role::Other, &[]).points.is_empty());
-    }
-
-    #[test]
-    fn typical_pairs_are_no_neighbouring_frames_where_most_changes_are_equal() {
-        let mut errors = vec![(1.0, 1.0); 300];
-        (0..10).for_each(|i| errors[i] = (1.0, f64::from(i as u32)));
-        let chosen = select_pairs(&errors, 9);
-        let typical: Vec<usize> = chosen
-            .iter()
-            .filter(|(_, group)| *group == PairGroup::Typical)
-            .map(|(index, _)| *index)
-            .collect();
-        assert!(
-            typical.windows(2).all(|pair| pair[1] - pair[0] >= 15),
-            "{typical:?}"
-        );
-    }
-
-    #[test]
-    fn selection_is_best_typical_worst_without_repeats() {
-        let errors: Vec<_> = (0..90).map(|i| (45.0, f64::from(i))).collect();
-        let chosen = select_pairs(&errors, 9);
-        let indices: Vec<_> = chosen.iter().map(|c| c.0).collect();
-        assert_eq!(indices, [0, 1, 2, 39, 45, 51, 89, 88, 87]);
-        for count in 0..7 {
-            let mut few: Vec<_> = select_pairs(&errors[..4], count);
-            assert_eq!(few.len(), count.min(4));
-            few.sort_by_key(|c| c.0);
-            few.dedup_by_key(|c| c.0);
-            assert_eq!(few.len(), count.min(4));
-        }
-        assert!(select_pairs(&[(f64::NAN, 1.0)], 3).is_empty());
-    }
 }

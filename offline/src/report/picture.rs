@@ -234,6 +234,17 @@ pub(super) fn error_colour(level: f64) -> [u8; 3] {
     interpolate(&ANCHORS, level)
 }
 
+/// Colour of support or trust, 0 (a guess) to 1 (sure): red, yellow, cyan, rising in lightness.
+pub(super) fn good_colour(level: f64) -> [u8; 3] {
+    const ANCHORS: [[f64; 3]; 4] = [
+        [178.0, 30.0, 60.0],
+        [232.0, 96.0, 40.0],
+        [250.0, 190.0, 40.0],
+        [120.0, 240.0, 225.0],
+    ];
+    interpolate(&ANCHORS, level)
+}
+
 fn interpolate(anchors: &[[f64; 3]], level: f64) -> [u8; 3] {
     let level = if level.is_finite() {
         level.clamp(0.0, 1.0)
@@ -309,7 +320,7 @@ mod tests {
 
     #[test]
     fn colours_rise_in_lightness() {
-        for colour in [heat_colour, error_colour] {
+        for colour in [heat_colour, error_colour, good_colour] {
             let lightness = |level: f64| {
                 let [r, g, b] = colour(level).map(f64::from);
                 0.2126 * r + 0.7152 * g + 0.0722 * b

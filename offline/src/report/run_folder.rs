@@ -5,6 +5,7 @@ use super::input::{
     Coverage, CoveragePoint, CoverageSeries, Headline, ProvenanceRow, ReportInput, Role,
     SummaryRow, SummaryTable, Table, TrainingCurve,
 };
+use super::run_story;
 use super::svg::number;
 use anyhow::Context;
 use serde_json::Value;
@@ -42,6 +43,7 @@ pub fn from_run(folder: &Path) -> anyhow::Result<ReportInput> {
         title: format!("Crossfix {} run", if adapted { "adapt" } else { "train" }),
         verdict: verdict(&run),
         headlines: headlines(&run),
+        story: run_story::steps(&run),
         summary: summary(&run).into_iter().collect(),
         training: curves(folder)?,
         coverage: coverage(&run),
@@ -52,7 +54,7 @@ pub fn from_run(folder: &Path) -> anyhow::Result<ReportInput> {
     })
 }
 
-fn mean_m(run: &Value, model: &str) -> Option<f64> {
+pub(super) fn mean_m(run: &Value, model: &str) -> Option<f64> {
     let pointers = [
         "unmasked/mean_m",
         "position_m/mean",
@@ -159,7 +161,9 @@ fn summary(run: &Value) -> Option<SummaryTable> {
                 .collect(),
         });
     Some(SummaryTable {
-        caption: "Masked: within the 99 % ellipse of the coarse position.".into(),
+        caption: "Errors in metres: lower is better; small print is the change against the first network. Masked: the network looks only \
+                  within the 99 % ellipse of the coarse position."
+            .into(),
         rows: rows
             .filter(|row| row.values.iter().any(Option::is_some))
             .collect(),

@@ -129,7 +129,8 @@ pub fn explanations(page: &mut Page, input: &ReportInput) {
     if has_models || input.error_map.is_some() {
         terms.extend([
             ("Position error", "Horizontal distance, in metres, from the estimated to the true camera position. Mean, median and p90 are over all samples of the area, without leaving any out."),
-            ("Teacher, student", "The teacher learned with true positions in the source area. The student learned in the target area from the teacher's own filtered answers, never from a true position there."),
+            ("Teacher, student", "The teacher learned with true positions in the source area. The student began as its copy and learned in the target area from labels made of the teacher's answers, never from a true position there."),
+            ("Auxiliary student", "Of the recipe paper: a first student that learns every label. Labels that it contradicts are dropped, and the student learns the rest."),
             ("Upper bound", "The same network fine-tuned with true positions in the target area: what adaptation without truth could reach at best."),
             ("Masked", "The heatmap is limited to where the coarse fix says the camera can be before the most likely cell is taken. Masked is only ever compared with masked."),
         ]);
@@ -147,7 +148,13 @@ pub fn explanations(page: &mut Page, input: &ReportInput) {
         terms.push(("State", "ok: GNSS and camera agree. degraded: one of them is missing. coasting: dead reckoning. lost: no position worth publishing."));
     }
     if input.label_quality.is_some() {
-        terms.push(("Label error", "Distance from a pseudo ground truth position to the true one. The method never sees it; it is measured here to judge the filter."));
+        terms.push(("Label error", "Distance from the label that a student learns (pseudo ground truth) to the true position. The method never sees it; it is measured here to judge the labels."));
+    }
+    if input.label_map.is_some() {
+        terms.push(("Support", "Probability that a label is right within a metre or two, by the evidence of its whole drive. It is the label's weight in training."));
+    }
+    if input.features.is_some() {
+        terms.push(("Descriptor", "The numbers into which a network turns a view before it compares views. A cosine of 1 means that two of them point the same way, 0 that they have nothing in common."));
     }
     if !terms.is_empty() {
         let items = terms

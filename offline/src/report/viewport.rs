@@ -16,6 +16,49 @@ pub struct Viewport {
 }
 
 impl Viewport {
+    /// As [`Self::around`], but no wider and no taller than the picture, as long as that holds every point: what
+    /// would be bare ground is cut off.
+    pub fn over(points: impl Iterator<Item = [f64; 2]>, map: Option<&MapPicture>) -> Option<Self> {
+        let points: Vec<[f64; 2]> = points.collect();
+        let view = Self::around(points.iter().copied())?;
+        let Some(map) = map else { return Some(view) };
+        let scale = map.metres_per_pixel;
+        let sizes = [map.picture.width_px(), map.picture.height_px()].map(|px| px as f64 * scale);
+        let [west, north] = map.top_left_m;
+        let sound = scale > 0.0
+            && [west, north, sizes[0], sizes[1]]
+                .iter()
+                .all(|v| v.is_finite());
+        if !sound {
+            return Some(view);
+        }
+        let (width, height) = (
+            WIDTH / view.units_per_metre,
+            view.height / view.units_per_metre,
+        );
+        // The part of one axis that both show, where it holds what lies there.
+        let common = |axis: usize, low: f64, size: f64, map_low: f64, map_size: f64| {
+            let (from, to) = (low.max(map_low), (low + size).min(map_low + map_size));
+            let shown = points.iter().map(|point| point[axis]);
+            let mut shown = shown.filter(|value| (low..low + size).contains(value));
+            let holds = from < to && shown.all(|value| (from..to).contains(&value));
+            if holds {
+                (from, to - from)
+            } else {
+                (low, size)
+            }
+        };
+        let (west_m, width) = common(0, view.west_m, width, west, sizes[0]);
+        let (south_m, height) =
+            common(1, view.north_m - height, height, north - sizes[1], sizes[1]);
+        Some(Self {
+            west_m,
+            north_m: south_m + height,
+            units_per_metre: WIDTH / width,
+            height: WIDTH * height / width,
+        })
+    }
+
     /// The ground around `points` with some room, between 1.5 and 2.4 times as wide as tall. `None` without a single finite point.
     pub fn around(points: impl Iterator<Item = [f64; 2]>) -> Option<Self> {
         let mut low = [f64::INFINITY; 2];
@@ -89,7 +132,7 @@ impl Viewport {
         format!(
             "<g class=\"scalebar\"><path class=\"halo\" d=\"M20 {y:.1}h{units:.1}\"/><path d=\"M20 {y:.1}h{units:.1}\"/>\
              <text x=\"20\" y=\"{:.1}\">{} m, north up</text></g>",
-            y - 9.0,
+            y - 13.0,
             round_number(length),
         )
     }
@@ -120,6 +163,38 @@ mod tests {
             let bar = view.scale_bar();
             assert!(bar.contains(label), "{span}: {bar}");
         }
+    }
+
+    #[test]
+    fn a_view_over_a_picture_shows_no_bare_ground() {
+        use crossfix_calibration::RgbImage;
+        let image = RgbImage {
+            width: 100,
+            height: 100,
+            data: vec![9; 30_000],
+        };
+        let map = MapPicture {
+            picture: super::super::Picture::jpeg(&image, 100).unwrap(),
+            top_left_m: [-100.0, 100.0],
+            metres_per_pixel: 2.0,
+        };
+        // A drive from south to north: around it the view is wider than the picture.
+        let drive = || [[0.0, -80.0], [10.0, 80.0]].into_iter();
+        assert!(WIDTH / Viewport::around(drive()).unwrap().scale() > 250.0);
+        let view = Viewport::over(drive(), Some(&map)).unwrap();
+        assert!((WIDTH / view.scale() - 200.0).abs() < 1e-9);
+        for point in drive() {
+            let (x, y) = view.place(point);
+            assert!((0.0..WIDTH).contains(&x) && (0.0..view.height).contains(&y));
+        }
+        let beside = [[500.0, 0.0], [600.0, 0.0]].into_iter();
+        assert!(
+            Viewport::over(beside, Some(&map))
+                .unwrap()
+                .place([550.0, 0.0])
+                .0
+                > 0.0
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Ggcvt, GgcvtOptions, GgcvtPrediction, GroundProjection, PassInputs};
 use crate::model::loss::{Loss, LossConfig, LossTerms, PoseTarget, check_weights};
 use crate::model::{
     CrossViewModel, Extent, ForwardOptions, Input, ModelError, ModelSpec, NetworkSpec, Parameters,
-    Prediction, Recordable,
+    Prediction, Recordable, ViewDescriptors,
 };
 use crossfix_calibration::Yaw;
 use crossfix_kernels::ops::{self, Normalisation};
@@ -84,6 +84,14 @@ impl CrossViewModel for Ggcvt {
 
     fn boxed_clone(&self) -> Box<dyn CrossViewModel> {
         Box::new(self.clone())
+    }
+
+    fn view_descriptors(
+        &mut self,
+        input: &Input,
+        places_m: &[[f64; 2]],
+    ) -> Result<Option<Vec<ViewDescriptors>>, ModelError> {
+        self.first_level(input, places_m)
     }
 
     #[expect(private_interfaces, reason = "for the training loop alone")]

@@ -13,6 +13,7 @@
 pub mod adaptation;
 pub(crate) mod attention;
 pub(crate) mod cross_view;
+mod descriptors;
 pub mod loss;
 pub(crate) mod projection;
 mod recordable;
