@@ -7,7 +7,7 @@
 
 mod gpmf;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use anyhow::{Context, bail};
 use crossfix_calibration::{Geodetic, LocalFrame};
