@@ -18,7 +18,7 @@
 use anyhow::Context;
 use crossfix_kernels::{Tape, Tensor};
 use crossfix_offline::city::detail::Detail;
-use crossfix_offline::city::frames::CameraKind;
+use crossfix_offline::city::frames::{CameraKind, Headings};
 use crossfix_offline::city::style::Gap;
 use crossfix_offline::city::{AreaConfig, AreaName, Part, build_area};
 use crossfix_offline::data::batch::batches_ahead;
@@ -150,6 +150,7 @@ fn write(folder: &Path, pairs: usize) -> anyhow::Result<()> {
         gap: Gap::default(),
     });
     let plan = PairsPlan {
+        headings: Headings::Measured,
         part: Part::Adapt,
         districts: 1,
         contents: Contents::Drives {

@@ -4,7 +4,7 @@
 //! `cargo run --release -p crossfix-offline --example adapt -- FOLDER`
 
 use anyhow::Context;
-use crossfix_offline::city::frames::CameraKind;
+use crossfix_offline::city::frames::{CameraKind, Headings};
 use crossfix_offline::city::style::Gap;
 use crossfix_offline::city::{AreaConfig, AreaName, Part, build_area};
 use crossfix_offline::data::pairs::truth::Truth;
@@ -31,6 +31,7 @@ fn main() -> anyhow::Result<()> {
     let open = |part: Part| -> anyhow::Result<InMemory<PairsImages>> {
         let folder = folder.join(part.name());
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part,
             districts: 1,
             contents: Contents::Drives {

@@ -9,7 +9,7 @@
 
 use anyhow::Context;
 use crossfix_calibration::RgbImage;
-use crossfix_offline::city::frames::CameraKind;
+use crossfix_offline::city::frames::{CameraKind, Headings};
 use crossfix_offline::city::style::Gap;
 use crossfix_offline::city::{AreaConfig, AreaName, Part, build_area};
 use crossfix_offline::data::pairs::truth::Truth;
@@ -251,6 +251,7 @@ fn area(
     });
     let write = |part: Part, districts, drives| -> anyhow::Result<()> {
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part,
             districts,
             contents: Contents::Drives {

@@ -215,7 +215,7 @@ impl Calibration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::city::frames::CameraKind;
+    use crate::city::frames::{CameraKind, Headings};
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::data::pairs::PairRow;
@@ -233,6 +233,7 @@ mod tests {
             gap: Gap::NONE,
         });
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Validation,
             districts: 1,
             contents: Contents::Drives {

@@ -3,10 +3,11 @@
 use crate::data::batch::{BatchError, plain_batch};
 use crate::data::error::DatasetError;
 use crate::data::loader::{Workers, ahead};
-use crate::data::pose::offset_from_cell;
+use crate::data::pose::{offset_from_cell, wrap_rad};
 use crate::data::sample::{Dataset, Sample};
 use crate::model::{
-    CrossViewModel, Extent, ForwardOptions, Input, LevelMap, ModelError, ModelSpec, Prediction,
+    CrossViewModel, Extent, ForwardOptions, GroundCamera, Input, LevelMap, ModelError, ModelSpec,
+    Prediction,
 };
 use crate::progress;
 use crate::run::Interrupt;
@@ -46,6 +47,11 @@ pub struct PairPrediction {
     pub residual_rad: Option<f64>,
     /// Yaw residual at the masked mode.
     pub masked_residual_rad: Option<f64>,
+    /// Yaw residual at which the mode's place matches best, of panorama networks that search all orientations: the
+    /// bin with the largest sum over all levels' scores there, between bins by a parabola. Weights alone tell it; it is
+    /// not in an exported graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched_residual_rad: Option<f64>,
     /// The heatmap, row-major, where it was asked for.
     #[serde(skip)]
     pub heatmap: Option<Vec<f32>>,
@@ -189,10 +195,47 @@ fn one(
     };
     let levels = prediction.levels.iter().zip(&spec.levels);
     let levels = levels.map(|(stack, level)| level_mode(stack, index, level));
+    let found = from_heatmap(heatmap, residual_at, sample, spec, false);
+    let stacks: Vec<&[f32]> = prediction
+        .levels
+        .iter()
+        .map(|stack| {
+            let length = stack.len() / stack.shape()[0].max(1);
+            &stack.data()[index * length..][..length]
+        })
+        .collect();
     PairPrediction {
         level_modes_m: levels.collect(),
-        ..from_heatmap(heatmap, residual_at, sample, spec, false)
+        matched_residual_rad: matched_residual(spec, &stacks, found.mode_cell),
+        ..found
     }
+}
+
+/// The yaw residual whose bin matches best at a heatmap cell (column, row), by the score stacks `[bins, side, side]` of
+/// all levels; `None` of networks that do not search every bin. Bins run against the angle
+/// ([`orientation_shares`](crate::model::loss::orientation_shares)).
+fn matched_residual(spec: &ModelSpec, stacks: &[&[f32]], cell: [usize; 2]) -> Option<f64> {
+    if spec.orientation_prior.is_some() || spec.camera != GroundCamera::Panorama {
+        return None;
+    }
+    let bins = spec.orientation_bins;
+    let mut sums = vec![0.0f64; bins];
+    for (stack, level) in stacks.iter().zip(&spec.levels) {
+        let side = level.map.side;
+        let [column, row] = cell.map(|at| at * side / spec.heatmap_side());
+        for (bin, sum) in sums.iter_mut().enumerate() {
+            *sum += f64::from(*stack.get((bin * side + row) * side + column)?);
+        }
+    }
+    let best = (0..bins).max_by(|a, b| sums[*a].total_cmp(&sums[*b]))?;
+    let [before, after] = [best + bins - 1, best + 1].map(|bin| sums[bin % bins]);
+    let bend = before + after - 2.0 * sums[best];
+    let between = if bend < 0.0 {
+        (0.5 * (before - after) / bend).clamp(-0.5, 0.5)
+    } else {
+        0.0
+    };
+    Some(wrap_rad(-(best as f64 + between) * spec.bin_rad()))
 }
 
 /// The prediction that one heatmap amounts to; `residual_at` gives the yaw residual at a cell.
@@ -233,6 +276,7 @@ pub fn from_heatmap(
         level_modes_m: Vec::new(),
         residual_rad: residual_at(mode),
         masked_residual_rad: residual_at(masked),
+        matched_residual_rad: None,
         heatmap: keep_heatmap.then(|| heatmap.to_vec()),
     }
 }
@@ -321,6 +365,42 @@ mod tests {
         assert!(within_prior([6.0, 0.0], covariance));
         assert!(!within_prior([0.0, 6.0], covariance));
         assert!(!within_prior([6.2, 0.0], covariance));
+    }
+
+    #[test]
+    fn the_matched_residual_runs_against_the_bins_and_lies_between_them() {
+        let spec = crate::model::named("compact-unknown-heading")
+            .unwrap()
+            .describe();
+        let bins = spec.orientation_bins;
+        // Cell (40, 9) of the heatmap; a third of the way from bin 3 to bin 4.
+        let stacks: Vec<Vec<f32>> = spec
+            .levels
+            .iter()
+            .map(|level| {
+                let side = level.map.side;
+                let [column, row] = [40, 9].map(|at| at * side / 64);
+                let mut stack = vec![0.5; bins * side * side];
+                for bin in 0..bins {
+                    let off = bin as f32 - 10.0 / 3.0;
+                    stack[(bin * side + row) * side + column] = -0.1 * off * off;
+                }
+                stack
+            })
+            .collect();
+        let stacks: Vec<&[f32]> = stacks.iter().map(Vec::as_slice).collect();
+        let found = matched_residual(&spec, &stacks, [40, 9]).unwrap();
+        assert!(
+            (found + 10.0 / 3.0 * spec.bin_rad()).abs() < 1e-5,
+            "{found}"
+        );
+        // The label of that angle is in the same bins.
+        let shares = crate::model::loss::orientation_shares(found, bins);
+        let mut shared = shares.map(|(bin, _)| bin);
+        shared.sort_unstable();
+        assert_eq!(shared, [3, 4]);
+        let known = crate::model::named("compact").unwrap().describe();
+        assert!(matched_residual(&known, &stacks, [40, 9]).is_none());
     }
 
     #[test]

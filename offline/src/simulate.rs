@@ -6,7 +6,7 @@ pub use drive_log::write_drive_log;
 
 use crate::city::detail::{Detail, PanoramaSize};
 use crate::city::drive::Instruments;
-use crate::city::frames::{CameraKind, Frame, plan_drive, random_frame};
+use crate::city::frames::{CameraKind, Frame, Headings, plan_drive, random_frame};
 use crate::city::gnss::Reception;
 use crate::city::style::Gap;
 use crate::city::{Area, AreaConfig, AreaName, Part, build_area, front, tiles};
@@ -61,6 +61,8 @@ pub struct PairsPlan {
     pub contents: Contents,
     /// The camera on the vehicle.
     pub camera: CameraKind,
+    /// What the vehicle knows of its heading.
+    pub headings: Headings,
 }
 
 /// What was written.
@@ -130,6 +132,9 @@ pub struct SimulateArgs {
     /// A forward camera instead of a panorama.
     #[arg(long)]
     pub front: bool,
+    /// What vehicles know of their heading.
+    #[arg(long, value_enum, default_value = "measured")]
+    pub headings: Headings,
     /// Size of the panoramas, `ROWSxCOLUMNS`, their pixels square: 48x256 for `compact`; 320x640, the
     /// whole sphere, for `ccvpe-vigor`. Otherwise the upper edge is 28° above the horizon. Above
     /// 256 columns the town has finer cells (0.125 m).
@@ -212,6 +217,7 @@ pub fn run(args: &SimulateArgs, progress: &ProgressBar) -> Result<Written, Simul
         districts: args.districts,
         contents,
         camera,
+        headings: args.headings,
     };
     write_pairs(&area, &plan, &args.out, progress)
 }
@@ -340,7 +346,7 @@ fn write_district(
     let rows = match plan.contents {
         Contents::Random { pairs } => (0..share(pairs, plan.districts, index))
             .into_par_iter()
-            .map(|number| write(random_frame(&placed, number, plan.camera)))
+            .map(|number| write(random_frame(&placed, number, plan.camera, plan.headings)))
             .collect::<Result<Vec<_>, _>>()?,
         Contents::Drives {
             drives,
@@ -354,13 +360,15 @@ fn write_district(
                 let (instruments, reception) = (Instruments::default(), Reception::default());
                 let drive = plan_drive(&placed, number, length_m, &instruments, &reception);
                 let samples = drive.frame_samples(spacing_m);
-                let frames = (0..samples.len())
-                    .into_par_iter()
-                    .map(|number| write(drive.frame(&placed, &samples, number, plan.camera)));
+                let frame = |number| {
+                    let (camera, headings) = (plan.camera, plan.headings);
+                    write(drive.frame(&placed, &samples, number, camera, headings))
+                };
+                let frames = (0..samples.len()).into_par_iter().map(frame);
                 rows.extend(frames.collect::<Result<Vec<_>, _>>()?);
                 if number < own_logs {
                     let path = out.join("logs").join(format!("{}.mcap", drive.name));
-                    write_drive_log(&placed, &drive, plan.camera, &path)?;
+                    write_drive_log(&placed, &drive, plan, &path)?;
                     logs.push(path);
                 }
             }
@@ -443,10 +451,14 @@ fn manifest(area: &Area, plan: &PairsPlan) -> DatasetManifest {
         area: format!("simulated {} area, {} part", name.name(), plan.part.name()),
         licence: LICENCE.into(),
         provenance: format!(
-            "crossfix {} simulate, seed {seed}, {} districts, {:?}, gap geometry {} palette {} sensor {} marking {}",
+            "crossfix {} simulate, seed {seed}, {} districts, {:?}, {}gap geometry {} palette {} sensor {} marking {}",
             env!("CARGO_PKG_VERSION"),
             plan.districts,
             plan.contents,
+            match plan.headings {
+                Headings::Measured => "",
+                Headings::Unknown => "headings unknown, ",
+            },
             gap.geometry,
             gap.palette,
             gap.sensor,

@@ -1,7 +1,7 @@
 //! What the places of frames say about coarse positions: the bias of each drive, the offset of a tile
 //! set, and whether errors last from one position to the next at all.
 
-use super::{Frame, Place, TrackModel};
+use super::{Frame, Place, TrackModel, Waypoint};
 
 /// Sigma of a tile set's offset before anything is known of it, metres along each axis.
 const TILE_OFFSET_SIGMA_M: f64 = 3.0;
@@ -62,15 +62,32 @@ pub fn tile_offset(drives: &[Offset]) -> Offset {
 /// of a drive over their stated sigma. A lasting bias leaves little of it, errors that are drawn anew
 /// for each frame leave about 3. `None` of fewer than ten.
 pub fn roughness<'a>(drives: impl IntoIterator<Item = &'a [Frame]>) -> Option<f64> {
+    let coarse = |frame: &Frame| {
+        let [[ee, _], [_, nn]] = frame.coarse_covariance_m2;
+        (frame.coarse_m, f64::midpoint(ee, nn).sqrt())
+    };
+    let drives = drives.into_iter();
+    rough(drives.map(|frames| frames.iter().map(coarse).collect()))
+}
+
+/// As [`roughness`], of drives without headings.
+pub fn waypoint_roughness<'a>(drives: impl IntoIterator<Item = &'a [Waypoint]>) -> Option<f64> {
+    let coarse = |point: &Waypoint| (point.coarse_m, point.coarse_sigma_m);
+    let drives = drives.into_iter();
+    rough(drives.map(|points| points.iter().map(coarse).collect()))
+}
+
+/// Of positions and their sigmas.
+fn rough(drives: impl Iterator<Item = Vec<([f64; 2], f64)>>) -> Option<f64> {
     let mut bends = Vec::new();
-    for frames in drives {
-        for three in frames.windows(3) {
-            let [a, b, c] = three else { continue };
-            let [[ee, _], [_, nn]] = b.coarse_covariance_m2;
-            let bend =
-                [0, 1].map(|axis| a.coarse_m[axis] - 2.0 * b.coarse_m[axis] + c.coarse_m[axis]);
+    for points in drives {
+        for three in points.windows(3) {
+            let [(a, _), (b, sigma_m), (c, _)] = three else {
+                continue;
+            };
+            let bend = [0, 1].map(|axis| a[axis] - 2.0 * b[axis] + c[axis]);
             // Stops and crossings bend a track too, by metres at most.
-            bends.push(bend[0].hypot(bend[1]) / f64::midpoint(ee, nn).sqrt().max(1.0));
+            bends.push(bend[0].hypot(bend[1]) / sigma_m.max(1.0));
         }
     }
     bends.sort_by(f64::total_cmp);

@@ -3,14 +3,19 @@
 //!
 //! Yaw → motion between pictures → forward–backward smoothing on a grid ([`crate::smooth`]) → the
 //! mode of each picture's posterior, and how much of it lies there. [`drift()`] finds what odometry and
-//! coarse positions had wrong over the whole drive, for a second pass.
+//! coarse positions had wrong over the whole drive, for a second pass; [`yaws_by_course`] finds headings that
+//! nobody measured.
 
 mod coarse;
 pub mod drift;
+mod heading;
 mod motion;
 
-pub use coarse::{INDEPENDENT_ROUGHNESS, Offset, drive_bias, roughness, tile_offset};
+pub use coarse::{
+    INDEPENDENT_ROUGHNESS, Offset, drive_bias, roughness, tile_offset, waypoint_roughness,
+};
 pub use drift::{Drift, drift};
+pub use heading::{FoundYaw, Waypoint, yaws_by_course, yaws_by_directions};
 pub use motion::{GnssWeights, Motion, gnss_weights, motions, yaws};
 
 use crate::angle::Yaw;

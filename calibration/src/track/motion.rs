@@ -7,9 +7,9 @@ use crate::angle::Yaw;
 /// Error of a turn that odometry measured, as a share of it.
 const TURN_SHARE: f64 = 0.02;
 /// Error of each turn, radians.
-const TURN_STEP_RAD: f64 = 0.003;
+pub(super) const TURN_STEP_RAD: f64 = 0.003;
 /// What a gyro may be off by, radians a second.
-const GYRO_BIAS_RAD_S: f64 = 0.005;
+pub(super) const GYRO_BIAS_RAD_S: f64 = 0.005;
 /// Turn between two frames where no odometry tells, radians.
 const UNKNOWN_TURN_RAD: f64 = 0.6;
 /// Headings err alike for a while: smoothing them does not make yaw better than this share of their
@@ -21,7 +21,7 @@ const JUMP_SIGMAS: f64 = 4.0;
 const UNKNOWN_STEP_M: f64 = 30.0;
 
 /// Coarse positions further apart than this are not of one drive, whatever its name, m/s.
-const MOST_SPEED_MPS: f64 = 90.0;
+pub(super) const MOST_SPEED_MPS: f64 = 90.0;
 
 /// A step between two frames.
 #[derive(Debug, Clone, Copy, PartialEq)]

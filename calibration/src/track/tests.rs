@@ -4,10 +4,10 @@ use crate::Heatmap;
 const SIDE: usize = 64;
 
 /// Numbers in [-1, 1) that repeat with the seed.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn unit(&mut self) -> f64 {
+    pub(super) fn unit(&mut self) -> f64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -16,7 +16,7 @@ impl Noise {
     }
 
     /// About a normal distribution.
-    fn normal(&mut self, sigma: f64) -> f64 {
+    pub(super) fn normal(&mut self, sigma: f64) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() / 2.0 * sigma
     }
 }

@@ -12,6 +12,7 @@ use crate::data::{Dataset, InMemory, PairsImages};
 use crate::evaluate::{Evaluation, evaluate};
 use crate::model::weights::write_whole;
 use crate::model::{CrossViewModel, ModelSpec};
+use crate::recipe::headings::searches_all;
 use crate::recipe::{
     AdaptError, Adapted, PseudoLabel, Recipe, Shared, ablations, adapt_sharing, oracle,
 };
@@ -343,7 +344,11 @@ fn open_area<'a>(folder: &'a Path, spec: &ModelSpec, unchecked: bool) -> anyhow:
         ..PairsOptions::default()
     };
     let [adapt, test] = ["adapt", "test"].map(|part| folder.join(part));
-    let pairs = data::pairs(&adapt, spec, &options)?;
+    let finding = |find_headings| PairsOptions {
+        find_headings,
+        ..options.clone()
+    };
+    let pairs = data::pairs(&adapt, spec, &finding(true))?;
     let truth = adapt.join("truth.jsonl").exists();
     Ok(Area {
         name: name_of(folder),
@@ -357,7 +362,7 @@ fn open_area<'a>(folder: &'a Path, spec: &ModelSpec, unchecked: bool) -> anyhow:
         )),
         pairs,
         truth: truth.then(|| Truth::open(&adapt)).transpose()?,
-        test: data::pairs(&test, spec, &options)?,
+        test: data::pairs(&test, spec, &finding(!searches_all(spec)))?,
         test_truth: Truth::open(&test)?,
         shared: Shared::default(),
         folder,

@@ -4,7 +4,7 @@
 use super::{Report, Rows};
 use crate::data::error::DatasetError;
 use crate::data::pairs::truth::Truth;
-use crate::data::pairs::{Preparation, place};
+use crate::data::pairs::{PairRow, Preparation, headings, place};
 use crate::data::pose::{wrap_rad, yaw_from_heading};
 use crate::data::{Dataset, Pair, Sample};
 use crate::model::{ModelSpec, named};
@@ -51,6 +51,7 @@ pub(super) fn look(
     rows: &Rows,
     truth: Option<&Truth>,
     spec: Option<&ModelSpec>,
+    find_headings: bool,
     report: &mut Report,
 ) {
     let at = ("pairs.jsonl", None);
@@ -60,7 +61,11 @@ pub(super) fn look(
             return;
         };
         let camera = Arc::new(manifest.camera.clone());
-        let placed = rows.rows.iter().map(|(_, row)| {
+        let mut stated: Vec<PairRow> = rows.rows.iter().map(|(_, row)| row.clone()).collect();
+        if find_headings {
+            headings::find(&mut stated);
+        }
+        let placed = stated.iter().map(|row| {
             place(row, &camera, &any, &Preparation::default()).map(|(_, sample)| sample)
         });
         let placed = Placed(placed.filter_map(Result::ok).collect());
@@ -124,7 +129,7 @@ fn named_check(check: &str) -> (&'static str, &'static str) {
         ),
         "heading_sigma" => (
             "heading-sigma",
-            "take a network that searches all headings, or give better ones",
+            "take a network that searches all headings (compact-unknown-heading), or give better ones",
         ),
         _ => ("camera", "take a network for this camera"),
     }

@@ -19,7 +19,7 @@ mod text;
 pub use pictures::decode_all;
 pub use report::{Found, Report};
 
-use crate::data::pairs::{DatasetManifest, PairRow};
+use crate::data::pairs::{DatasetManifest, PairRow, headings};
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::run::Interrupt;
 use std::path::Path;
@@ -35,6 +35,8 @@ pub struct Look<'a> {
     pub sample: Option<usize>,
     /// Whether `truth.jsonl` is looked at, where there is one. Adaptation never does.
     pub truth: bool,
+    /// Whether headings that are not known are found along drives, as adaptation does.
+    pub find_headings: bool,
     /// What the data are for.
     pub spec: Option<&'a ModelSpec>,
     /// The network itself, to be asked.
@@ -49,6 +51,16 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// Replaces headings that are not known by those that drives tell.
+    fn find_headings(&mut self) {
+        let mut found: Vec<PairRow> = self.rows.iter().map(|(_, row)| row.clone()).collect();
+        if headings::find(&mut found).is_some() {
+            for ((_, row), found) in self.rows.iter_mut().zip(found) {
+                *row = found;
+            }
+        }
+    }
+
     /// Every n-th row, so that there are about `sample` of them.
     fn spread(&self, sample: Option<usize>) -> Vec<usize> {
         let step = sample.map_or(1, |sample| self.rows.len().div_ceil(sample.max(1)));
@@ -76,13 +88,17 @@ pub fn pairs(folder: &Path, look: Look, interrupt: &Interrupt) -> anyhow::Result
     // Positions that are somewhere else say nothing of headings.
     let misread = report.found.iter().any(|found| found.check == "positions");
     if !misread {
-        drives::look(&rows, truth.as_ref(), look.spec, &mut report);
+        let truth = truth.as_ref();
+        drives::look(&rows, truth, look.spec, look.find_headings, &mut report);
     }
     if let (Some(spec), Some(manifest)) = (look.spec, &rows.manifest) {
         network::fits(spec, manifest, tiles.as_ref(), &rows, &mut report);
     }
     // A network is asked about data that are otherwise right.
     if let (Some(model), false, true) = (look.network, report.refuses(), tiles.is_some()) {
+        if look.find_headings {
+            rows.find_headings();
+        }
         network::ask(model, &mut rows, interrupt, &mut report)?;
     }
     report.seconds = begun.elapsed().as_secs_f64();

@@ -307,7 +307,8 @@ fn drives(
     interrupt: &Interrupt,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let finds_heading = model.describe().finds_heading();
+    let spec = model.describe();
+    let finds_heading = spec.finds_heading() || spec.orientation_prior.is_none();
     let mut by_drive: BTreeMap<&str, Vec<&PairRow>> = BTreeMap::new();
     for (_, row) in &rows.rows {
         let [[ee, _], [_, nn]] = row.covariance_m2;

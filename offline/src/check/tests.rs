@@ -1,7 +1,7 @@
 //! One simulated dataset, harmed in one way at a time.
 
 use super::*;
-use crate::city::frames::CameraKind;
+use crate::city::frames::{CameraKind, Headings};
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
 use crate::data::Pairs;
@@ -25,6 +25,7 @@ fn original() -> &'static Path {
             gap: Gap::default(),
         });
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Adapt,
             districts: 1,
             contents: Contents::Drives {
@@ -356,6 +357,7 @@ fn scattered_places_say_nothing_about_headings() {
             gap: Gap::default(),
         });
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Adapt,
             districts: 2,
             contents: Contents::Random { pairs: 250 },

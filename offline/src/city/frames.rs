@@ -24,6 +24,18 @@ pub enum CameraKind {
     Front,
 }
 
+/// What a vehicle knows of its heading.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Headings {
+    /// An inertial heading with a slow error.
+    #[default]
+    Measured,
+    /// Nothing: 0° with a sigma of 180°. Coarse positions then lie between satellite fixes, since moving them on
+    /// would take a heading.
+    Unknown,
+}
+
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Frame {
@@ -66,6 +78,8 @@ pub struct PlannedDrive {
 
 /// Sigma that the heading source reports, degrees.
 pub const HEADING_SIGMA_DEG: f64 = 2.0;
+/// Sigma of a heading that is not known, degrees.
+const UNKNOWN_HEADING_DEG: f64 = 180.0;
 /// 2026-05-11 10:00:00 UTC.
 const FIRST_DRIVE_NS: i64 = 1_778_493_600_000_000_000;
 
@@ -130,10 +144,14 @@ impl PlannedDrive {
         samples: &[usize],
         number: usize,
         camera: CameraKind,
+        headings: Headings,
     ) -> Frame {
         let sample = samples[number];
         let truth = &self.drive.truth[sample];
-        let (coarse, sigma_m) = gnss::coarse_position(&self.drive, &self.fixes, sample);
+        let (coarse, sigma_m) = match headings {
+            Headings::Measured => gnss::coarse_position(&self.drive, &self.fixes, sample),
+            Headings::Unknown => gnss::between_fixes(&self.drive, &self.fixes, sample),
+        };
         let variance = sigma_m * sigma_m;
         Frame {
             id: format!("{}-{number:04}", self.name),
@@ -148,12 +166,31 @@ impl PlannedDrive {
             truth: placed.geodetic([truth.x, truth.y]),
             true_heading_deg: heading_deg(truth.yaw_rad),
         }
+        .knowing(headings)
+    }
+}
+
+impl Frame {
+    fn knowing(self, headings: Headings) -> Self {
+        match headings {
+            Headings::Measured => self,
+            Headings::Unknown => Self {
+                heading_deg: 0.0,
+                heading_sigma_deg: UNKNOWN_HEADING_DEG,
+                ..self
+            },
+        }
     }
 }
 
 /// The `number`-th frame at a random place on the streets, with a coarse offset of its own: for
 /// training.
-pub fn random_frame(placed: &PlacedDistrict, number: usize, camera: CameraKind) -> Frame {
+pub fn random_frame(
+    placed: &PlacedDistrict,
+    number: usize,
+    camera: CameraKind,
+    headings: Headings,
+) -> Frame {
     let mut dice = Dice::new(placed.seed, &[RANDOM_FRAMES, number as u64]);
     let pose = random_pose(placed, &mut dice);
     let offset = [
@@ -178,6 +215,7 @@ pub fn random_frame(placed: &PlacedDistrict, number: usize, camera: CameraKind) 
         image: picture(placed, &pose, camera, sky, dice),
         id,
     }
+    .knowing(headings)
 }
 
 /// Anywhere on a road that is free, looking roughly along it.

@@ -123,12 +123,51 @@ pub fn coarse_position(drive: &Drive, fixes: &[Fix], sample: usize) -> ([f64; 2]
     (kept, fix.sigma_m.hypot(0.03 * moved[0].hypot(moved[1])))
 }
 
+/// Where a recording says the vehicle was at a sample when nobody knows its heading: on the line between the
+/// fixes before and after it, with the sigma per axis, m.
+pub fn between_fixes(drive: &Drive, fixes: &[Fix], sample: usize) -> ([f64; 2], f64) {
+    let after = fixes.partition_point(|fix| fix.sample <= sample);
+    let before = &fixes[after.saturating_sub(1)];
+    let next = fixes.get(after).unwrap_or(before);
+    let span = next.sample.saturating_sub(before.sample).max(1) as f64;
+    let share = (sample.saturating_sub(before.sample) as f64 / span).min(1.0);
+    let truth = &drive.truth[sample];
+    let kept = [truth.x, truth.y];
+    let kept = std::array::from_fn(|axis| {
+        let believed =
+            before.position[axis] + share * (next.position[axis] - before.position[axis]);
+        kept[axis] + (believed - kept[axis]).clamp(-MAX_OFFSET_M, MAX_OFFSET_M)
+    });
+    (kept, before.sigma_m.max(next.sigma_m))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::district::{District, Grid};
     use super::super::drive::Instruments;
     use super::super::style::Style;
     use super::*;
+
+    #[test]
+    fn without_a_heading_positions_lie_between_fixes() {
+        let district = District::new(&Style::source(), 22, Grid::new(1));
+        let mut dice = Dice::new(3, &[]);
+        let drive = Drive::new(&district, 450.0, &Instruments::default(), &mut dice);
+        let fixes = receive(&drive, &Reception::default(), &mut dice);
+        let two = fixes.windows(2).nth(8).unwrap();
+        let middle = usize::midpoint(two[0].sample, two[1].sample);
+        let ([x, y], _) = between_fixes(&drive, &fixes, middle);
+        let [a, b] = [&two[0], &two[1]].map(|fix| fix.position);
+        let share = (middle - two[0].sample) as f64 / (two[1].sample - two[0].sample) as f64;
+        let expected = [0, 1].map(|axis| a[axis] + share * (b[axis] - a[axis]));
+        assert!((x - expected[0]).abs() < 1e-9 && (y - expected[1]).abs() < 1e-9);
+        let (at_fix, _) = between_fixes(&drive, &fixes, two[0].sample);
+        assert!((at_fix[0] - a[0]).abs() < 1e-9 && (at_fix[1] - a[1]).abs() < 1e-9);
+        let last = drive.truth.len() - 1;
+        let (end, _) = between_fixes(&drive, &fixes, last);
+        let truth = drive.truth[last];
+        assert!((end[0] - truth.x).abs() <= MAX_OFFSET_M + 1e-9);
+    }
 
     #[test]
     fn coarse_offsets_are_bounded_and_hang_together_along_a_drive() {

@@ -1,7 +1,7 @@
 //! The parts of the city together: same seed, same bytes; and geometry that agrees between views.
 
 use super::detail::Detail;
-use super::frames::{CameraKind, random_frame};
+use super::frames::{CameraKind, Headings, random_frame};
 use super::ground::Pose;
 use super::*;
 use rayon::prelude::*;
@@ -33,7 +33,9 @@ fn the_same_seed_gives_the_same_bytes_on_any_number_of_threads() {
             let placed = area(AreaName::Target, 5).district(Part::Adapt, 0);
             let mut hash = Sha256::new();
             let frames = (0..6).into_par_iter();
-            let frames = frames.map(|number| random_frame(&placed, number, CameraKind::Panorama));
+            let frames = frames.map(|number| {
+                random_frame(&placed, number, CameraKind::Panorama, Headings::Measured)
+            });
             for frame in frames.collect::<Vec<_>>() {
                 hash.update(&frame.image.data);
                 hash.update(frame.coarse.latitude_deg.to_le_bytes());

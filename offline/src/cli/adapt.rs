@@ -12,6 +12,7 @@ use crate::model::{CrossViewModel, ModelSpec, named, names, weights};
 use crate::output;
 use crate::recipe::ablations::{self, RECIPES};
 use crate::recipe::gate::Finding;
+use crate::recipe::headings::searches_all;
 use crate::recipe::{
     self, AdaptError, Adapted, HeatmapFit, Labeller, Pupil, Recipe, Shared, Verdict, adapt_sharing,
     defaults, oracle,
@@ -505,6 +506,7 @@ fn look_first(
     let look = Look {
         sample: Some(SAMPLE),
         truth: false,
+        find_headings: true,
         spec: Some(&spec),
         network: Some(teacher),
     };
@@ -570,7 +572,11 @@ fn test(
         let mut model = model.boxed_clone();
         let (table, value) = match &args.test {
             Some(folder) => {
-                let options = args.published.pairs_options(0.0, None)?;
+                // What knows its heading is measured with the one that drives tell, what searches all without any.
+                let options = data::PairsOptions {
+                    find_headings: !searches_all(model.describe()),
+                    ..args.published.pairs_options(0.0, None)?
+                };
                 let fit = adapted.heatmaps.as_ref().filter(|_| name == "student");
                 let found =
                     data::measure_believing(model.as_mut(), folder, &options, fit, interrupt)?;

@@ -52,6 +52,7 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
     let options = PairsOptions {
         limit: args.limit,
         unchecked: args.no_check,
+        find_headings: true,
         ..PairsOptions::default()
     };
     let pairs = data::pairs(&args.data, network.describe(), &options)?;

@@ -56,6 +56,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         let look = Look {
             sample: args.sample,
             truth: true,
+            find_headings: false,
             spec: spec.as_ref(),
             network: network.as_mut().map(|model| model.as_mut() as _),
         };

@@ -2,8 +2,8 @@
 
 use super::check;
 use crate::check::{Look, SAMPLE};
-use crate::data::pairs::DatasetManifest;
 use crate::data::pairs::truth::Truth;
+use crate::data::pairs::{DatasetManifest, headings};
 use crate::data::{Dataset, InMemory, MEMORY_BYTES, Pairs, PairsImages, Pictures, Preparation};
 use crate::evaluate::{Evaluation, evaluate, heatmap_fit, temperature, with_truth};
 use crate::model::{CrossViewModel, ModelSpec};
@@ -29,6 +29,8 @@ pub struct PairsOptions {
     pub unchecked: bool,
     /// Look at the truth too.
     pub truth: bool,
+    /// Find headings that are not known along their drives, before pictures are aligned with them.
+    pub find_headings: bool,
 }
 
 /// Opens a pairs dataset for a network. Its pairs are read when they are needed, and kept in memory
@@ -42,6 +44,7 @@ pub fn pairs(
         let look = Look {
             sample: Some(SAMPLE),
             truth: options.truth,
+            find_headings: options.find_headings,
             spec: Some(spec),
             network: None,
         };
@@ -56,12 +59,21 @@ pub fn pairs(
             index * limit / all > (index - 1) * limit / all
         });
     }
+    let found_headings = if options.find_headings {
+        headings::find(&mut pairs.rows)
+    } else {
+        None
+    };
+    if let Some(found) = &found_headings {
+        crate::note!("{}", found.describe());
+    }
     let preparation = Preparation {
         margin_m: options.margin_m,
         ..Preparation::default()
     };
     let mut images = PairsImages::open(pairs, spec, preparation)?;
     images.pictures = options.pictures.clone();
+    images.found_headings = found_headings;
     Ok(InMemory::new(images, MEMORY_BYTES))
 }
 

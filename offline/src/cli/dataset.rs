@@ -38,7 +38,8 @@ pub struct DatasetArgs {
     #[arg(long, default_value = "__corrected")]
     label_suffix: String,
     /// VIGOR: turn panoramas by up to this many degrees either way; 180 is unknown orientation, 0
-    /// is known orientation. Default: what the network searches.
+    /// is known orientation. Default: what the network searches. `evaluate` on pairs: search so many
+    /// degrees on each side of their headings, rounded up to whole bins.
     #[arg(long)]
     heading_within: Option<f64>,
     /// VIGOR: fixed turns of the list's panoramas, degrees, as a .npy of float64.
@@ -116,6 +117,7 @@ impl DatasetArgs {
             pictures: self.pictures()?,
             unchecked: self.no_check,
             truth: false,
+            find_headings: false,
         })
     }
 
@@ -128,7 +130,6 @@ impl DatasetArgs {
             ("--list", self.list.is_some()),
             ("--part", self.part.is_some()),
             ("--order", self.order.is_some()),
-            ("--heading-within", self.heading_within.is_some()),
             ("--orientations", self.orientations.is_some()),
             ("--semi-positives", self.semi_positives),
             ("--black-where-unreadable", self.black_where_unreadable),
@@ -141,6 +142,11 @@ impl DatasetArgs {
                 "{option} is for published datasets, and --data is a pairs dataset; leave it away, or give --dataset vigor or kitti"
             ),
         }
+    }
+
+    /// Degrees on each side of given headings.
+    pub fn heading_within(&self) -> Option<f64> {
+        self.heading_within
     }
 
     fn list(&self, otherwise: [List; 2]) -> List {
@@ -430,7 +436,10 @@ impl DatasetArgs {
         spec: &ModelSpec,
     ) -> anyhow::Result<Box<dyn Dataset>> {
         if !self.is_published() {
-            let options = self.pairs_options(0.0, limit)?;
+            let options = PairsOptions {
+                find_headings: true,
+                ..self.pairs_options(0.0, limit)?
+            };
             return Ok(Box::new(data::pairs(root, spec, &options)?));
         }
         let list = self.list([List::CrossAreaTest, List::Test2]);

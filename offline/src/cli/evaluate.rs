@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::data::pairs::truth::Truth;
 use crate::evaluate::{Evaluation, compare, temperature};
 use crate::export::calibrated;
-use crate::model::weights;
+use crate::model::{CrossViewModel, weights};
 use crate::predict::PairPrediction;
 use crate::recipe::heatmap_fit::RegionCoverage;
 use crate::run::{Interrupt, sha256_file};
@@ -102,6 +102,9 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let measured = {
         let (mut model, _) = weights::load(&args.model)?;
         model.parameters_mut().move_to(&args.device.open()?)?;
+        if let Some(within_deg) = args.published.heading_within() {
+            model = near_heading(model.as_ref(), within_deg)?;
+        }
         let fit = args
             .calibration
             .as_deref()
@@ -123,6 +126,25 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         ]);
     }
     show(args.json, &measured, &text)
+}
+
+/// The same network searching so many degrees on each side of the given heading.
+fn near_heading(
+    model: &dyn CrossViewModel,
+    within_deg: f64,
+) -> anyhow::Result<Box<dyn CrossViewModel>> {
+    let spec = model.describe();
+    if !(0.0..=180.0).contains(&within_deg) {
+        bail!("--heading-within {within_deg}; it is 0 to 180 degrees");
+    }
+    let bins = (within_deg.to_radians() / spec.bin_rad() - 1e-9).ceil();
+    let near = model.searching_near(bins.max(0.0) as usize);
+    near.with_context(|| {
+        format!(
+            "{} has no bins to search; leave --heading-within away",
+            spec.preset
+        )
+    })
 }
 
 /// Keeps the answers of one shard, or measures those of all.
@@ -251,11 +273,11 @@ fn measure_onnx(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::city::frames::CameraKind;
+    use crate::city::frames::{CameraKind, Headings};
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::export;
-    use crate::model::{Ccvpe, CrossViewModel, preset};
+    use crate::model::{Ccvpe, preset};
     use crate::simulate::{Contents, PairsPlan, write_pairs};
 
     #[test]
@@ -271,6 +293,7 @@ mod tests {
                 gap: Gap::default(),
             });
             let plan = PairsPlan {
+                headings: Headings::Measured,
                 part: Part::Test,
                 districts: 1,
                 contents: Contents::Random { pairs: 12 },

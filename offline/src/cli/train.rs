@@ -15,7 +15,7 @@ use crate::train::{FitConfig, Fitted, World, fit};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `crossfix train`.
 #[derive(Debug, Clone, Args)]
@@ -30,10 +30,12 @@ pub struct TrainArgs {
     validation: Option<PathBuf>,
     /// The network: compact, compact-front, ggcvt-compact, or a published one (`ccvpe-vigor`,
     /// `ccvpe-kitti`, `ccvpe-oxford` with options behind, such as
-    /// ccvpe-vigor-fov180-prior72-reflect; `ggcvt-vigor`, `ggcvt-kitti3`, `ggcvt-kitti2`).
-    #[arg(long, default_value = "compact")]
-    preset: String,
-    /// Weights to begin with; their network wins over --preset.
+    /// ccvpe-vigor-fov180-prior72-reflect; `ggcvt-vigor`, `ggcvt-kitti3`, `ggcvt-kitti2`) [default: that
+    /// of --init, or compact].
+    #[arg(long)]
+    preset: Option<String>,
+    /// Weights to begin with. With --preset they go into that network, whose tensors must be theirs:
+    /// those of `compact` fit `compact-unknown-heading`.
     #[arg(long)]
     init: Option<PathBuf>,
     /// TOML file whose values win over the network's settings.
@@ -92,18 +94,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if !world.is_first() {
         output::silence();
     }
-    let mut model = if let Some(path) = &args.init {
-        weights::load(path)?.0
-    } else {
-        let spec = named(&args.preset).with_context(|| {
-            format!(
-                "no preset {:?}; there are {}",
-                args.preset,
-                names().join(", ")
-            )
-        })?;
-        spec.build(args.seed)?
-    };
+    let mut model = begin_with(args.preset.as_deref(), args.init.as_deref(), args.seed)?;
     model.parameters_mut().move_to(&args.device.open()?)?;
     let spec = model.describe().clone();
     let mut config = settings::resolve(
@@ -216,6 +207,26 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A network as it is before its training.
+fn begin_with(
+    preset: Option<&str>,
+    init: Option<&Path>,
+    seed: u64,
+) -> anyhow::Result<Box<dyn CrossViewModel>> {
+    if let (None, Some(path)) = (preset, init) {
+        return Ok(weights::load(path)?.0);
+    }
+    let name = preset.unwrap_or("compact");
+    let spec = named(name)
+        .with_context(|| format!("no preset {name:?}; there are {}", names().join(", ")))?;
+    let mut model = spec.build(seed)?;
+    if let Some(path) = init {
+        let (other, _) = weights::load(path)?;
+        weights::fill(model.as_mut(), weights::arrays_of(other.as_ref()), path)?;
+    }
+    Ok(model)
+}
+
 /// Trains; a run that was stopped is an error that says how it goes on.
 fn run_fit(
     args: &TrainArgs,
@@ -287,4 +298,27 @@ fn train_published(
         .context("cannot write run.json")?;
     crate::outln!("{} after {} steps", path.display(), fitted.total_steps);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_of_a_known_heading_go_into_the_network_that_searches_all_and_into_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("compact.safetensors");
+        let known = begin_with(None, None, 3).unwrap();
+        weights::save(&path, known.as_ref(), Value::Null).unwrap();
+        let all = begin_with(Some("compact-unknown-heading"), Some(&path), 4).unwrap();
+        assert_eq!(all.describe().orientation_prior, None);
+        assert_eq!(
+            weights::arrays_of(all.as_ref()),
+            weights::arrays_of(known.as_ref())
+        );
+        let same = begin_with(None, Some(&path), 4).unwrap();
+        assert_eq!(same.describe().preset, "compact");
+        assert!(begin_with(Some("compact-small"), Some(&path), 4).is_err());
+        assert!(begin_with(Some("compact-large"), None, 4).is_err());
+    }
 }

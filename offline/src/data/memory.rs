@@ -1,6 +1,7 @@
 //! Pairs kept in memory after they were read, as many as a budget holds.
 
 use super::error::DatasetError;
+use super::pairs::headings::FoundHeadings;
 use super::sample::{Dataset, Pair, Sample};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -64,6 +65,10 @@ impl<D: Dataset> Dataset for InMemory<D> {
 
     fn margin_px(&self) -> usize {
         self.dataset.margin_px()
+    }
+
+    fn found_headings(&self) -> Option<FoundHeadings> {
+        self.dataset.found_headings()
     }
 }
 

@@ -4,6 +4,7 @@
 //! field for the truth. A [`Pair`] adds the pixels, as a network takes them.
 
 use super::error::DatasetError;
+use super::pairs::headings::FoundHeadings;
 use crate::model::{GroundProjection, ModelError, ModelSpec};
 use crossfix_calibration::{Camera, Enu, Geodetic, LocalFrame, RgbImage};
 use serde::{Deserialize, Serialize};
@@ -186,6 +187,11 @@ pub trait Dataset: Sync {
         0
     }
 
+    /// What drives told of headings that were not known, where that was asked.
+    fn found_headings(&self) -> Option<FoundHeadings> {
+        None
+    }
+
     /// The drives by name. Samples that stand alone are in none.
     fn drives(&self) -> Vec<Drive> {
         let mut drives: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -244,6 +250,10 @@ impl Dataset for Subset<'_> {
 
     fn margin_px(&self) -> usize {
         self.dataset.margin_px()
+    }
+
+    fn found_headings(&self) -> Option<FoundHeadings> {
+        self.dataset.found_headings()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The simulated places of the demo: where the teacher is at home, where the student adapts, and
 //! where both are measured.
 
-use crate::city::frames::CameraKind;
+use crate::city::frames::{CameraKind, Headings};
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
 use crate::data::pairs::truth::Truth;
@@ -68,6 +68,7 @@ impl Areas {
                 gap: Gap::default(),
             });
             let plan = PairsPlan {
+                headings: Headings::Measured,
                 part,
                 districts,
                 contents,

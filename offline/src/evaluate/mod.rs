@@ -29,6 +29,9 @@ pub struct Evaluation {
     pub levels: Vec<Summary>,
     /// Yaw at the mode, if the network predicts it.
     pub yaw: Option<YawSummary>,
+    /// Yaw at which the mode matches best, if the network searches all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched_yaw: Option<YawSummary>,
     /// Guessing the patch centre.
     pub guess_centre: Summary,
     /// Taking the coarse position.
@@ -97,6 +100,11 @@ pub fn compare(dataset: &dyn Dataset, predictions: &[PairPrediction], truth: &Tr
             errors.yaw.push(wrap_rad(residual - pose.residual_rad));
             errors.given_yaw.push(pose.residual_rad);
         }
+        if let Some(residual) = prediction.matched_residual_rad {
+            errors
+                .matched_yaw
+                .push(wrap_rad(residual - pose.residual_rad));
+        }
     }
     let yaw = !errors.yaw.is_empty();
     Evaluation {
@@ -108,6 +116,8 @@ pub fn compare(dataset: &dyn Dataset, predictions: &[PairPrediction], truth: &Tr
             .map(|level| Summary::of(level))
             .collect(),
         yaw: yaw.then(|| YawSummary::of(&errors.yaw, &errors.given_yaw)),
+        matched_yaw: (!errors.matched_yaw.is_empty())
+            .then(|| YawSummary::of(&errors.matched_yaw, &errors.given_yaw)),
         guess_centre: Summary::of(&errors.centre),
         coarse: Summary::of(&errors.coarse),
         outside_prior: errors.outside as f64 / errors.unmasked.len().max(1) as f64,
@@ -124,6 +134,7 @@ struct Errors {
     coarse: Vec<PositionError>,
     yaw: Vec<f64>,
     given_yaw: Vec<f64>,
+    matched_yaw: Vec<f64>,
     outside: usize,
 }
 
@@ -160,6 +171,12 @@ impl Evaluation {
             text += &format!(
                 "yaw: mean {:.2}°, median {:.2}°; the heading given: mean {:.2}°\n",
                 yaw.mean_deg, yaw.median_deg, yaw.given_mean_deg
+            );
+        }
+        if let Some(yaw) = &self.matched_yaw {
+            text += &format!(
+                "yaw of the best match: mean {:.2}°, median {:.2}°\n",
+                yaw.mean_deg, yaw.median_deg
             );
         }
         text += &format!(

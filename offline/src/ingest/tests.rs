@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::{self, Look};
-use crate::city::frames::CameraKind;
+use crate::city::frames::{CameraKind, Headings};
 use crate::city::style::Gap;
 use crate::city::{AreaConfig, AreaName, Part, build_area};
 use crate::data::pairs::PairRow;
@@ -27,6 +27,7 @@ fn simulated() -> &'static Path {
             gap: Gap::default(),
         });
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Adapt,
             districts: 1,
             contents: Contents::Drives {

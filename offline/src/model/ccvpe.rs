@@ -275,6 +275,13 @@ impl CrossViewModel for Ccvpe {
         self.first_level(input, places_m).map(Some)
     }
 
+    fn searching_near(&self, bins: usize) -> Option<Box<dyn CrossViewModel>> {
+        let mut near = self.clone();
+        near.spec.orientation_prior = Some(bins.min(self.spec.orientation_bins / 2));
+        near.description = near.spec.describe();
+        Some(Box::new(near))
+    }
+
     #[expect(private_interfaces, reason = "for the training loop alone")]
     fn recordable(&mut self) -> Option<&mut dyn Recordable> {
         Some(self)

@@ -283,6 +283,12 @@ pub trait CrossViewModel: Send + Any {
         Ok(None)
     }
 
+    /// A copy that searches `bins` orientation bins on each side of the given heading, of networks whose numbers do
+    /// not depend on how far they search.
+    fn searching_near(&self, _bins: usize) -> Option<Box<dyn CrossViewModel>> {
+        None
+    }
+
     /// The same network for steps that are recorded on a device, where it can do that.
     #[doc(hidden)]
     #[expect(private_interfaces, reason = "for the training loop alone")]

@@ -7,6 +7,8 @@ use super::spec::{
 /// Names that [`preset`] knows; `<N>` stands for degrees.
 pub const PRESETS: &[&str] = &[
     "compact",
+    "compact-unknown-heading",
+    "compact-prior<N>",
     "compact-front",
     "compact-small",
     "ccvpe-vigor",
@@ -17,6 +19,9 @@ pub const PRESETS: &[&str] = &[
 ];
 
 /// The table of a named network.
+///
+/// `compact-unknown-heading` searches all headings, `compact-prior<N>` N degrees on each side of the given
+/// one (rounded down to whole bins); both have the tensors of `compact`.
 ///
 /// The published networks take options behind their names: `-prior<N>` searches N degrees on each
 /// side of the given heading (VIGOR; rounded down to whole bins), `-fov<N>` sees the first N
@@ -36,7 +41,23 @@ pub fn preset(name: &str) -> Option<CcvpeSpec> {
             });
         }
         "compact-small" => return Some(compact_small()),
+        "compact-unknown-heading" => {
+            return Some(CcvpeSpec {
+                preset: name.into(),
+                orientation_prior: None,
+                ..compact()
+            });
+        }
         _ => {}
+    }
+    if let Some(degrees) = name.strip_prefix("compact-prior") {
+        let spec = compact();
+        let degrees: usize = degrees.parse().ok().filter(|degrees| *degrees <= 180)?;
+        return Some(CcvpeSpec {
+            preset: name.into(),
+            orientation_prior: Some(degrees * spec.orientation_bins / 360),
+            ..spec
+        });
     }
     let mut options = name.strip_prefix("ccvpe-")?.split('-');
     let mut spec = match options.next()? {
@@ -328,6 +349,7 @@ mod tests {
             "ccvpe-vigor-prior180",
             "ccvpe-vigor-fov180-prior72-reflect",
             "ccvpe-kitti-reflect",
+            "compact-prior180",
         ];
         for name in names.chain(more.map(String::from)) {
             let spec = preset(&name).unwrap();
@@ -349,6 +371,8 @@ mod tests {
             "ccvpe-vigor-fov100",
             "ccvpe-vigor-fov360",
             "ccvpe-vigor-prior181",
+            "compact-prior181",
+            "compact-prior",
             "ccvpe-kitti-fov90",
             "ccvpe-vigor-",
         ] {

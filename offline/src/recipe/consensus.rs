@@ -6,11 +6,12 @@
 //! the offset of the tile set. A prior for streets where other drives went was tried and moved no label.
 //! Frames of no drive are labelled by heatmap and coarse position alone.
 
+use super::headings::{HeadingEvidence, head_by_network, predict_near, searches_all};
 use super::{Found, PseudoLabel};
 use crate::data::Dataset;
 use crate::data::pose::{cell_from_offset, wrap_rad};
 use crate::model::{CrossViewModel, ModelError, ModelSpec};
-use crate::predict::{PairPrediction, PredictError, predict_with};
+use crate::predict::{PairPrediction, PredictError};
 use crate::run::Interrupt;
 use crate::shard::Answer;
 use crossfix_calibration::track::{
@@ -75,6 +76,9 @@ pub struct Evidence {
     pub agreement: f64,
     /// Root mean square of coarse position minus label over its stated sigma, along each axis.
     pub coarse_error_in_sigmas: f64,
+    /// Where headings came from that were not known; none where all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headings: Option<HeadingEvidence>,
     /// Each drive.
     pub drives: Vec<DriveEvidence>,
 }
@@ -122,6 +126,9 @@ impl Evidence {
             self.frames,
             self.drives.len()
         );
+        if let Some(headings) = &self.headings {
+            text += &format!("; {}", headings.describe());
+        }
         if self.stands_alone() {
             text += "; most frames stand alone, so labels are filtered and learned as in `paper`";
         } else {
@@ -217,12 +224,12 @@ impl Consensus {
             let what = "these are not the answers that drives agree by";
             return Err(ModelError::Input(what.into()));
         }
-        let settled = self.agree(pairs, answers).map_err(unfit)?;
+        let settled = self.agree(spec, pairs, answers).map_err(unfit)?;
         let mut labels: Vec<Option<PseudoLabel>> = vec![None; pairs.len()];
         for chain in &settled.chains {
-            for (index, place) in chain.samples.iter().zip(&chain.places) {
+            for (at, index) in chain.samples.iter().enumerate() {
                 let prediction = &settled.predictions[*index];
-                labels[*index] = Some(label(spec, pairs, *index, chain, place, prediction));
+                labels[*index] = Some(label(spec, pairs, chain, at, prediction));
             }
         }
         Ok(Found {
@@ -241,16 +248,32 @@ impl Consensus {
         pairs: &dyn Dataset,
         interrupt: &Interrupt,
     ) -> Result<Settled, PredictError> {
+        let spec = teacher.describe().clone();
         let answers = answers(teacher, pairs, interrupt)?;
-        Ok(self.agree(pairs, answers).map_err(unfit)?)
+        Ok(self.agree(&spec, pairs, answers).map_err(unfit)?)
     }
 
     fn agree(
         &self,
+        spec: &ModelSpec,
         pairs: &dyn Dataset,
         answers: Vec<Answer>,
     ) -> crossfix_calibration::Result<Settled> {
         let (mut chains, predictions) = chains(pairs, answers);
+        let mut headings = pairs.found_headings().map(|found| HeadingEvidence {
+            unknown: found.wide,
+            by_course: found.found,
+            sigma_p95_deg: found.sigma_p95_deg,
+            by_network: 0,
+        });
+        if searches_all(spec) {
+            let by_network = chains.iter_mut();
+            let by_network = by_network.map(|chain| head_by_network(chain, pairs, &predictions));
+            let by_network = by_network.sum();
+            if by_network > 0 {
+                headings.get_or_insert_default().by_network = by_network;
+            }
+        }
         let all = chains.iter().filter(|chain| chain.samples.len() > 2);
         let rough = roughness(all.map(|chain| chain.frames.as_slice()));
         let coarse_is_independent = rough.is_some_and(|rough| rough > INDEPENDENT_ROUGHNESS);
@@ -282,6 +305,7 @@ impl Consensus {
             model,
             tiles,
             coarse_is_independent,
+            headings,
         })
     }
 }
@@ -300,7 +324,7 @@ pub fn answers(
     interrupt: &Interrupt,
 ) -> Result<Vec<Answer>, PredictError> {
     let spec = teacher.describe().clone();
-    predict_with(teacher, pairs, interrupt, |_, prediction, heatmap| {
+    predict_near(teacher, pairs, interrupt, |_, prediction, heatmap| {
         let (side, cell_m) = (spec.heatmap_side(), spec.metres_per_cell());
         let map = LogMap::new(side, cell_m, heatmap, MOST_CELLS).map_err(unfit)?;
         let map = Some(map);
@@ -319,6 +343,7 @@ pub(crate) struct Settled {
     /// Coarse positions minus places on the tiles, which all drives have in common.
     pub(crate) tiles: Offset,
     coarse_is_independent: bool,
+    headings: Option<HeadingEvidence>,
 }
 
 impl Settled {
@@ -326,6 +351,7 @@ impl Settled {
     pub(crate) fn evidence(&self) -> Evidence {
         Evidence {
             coarse_is_independent: self.coarse_is_independent,
+            headings: self.headings,
             tile_offset_m: self.tiles.mean_m.map(|metres| -metres),
             tile_offset_sigma_m: self.tiles.sigma_m,
             ..evidence(&self.chains, &self.predictions, &self.model)
@@ -384,12 +410,11 @@ fn chains(pairs: &dyn Dataset, answers: Vec<Answer>) -> (Vec<Chain>, Vec<PairPre
 fn label(
     spec: &ModelSpec,
     pairs: &dyn Dataset,
-    index: usize,
     chain: &Chain,
-    place: &Place,
+    at: usize,
     prediction: &PairPrediction,
 ) -> PseudoLabel {
-    let sample = pairs.sample(index);
+    let (sample, place) = (pairs.sample(chain.samples[at]), &chain.places[at]);
     let patch_m = chain.frame.enu_from_geodetic(sample.centre).horizontal();
     let offset_m = [0, 1].map(|axis| place.mode_m[axis] - patch_m[axis]);
     let [column, row] = cell_from_offset(offset_m, spec);
@@ -399,7 +424,11 @@ fn label(
         .iter()
         .skip(1)
         .any(|frame| frame.odometry.is_some());
-    let yaw_rad = if turns { place.yaw_rad } else { sample.yaw_rad };
+    let yaw_rad = if turns {
+        place.yaw_rad
+    } else {
+        chain.frames[at].yaw_rad
+    };
     PseudoLabel {
         id: sample.id.clone(),
         column,

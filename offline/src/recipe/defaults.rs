@@ -24,6 +24,8 @@ const SIGMA_PX: f64 = 4.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Network {
     CcvpeCompact,
+    /// One that searches all headings, or many.
+    CcvpeCompactTurned,
     /// A whole circle, which can be rolled to any heading.
     CcvpePanorama,
     /// Part of a circle.
@@ -99,36 +101,55 @@ const fn turned(heading_jitter_deg: f64) -> Augmentation {
     }
 }
 
+const COMPACT_SUPERVISED: Supervised = Supervised {
+    batch: 8,
+    epochs: 4.0,
+    learning_rate: 2e-3,
+    decay: DecayKind::Cosine,
+    fresh_moments: false,
+    warm_up_steps: 50,
+    batch_norm_momentum: 0.02,
+    augmentation: COMPACT_VIEWS,
+    info_nce: 1.0,
+    triplet: 0.0,
+    heatmap: 1.0,
+    orientation: 0.1,
+    sigma: Sigma::Metres(1.0),
+};
+
+const COMPACT_PAPER: Paper = Paper {
+    levels: 2,
+    keep: 0.8,
+    batch: 8,
+    epochs: 2.5,
+    decay: DecayKind::LinearToZero,
+    batch_norm: BatchNormKind::Frozen,
+    heading_jitter_deg: 0.0,
+    sigma: Sigma::Metres(1.0),
+    teacher_heading: false,
+};
+
 /// The paper's schedule is a constant learning rate, and batch norm in training mode; compact
 /// networks are far steadier with a falling rate and frozen batch norm.
-const TABLE: [Row; 7] = [
+const TABLE: [Row; 8] = [
     Row {
         network: Network::CcvpeCompact,
+        supervised: COMPACT_SUPERVISED,
+        paper: COMPACT_PAPER,
+    },
+    Row {
+        network: Network::CcvpeCompactTurned,
         supervised: Supervised {
-            batch: 8,
-            epochs: 4.0,
-            learning_rate: 2e-3,
-            decay: DecayKind::Cosine,
-            fresh_moments: false,
-            warm_up_steps: 50,
-            batch_norm_momentum: 0.02,
-            augmentation: COMPACT_VIEWS,
-            info_nce: 1.0,
-            triplet: 0.0,
-            heatmap: 1.0,
-            orientation: 0.1,
-            sigma: Sigma::Metres(1.0),
+            augmentation: Augmentation {
+                heading_jitter_deg: 180.0,
+                ..COMPACT_VIEWS
+            },
+            ..COMPACT_SUPERVISED
         },
         paper: Paper {
-            levels: 2,
-            keep: 0.8,
-            batch: 8,
-            epochs: 2.5,
-            decay: DecayKind::LinearToZero,
-            batch_norm: BatchNormKind::Frozen,
-            heading_jitter_deg: 0.0,
-            sigma: Sigma::Metres(1.0),
-            teacher_heading: false,
+            // As published: labels of a known heading, learned under a random turn that is known.
+            heading_jitter_deg: 180.0,
+            ..COMPACT_PAPER
         },
     },
     Row {
@@ -298,6 +319,11 @@ impl Network {
     fn of(spec: &ModelSpec) -> Self {
         let compact = spec.aerial_px < PUBLISHED_AERIAL_PX;
         match (spec.kind, spec.camera) {
+            (NetworkKind::Ccvpe, GroundCamera::Panorama)
+                if compact && spec.orientation_prior != Some(0) =>
+            {
+                Self::CcvpeCompactTurned
+            }
             (NetworkKind::Ccvpe, _) if compact => Self::CcvpeCompact,
             (NetworkKind::Ggcvt, _) if compact => Self::GgcvtCompact,
             (NetworkKind::Ccvpe, GroundCamera::Panorama) => Self::CcvpePanorama,
@@ -332,6 +358,15 @@ fn row(spec: &ModelSpec) -> &'static Row {
     row.expect("the table has a row for every kind of network")
 }
 
+/// How far ground images are turned at random: no further than the network searches.
+fn within_search(heading_jitter_deg: f64, spec: &ModelSpec) -> f64 {
+    let whole = heading_jitter_deg >= 180.0;
+    let searched = spec.orientation_prior.filter(|_| whole);
+    searched.map_or(heading_jitter_deg, |bins| {
+        heading_jitter_deg.min((bins as f64 * spec.bin_rad()).to_degrees())
+    })
+}
+
 /// Training on true positions, as the network was published with, or steadier for compact ones.
 pub fn supervised(spec: &ModelSpec) -> FitConfig {
     let row = &row(spec).supervised;
@@ -347,7 +382,10 @@ pub fn supervised(spec: &ModelSpec) -> FitConfig {
         batch_norm: BatchNormKind::Train,
         batch_norm_momentum: row.batch_norm_momentum,
         drop_connect: true,
-        augmentation: row.augmentation.clone(),
+        augmentation: Augmentation {
+            heading_jitter_deg: within_search(row.augmentation.heading_jitter_deg, spec),
+            ..row.augmentation.clone()
+        },
         loss: LossConfig {
             info_nce: row.info_nce,
             triplet: row.triplet,
@@ -386,7 +424,7 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
             batch_norm: row.batch_norm,
             batch_norm_momentum: 0.01,
             drop_connect: row.batch_norm == BatchNormKind::Train,
-            augmentation: turned(row.heading_jitter_deg),
+            augmentation: turned(within_search(row.heading_jitter_deg, spec)),
             loss: LossConfig {
                 info_nce: 1.0,
                 heatmap: 0.0,
@@ -409,7 +447,7 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
 /// with the paper's. Chosen on validation cities; GGCVT's is the largest that was tried (docs/results.md).
 fn good_labels_rate(network: Network) -> Option<f64> {
     match network {
-        Network::CcvpeCompact => Some(3e-4),
+        Network::CcvpeCompact | Network::CcvpeCompactTurned => Some(3e-4),
         Network::GgcvtCompact => Some(3e-3),
         _ => None,
     }
@@ -527,6 +565,8 @@ mod tests {
         for (name, network) in [
             ("compact", Network::CcvpeCompact),
             ("compact-front", Network::CcvpeCompact),
+            ("compact-unknown-heading", Network::CcvpeCompactTurned),
+            ("compact-prior90", Network::CcvpeCompactTurned),
             ("ccvpe-vigor", Network::CcvpePanorama),
             ("ccvpe-vigor-prior72-reflect", Network::CcvpePanorama),
             ("ccvpe-vigor-fov180", Network::CcvpePart),
@@ -543,6 +583,28 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn ground_images_are_turned_as_far_as_the_network_searches() {
+        for (name, turn_deg, paper_turn_deg) in [
+            ("compact", 6.0, 0.0),
+            ("compact-unknown-heading", 180.0, 180.0),
+            ("compact-prior90", 90.0, 90.0),
+            ("ccvpe-vigor", 180.0, 180.0),
+            ("ccvpe-vigor-prior72", 72.0, 72.0),
+            ("ccvpe-vigor-prior0", 0.0, 0.0),
+        ] {
+            let spec = named(name).unwrap().describe();
+            let turn = |fit: FitConfig| fit.augmentation.heading_jitter_deg;
+            assert!((turn(supervised(&spec)) - turn_deg).abs() < 1e-9, "{name}");
+            assert!(
+                (turn(paper(&spec).fit) - paper_turn_deg).abs() < 1e-9,
+                "{name}"
+            );
+        }
+        let spec = named("compact-unknown-heading").unwrap().describe();
+        assert_eq!(consensus(&spec).fit.augmentation.heading_jitter_deg, 180.0);
     }
 
     #[test]

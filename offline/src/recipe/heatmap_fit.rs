@@ -7,10 +7,11 @@
 //! itself. That belief may be wide: the fit sums over it ([`fit_mixture`]).
 
 use super::consensus::{Chain, Consensus, Settled};
+use super::headings::predict_near;
 use crate::data::pose::cell_from_offset;
 use crate::data::{Dataset, Subset};
 use crate::model::{CrossViewModel, ModelSpec};
-use crate::predict::{PredictError, predict_with};
+use crate::predict::PredictError;
 use crate::run::Interrupt;
 use crossfix_calibration::track::{TrackModel, beliefs_without, travel_m};
 use crossfix_calibration::uncertainty::{MixtureSample, fit_mixture};
@@ -281,7 +282,7 @@ fn samples_of(
     };
     let mut whole = Vec::new();
     if !again.is_empty() {
-        whole = predict_with(network, &subset, interrupt, |_, _, heatmap| {
+        whole = predict_near(network, &subset, interrupt, |_, _, heatmap| {
             Ok(logs(heatmap))
         })?;
     }

@@ -1,10 +1,11 @@
 //! Pseudo ground truth: where a labeller says the camera is, and how much that counts.
 
 use super::consensus::Consensus;
+use super::headings::{UNKNOWN_RAD, direction, predict_near, searches_all};
 use crate::data::Dataset;
 use crate::model::loss::PoseTarget;
 use crate::model::{CrossViewModel, ModelSpec};
-use crate::predict::{PairPrediction, PredictError, from_heatmap, predict_with, times_prior};
+use crate::predict::{PairPrediction, PredictError, from_heatmap, times_prior};
 use crate::run::Interrupt;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -76,7 +77,8 @@ pub enum CoarsePrior {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HeadingLabels {
-    /// The heading that came with the pair is right.
+    /// The heading that came with the pair is right; of pairs that have none a network that searches all takes the
+    /// one at which its mode matches best.
     Given,
     /// The teacher's orientation at its mode.
     Teacher,
@@ -162,7 +164,7 @@ pub fn predict_modes(
     interrupt: &Interrupt,
 ) -> Result<Vec<PairPrediction>, PredictError> {
     let spec = model.describe().clone();
-    predict_with(model, pairs, interrupt, |sample, prediction, heatmap| {
+    predict_near(model, pairs, interrupt, |sample, prediction, heatmap| {
         let mut prediction = prediction;
         if prior == CoarsePrior::Multiplied {
             let posterior = times_prior(heatmap, sample, &spec);
@@ -212,11 +214,15 @@ impl TeacherMode {
                 column: mode.cell[0] as f64 + 0.5,
                 row: mode.cell[1] as f64 + 0.5,
                 offset_m: mode.offset_m,
-                residual_rad: match self.heading {
-                    HeadingLabels::Given => pairs.sample(index).heading_residual_rad,
-                    HeadingLabels::Teacher => {
-                        let found = mode.residual_rad.unwrap_or(0.0);
-                        found.clamp(-widest_rad, widest_rad)
+                residual_rad: {
+                    let sample = pairs.sample(index);
+                    let is_unknown = sample.yaw_sigma_rad > UNKNOWN_RAD && searches_all(spec);
+                    let inside =
+                        |found: Option<f64>| found.unwrap_or(0.0).clamp(-widest_rad, widest_rad);
+                    match self.heading {
+                        HeadingLabels::Given if !is_unknown => sample.heading_residual_rad,
+                        HeadingLabels::Given => inside(direction(prediction)),
+                        HeadingLabels::Teacher => inside(mode.residual_rad),
                     }
                 },
                 peak_m: mode.peak_m,

@@ -16,6 +16,7 @@ pub mod consensus;
 pub mod defaults;
 pub mod filter;
 pub mod gate;
+pub mod headings;
 pub mod heatmap_fit;
 pub mod labels;
 pub mod oracle;

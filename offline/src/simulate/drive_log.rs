@@ -1,9 +1,9 @@
 //! One simulated drive as an MCAP log, with its truth in a file of its own.
 
-use super::{SimulateError, calibration};
+use super::{PairsPlan, SimulateError, calibration};
 use crate::city::PlacedDistrict;
 use crate::city::drive::{Instruments, ODOMETRY_HZ};
-use crate::city::frames::{CameraKind, HEADING_SIGMA_DEG, PlannedDrive, heading_deg};
+use crate::city::frames::{CameraKind, HEADING_SIGMA_DEG, Headings, PlannedDrive, heading_deg};
 use crate::data::pairs::write::{in_file, jpeg, line};
 use crossfix_calibration::{Geodetic, Yaw};
 use crossfix_onboard::event::{
@@ -35,9 +35,10 @@ struct LogTruth {
 pub fn write_drive_log(
     placed: &PlacedDistrict,
     planned: &PlannedDrive,
-    camera: CameraKind,
+    plan: &PairsPlan,
     path: &Path,
 ) -> Result<(), SimulateError> {
+    let camera = plan.camera;
     let drive = &planned.drive;
     let pictures = (0..drive.truth.len())
         .into_par_iter()
@@ -71,7 +72,7 @@ pub fn write_drive_log(
             time_ns,
             forward_speed_mps: Some(odometry.forward_speed_mps),
             yaw_rate_rps: Some(odometry.yaw_rate_rps),
-            yaw: Some(YawMeasurement {
+            yaw: (plan.headings == Headings::Measured).then(|| YawMeasurement {
                 yaw: Yaw::new(odometry.yaw_rad),
                 sigma_rad: HEADING_SIGMA_DEG.to_radians(),
             }),

@@ -18,6 +18,7 @@ fn area(name: AreaName) -> Area {
 fn write(name: AreaName, contents: Contents, camera: CameraKind) -> (tempfile::TempDir, Written) {
     let folder = tempfile::tempdir().unwrap();
     let plan = PairsPlan {
+        headings: Headings::Measured,
         part: Part::Test,
         districts: 1,
         contents,
@@ -149,7 +150,7 @@ fn a_log_replays_what_was_simulated_and_holds_no_truth() {
 #[test]
 fn the_default_town_is_drawn_as_it_was_before_it_could_be_drawn_finer() {
     let placed = area(AreaName::Target).district(Part::Test, 0);
-    let frame = random_frame(&placed, 3, CameraKind::Panorama).image;
+    let frame = random_frame(&placed, 3, CameraKind::Panorama, Headings::Measured).image;
     let means = |image: &RgbImage| -> Vec<f64> {
         let (width, height) = (image.width, image.height);
         let quarter = |right: usize, down: usize| {
@@ -202,5 +203,39 @@ fn a_front_camera_takes_no_panorama() {
     for zoom in ["15", "21"] {
         let words = ["simulate", "--zoom", zoom, "--out", "x"];
         assert!(Line::try_parse_from(words).is_err());
+    }
+}
+
+#[test]
+fn a_drive_without_headings_has_none_and_its_own_odometry_tells_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = PairsPlan {
+        part: Part::Test,
+        districts: 1,
+        contents: Contents::Drives {
+            drives: 1,
+            length_m: 300.0,
+            spacing_m: 10.0,
+            logs: 0,
+        },
+        camera: CameraKind::Panorama,
+        headings: Headings::Unknown,
+    };
+    let hidden = ProgressBar::hidden();
+    write_pairs(&area(AreaName::Target), &plan, folder.path(), &hidden).unwrap();
+    let mut rows = Pairs::open(folder.path()).unwrap().rows;
+    let unknown = |row: &PairRow| row.heading_deg == 0.0 && row.heading_sigma_deg == 180.0;
+    assert!(rows.iter().all(unknown));
+    let told = crate::data::pairs::headings::find(&mut rows).unwrap();
+    assert_eq!(
+        (told.wide, told.found),
+        (rows.len(), rows.len()),
+        "{told:?}"
+    );
+    let truth = Truth::open(folder.path()).unwrap();
+    for row in &rows {
+        let heading_deg = truth.get(&row.id).unwrap().heading_deg;
+        let off = (row.heading_deg - heading_deg + 180.0).rem_euclid(360.0) - 180.0;
+        assert!(off.abs() < 3.5 * row.heading_sigma_deg, "{off}: {row:?}");
     }
 }

@@ -3,6 +3,7 @@
 //! The remap and the patch are calibration's and the tile set is the daemon's, so training and
 //! driving see the same pixels.
 
+use super::headings::FoundHeadings;
 use super::tile_pool::TilePool;
 use super::{DatasetManifest, PairRow, Pairs, other_size};
 use crate::data::cache::Pictures;
@@ -47,6 +48,8 @@ pub struct PairsImages {
     tiles: TilePool,
     /// Reads the pictures.
     pub pictures: Pictures,
+    /// What was found of the rows' headings before they were placed.
+    pub found_headings: Option<FoundHeadings>,
 }
 
 impl PairsImages {
@@ -87,6 +90,7 @@ impl PairsImages {
             preparation,
             tiles,
             pictures: Pictures::default(),
+            found_headings: None,
         })
     }
 
@@ -171,6 +175,10 @@ impl Dataset for PairsImages {
         }))
     }
 
+    fn found_headings(&self) -> Option<FoundHeadings> {
+        self.found_headings
+    }
+
     fn margin_px(&self) -> usize {
         (self.preparation.margin_m / self.spec.metres_per_pixel).round() as usize
     }
@@ -233,7 +241,7 @@ fn read_picture(path: &Path, camera: &Camera) -> Result<RgbImage, String> {
 mod tests {
     use super::*;
     use crate::city::detail::Detail;
-    use crate::city::frames::CameraKind;
+    use crate::city::frames::{CameraKind, Headings};
     use crate::city::style::Gap;
     use crate::city::{AreaConfig, AreaName, Part, build_area};
     use crate::data::pairs::truth::{Truth, true_pose};
@@ -262,6 +270,7 @@ mod tests {
         })
         .drawn_at(detail);
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Test,
             districts: 1,
             contents: Contents::Random { pairs },
@@ -379,6 +388,7 @@ mod tests {
             gap: Gap::default(),
         });
         let plan = PairsPlan {
+            headings: Headings::Measured,
             part: Part::Adapt,
             districts: 1,
             contents: Contents::Drives {

@@ -10,6 +10,7 @@
 //!
 //! [`Pairs`] is its text, [`PairsImages`] the same opened for a network.
 
+pub mod headings;
 mod images;
 mod lines;
 mod tile_pool;

@@ -272,9 +272,15 @@ fn picture(images: &crossfix_kernels::Pixels) -> RgbImage {
 
 #[test]
 fn the_daemon_drives_with_what_was_exported() {
+    for name in ["compact", "compact-unknown-heading"] {
+        the_daemon_drives_with(name);
+    }
+}
+
+fn the_daemon_drives_with(name: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("student.onnx");
-    let model = random_model(preset("compact").unwrap(), 4);
+    let model = random_model(preset(name).unwrap(), 4);
     let card = student_card(model.describe(), 1.5, "MIT");
     let card = write_onnx(&model, card, &path).unwrap();
     let input = noise_input(model.describe(), 1, 6).unwrap();

@@ -52,6 +52,13 @@ pub fn input(pairs: &dyn Dataset, spec: &ModelSpec, gate: &Gate) -> Verdict {
             .flat_map(|drive| stretches_of(pairs, &drive.samples, least_m))
             .collect()
     };
+    verdict.extend(pairs.found_headings().map(|found| Finding {
+        check: "headings".into(),
+        value: found.found as f64 / found.wide.max(1) as f64,
+        limit: 0.0,
+        refuses: false,
+        what: found.describe(),
+    }));
     verdict.extend(heading_sigma(pairs, spec));
     let mut short = stretches(COURSE_M);
     verdict.extend(speed(&short));
@@ -110,7 +117,7 @@ fn heading_sigma(pairs: &dyn Dataset, spec: &ModelSpec) -> Option<Finding> {
         "headings are known to {value:.1}° in the median, and the network bears {limit:.0}°"
     );
     if refuses {
-        what += "; take a network that searches all headings, or give better ones (heading_deg, heading_sigma_deg)";
+        what += "; take a network that searches all headings (compact-unknown-heading), or give better ones (heading_deg, heading_sigma_deg)";
     }
     Some(Finding {
         check: "heading_sigma".into(),

@@ -4,7 +4,8 @@
 use super::{Finding, Gate};
 use crate::data::{Dataset, Drive, Subset};
 use crate::model::CrossViewModel;
-use crate::predict::{PredictError, predict};
+use crate::predict::PredictError;
+use crate::recipe::headings::predict_near;
 use crate::recipe::{AdaptError, Evidence, Found, PseudoLabel};
 use crate::run::RunContext;
 use rand::SeedableRng;
@@ -50,7 +51,8 @@ pub fn student(
         dataset: pairs,
         samples: held_out,
     };
-    let predictions = predict(student, &subset, false, run.interrupt);
+    let keep = |_: &_, prediction, _: &[f32]| Ok(prediction);
+    let predictions = predict_near(student, &subset, run.interrupt, keep);
     let predictions = predictions.map_err(|error: PredictError| AdaptError::from(error))?;
     let (mut mine, mut teachers, mut weight) = (0.0, 0.0, 0.0);
     for (index, prediction) in held_out.iter().zip(&predictions) {
