@@ -54,7 +54,8 @@ pub fn yaws(frames: &[Frame], drift: &Drift) -> Vec<(f64, f64)> {
     let heading = |frame: &Frame| frame.yaw_rad + drift.yaw_rad;
     let mut yaw = heading(first);
     let mut bias = 0.0;
-    let mut p = [first.yaw_sigma_rad.powi(2), 0.0, GYRO_BIAS_RAD_S.powi(2)];
+    let variance = |frame: &Frame| frame.yaw_sigma_rad.clamp(1e-4, 10.0).powi(2);
+    let mut p = [variance(first), 0.0, GYRO_BIAS_RAD_S.powi(2)];
     let mut filtered = Vec::with_capacity(frames.len());
     let mut predicted = Vec::with_capacity(frames.len());
     let mut times = Vec::with_capacity(frames.len());
@@ -77,16 +78,19 @@ pub fn yaws(frames: &[Frame], drift: &Drift) -> Vec<(f64, f64)> {
         }
         predicted.push((yaw, bias, p));
         times.push(dt);
-        let variance = frame.yaw_sigma_rad.clamp(1e-4, 10.0).powi(2);
-        let gain = [p[0] / (p[0] + variance), p[1] / (p[0] + variance)];
-        let residual = Yaw::new(heading(frame) - yaw).radians();
-        yaw += gain[0] * residual;
-        bias += gain[1] * residual;
-        p = [
-            p[0] * (1.0 - gain[0]),
-            p[1] * (1.0 - gain[0]),
-            p[2] - gain[1] * p[1],
-        ];
+        // The first heading is where the filter begins; it counts once.
+        if index > 0 {
+            let variance = variance(frame);
+            let gain = [p[0] / (p[0] + variance), p[1] / (p[0] + variance)];
+            let residual = Yaw::new(heading(frame) - yaw).radians();
+            yaw += gain[0] * residual;
+            bias += gain[1] * residual;
+            p = [
+                p[0] * (1.0 - gain[0]),
+                p[1] * (1.0 - gain[0]),
+                p[2] - gain[1] * p[1],
+            ];
+        }
         filtered.push((yaw, bias, p));
     }
     let mut smoothed = filtered.clone();

@@ -144,6 +144,16 @@ impl DatasetArgs {
         }
     }
 
+    /// Refuses `--heading-within` where pairs are learned.
+    pub fn refuse_heading_within(&self) -> anyhow::Result<()> {
+        if !self.is_published() && self.heading_within.is_some() {
+            bail!(
+                "--heading-within is for `evaluate` on pairs; what a network searches in training is its preset's (compact-prior<N>)"
+            );
+        }
+        Ok(())
+    }
+
     /// Degrees on each side of given headings.
     pub fn heading_within(&self) -> Option<f64> {
         self.heading_within
@@ -436,6 +446,7 @@ impl DatasetArgs {
         spec: &ModelSpec,
     ) -> anyhow::Result<Box<dyn Dataset>> {
         if !self.is_published() {
+            self.refuse_heading_within()?;
             let options = PairsOptions {
                 find_headings: true,
                 ..self.pairs_options(0.0, limit)?

@@ -124,6 +124,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         }
         return train_published(args, model.as_mut(), &config, &folder, &interrupt, &world);
     }
+    args.published.refuse_heading_within()?;
     let options = PairsOptions {
         truth: true,
         ..args.published.pairs_options(args.margin_m, args.limit)?
