@@ -190,6 +190,7 @@ mod tests {
             gap: Gap::default(),
         });
         let plan = PairsPlan {
+            headings: crate::city::frames::Headings::Measured,
             part: Part::Test,
             districts: 1,
             contents: Contents::Drives {
