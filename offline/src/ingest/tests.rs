@@ -321,17 +321,19 @@ fn pictures_cut_from_a_video_take_their_places_from_its_telemetry() {
         made.pairs > 20 && 10 * made.with_heading > 9 * made.pairs,
         "{made:?}"
     );
-    let mut far = Vec::new();
+    let (mut far, mut off_deg) = (Vec::new(), Vec::new());
     for row in &Pairs::open(&out).unwrap().rows {
         let near = |other: &&&PairRow| (other.time_ns - row.time_ns).abs() < 1_000_000;
         let same = drive.iter().find(near).unwrap();
         let place = |row: &PairRow| [row.latitude_deg, row.longitude_deg];
         far.push(metres(place(row), place(same)));
         let turned = (row.heading_deg - same.heading_deg + 540.0).rem_euclid(360.0) - 180.0;
-        // A second's course is not a heading while the vehicle turns.
-        assert!(turned.abs() < 45.0, "{row:?} {same:?}");
+        off_deg.push(turned.abs());
     }
     far.sort_by(f64::total_cmp);
+    off_deg.sort_by(f64::total_cmp);
+    // Coarse positions wander, and a second's course is not a heading while the vehicle turns.
+    assert!(off_deg[off_deg.len() / 2] < 25.0, "{off_deg:?}");
     // A fix a second: corners are cut.
     assert!(far[far.len() / 2] < 1.5, "{far:?}");
     // Pictures of such names need the video.

