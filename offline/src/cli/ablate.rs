@@ -84,8 +84,8 @@ pub fn run(args: &AblateArgs) -> anyhow::Result<()> {
     }
     let mut named: Vec<&String> = rows.iter().collect();
     named.sort();
-    if let Some(two) = named.windows(2).find(|two| two[0] == two[1]) {
-        bail!("--row {} is given twice; it would count twice", two[0]);
+    if let Some([twice, _]) = named.windows(2).find(|two| two[0] == two[1]) {
+        bail!("--row {twice} is given twice; it would count twice");
     }
     teacher.parameters_mut().move_to(&args.device.open()?)?;
     let folder = RunFolder::create(out)

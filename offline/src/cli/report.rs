@@ -99,7 +99,7 @@ impl ReportArgs {
         Ok(path)
     }
 
-    fn pairs(&self, folder: &Path, student: &Path) -> anyhow::Result<InMemory<PairsImages>> {
+    fn pairs(folder: &Path, student: &Path) -> anyhow::Result<InMemory<PairsImages>> {
         let (student, _) = weights::load(student)?;
         let options = PairsOptions {
             unchecked: true,
@@ -111,7 +111,7 @@ impl ReportArgs {
     /// The run's labels on the map and, with truth, their errors.
     fn labels(&self, input: &mut ReportInput, folder: &Path, student: &Path) -> anyhow::Result<()> {
         let labels = report::read_labels(&self.input.join("labels.jsonl"))?;
-        let pairs = self.pairs(folder, student)?;
+        let pairs = Self::pairs(folder, student)?;
         let truth = self.truth.then(|| Truth::open(folder)).transpose()?;
         let tiles = folder.join(&pairs.inner().manifest().tiles);
         input.label_map = report::label_map(&pairs, &labels, truth.as_ref(), &tiles)?;
@@ -136,7 +136,7 @@ impl ReportArgs {
         for ((name, role), path) in names.into_iter().zip(files) {
             let (mut model, _) = weights::load(path)?;
             model.parameters_mut().move_to(&device)?;
-            let pairs = self.pairs(folder, path)?;
+            let pairs = Self::pairs(folder, path)?;
             let shown = placed_samples(&pairs, &truth, self.descriptors);
             if shown.len() < 4 {
                 bail!(

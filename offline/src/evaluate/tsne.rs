@@ -45,6 +45,7 @@ pub fn layout(points: &[Vec<f32>]) -> Vec<[f64; 2]> {
         .collect()
 }
 
+#[expect(clippy::ptr_arg, reason = "the type that bhtsne passes")]
 fn squared_distance(a: &Vec<f32>, b: &Vec<f32>) -> f32 {
     let squares = a.iter().zip(b).map(|(a, b)| (a - b).powi(2));
     squares.sum()

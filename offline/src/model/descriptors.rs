@@ -137,7 +137,7 @@ mod tests {
             width,
             height,
             data: (0..width * height * 3)
-                .map(|index| (index * (seed + 7) * 2_654_435_761 >> 13) as u8)
+                .map(|index| ((index * (seed + 7) * 2_654_435_761) >> 13) as u8)
                 .collect(),
         };
         let projection = GroundProjection::Panorama {

@@ -177,7 +177,7 @@ fn labels(map: MapPicture) -> LabelMap {
             label_m: near(3, 0.6),
             truth_m: Some([along, 60.0]),
             support: noise(index),
-            learned: index % 6 != 0,
+            learned: !index.is_multiple_of(6),
         }
     };
     LabelMap {

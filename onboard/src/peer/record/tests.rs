@@ -321,7 +321,7 @@ fn what_is_too_old_goes_from_a_full_disk_too() {
     let folder = tempfile::tempdir().unwrap();
     let old = folder.path().join("crossfix-000001-20200101T000000Z.mcap");
     std::fs::write(&old, b"old").unwrap();
-    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
+    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(438_288);
     let file = std::fs::File::options().write(true).open(&old).unwrap();
     file.set_modified(then).unwrap();
     let full = RecordSinkConfig {
