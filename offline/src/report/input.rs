@@ -236,7 +236,7 @@ pub struct Pairs {
     pub pairs: Vec<PairPicture>,
 }
 
-/// Why a pair is shown. [`select_pairs`] sorts a test set into these.
+/// Why a pair is shown. `select_pairs` sorts a test set into these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PairGroup {

@@ -8,7 +8,7 @@
 //! Files in the order data flows through them: [`input`] (what a report is made of),
 //! [`picture`] (pixels to data URIs), [`overview`] (aerial pictures of tile sets), `run_folder`, `study_folder` and
 //! [`label_drives`] (the input of a training, an ablation, and of an adaptation's labels), `run_story`, `covariance` and
-//! `selection` (what these are asked for), `svg` and `viewport` (axes, lines, ground), then one file per kind of section ([`story`], `tables`, [`study`], `curves`, `error_map`, `pairs`, [`label_map`],
+//! `selection` (what these are asked for), `svg` and `viewport` (axes, lines, ground), then one file per kind of section ([`story`], `tables`, [`study`], `curves`, `error_map`, `pairs`, [`mod@label_map`],
 //! [`features`], `drive`), and `html` (the page).
 
 #![expect(
