@@ -131,7 +131,7 @@ next((work / "cut" / "images").iterdir()).unlink()
 drives = work / "drives"
 run(plain, "simulate", "--seed", 1, "--part", "adapt", "--districts", 1, "--drives", 1, "--out", drives)
 refusals = [("data", ["--data", work / "cut", "--recipe", "paper"], "refused"),
-            ("gate", ["--data", drives, "--no-check", "--set=gate.least_agreement=1.1"], "refused")]
+            ("gate", ["--data", drives, "--no-check", "--set=gate.least_agreement=1"], "refused")]
 for name, more, word in refusals:
     told = []
     for number in range(3):
