@@ -36,8 +36,8 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FILE")]
     student: Option<PathBuf>,
     /// Pairs of --test that are laid out in the plane, at even distances.
-    #[arg(long, default_value_t = 300, value_name = "PAIRS")]
-    descriptors: usize,
+    #[arg(long, default_value_t = 300, value_name = "PAIRS", value_parser = clap::value_parser!(u16).range(4..=2000))]
+    descriptors: u16,
     #[command(flatten)]
     device: DeviceArgs,
     /// The page to write.
@@ -137,7 +137,7 @@ impl ReportArgs {
             let (mut model, _) = weights::load(path)?;
             model.parameters_mut().move_to(&device)?;
             let pairs = Self::pairs(folder, path)?;
-            let shown = placed_samples(&pairs, &truth, self.descriptors);
+            let shown = placed_samples(&pairs, &truth, self.descriptors.into());
             if shown.len() < 4 {
                 bail!(
                     "{} has the truth of {} pairs; a picture of descriptors needs at least 4",

@@ -187,7 +187,7 @@ pub fn label_quality(page: &mut Page, labels: Option<&LabelQuality>) {
     let groups = [
         ("learned", &kept, "r-kept"),
         ("dropped by the filter", &dropped, "r-dropped"),
-        ("kept back to judge the student", &kept_back, "r-back"),
+        ("of drives of which none was learned", &kept_back, "r-back"),
     ];
     let groups: Vec<_> = groups
         .into_iter()

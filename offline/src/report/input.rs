@@ -222,7 +222,7 @@ pub struct LabelQuality {
     pub kept_errors_m: Vec<f64>,
     /// Errors of the labels that the filter dropped.
     pub dropped_errors_m: Vec<f64>,
-    /// Errors of the labels of drives that were kept back to judge the student.
+    /// Errors of the labels of drives of which none was learned: kept back to judge the student, as a rule.
     pub kept_back_errors_m: Vec<f64>,
 }
 

@@ -47,7 +47,7 @@ pub fn read_labels(path: &Path) -> anyhow::Result<Vec<PseudoLabel>> {
     Ok(labels)
 }
 
-/// The names of drives of which a student learned no frame: they were kept back to judge it.
+/// The names of drives of which a student learned no frame: kept back to judge it, as a rule, or dropped whole.
 pub fn kept_back<'a>(dataset: &'a dyn Dataset, labels: &[PseudoLabel]) -> HashSet<&'a str> {
     let learned: HashSet<&str> = labels
         .iter()
@@ -63,10 +63,11 @@ pub fn kept_back<'a>(dataset: &'a dyn Dataset, labels: &[PseudoLabel]) -> HashSe
 }
 
 /// The first drive's labels and those of drives near it, over the aerial picture of `tiles`. `None` where no
-/// labelled frame is of a drive. Truth is for the map's reader alone.
+/// labelled frame is of a drive. Truth is for the map's reader alone. Where the tiles show too little, the caption says
+/// so and there is no picture.
 ///
 /// # Errors
-/// The tile set, when it cannot be read; and labels that are of other pairs.
+/// Labels that are of other pairs.
 pub fn label_map(
     dataset: &dyn Dataset,
     labels: &[PseudoLabel],
@@ -127,15 +128,24 @@ pub fn label_map(
     if places.is_empty() {
         return Ok(None);
     }
+    let mut caption = format!(
+        "{} of {} drives that were labelled: the first, and those that begin within {NEAR_M:.0} m of it.",
+        shown.len(),
+        drives.len()
+    );
+    // Ingested tiles lie along the drives only, and long drives need more of them than one picture holds.
+    let map = match Square::around(places.iter().copied()).picture(tiles, origin) {
+        Ok(map) => Some(map),
+        Err(error) => {
+            caption += &format!(" Without an aerial picture: {error:#}.");
+            None
+        }
+    };
     Ok(Some(LabelMap {
-        caption: format!(
-            "{} of {} drives that were labelled: the first, and those that begin within {NEAR_M:.0} m of it.",
-            shown.len(),
-            drives.len()
-        ),
+        caption,
         not_learned: not_learned(dataset, labels),
         supported: labels.iter().any(|label| label.support < 1.0),
-        map: Some(Square::around(places.iter().copied()).picture(tiles, origin)?),
+        map,
         drives: shown,
     }))
 }
@@ -183,7 +193,7 @@ fn not_learned(dataset: &dyn Dataset, labels: &[PseudoLabel]) -> String {
     });
     let held = (!held.is_empty()).then(|| {
         format!(
-            "{} frames of drives kept back to judge the student",
+            "{} frames of drives of which none was learned (kept back to judge the student, or dropped whole)",
             held.len()
         )
     });
@@ -278,7 +288,7 @@ mod tests {
         assert_eq!(kept_back(&pairs, &labels), HashSet::from(["b"]));
         assert_eq!(
             not_learned(&pairs, &labels),
-            "in the whole run 4 frames of drives kept back to judge the student, 1 dropped by the filter"
+            "in the whole run 4 frames of drives of which none was learned (kept back to judge the student, or dropped whole), 1 dropped by the filter"
         );
     }
 

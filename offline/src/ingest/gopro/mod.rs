@@ -97,6 +97,10 @@ fn payloads<R: Read + Seek>(file: &mut R, bytes: u64) -> anyhow::Result<Vec<Payl
         let Some(track) = extract_track_samples(track, file)? else {
             continue;
         };
+        let claimed: u64 = track.samples.iter().map(|one| u64::from(one.size)).sum();
+        if claimed > bytes {
+            bail!("its telemetry claims {claimed} bytes, and the file has {bytes}");
+        }
         let ticks_a_second = f64::from(track.timescale.max(1));
         let mut found = Vec::with_capacity(track.samples.len());
         for sample in &track.samples {

@@ -230,6 +230,11 @@ fn no_fix_no_video_no_telemetry() {
     let at = other.windows(4).position(|four| four == b"gpmd").unwrap();
     other[at..at + 4].copy_from_slice(b"text");
     assert!(say(&other).contains("no telemetry"));
+    // Ten thousand payloads, all of the same bytes.
+    let mut many = video(&recorded("hero5"));
+    let at = many.windows(4).position(|four| four == b"stsz").unwrap() + 8;
+    many[at..at + 8].copy_from_slice(&words(&[4000, 10_000]));
+    assert!(say(&many).contains("claims 40000000 bytes"));
 }
 
 /// A payload as a HERO11 writes it: latitude, days and seconds as numbers of its file, kinds of fix.

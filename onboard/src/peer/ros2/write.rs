@@ -85,13 +85,14 @@ impl Ros2Writer {
         let fix = nav_sat_fix(estimate, &attendant, &self.config.vehicle_frame);
         let mut unsent = publish(&self.fix, fix);
         if estimate.state != State::Lost && self.frame.is_none() {
-            let origin = estimate.position;
+            let frame = local_frame::of(&format!("ros2 {:?}", self.config), estimate.position);
+            let origin = frame.origin();
             info!(
                 sink = "ros2",
                 ?origin,
                 "the origin of the map frame is the first position"
             );
-            self.frame = Some(local_frame::of(&format!("ros2 {:?}", self.config), origin));
+            self.frame = Some(frame);
         }
         let placed = self
             .frame
