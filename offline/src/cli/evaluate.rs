@@ -81,6 +81,10 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             "--calibration is for weights on pairs, in one run; an exported student has its own inside (export --calibration)"
         );
     }
+    let near = args.published.heading_within().is_some() && !args.published.is_published();
+    if near && (onnx || in_shards) {
+        bail!("--heading-within on pairs is for weights, in one run; leave it away");
+    }
     if onnx {
         args.device
             .refuse("an exported student runs in tract, on the processor, as on the vehicle")?;

@@ -6,6 +6,7 @@ use crate::data::pairs::truth::Truth;
 use crate::data::{InMemory, PairsImages};
 use crate::evaluate::{Views, placed_samples, view_descriptors};
 use crate::model::weights;
+use crate::recipe::headings::searches_all;
 use crate::report::{self, FeatureModel, Features, ReportInput, Role as Who};
 use crate::run::Interrupt;
 use crate::storage::{Files, Paths, Role};
@@ -101,11 +102,14 @@ impl ReportArgs {
 
     fn pairs(folder: &Path, student: &Path) -> anyhow::Result<InMemory<PairsImages>> {
         let (student, _) = weights::load(student)?;
+        let spec = student.describe();
+        // As the networks are measured: one that takes headings as given gets those that drives tell.
         let options = PairsOptions {
             unchecked: true,
+            find_headings: !searches_all(spec),
             ..PairsOptions::default()
         };
-        data::pairs(folder, student.describe(), &options)
+        data::pairs(folder, spec, &options)
     }
 
     /// The run's labels on the map and, with truth, their errors.

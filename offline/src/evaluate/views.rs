@@ -34,7 +34,8 @@ impl ViewAgreement {
                 .enumerate()
                 .filter(|(other, _)| *other != index);
             let (nearer, sum) = others.fold((0, 0.0), |(nearer, sum), (_, cosine)| {
-                (nearer + usize::from(*cosine >= own), sum + cosine)
+                // A cosine that is no number is no hit.
+                (nearer + usize::from(!(*cosine < own)), sum + cosine)
             });
             [f64::from(u8::from(nearer == 0)), own, sum]
         };
@@ -174,6 +175,15 @@ mod tests {
         let (ground, aerial) = (pairs[0].ground.clone(), pairs[0].aerial.clone());
         for pair in &mut pairs {
             (pair.ground, pair.aerial) = (ground.clone(), aerial.clone());
+        }
+        assert_eq!(ViewAgreement::of(&pairs).nearest_is_own, 0.0);
+    }
+
+    #[test]
+    fn views_that_are_no_numbers_find_nothing() {
+        let mut pairs = planted(10, 0.0);
+        for pair in &mut pairs {
+            pair.ground.fill(f32::NAN);
         }
         assert_eq!(ViewAgreement::of(&pairs).nearest_is_own, 0.0);
     }

@@ -7,11 +7,11 @@
 //! itself. That belief may be wide: the fit sums over it ([`fit_mixture`]).
 
 use super::consensus::{Chain, Consensus, Settled};
-use super::headings::predict_near;
+use super::headings::searches_all;
 use crate::data::pose::cell_from_offset;
 use crate::data::{Dataset, Subset};
 use crate::model::{CrossViewModel, ModelSpec};
-use crate::predict::PredictError;
+use crate::predict::{PredictError, predict_with};
 use crate::run::Interrupt;
 use crossfix_calibration::track::{TrackModel, beliefs_without, travel_m};
 use crossfix_calibration::uncertainty::{MixtureSample, fit_mixture};
@@ -257,8 +257,10 @@ fn samples_of(
         index += 1;
         (index - 1) % every == 0
     });
+    // A network that searches all headings placed its drives near those that were found; its heatmaps are worth what
+    // they are where it is used, searching all.
     let mut kept = std::collections::HashMap::new();
-    for chain in &chains {
+    for chain in chains.iter().filter(|_| !searches_all(&spec)) {
         for (at, sample) in chain.samples.iter().enumerate() {
             let map = &chain.frames[at].answer;
             if map.side() == spec.heatmap_side() {
@@ -282,7 +284,7 @@ fn samples_of(
     };
     let mut whole = Vec::new();
     if !again.is_empty() {
-        whole = predict_near(network, &subset, interrupt, |_, _, heatmap| {
+        whole = predict_with(network, &subset, interrupt, |_, _, heatmap| {
             Ok(logs(heatmap))
         })?;
     }
