@@ -2,14 +2,15 @@
 //! against each other. Limits are wider than those for a whole dataset, since a drive has few stretches.
 
 use super::Finding;
-use super::input::{Stretch, heading_reading, median, stretches_of, unit_of};
+use super::input::{
+    STRETCH_SIGMAS, Stretch, coarse_sigma_m, heading_reading, median, stretches_of, unit_of,
+};
 use crate::data::Dataset;
 
 /// Drives of fewer samples are not judged.
 const LEAST_SAMPLES: usize = 12;
-/// Stretches are this many times as long as coarse positions err, so that they have a length and a course.
-const STRETCH_SIGMAS: f64 = 5.0;
-/// And at least so long, metres: those whose length and turn, and those whose course is looked at.
+/// Stretches are at least so long, metres: those whose length and turn, and those whose course is looked at;
+/// and [`STRETCH_SIGMAS`] times as long as coarse positions err.
 const LENGTH_M: f64 = 40.0;
 const COURSE_M: f64 = 24.0;
 /// Least stretches for a length, a course, a turn.
@@ -33,11 +34,7 @@ pub fn each_drive(pairs: &dyn Dataset) -> Vec<(String, Finding)> {
         if drive.samples.len() < LEAST_SAMPLES {
             continue;
         }
-        let sigma = |index: &usize| {
-            let [[ee, _], [_, nn]] = pairs.sample(*index).coarse_covariance_m2;
-            f64::midpoint(ee, nn).sqrt()
-        };
-        let sigma_m = median(drive.samples.iter().map(sigma).collect());
+        let sigma_m = coarse_sigma_m(drive.samples.iter().map(|index| pairs.sample(*index)));
         let stretches = |least_m: f64| {
             let least_m = least_m.max(STRETCH_SIGMAS * sigma_m);
             let mut stretches = stretches_of(pairs, &drive.samples, least_m);

@@ -10,6 +10,8 @@ use std::f64::consts::{FRAC_PI_2, PI};
 
 /// Stretches of at least this length have a course, metres.
 const COURSE_M: f64 = 8.0;
+/// And where coarse positions err independently, those that are this many times as long as they err.
+pub(super) const STRETCH_SIGMAS: f64 = 5.0;
 /// Frames that a stretch may have.
 const MOST_FRAMES: usize = 30;
 /// Fewer stretches than this are not judged.
@@ -64,7 +66,16 @@ pub fn input(pairs: &dyn Dataset, spec: &ModelSpec, gate: &Gate) -> Verdict {
     verdict.extend(speed(&short));
     // What leaps is no drive and has no course.
     short.retain(|stretch| !stretch.leaps());
-    verdict.extend(course(&short, gate));
+    let steps = course(&short, gate);
+    verdict.extend(if steps.as_ref().is_some_and(|steps| steps.refuses) {
+        // The errors of both ends may have turned so short steps.
+        let least_m = STRETCH_SIGMAS * coarse_sigma_m(pairs.samples());
+        let mut longer = stretches(least_m.max(COURSE_M));
+        longer.retain(|stretch| !stretch.leaps());
+        course(&longer, gate).or(steps)
+    } else {
+        steps
+    });
     let mut long = stretches(LENGTH_M);
     long.retain(|stretch| !stretch.leaps());
     verdict.extend(odometry(&long));
@@ -180,6 +191,15 @@ pub(super) fn stretches_of<'a>(
         from = next;
     }
     found
+}
+
+/// Standard deviation of coarse positions along one axis, in the median, metres.
+pub(super) fn coarse_sigma_m<'a>(samples: impl Iterator<Item = &'a Sample>) -> f64 {
+    let sigma = |sample: &Sample| {
+        let [[ee, _], [_, nn]] = sample.coarse_covariance_m2;
+        f64::midpoint(ee, nn).sqrt()
+    };
+    median(samples.map(sigma).collect())
 }
 
 pub(super) fn median(mut values: Vec<f64>) -> f64 {

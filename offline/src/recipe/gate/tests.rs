@@ -1,4 +1,5 @@
 use super::*;
+use crate::city::dice::Dice;
 use crate::data::{Dataset, OdometryStep, Pair, Sample};
 use crate::model::{GroundProjection, ModelSpec, named};
 use crossfix_calibration::{Enu, LocalFrame, RgbImage};
@@ -114,6 +115,32 @@ fn headings_of_other_conventions_are_refused_and_named() {
         let (_, what) = course.unwrap_or_else(|| panic!("{words}: {refused:?}"));
         assert!(what.contains(words), "{words}: {what}");
     }
+}
+
+/// Coarse positions whose errors of 5 m an axis are independent of each other, steps of 4 m between them.
+#[test]
+fn errors_of_coarse_positions_are_no_wrong_headings_and_hide_none() {
+    let scattered = |change: &dyn Fn(&mut Said)| {
+        let mut pairs = drives(change);
+        let frame = LocalFrame::new(pairs[0].sample.centre);
+        let mut dice = Dice::new(1, &[]);
+        for pair in &mut pairs {
+            let place = frame.enu_from_geodetic(pair.sample.centre);
+            let mut error_m = || dice.normal(5.0);
+            let moved = Enu::new(place.east() + error_m(), place.north() + error_m(), 0.0);
+            pair.sample.centre = frame.geodetic_from_enu(moved);
+        }
+        let verdict = input(&pairs, &spec(), &Gate::default());
+        let course = verdict
+            .findings
+            .into_iter()
+            .find(|finding| finding.check == "course");
+        course.unwrap()
+    };
+    let right = scattered(&|_| {});
+    assert!(!right.refuses && right.value < 30.0, "{}", right.what);
+    let enu = scattered(&|said| said.yaw_rad = std::f64::consts::FRAC_PI_2 - said.yaw_rad);
+    assert!(enu.refuses, "{}", enu.what);
 }
 
 #[test]
