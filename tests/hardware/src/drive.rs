@@ -96,6 +96,18 @@ impl Truth {
         ])
     }
 
+    /// Unit vector east and north along the way at `time_ns`, over at least a metre of it that ends there;
+    /// nothing before the first metre, or outside the drive.
+    pub fn course(&self, time_ns: i64) -> Option<[f64; 2]> {
+        let after = self.points.partition_point(|(time, _)| *time < time_ns);
+        let frame = LocalFrame::new(self.points.get(after)?.1);
+        self.points[..after].iter().rev().find_map(|(_, place)| {
+            let back = frame.enu_from_geodetic(*place);
+            let way_m = back.east().hypot(back.north());
+            (way_m >= 1.0).then(|| [-back.east() / way_m, -back.north() / way_m])
+        })
+    }
+
     /// Puts every point from `from_ns` on elsewhere.
     pub fn map(&mut self, from_ns: i64, mut place: impl FnMut(Geodetic) -> Geodetic) {
         for point in self.points.iter_mut().filter(|(time, _)| *time >= from_ns) {

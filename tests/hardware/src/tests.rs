@@ -206,3 +206,30 @@ fn an_estimate_of_another_time_is_outside() {
     let figures = Figures::of(&scenario, &[run]);
     assert_eq!((figures.outside, figures.ok_outside), (100.0, 100.0));
 }
+
+#[test]
+fn the_course_of_the_truth_is_that_of_the_last_metre() {
+    let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
+    let at = |second: i64, east_m, north_m| {
+        let place = crate::drive::moved(place, east_m, north_m);
+        (START_NS + second * SECOND_NS, place)
+    };
+    // East, then north, then at rest.
+    let truth = Truth::of(vec![
+        at(0, 0.0, 0.0),
+        at(1, 5.0, 0.0),
+        at(2, 5.0, 5.0),
+        at(3, 5.0, 5.0),
+    ]);
+    assert_eq!(truth.course(START_NS), None);
+    for (second, right) in [(1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [0.0, 1.0])] {
+        let course = truth.course(START_NS + second * SECOND_NS).unwrap();
+        for axis in 0..2 {
+            assert!(
+                (course[axis] - right[axis]).abs() < 1e-5,
+                "{second}: {course:?}"
+            );
+        }
+    }
+    assert_eq!(truth.course(START_NS + 4 * SECOND_NS), None);
+}

@@ -6,7 +6,7 @@
 //! spans of 20 s, which are nearly independent.
 
 use clap::Parser;
-use crossfix_hardware_tests::drive::Drive;
+use crossfix_hardware_tests::drive::{Drive, Truth};
 use crossfix_hardware_tests::run::{Published, Run, Vehicle, run_all};
 use crossfix_hardware_tests::scenario::Scenario;
 use crossfix_onboard::event::State;
@@ -47,10 +47,13 @@ struct Counts {
     inside: [usize; 5],
     outside_radius: usize,
     error_m: f64,
+    /// Those of a known course, and the sums of their errors along and across it.
+    on_course: usize,
+    along_across_m: [f64; 2],
 }
 
 impl Counts {
-    fn add(&mut self, published: &Published) {
+    fn add(&mut self, published: &Published, truth: &Truth) {
         let Some([east, north]) = published.error_m else {
             return;
         };
@@ -65,6 +68,11 @@ impl Counts {
         let error_m = east.hypot(north);
         self.outside_radius += usize::from(error_m > published.radius_m);
         self.error_m += error_m;
+        if let Some(course) = truth.course(published.time_ns) {
+            self.on_course += 1;
+            self.along_across_m[0] += (course[0] * east + course[1] * north).abs();
+            self.along_across_m[1] += (course[0] * north - course[1] * east).abs();
+        }
     }
 
     fn pooled(&mut self, other: &Self) {
@@ -72,6 +80,10 @@ impl Counts {
         self.spans += other.spans;
         self.outside_radius += other.outside_radius;
         self.error_m += other.error_m;
+        self.on_course += other.on_course;
+        for (sum, more) in self.along_across_m.iter_mut().zip(other.along_across_m) {
+            *sum += more;
+        }
         for (sum, more) in self.inside.iter_mut().zip(other.inside) {
             *sum += more;
         }
@@ -83,8 +95,9 @@ impl Counts {
         for inside in self.inside {
             row += &format!(" {:>6.1}", percent(inside));
         }
+        let [along_m, across_m] = self.along_across_m.map(|sum| sum / self.on_course as f64);
         row + &format!(
-            " {:>8.2} {:>8.2}",
+            " {:>8.2} {:>8.2} {along_m:>8.2} {across_m:>9.2}",
             percent(self.outside_radius),
             self.error_m / self.estimates as f64
         )
@@ -99,8 +112,19 @@ fn main() -> anyhow::Result<()> {
     ))?;
     let mut dump = args.dump.map(std::fs::File::create).transpose()?;
     println!(
-        "{:<24} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8}",
-        "folder", "count", "spans", "50 %", "68 %", "90 %", "95 %", "99 %", "out, %", "mean, m"
+        "{:<24} {:>7} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>8} {:>8} {:>8} {:>9}",
+        "folder",
+        "count",
+        "spans",
+        "50 %",
+        "68 %",
+        "90 %",
+        "95 %",
+        "99 %",
+        "out, %",
+        "mean, m",
+        "along, m",
+        "across, m"
     );
     let fusion: FusionConfig = toml::from_str(&args.set.join("\n"))?;
     let mut pooled = Counts::default();
@@ -117,7 +141,7 @@ fn main() -> anyhow::Result<()> {
             .iter()
             .enumerate()
         {
-            count(run, &mut counts);
+            count(run, &drives[drive].truth, &mut counts);
             if let Some(file) = &mut dump {
                 write(file, &name, drive, run)?;
             }
@@ -129,9 +153,9 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn count(run: &Run, counts: &mut Counts) {
+fn count(run: &Run, truth: &Truth, counts: &mut Counts) {
     let known = run.fused.iter().filter(|one| one.state != State::Lost);
-    known.for_each(|published| counts.add(published));
+    known.for_each(|published| counts.add(published, truth));
     counts.spans += run.length_s / SPAN_S;
 }
 
