@@ -12,9 +12,12 @@ cd "$(dirname "$0")/../.."
 profile=${1:-dist}
 out=${2:-target/debian}
 
-cargo build --profile "$profile" --locked -p crossfix-onboard --bin crossfixd
+# With ROS 2. Features of the whole workspace, so that what the tests built is used.
+shipped=(--workspace --locked --features crossfix-onboard/ros2)
+cargo build --profile "$profile" "${shipped[@]}" --bin crossfixd
 # Manual pages are the same whatever the program is built with.
-env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo run --release --locked -q -p crossfix-onboard --example manual -- target/manual
+env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --release "${shipped[@]}" -q --example manual
+target/release/examples/manual target/manual
 gzip -9nf target/manual/*.1
 mkdir -p "$out"
 rm -f "$out"/crossfixd_*.deb

@@ -30,13 +30,14 @@ if [ "$profile" = dist ]; then
 fi
 built=${CARGO_TARGET_DIR:-$root/target}/$profile
 
-# Of the whole workspace, as the tests build it: features are the same, so what is there is used.
-cargo build --profile "$profile" --workspace --locked --bins
+# With ROS 2. Of the whole workspace, as the tests build it: features are the same, so what is there is used.
+shipped=(--workspace --locked --features crossfix-onboard/ros2)
+cargo build --profile "$profile" "${shipped[@]}" --bins
 onboard/packaging/build-deb.sh "$profile" "$out"
 # build-deb.sh wrote the daemon's manual pages; these are the adapter's.
 manual=$root/target/manual
 rm -rf "$manual/crossfix"
-env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --release --workspace --locked -q --example offline_manual
+env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --release "${shipped[@]}" -q --example offline_manual
 target/release/examples/offline_manual "$manual/crossfix"
 gzip -9nf "$manual"/crossfix/*.1
 rm -f "$out"/crossfix_*.deb "$out"/*.tar.gz "$out/SHA256SUMS"
@@ -49,7 +50,7 @@ archive() {
   # Symbols of the profile `release` stay in the build's folder.
   if [ "$profile" != dist ]; then strip "$folder/$1"; fi
   install -m 644 README.md GUIDE.md CHANGELOG.md LICENSE-MIT LICENSE-APACHE "$folder/"
-  python3 onboard/packaging/third_party.py "$2" >"$folder/LICENSES-THIRD-PARTY.txt"
+  python3 onboard/packaging/third_party.py "$2" --features crossfix-onboard/ros2 >"$folder/LICENSES-THIRD-PARTY.txt"
   mkdir -p "$folder/docs"
   git archive HEAD:docs | tar -x -C "$folder/docs"
   install -D -m 644 -t "$folder/man" "$3"/*.1.gz

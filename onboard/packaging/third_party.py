@@ -1,4 +1,4 @@
-"""The licences of everything that a program of ours is linked from, as text: third_party.py PACKAGE
+"""The licences of everything that a program of ours is linked from, as text: third_party.py PACKAGE [OPTION OF CARGO]...
 
 Names, versions and licence expressions of the crates below PACKAGE that are linked into it, and the licence texts that
 they bring. Texts that are the same stand once.
@@ -9,8 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-package = sys.argv[1]
-tree = ["cargo", "tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--no-dedupe", "--format", "{p}", "--package", package]
+package, *features = sys.argv[1:]
+tree = ["cargo", "tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none", "--no-dedupe", "--format", "{p}", "--package", package, *features]
 linked = {tuple(line.split()[:2]) for line in subprocess.run(tree, check=True, capture_output=True, text=True).stdout.splitlines() if line.strip()}
 metadata = ["cargo", "metadata", "--format-version", "1", "--locked", "--offline"]
 packages = json.loads(subprocess.run(metadata, check=True, capture_output=True).stdout)["packages"]
