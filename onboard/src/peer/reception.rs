@@ -3,7 +3,7 @@
 use crossfix_calibration::Geodetic;
 
 use super::geoid::Geoid;
-use crate::event::{Estimate, Event, FixDimension, Reception};
+use crate::event::{Estimate, Event, FixDimension, Jamming, Reception, Spoofing};
 
 /// Older words of a receiver are not repeated, nanoseconds.
 const FRESH_NS: i64 = 5_000_000_000;
@@ -14,6 +14,10 @@ const RANGE_SIGMA_M: f64 = 3.5;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Receivers {
     latest: Option<Latest>,
+    /// When a receiver last said so: that there is no spoofing, and that there is.
+    spoofing_ns: [Option<i64>; 2],
+    /// And of jamming: that there is none, that it has a fix nevertheless, that it has no reliable one.
+    jamming_ns: [Option<i64>; 3],
     geoid: Geoid,
 }
 
@@ -37,12 +41,29 @@ pub struct Attendant {
     pub geoid_m: f64,
     /// 1-sigma error of the receiver's height, metres.
     pub height_sigma_m: Option<f64>,
+    /// Whether any receiver says that its signals are forged; none when all are silent on it.
+    pub is_spoofed: Option<bool>,
+    /// The worst that any receiver says of jamming.
+    pub jamming: Jamming,
 }
 
 impl Receivers {
     /// Listens to an event.
     pub fn note(&mut self, event: &Event) {
         if let Event::Gnss(fix) = event {
+            match fix.reception.spoofing {
+                Spoofing::NotSaid => {}
+                Spoofing::None => self.spoofing_ns[0] = Some(fix.time_ns),
+                Spoofing::Indicated | Spoofing::Accepted => {
+                    self.spoofing_ns[1] = Some(fix.time_ns);
+                }
+            }
+            match fix.reception.jamming {
+                Jamming::NotSaid => {}
+                Jamming::None => self.jamming_ns[0] = Some(fix.time_ns),
+                Jamming::Warning => self.jamming_ns[1] = Some(fix.time_ns),
+                Jamming::Critical => self.jamming_ns[2] = Some(fix.time_ns),
+            }
             self.latest = Some(Latest {
                 time_ns: fix.time_ns,
                 reception: fix.reception,
@@ -55,13 +76,15 @@ impl Receivers {
 
     /// What goes with `estimate`.
     pub fn attend(&mut self, estimate: &Estimate) -> Attendant {
-        let fresh = self.latest.filter(|latest| {
-            estimate
-                .time_ns
-                .saturating_sub(latest.time_ns)
-                .saturating_abs()
-                <= FRESH_NS
-        });
+        let is_fresh = |time_ns: i64| {
+            let age_ns = estimate.time_ns.saturating_sub(time_ns);
+            age_ns.saturating_abs() <= FRESH_NS
+        };
+        let fresh = self.latest.filter(|latest| is_fresh(latest.time_ns));
+        let is_said = |said_ns: Option<i64>| said_ns.is_some_and(is_fresh);
+        let jamming = [Jamming::None, Jamming::Warning, Jamming::Critical];
+        let worst =
+            (jamming.into_iter().zip(self.jamming_ns)).rfind(|(_, said_ns)| is_said(*said_ns));
         let reception = fresh.map_or(Reception::default(), |latest| latest.reception);
         let [[ee, _], [_, nn]] = estimate.covariance_m2;
         let own_hdop = (ee + nn).max(0.0).sqrt() / RANGE_SIGMA_M;
@@ -75,6 +98,12 @@ impl Receivers {
             hdop: hdop.clamp(0.01, 99.99),
             geoid_m: self.separation_m(reception, estimate.position),
             height_sigma_m: fresh.and_then(|latest| latest.height_sigma_m),
+            is_spoofed: match self.spoofing_ns.map(is_said) {
+                [_, true] => Some(true),
+                [true, false] => Some(false),
+                [false, false] => None,
+            },
+            jamming: worst.map_or(Jamming::NotSaid, |(jamming, _)| jamming),
         }
     }
 
@@ -111,5 +140,43 @@ mod tests {
             ..estimate
         };
         assert_eq!(receivers.attend(&later).satellites_used, None);
+    }
+
+    #[test]
+    fn the_worst_that_any_receiver_says_of_attacks_is_told_while_it_is_fresh() {
+        let mut receivers = Receivers::default();
+        let first = estimate(State::Ok);
+        let mut say = |seconds: i64, spoofing, jamming| {
+            let time_ns = first.time_ns + seconds * 1_000_000_000;
+            let mut said = fix(time_ns);
+            said.reception.spoofing = spoofing;
+            said.reception.jamming = jamming;
+            receivers.note(&Event::Gnss(said));
+            let attendant = receivers.attend(&Estimate {
+                time_ns,
+                ..first.clone()
+            });
+            (attendant.is_spoofed, attendant.jamming)
+        };
+        let nothing = (Spoofing::NotSaid, Jamming::NotSaid);
+        assert_eq!(say(0, nothing.0, nothing.1), (None, Jamming::NotSaid));
+        assert_eq!(
+            say(1, Spoofing::None, Jamming::None),
+            (Some(false), Jamming::None)
+        );
+        assert_eq!(
+            say(2, Spoofing::Indicated, Jamming::Warning),
+            (Some(true), Jamming::Warning)
+        );
+        // Another receiver sees nothing.
+        assert_eq!(
+            say(3, Spoofing::None, Jamming::None),
+            (Some(true), Jamming::Warning)
+        );
+        assert_eq!(
+            say(8, Spoofing::None, Jamming::Critical),
+            (Some(false), Jamming::Critical)
+        );
+        assert_eq!(say(20, nothing.0, nothing.1), (None, Jamming::NotSaid));
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::OUTPUT_DEVICE_PREFIX;
-use crate::event::{Estimate, EstimateKind, State};
+use crate::event::{Estimate, EstimateKind, Jamming, State};
 use crate::peer::ellipse::Ellipse;
 use crate::peer::reception::Attendant;
 use crate::utc;
@@ -38,6 +38,10 @@ struct Tpv<'a> {
     crossfix_reset_count: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     crossfix_protection_radius_m: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crossfix_spoofing: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crossfix_jamming: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -100,6 +104,13 @@ pub fn tpv(estimate: &Estimate, attendant: &Attendant) -> Value {
         crossfix_mode_count: estimate.mode_count,
         crossfix_reset_count: estimate.reset_count,
         crossfix_protection_radius_m: finite(estimate.protection_radius_m, 3),
+        crossfix_spoofing: attendant.is_spoofed,
+        crossfix_jamming: match attendant.jamming {
+            Jamming::NotSaid => None,
+            Jamming::None => Some("none"),
+            Jamming::Warning => Some("warning"),
+            Jamming::Critical => Some("critical"),
+        },
     };
     serde_json::to_value(tpv).unwrap_or(Value::Null)
 }

@@ -45,6 +45,8 @@ pub struct UbxStream {
     bad_messages: u64,
     readable: u64,
     remarks: Vec<&'static str>,
+    /// Whether the latest NAV-PVT has no fix of satellites.
+    is_without_fix: bool,
     acknowledged: Option<bool>,
 }
 
@@ -111,6 +113,7 @@ impl UbxStream {
             bad_messages: 0,
             readable: 0,
             remarks: Vec::new(),
+            is_without_fix: false,
             acknowledged: None,
         }
     }
@@ -174,10 +177,20 @@ impl UbxStream {
         self.readable + self.nmea.readable()
     }
 
-    /// What is to be said about it, once.
-    pub fn remarks(&mut self) -> Vec<String> {
+    /// What is to be said about it at `now`. Attacks are told here only while there is no fix to carry the words.
+    pub fn remarks(&self, now: Duration) -> Vec<String> {
         let mut remarks = self.nmea.remarks();
         remarks.extend(self.remarks.iter().map(|remark| (*remark).to_owned()));
+        if self.is_without_fix {
+            let mut said = Reception::default();
+            self.warnings.add_to(&mut said, now, &self.config);
+            if matches!(said.jamming, Jamming::Warning | Jamming::Critical) {
+                remarks.push("it says that it is jammed, and has no fix".into());
+            }
+            if matches!(said.spoofing, Spoofing::Indicated | Spoofing::Accepted) {
+                remarks.push("it says that its signals are forged, and has no fix".into());
+            }
+        }
         remarks
     }
 
@@ -241,6 +254,7 @@ impl UbxStream {
     }
 
     fn fix(&mut self, pvt: &Pvt, covariance: Option<Covariance>, now: Duration) -> Option<GnssFix> {
+        self.is_without_fix = pvt.dimension.is_none();
         let dimension = pvt.dimension?;
         let Some(time_ns) = pvt.time_ns else {
             self.remark("it does not know the time yet; its fixes are not used");

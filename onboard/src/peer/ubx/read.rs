@@ -80,20 +80,21 @@ impl Log {
         }
     }
 
-    /// Says what is new; bad messages each time that there are twice as many.
-    fn report(&mut self) {
+    /// Says what is new at `now`; bad messages each time that there are twice as many.
+    fn report(&mut self, now: Duration) {
         let source = self.source.as_str();
         let messages = self.stream.bad_messages();
         if messages >= 2 * self.reported_bad.max(1) {
             warn!(source, messages, "damaged messages are passed over");
             self.reported_bad = messages;
         }
-        for remark in self.stream.remarks() {
-            if !self.remarks.contains(&remark) {
+        let remarks = self.stream.remarks(now);
+        if remarks != self.remarks {
+            for remark in remarks.iter().filter(|new| !self.remarks.contains(new)) {
                 warn!(source, "{remark}");
-                self.remarks.push(remark);
-                self.remark = Some(self.remarks.join("; "));
             }
+            self.remark = (!remarks.is_empty()).then(|| remarks.join("; "));
+            self.remarks = remarks;
         }
         match self.stream.take_acknowledged() {
             Some(true) => info!(source, "the receiver took its set-up"),
@@ -153,7 +154,7 @@ impl Reader for UbxPort {
             }
         }
         let fix = stream.take(self.started.elapsed());
-        self.log.report();
+        self.log.report(now);
         self.check_silence(now)?;
         Ok(fix.map(Event::Gnss))
     }
@@ -196,7 +197,7 @@ impl Reader for UbxFile {
     fn next(&mut self) -> Result<Option<Event>, PeerError> {
         if self.next.is_none() {
             self.next = self.read()?;
-            self.log.report();
+            self.log.report(Duration::ZERO);
         }
         let fix = self.next.take().ok_or(PeerError::Ended)?;
         if !self.playback.wait_for(fix.time_ns) {

@@ -81,6 +81,39 @@ fn spoofing_and_jamming_are_carried() {
     assert_eq!(bold[6].0, Spoofing::Accepted);
 }
 
+/// The messages of a class and number in the stream, whole.
+fn messages(class: u8, number: u8) -> Vec<&'static [u8]> {
+    let head = [0xb5, 0x62, class, number];
+    let begins = |at: &usize| MIXED[*at..].starts_with(&head);
+    let whole = |at: usize| {
+        let length = usize::from(u16::from_le_bytes([MIXED[at + 4], MIXED[at + 5]]));
+        &MIXED[at..at + 8 + length]
+    };
+    (0..MIXED.len() - 8).filter(begins).map(whole).collect()
+}
+
+#[test]
+fn a_jammed_receiver_without_a_fix_says_so_until_it_has_one_or_is_silent_on_it() {
+    let (pvt, signals) = (messages(1, 7), messages(0x27, 9));
+    let mut stream = UbxStream::new(&UbxConfig::default());
+    let mut after = |messages: &[&[u8]], seconds: u64| {
+        let now = Duration::from_secs(seconds);
+        messages.iter().for_each(|bytes| stream.bytes(bytes, now));
+        while stream.take(now + Duration::from_secs(1)).is_some() {}
+        stream.remarks(now)
+    };
+    // With a fix, the fix carries it.
+    assert_eq!(after(&[signals[7], pvt[0]], 0), Vec::<String>::new());
+    let jammed = after(&[signals[7], pvt[9]], 5);
+    assert!(
+        jammed.iter().any(|said| said.contains("jammed")),
+        "{jammed:?}"
+    );
+    assert_eq!(after(&[signals[7], pvt[1]], 10), Vec::<String>::new());
+    assert!(!after(&[pvt[9]], 11).is_empty());
+    assert_eq!(after(&[], 60), Vec::<String>::new());
+}
+
 /// A sentence with its magnetic variation left empty, as receivers send it; the fixture's is 0.0 without
 /// a direction, which is no RMC.
 fn without_variation(line: &[u8]) -> Vec<u8> {
