@@ -14,6 +14,9 @@ use super::gate::{Gate, SourceVerdict, Trust};
 const CONTRADICTION: f64 = 18.0;
 /// Fixes in a row that agree until a receiver that was excluded is believed again.
 const AGREEMENTS: u32 = 3;
+/// That is: within 2.4 sigma. Fixes that are farther off and do not contradict have to go on for longer.
+const NEAR: f64 = 6.0;
+const FAR_AGREEMENTS: u32 = 15;
 /// Contradicting fixes in a row, agreeing with each other, before anything follows from them.
 const CONFIRMATIONS: u32 = 3;
 /// Farther than this neither dead reckoning nor multipath explains a fix, metres.
@@ -103,7 +106,12 @@ impl Receivers {
             });
         if squared <= CONTRADICTION {
             receiver.run = None;
-            receiver.gate.agree(seen.time_ns, AGREEMENTS);
+            let enough = if squared <= NEAR {
+                AGREEMENTS
+            } else {
+                FAR_AGREEMENTS
+            };
+            receiver.gate.agree(seen.time_ns, enough);
             return match receiver.gate.trust {
                 Trust::Excluded => Verdict::Hold,
                 _ => Verdict::Use,
@@ -309,6 +317,18 @@ mod tests {
             problems,
             ["receiver \"gnss\" contradicts camera and odometry"]
         );
+    }
+
+    #[test]
+    fn a_receiver_that_was_excluded_is_believed_sooner_when_it_is_near() {
+        // Both are within what does not contradict.
+        for (near_m, held) in [(3.0, 2), (11.0, 14)] {
+            let fixes = (0..10).map(|second| seen(second, 800.0));
+            let then = (10..40).map(|second| seen(second, near_m));
+            let (verdicts, _) = verdicts(fixes.chain(then));
+            let first = verdicts.iter().position(|verdict| *verdict == Verdict::Use);
+            assert_eq!(first, Some(10 + held), "{near_m}");
+        }
     }
 
     #[test]
