@@ -127,6 +127,7 @@ impl PictureDelay {
         self.belief.walk(&point);
         let innovation = self.belief.update(&point);
         let squared = innovation.squared;
+        let fitted = self.misfit < LARGEST_MISFIT;
         self.misfit += MISFIT_SHARE * (0.5 * squared.min(OUTLIER_SIGMAS.powi(2)) - self.misfit);
         if squared > OUTLIER_SIGMAS.powi(2) {
             self.outliers += 1;
@@ -156,6 +157,13 @@ impl PictureDelay {
         let is_known = self.delay_ns != self.stated_ns;
         // What fits no delay shows none: a student that is wrong.
         let fits = self.misfit < LARGEST_MISFIT;
+        if fits && !fitted && self.gate.trust != Trust::Excluded {
+            // Whatever was wrong is over, and what it said of the delay is void.
+            self.belief.forget_delay(UNKNOWN_DELAY_S);
+            self.gate.pardon();
+            self.run = 0;
+            return false;
+        }
         let found =
             fits && (is(LEAST_DELAY_S, SIGMAS) || is_known && is(LEAST_CHANGE_S, CHANGE_SIGMAS));
         let is_doubtful = is(DOUBTFUL_DELAY_S, DOUBTFUL_SIGMAS);
@@ -233,6 +241,11 @@ impl PictureDelay {
             delay_s
         } else {
             0.0
+        };
+        // Where a delay shows, what was allowed for without one is no bound.
+        let bound_s = match self.gate.problem() {
+            Some(_) => bound_s.max(MOST_DELAY_S),
+            None => bound_s,
         };
         let most_s = least_s.max((delay_s + BOUND_SIGMAS * sigma_s).min(bound_s));
         let found_s = self.gate.problem().map_or(0.0, |_| delay_s.min(most_s));
