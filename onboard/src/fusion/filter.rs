@@ -11,6 +11,7 @@ use crate::event::{CrossViewFix, GnssFix};
 use super::alignment::Alignment;
 use super::config::FusionConfig;
 use super::consistency::{Exclusions, HeatmapGate, Point, Receivers, SourceVerdict};
+use super::continuity::Continuity;
 use super::direction::Direction;
 use super::history::History;
 use super::jump::{JumpGuard, Place};
@@ -94,6 +95,7 @@ pub(super) struct Started {
     pub(super) surprised: bool,
     pub(super) last_visual: Option<(i64, f64)>,
     pub(super) fused: Published,
+    pub(super) continuity: Continuity,
     pub(super) visual_only: Option<Published>,
     /// Heatmaps that `visual_only` contains.
     pub(super) visual_only_updates: u64,

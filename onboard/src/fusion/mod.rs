@@ -15,6 +15,7 @@
 mod alignment;
 mod config;
 mod consistency;
+mod continuity;
 mod direction;
 mod filter;
 mod history;
@@ -210,7 +211,10 @@ impl Fusion {
         let pictures = &self.gates.pictures;
         let speed_mps = self.filter.motion(self.filter.now_ns).speed_mps;
         let delayed_m = pictures.possible_m(speed_mps, self.filter.config.sync_bound_s);
-        let mut estimates = self.filter.estimates(missing, &problems, delayed_m);
+        let is_confirmed = self.gates.confirms_motion(self.filter.now_ns);
+        let mut estimates = self
+            .filter
+            .estimates(missing, &problems, delayed_m, is_confirmed);
         for estimate in &mut estimates {
             estimate.reset_count = estimate.reset_count.wrapping_add(self.resets);
         }

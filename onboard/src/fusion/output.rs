@@ -13,22 +13,43 @@ use crate::event::{Estimate, EstimateKind};
 
 /// Heatmaps scatter about a place that is right by about this much on average, metres.
 const USUAL_SHIFT_M: f64 = 0.8;
+/// A heatmap's own place errs by less than this, metres.
+const NEWEST_ERROR_M: f64 = 2.0;
+/// The bound of a Gaussian error in one direction as a share of that in all: a two-dimensional one exceeds 3.7 sigma as
+/// rarely as a one-dimensional one 3.1.
+const ALONG_SHARE: f64 = 0.83;
+/// A receiver confirms the speed of the odometry to this, m/s.
+const CONFIRMED_MPS: f64 = 1.0;
+/// Way since the last heatmap that odometry may lead astray unnoticed, at most, metres.
+const UNCONFIRMED_M: f64 = 20.0;
 
 impl Filter {
     /// Where the vehicle is now: `fused` first, then `visual_only` once there was a heatmap. Before
     /// the first fix there is nothing. `missing` is what the caller lacks, as a sentence; `delayed_m` is how
-    /// far off heatmaps are because of their stamps, and may be on top of that.
+    /// far off heatmaps are because of their stamps, and may be on top of that; `is_confirmed`: a receiver has told the
+    /// odometry's speed lately.
     pub(super) fn estimates(
         &self,
         missing: Option<&str>,
         problems: &[String],
         delayed_m: [f64; 2],
+        is_confirmed: bool,
     ) -> Vec<Estimate> {
         let Some(started) = &self.started else {
             return Vec::new();
         };
         let mut inputs = self.inputs(started, missing, problems);
         inputs.delayed_m = delayed_m;
+        if let (Some(_), Some((at_ns, at_m))) = (&started.visual, started.last_visual) {
+            let since_m = (started.navigator.driven_m - at_m).max(0.0);
+            let since_s = self.now_ns.saturating_sub(at_ns).max(0) as f64 * 1e-9;
+            inputs.unconfirmed_m = since_m.min(if is_confirmed {
+                CONFIRMED_MPS * since_s
+            } else {
+                // Odometry that nobody confirms may have stood still, or have gone twice as far.
+                UNCONFIRMED_M
+            });
+        }
         let mut estimates = Vec::new();
         let outputs = [
             (EstimateKind::Fused, Some(started.fused)),
@@ -71,17 +92,19 @@ impl Filter {
         } else {
             [0.0; 2]
         };
-        // The bound of independent errors, each within its own radius, summed in squares; what was found adds up.
-        let radius_m = (published_m.powi(2) - config.protection_risk.ln() * extra.trace()
-            + delayed_m[1].powi(2))
-        .sqrt()
-            + delayed_m[0];
+        // The bound of independent errors, each within its own radius, summed in squares. Stamps that are off are no
+        // chance: their error is there each time, so it adds up.
+        let matched_m = (published_m.powi(2) - config.protection_risk.ln() * extra.trace()).sqrt();
+        let radius_m = matched_m.max(ALONG_SHARE * matched_m + delayed_m[1])
+            + delayed_m[0]
+            + inputs.unconfirmed_m;
         // Half of what was found, as if it were random: consumers that know no radius read the covariance.
         let found = Vector2::new(cosine, sine) * (0.5 * delayed_m[0]);
         let covariance = published.place.covariance_m2 + extra + found * found.transpose();
         let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),
+            radius_m,
             published.mode_count,
             config,
         );
@@ -133,7 +156,9 @@ impl Filter {
             odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
             visual: visual_is_fresh(started, self.now_ns, self.odometry_ns, &self.config),
-            visual_agrees: started.heatmaps.supports(),
+            visual_agrees: started.heatmaps.supports()
+                && !(started.heatmaps).newest_is_beside(started.fused.place.offset_m),
+            jumped: started.continuity.is_doubtful(self.now_ns),
             missing: missing.map(str::to_owned),
             problems: problems
                 .iter()
@@ -145,6 +170,7 @@ impl Filter {
             relocated: self.now_ns == self.relocated_ns,
             unclear_m,
             delayed_m: [0.0; 2],
+            unconfirmed_m: 0.0,
         }
     }
 
@@ -208,7 +234,11 @@ impl Filter {
                     fused.radius_m += step.norm();
                     fused.mode_count = fused.mode_count.max(2);
                 }
-                Verdict::Jumped => self.reset_count = self.reset_count.wrapping_add(1),
+                Verdict::Jumped => {
+                    self.reset_count = self.reset_count.wrapping_add(1);
+                    let continuity = &mut started.continuity;
+                    continuity.jump(now_ns, &place, track_variance_m2, false);
+                }
             }
             fused.place = place;
             if let Some(visual) = &mut started.visual
@@ -226,6 +256,15 @@ impl Filter {
             fused.radius_m = fused.radius_m.max(distance_m + 2.0);
         }
         fused.radius_m += 2.0 * (started.heatmaps.shift_m() - USUAL_SHIFT_M).max(0.0);
+        let place = &fused.place;
+        if let Some(off_m) = started.heatmaps.newest_off_m(place.offset_m) {
+            fused.radius_m = fused.radius_m.max(off_m + NEWEST_ERROR_M);
+        }
+        if started.heatmaps.supports_at(now_ns) && gnss_is_fresh {
+            started.continuity.support(now_ns, &fused);
+        }
+        let reach_m = started.continuity.reach_m(now_ns, place, track_variance_m2);
+        fused.radius_m = fused.radius_m.max(reach_m);
         started.fused = fused;
     }
 }

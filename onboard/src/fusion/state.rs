@@ -5,6 +5,8 @@ use crate::event::{EstimateKind, State};
 
 /// Sources further apart than this leave no position worth publishing, metres.
 const LOST_M: f64 = 1000.0;
+/// A place that is known no better than this is not called good, metres.
+const LARGEST_OK_RADIUS_M: f64 = 25.0;
 
 /// What contributes at this moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,10 +21,14 @@ pub(crate) struct Inputs {
     pub(crate) missing: Option<String>,
     /// Whether the vehicle was just found to be somewhere else altogether.
     pub(crate) relocated: bool,
+    /// Whether the place has just jumped away from one that was supported.
+    pub(crate) jumped: bool,
     /// How far away the vehicle may be instead, metres.
     pub(crate) unclear_m: f64,
     /// How far off heatmaps are because of their stamps, and may be on top of that, metres.
     pub(crate) delayed_m: [f64; 2],
+    /// How far odometry may have led astray unnoticed since the last heatmap, metres.
+    pub(crate) unconfirmed_m: f64,
     /// What contradicts itself or another source, as sentences.
     pub(crate) problems: Vec<String>,
 }
@@ -33,6 +39,7 @@ impl Inputs {
         &self,
         kind: EstimateKind,
         sigma_m: f64,
+        radius_m: f64,
         mode_count: usize,
         config: &FusionConfig,
     ) -> (State, String) {
@@ -68,6 +75,12 @@ impl Inputs {
         if !self.odometry {
             reasons.push("no recent odometry".to_owned());
         }
+        if self.jumped {
+            reasons.push("the place has jumped lately".to_owned());
+        }
+        if reasons.is_empty() && radius_m > LARGEST_OK_RADIUS_M {
+            reasons.push("the place is not known well".to_owned());
+        }
         reasons.extend(self.problems.iter().cloned());
         if !self.heading {
             reasons.push("no heading yet".to_owned());
@@ -99,13 +112,21 @@ mod tests {
             missing: None,
             problems: Vec::new(),
             relocated: false,
+            jumped: false,
             unclear_m: 0.0,
             delayed_m: [0.0; 2],
+            unconfirmed_m: 0.0,
         }
     }
 
     fn judge(inputs: &Inputs, kind: EstimateKind, sigma_m: f64, modes: usize) -> (State, String) {
-        inputs.judge(kind, sigma_m, modes, &FusionConfig::default())
+        inputs.judge(
+            kind,
+            sigma_m,
+            4.0 * sigma_m,
+            modes,
+            &FusionConfig::default(),
+        )
     }
 
     #[test]
@@ -183,6 +204,18 @@ mod tests {
             ),
             (well(), Fused, 80.0, 1, State::Lost, "grown"),
             (well(), Fused, f64::NAN, 1, State::Lost, "grown"),
+            (well(), Fused, 8.0, 1, State::Degraded, "not known well"),
+            (
+                Inputs {
+                    jumped: true,
+                    ..well()
+                },
+                Fused,
+                1.0,
+                1,
+                State::Degraded,
+                "jumped",
+            ),
         ];
         for (inputs, kind, sigma_m, modes, state, reason) in cases {
             let (got, why) = judge(&inputs, kind, sigma_m, modes);

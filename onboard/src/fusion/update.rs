@@ -7,6 +7,7 @@ use nalgebra::{Matrix2, Vector2};
 
 use super::alignment::Alignment;
 use super::consistency::{Comparison, HeatmapGate, Receivers, Sighting, Verdict};
+use super::continuity::Continuity;
 use super::filter::{Filter, Published, Started, visual_is_fresh};
 use super::history::{History, TrackPoint};
 use super::jump::{JumpGuard, Place};
@@ -218,6 +219,7 @@ impl Filter {
             started.surprised = false;
             started.forget_visual();
             started.guard = JumpGuard::default();
+            started.continuity = Continuity::default();
         }
         self.remember();
         self.refresh();
@@ -263,6 +265,7 @@ impl Filter {
             heatmap: &fix.heatmap,
             centre_m,
             known,
+            former: started.continuity.former(now_ns, track_variance_m2),
             gnss: gnss_is_fresh.then(|| Place {
                 offset_m: started.navigator.offset_m(),
                 covariance_m2: started.navigator.position_covariance_m2(),
@@ -277,6 +280,9 @@ impl Filter {
         match started.heatmaps.take(&sighting, visual, config) {
             Ok(false) => {}
             Ok(true) => {
+                let place = visual.place(track_variance_m2);
+                let continuity = &mut started.continuity;
+                continuity.jump(now_ns, &place, track_variance_m2, true);
                 started.guard = JumpGuard::default();
                 self.reset_count = self.reset_count.wrapping_add(1);
             }
@@ -359,6 +365,7 @@ impl Filter {
             surprised: false,
             last_visual: None,
             fused,
+            continuity: Continuity::default(),
             visual_only: None,
             visual_only_updates: 0,
         });
