@@ -81,7 +81,7 @@ fn spoofing_and_jamming_are_carried() {
     assert_eq!(bold[6].0, Spoofing::Accepted);
 }
 
-/// The messages of a class and number in the stream, whole.
+/// What looks like a message of a class and number in the stream: the garbage in it does too.
 fn messages(class: u8, number: u8) -> Vec<&'static [u8]> {
     let head = [0xb5, 0x62, class, number];
     let begins = |at: &usize| MIXED[*at..].starts_with(&head);
@@ -95,6 +95,7 @@ fn messages(class: u8, number: u8) -> Vec<&'static [u8]> {
 #[test]
 fn a_jammed_receiver_without_a_fix_says_so_until_it_has_one_or_is_silent_on_it() {
     let (pvt, signals) = (messages(1, 7), messages(0x27, 9));
+    let (fix, no_fix) = (pvt[0], pvt[pvt.len() - 1]);
     let mut stream = UbxStream::new(&UbxConfig::default());
     let mut after = |messages: &[&[u8]], seconds: u64| {
         let now = Duration::from_secs(seconds);
@@ -103,14 +104,14 @@ fn a_jammed_receiver_without_a_fix_says_so_until_it_has_one_or_is_silent_on_it()
         stream.remarks(now)
     };
     // With a fix, the fix carries it.
-    assert_eq!(after(&[signals[7], pvt[0]], 0), Vec::<String>::new());
-    let jammed = after(&[signals[7], pvt[9]], 5);
+    assert_eq!(after(&[signals[7], fix], 0), Vec::<String>::new());
+    let jammed = after(&[signals[7], no_fix], 5);
     assert!(
         jammed.iter().any(|said| said.contains("jammed")),
         "{jammed:?}"
     );
-    assert_eq!(after(&[signals[7], pvt[1]], 10), Vec::<String>::new());
-    assert!(!after(&[pvt[9]], 11).is_empty());
+    assert_eq!(after(&[signals[7], fix], 10), Vec::<String>::new());
+    assert!(!after(&[no_fix], 11).is_empty());
     assert_eq!(after(&[], 60), Vec::<String>::new());
 }
 
