@@ -16,12 +16,13 @@ out=${2:-target/debian}
 shipped=(--workspace --locked --features crossfix-onboard/ros2)
 cargo build --profile "$profile" "${shipped[@]}" --bin crossfixd
 # Manual pages are the same whatever the program is built with.
-env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --release "${shipped[@]}" -q --example manual
+env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH cargo build --release "${shipped[@]}" -q --example manual
 target/release/examples/manual target/manual
 gzip -9nf target/manual/*.1
 mkdir -p "$out"
 rm -f "$out"/crossfixd_*.deb
-cargo deb -p crossfix-onboard --no-build --profile "$profile" --output "$out/" >/dev/null
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)} \
+  cargo deb -p crossfix-onboard --no-build --profile "$profile" --output "$out/" >/dev/null
 package=$(ls "$out"/crossfixd_*.deb)
 
 contents=$(dpkg-deb --contents "$package")

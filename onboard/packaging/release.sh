@@ -16,7 +16,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
 profile=${1:-dist}
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 target=$(rustc -vV | sed -n 's/^host: //p')
 version=$(cargo pkgid --offline -p crossfix-offline | sed 's/.*[#@]//')
 out=$root/target/packages
@@ -24,7 +24,7 @@ stage=$root/target/packages.stage
 
 if [ "$profile" = dist ]; then
   # Other flags would build everything in target/ anew, so it has a folder of its own. Set before build-deb.sh, which finds it built.
-  export CARGO_TARGET_DIR=$root/target/dist-build
+  export CARGO_TARGET_DIR=$root/target/dist-build SOURCE_DATE_EPOCH=$epoch
   sysroot=$(rustc --print sysroot)
   export RUSTFLAGS="--remap-path-prefix=$root=/crossfix --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$sysroot=/rust"
 fi
@@ -37,7 +37,9 @@ onboard/packaging/build-deb.sh "$profile" "$out"
 # build-deb.sh wrote the daemon's manual pages; these are the adapter's.
 manual=$root/target/manual
 rm -rf "$manual/crossfix"
-env -u CARGO_TARGET_DIR -u RUSTFLAGS cargo build --release "${shipped[@]}" -q --example offline_manual
+# Without the time: C in dependencies, and all that needs them, is built anew where it changes.
+env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH cargo build --release "${shipped[@]}" -q --example offline_manual
+export SOURCE_DATE_EPOCH=$epoch
 target/release/examples/offline_manual "$manual/crossfix"
 gzip -9nf "$manual"/crossfix/*.1
 rm -f "$out"/crossfix_*.deb "$out"/*.tar.gz "$out/SHA256SUMS"
