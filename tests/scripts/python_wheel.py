@@ -25,10 +25,10 @@ binaries = Path(sys.executable).parent
 shutil.rmtree(work, ignore_errors=True)
 work.mkdir(parents=True)
 
-# The workspace's own target folder: everything below the module is compiled already.
+# The workspace's own target folder, and its feature: everything below the module is compiled already.
 wheels = work / "wheels"
 subprocess.run(
-    [binaries / "maturin", "build", "--release", "--locked", "--quiet", "--compatibility", "linux", "--interpreter", sys.executable,
+    [binaries / "maturin", "build", "--release", "--locked", "--quiet", "--features", "ros2", "--compatibility", "linux", "--interpreter", sys.executable,
      "--manifest-path", root / "offline/python/Cargo.toml", "--out", wheels],
     check=True,
 )
