@@ -22,7 +22,10 @@ version=$(cargo pkgid --offline -p crossfix-offline | sed 's/.*[#@]//')
 out=$root/target/packages
 stage=$root/target/packages.stage
 
+examples=()
 if [ "$profile" = dist ]; then
+  # Manual pages are the same whatever the program is built with.
+  examples=(env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH)
   # Other flags would build everything in target/ anew, so it has a folder of its own. Set before build-deb.sh, which finds it built.
   export CARGO_TARGET_DIR=$root/target/dist-build SOURCE_DATE_EPOCH=$epoch
   sysroot=$(rustc --print sysroot)
@@ -37,8 +40,8 @@ onboard/packaging/build-deb.sh "$profile" "$out"
 # build-deb.sh wrote the daemon's manual pages; these are the adapter's.
 manual=$root/target/manual
 rm -rf "$manual/crossfix"
-# Without the time: C in dependencies, and all that needs them, is built anew where it changes.
-env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH cargo build --release "${shipped[@]}" -q --example offline_manual
+"${examples[@]}" cargo build --release "${shipped[@]}" -q --example offline_manual
+# Not before: C in dependencies, and all that needs it, is compiled anew where this changes.
 export SOURCE_DATE_EPOCH=$epoch
 target/release/examples/offline_manual "$manual/crossfix"
 gzip -9nf "$manual"/crossfix/*.1
