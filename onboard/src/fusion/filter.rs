@@ -276,6 +276,7 @@ impl Started {
         self.visual_only = None;
         self.visual_only_updates = 0;
         self.heatmaps.forget();
+        self.continuity.forget();
     }
 
     /// The published place, widened by the way since it was worked out.

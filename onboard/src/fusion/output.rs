@@ -15,12 +15,9 @@ use crate::event::{Estimate, EstimateKind};
 const USUAL_SHIFT_M: f64 = 0.8;
 /// A heatmap's own place errs by less than this, metres.
 const NEWEST_ERROR_M: f64 = 2.0;
-/// The bound of a Gaussian error in one direction as a share of that in all: a two-dimensional one exceeds 3.7 sigma as
-/// rarely as a one-dimensional one 3.1.
-const ALONG_SHARE: f64 = 0.83;
-/// A receiver confirms the speed of the odometry to this, m/s.
+/// A receiver confirms the speed of the odometry to about this, m/s.
 const CONFIRMED_MPS: f64 = 1.0;
-/// Way since the last heatmap that odometry may lead astray unnoticed, at most, metres.
+/// Way since the last heatmap that agreed on which odometry may lead astray unnoticed, at most, metres.
 const UNCONFIRMED_M: f64 = 20.0;
 
 impl Filter {
@@ -40,15 +37,17 @@ impl Filter {
         };
         let mut inputs = self.inputs(started, missing, problems);
         inputs.delayed_m = delayed_m;
-        if let (Some(_), Some((at_ns, at_m))) = (&started.visual, started.last_visual) {
+        let located = started.heatmaps.agreed.or(started.last_visual);
+        if let (Some(_), Some((at_ns, at_m))) = (&started.visual, located) {
             let since_m = (started.navigator.driven_m - at_m).max(0.0);
             let since_s = self.now_ns.saturating_sub(at_ns).max(0) as f64 * 1e-9;
-            inputs.unconfirmed_m = since_m.min(if is_confirmed {
+            // Odometry that nobody confirms may go twice as far as the vehicle.
+            let astray_m = if is_confirmed {
                 CONFIRMED_MPS * since_s
             } else {
-                // Odometry that nobody confirms may have stood still, or have gone twice as far.
-                UNCONFIRMED_M
-            });
+                since_m
+            };
+            inputs.unconfirmed_m = astray_m.min(since_m).min(UNCONFIRMED_M);
         }
         let mut estimates = Vec::new();
         let outputs = [
@@ -83,9 +82,13 @@ impl Filter {
         }
         let along = Vector2::new(cosine, sine) * (speed_mps * config.sync_sigma_s);
         extra += along * along.transpose();
+        let newest_m = started.heatmaps.newest_off_m(offset_m);
+        let reach_m = (started.continuity).reach_m(&published.place, navigator.track_variance_m2);
         let published_m = published
             .radius_m
-            .max(inputs.unclear_m + 2.0 * config.position_floor_m);
+            .max(inputs.unclear_m + 2.0 * config.position_floor_m)
+            .max(newest_m.map_or(0.0, |off_m| off_m + NEWEST_ERROR_M))
+            .max(reach_m);
         let is_matched = started.visual.is_some();
         let delayed_m = if is_matched {
             inputs.delayed_m
@@ -93,14 +96,21 @@ impl Filter {
             [0.0; 2]
         };
         // The bound of independent errors, each within its own radius, summed in squares. Stamps that are off are no
-        // chance: their error is there each time, so it adds up.
-        let matched_m = (published_m.powi(2) - config.protection_risk.ln() * extra.trace()).sqrt();
-        let radius_m = matched_m.max(ALONG_SHARE * matched_m + delayed_m[1])
+        // chance: their error is there each time, so it adds to what the others may be along the way.
+        let risk = config.protection_risk;
+        let matched_m = (published_m.powi(2) - risk.ln() * extra.trace()).sqrt();
+        let radius_m = matched_m
+            .hypot(delayed_m[1])
+            .max(along_share(risk) * matched_m + delayed_m[1])
             + delayed_m[0]
             + inputs.unconfirmed_m;
         // Half of what was found, as if it were random: consumers that know no radius read the covariance.
         let found = Vector2::new(cosine, sine) * (0.5 * delayed_m[0]);
         let covariance = published.place.covariance_m2 + extra + found * found.transpose();
+        let inputs = Inputs {
+            newest_is_beside: started.heatmaps.newest_is_beside(offset_m),
+            ..inputs.clone()
+        };
         let (state, reason) = inputs.judge(
             kind,
             largest_sigma(&covariance),
@@ -156,9 +166,9 @@ impl Filter {
             odometry: fresh(self.odometry_ns, self.config.odometry_timeout_s),
             heading: started.navigator.yaw_known(),
             visual: visual_is_fresh(started, self.now_ns, self.odometry_ns, &self.config),
-            visual_agrees: started.heatmaps.supports()
-                && !(started.heatmaps).newest_is_beside(started.fused.place.offset_m),
-            jumped: started.continuity.is_doubtful(self.now_ns),
+            visual_agrees: started.heatmaps.supports(),
+            newest_is_beside: false,
+            jumped: started.continuity.is_doubtful(),
             missing: missing.map(str::to_owned),
             problems: problems
                 .iter()
@@ -256,17 +266,23 @@ impl Filter {
             fused.radius_m = fused.radius_m.max(distance_m + 2.0);
         }
         fused.radius_m += 2.0 * (started.heatmaps.shift_m() - USUAL_SHIFT_M).max(0.0);
-        let place = &fused.place;
-        if let Some(off_m) = started.heatmaps.newest_off_m(place.offset_m) {
-            fused.radius_m = fused.radius_m.max(off_m + NEWEST_ERROR_M);
+        if let Some((agreed_ns, _)) = started.heatmaps.agreed
+            && started.heatmaps.supports_at(now_ns)
+        {
+            started.continuity.support(agreed_ns, &fused, gnss_is_fresh);
         }
-        if started.heatmaps.supports_at(now_ns) && gnss_is_fresh {
-            started.continuity.support(now_ns, &fused);
-        }
-        let reach_m = started.continuity.reach_m(now_ns, place, track_variance_m2);
-        fused.radius_m = fused.radius_m.max(reach_m);
         started.fused = fused;
     }
+}
+
+/// Bound of a Gaussian error in one direction as a share of that in two, at a probability of being outside: 0.84 for
+/// 0.001, since a two-dimensional one exceeds 3.7 sigma as rarely as a one-dimensional one 3.1.
+fn along_share(risk: f64) -> f64 {
+    let whole = (-2.0 * risk.ln()).sqrt();
+    // The tail beyond z is less than the density at z over z.
+    let tail = |z: f64| (-2.0 * (risk * z * std::f64::consts::TAU.sqrt()).ln()).sqrt();
+    let along = (0..8).fold(whole, |z, _| tail(z));
+    if along < whole { along / whole } else { 1.0 }
 }
 
 fn published(estimate: &BeliefEstimate, track_variance_m2: f64, risk: f64) -> Published {
@@ -279,5 +295,29 @@ fn published(estimate: &BeliefEstimate, track_variance_m2: f64, risk: f64) -> Pu
         mode_count: estimate.mode_count,
         radius_m: estimate.protection_radius(risk),
         track_variance_m2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::along_share;
+
+    #[test]
+    fn a_bound_in_one_direction_is_never_too_small_and_hardly_too_large() {
+        // Quantiles of the normal distribution.
+        for (risk, quantile) in [
+            (0.1, 1.2816),
+            (1e-3, 3.0902),
+            (1e-6, 4.7534),
+            (1e-9, 5.9978),
+        ] {
+            let whole: f64 = (-2.0 * f64::ln(risk)).sqrt();
+            let along = along_share(risk) * whole;
+            assert!(
+                along >= quantile && along < 1.12 * quantile,
+                "{risk}: {along}"
+            );
+        }
+        assert_eq!(along_share(0.5), 1.0);
     }
 }

@@ -5,7 +5,8 @@ use crate::event::{EstimateKind, State};
 
 /// Sources further apart than this leave no position worth publishing, metres.
 const LOST_M: f64 = 1000.0;
-/// A place that is known no better than this is not called good, metres.
+/// A place that is known no better than this is not called good, metres: more than twice the radius of good ones on clean
+/// drives, and about what a receiver among houses states.
 const LARGEST_OK_RADIUS_M: f64 = 25.0;
 
 /// What contributes at this moment.
@@ -21,6 +22,8 @@ pub(crate) struct Inputs {
     pub(crate) missing: Option<String>,
     /// Whether the vehicle was just found to be somewhere else altogether.
     pub(crate) relocated: bool,
+    /// Whether the newest heatmap lies beside the place, which may have begun to move away.
+    pub(crate) newest_is_beside: bool,
     /// Whether the place has just jumped away from one that was supported.
     pub(crate) jumped: bool,
     /// How far away the vehicle may be instead, metres.
@@ -66,7 +69,7 @@ impl Inputs {
         }
         if let (true, Some(missing)) = (self.visual, &self.missing) {
             reasons.push(format!("aerial matching has stopped: {missing}"));
-        } else if self.visual && !self.visual_agrees {
+        } else if self.visual && (!self.visual_agrees || self.newest_is_beside) {
             reasons.push("the aerial matching does not agree with the track".to_owned());
         }
         if fused && !self.gnss {
@@ -112,6 +115,7 @@ mod tests {
             missing: None,
             problems: Vec::new(),
             relocated: false,
+            newest_is_beside: false,
             jumped: false,
             unclear_m: 0.0,
             delayed_m: [0.0; 2],
@@ -205,6 +209,17 @@ mod tests {
             (well(), Fused, 80.0, 1, State::Lost, "grown"),
             (well(), Fused, f64::NAN, 1, State::Lost, "grown"),
             (well(), Fused, 8.0, 1, State::Degraded, "not known well"),
+            (
+                Inputs {
+                    newest_is_beside: true,
+                    ..well()
+                },
+                Fused,
+                1.0,
+                1,
+                State::Degraded,
+                "does not agree",
+            ),
             (
                 Inputs {
                     jumped: true,

@@ -219,7 +219,6 @@ impl Filter {
             started.surprised = false;
             started.forget_visual();
             started.guard = JumpGuard::default();
-            started.continuity = Continuity::default();
         }
         self.remember();
         self.refresh();
@@ -265,7 +264,7 @@ impl Filter {
             heatmap: &fix.heatmap,
             centre_m,
             known,
-            former: started.continuity.former(now_ns, track_variance_m2),
+            former: started.continuity.former(track_variance_m2),
             gnss: gnss_is_fresh.then(|| Place {
                 offset_m: started.navigator.offset_m(),
                 covariance_m2: started.navigator.position_covariance_m2(),
@@ -365,7 +364,7 @@ impl Filter {
             surprised: false,
             last_visual: None,
             fused,
-            continuity: Continuity::default(),
+            continuity: Continuity::new(self.config.protection_risk),
             visual_only: None,
             visual_only_updates: 0,
         });

@@ -235,13 +235,16 @@ impl HeatmapGate {
         }
         let supported = candidate.agreeing >= CANDIDATE_UPDATES
             && sighting.driven_m - candidate.since_m >= CANDIDATE_WAY_M;
-        let allowed = std::iter::once(&sighting.known)
-            .chain(&sighting.former)
-            .any(|from| {
-                let step = Vector2::from(place.offset_m) - Vector2::from(from.offset_m);
-                let sigma_m = largest_sigma(&(from.covariance_m2 + place.covariance_m2));
-                step.norm() <= ALLOWED_SIGMAS * sigma_m
-            });
+        // Back to a place that the receiver has decided against is no way.
+        let former = sighting
+            .former
+            .as_ref()
+            .filter(|_| candidate.evidence > -GNSS_DECIDES);
+        let allowed = std::iter::once(&sighting.known).chain(former).any(|from| {
+            let step = Vector2::from(place.offset_m) - Vector2::from(from.offset_m);
+            let sigma_m = largest_sigma(&(from.covariance_m2 + place.covariance_m2));
+            step.norm() <= ALLOWED_SIGMAS * sigma_m
+        });
         if !(supported && (allowed || candidate.evidence > GNSS_DECIDES)) {
             return Ok(false);
         }
@@ -529,6 +532,18 @@ mod tests {
         });
         drive.see(20, [25.0, 0.0], 1.0, None);
         assert!(drive.replaced > 0);
+    }
+
+    #[test]
+    fn a_step_back_that_the_receiver_speaks_against_is_not_taken() {
+        let mut drive = Drive::new();
+        drive.see(6, [0.0, 0.0], 1.0, Some([0.0, 0.0]));
+        drive.former = Some(Place {
+            offset_m: [24.0, 1.0],
+            covariance_m2: Matrix2::identity() * 9.0,
+        });
+        drive.see(20, [25.0, 0.0], 1.0, Some([0.0, 0.0]));
+        assert_eq!(drive.replaced, 0);
     }
 
     #[test]
