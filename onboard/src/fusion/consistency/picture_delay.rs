@@ -158,9 +158,9 @@ impl PictureDelay {
         // What fits no delay shows none: a student that is wrong.
         let fits = self.misfit < LARGEST_MISFIT;
         if fits && !fitted && self.gate.trust != Trust::Excluded {
-            // Whatever was wrong is over, and what it said of the delay is void.
+            // Whatever was wrong is over, and how well it knew the delay is void. That there is one stays in doubt until
+            // heatmaps that fit have shown that there is none.
             self.belief.forget_delay(UNKNOWN_DELAY_S);
-            self.gate.pardon();
             self.run = 0;
             return false;
         }
