@@ -12,11 +12,11 @@ use super::gate::{Gate, SourceVerdict, Trust};
 
 /// Squared Mahalanobis distance from which a fix contradicts: 4.2 sigma.
 const CONTRADICTION: f64 = 18.0;
-/// Fixes in a row that agree until a receiver that was excluded is believed again.
-const AGREEMENTS: u32 = 3;
-/// That is: within 2.4 sigma. Fixes that are farther off and do not contradict have to go on for longer.
+/// A receiver that was excluded is believed again after so many fixes within 2.4 sigma (squared: `NEAR`) that none
+/// contradicted between, or after so many that were farther off and did not contradict either.
+const NEAR_AGREEMENTS: u32 = 3;
 const NEAR: f64 = 6.0;
-const FAR_AGREEMENTS: u32 = 15;
+const AGREEMENTS: u32 = 15;
 /// Contradicting fixes in a row, agreeing with each other, before anything follows from them.
 const CONFIRMATIONS: u32 = 3;
 /// Farther than this neither dead reckoning nor multipath explains a fix, metres.
@@ -79,6 +79,8 @@ struct Receiver {
     name: Arc<str>,
     gate: Gate,
     run: Option<Run>,
+    /// Fixes near the place known since the last that contradicted.
+    near_run: u32,
     /// How far it was at the last comparison.
     distance_m: f64,
     /// How far the true place may be from it, by its stated error, 1-sigma along the worse axis.
@@ -106,11 +108,12 @@ impl Receivers {
             });
         if squared <= CONTRADICTION {
             receiver.run = None;
-            let enough = if squared <= NEAR {
-                AGREEMENTS
-            } else {
-                FAR_AGREEMENTS
-            };
+            if receiver.gate.good_run == 0 {
+                receiver.near_run = 0;
+            }
+            receiver.near_run += u32::from(squared <= NEAR);
+            let is_near = receiver.near_run >= NEAR_AGREEMENTS;
+            let enough = if is_near { 1 } else { AGREEMENTS };
             receiver.gate.agree(seen.time_ns, enough);
             return match receiver.gate.trust {
                 Trust::Excluded => Verdict::Hold,
@@ -259,6 +262,7 @@ impl Receivers {
                     name: name.clone(),
                     gate: Gate::new("gnss_vs_fused", name.as_ref()),
                     run: None,
+                    near_run: 0,
                     distance_m: 0.0,
                     stated_sigma_m: 0.0,
                 });
@@ -322,12 +326,13 @@ mod tests {
     #[test]
     fn a_receiver_that_was_excluded_is_believed_sooner_when_it_is_near() {
         // Both are within what does not contradict.
-        for (near_m, held) in [(3.0, 2), (11.0, 14)] {
+        // After far ones a single near one is not enough.
+        for (at_m, held) in [([3.0; 3], 2), ([11.0; 3], 14), ([11.0, 11.0, 3.0], 7)] {
             let fixes = (0..10).map(|second| seen(second, 800.0));
-            let then = (10..40).map(|second| seen(second, near_m));
+            let then = (10..40).map(|second| seen(second, at_m[second as usize % 3]));
             let (verdicts, _) = verdicts(fixes.chain(then));
             let first = verdicts.iter().position(|verdict| *verdict == Verdict::Use);
-            assert_eq!(first, Some(10 + held), "{near_m}");
+            assert_eq!(first, Some(10 + held), "{at_m:?}");
         }
     }
 
