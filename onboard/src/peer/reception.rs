@@ -14,7 +14,9 @@ const RANGE_SIGMA_M: f64 = 3.5;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Receivers {
     latest: Option<Latest>,
-    /// When a receiver last said so: that there is no spoofing, and that there is.
+    /// Time of the newest estimate: a receiver's own clock may be wrong, or forged.
+    now_ns: Option<i64>,
+    /// When a receiver was last heard to say so: that there is no spoofing, and that there is.
     spoofing_ns: [Option<i64>; 2],
     /// And of jamming: that there is none, that it has a fix nevertheless, that it has no reliable one.
     jamming_ns: [Option<i64>; 3],
@@ -51,18 +53,17 @@ impl Receivers {
     /// Listens to an event.
     pub fn note(&mut self, event: &Event) {
         if let Event::Gnss(fix) = event {
+            let heard_ns = Some(self.now_ns.unwrap_or(fix.time_ns));
             match fix.reception.spoofing {
                 Spoofing::NotSaid => {}
-                Spoofing::None => self.spoofing_ns[0] = Some(fix.time_ns),
-                Spoofing::Indicated | Spoofing::Accepted => {
-                    self.spoofing_ns[1] = Some(fix.time_ns);
-                }
+                Spoofing::None => self.spoofing_ns[0] = heard_ns,
+                Spoofing::Indicated | Spoofing::Accepted => self.spoofing_ns[1] = heard_ns,
             }
             match fix.reception.jamming {
                 Jamming::NotSaid => {}
-                Jamming::None => self.jamming_ns[0] = Some(fix.time_ns),
-                Jamming::Warning => self.jamming_ns[1] = Some(fix.time_ns),
-                Jamming::Critical => self.jamming_ns[2] = Some(fix.time_ns),
+                Jamming::None => self.jamming_ns[0] = heard_ns,
+                Jamming::Warning => self.jamming_ns[1] = heard_ns,
+                Jamming::Critical => self.jamming_ns[2] = heard_ns,
             }
             self.latest = Some(Latest {
                 time_ns: fix.time_ns,
@@ -76,6 +77,7 @@ impl Receivers {
 
     /// What goes with `estimate`.
     pub fn attend(&mut self, estimate: &Estimate) -> Attendant {
+        self.now_ns = Some(estimate.time_ns);
         let is_fresh = |time_ns: i64| {
             let age_ns = estimate.time_ns.saturating_sub(time_ns);
             age_ns.saturating_abs() <= FRESH_NS
@@ -146,16 +148,18 @@ mod tests {
     fn the_worst_that_any_receiver_says_of_attacks_is_told_while_it_is_fresh() {
         let mut receivers = Receivers::default();
         let first = estimate(State::Ok);
+        let at = |seconds: i64| Estimate {
+            time_ns: first.time_ns + seconds * 1_000_000_000,
+            ..first.clone()
+        };
         let mut say = |seconds: i64, spoofing, jamming| {
-            let time_ns = first.time_ns + seconds * 1_000_000_000;
-            let mut said = fix(time_ns);
+            receivers.attend(&at(seconds));
+            // The receiver's clock is an hour off: what it says counts all the same.
+            let mut said = fix(at(seconds + 3600).time_ns);
             said.reception.spoofing = spoofing;
             said.reception.jamming = jamming;
             receivers.note(&Event::Gnss(said));
-            let attendant = receivers.attend(&Estimate {
-                time_ns,
-                ..first.clone()
-            });
+            let attendant = receivers.attend(&at(seconds));
             (attendant.is_spoofed, attendant.jamming)
         };
         let nothing = (Spoofing::NotSaid, Jamming::NotSaid);

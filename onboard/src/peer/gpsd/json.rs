@@ -351,7 +351,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Event;
+    use crate::event::{Event, Spoofing};
     use crate::peer::gpsd::{GpsdConfig, GpsdReports};
     use crate::peer::reception::Receivers;
     use crate::peer::testing::{estimate, fix};
@@ -423,6 +423,23 @@ mod tests {
             ),
             (Some(2.0), Some(1.0), Some(90.0))
         );
+    }
+
+    #[test]
+    fn attacks_that_a_receiver_tells_are_reported_and_silence_is_left_out() {
+        let estimate = estimate(State::Degraded);
+        let silent = tpv(&estimate);
+        assert!(
+            silent.get("crossfix_spoofing").is_none() && silent.get("crossfix_jamming").is_none()
+        );
+        let mut said = fix(estimate.time_ns);
+        said.reception.spoofing = Spoofing::Indicated;
+        said.reception.jamming = Jamming::Critical;
+        let mut receivers = Receivers::default();
+        receivers.note(&Event::Gnss(said));
+        let tpv = super::tpv(&estimate, &receivers.attend(&estimate));
+        assert_eq!(tpv["crossfix_spoofing"], true);
+        assert_eq!(tpv["crossfix_jamming"], "critical");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct UbxStream {
     bad_messages: u64,
     readable: u64,
     remarks: Vec<&'static str>,
-    /// Whether the latest NAV-PVT has no fix of satellites.
+    /// Whether the latest NAV-PVT gave no fix, and no sentence after it.
     is_without_fix: bool,
     acknowledged: Option<bool>,
 }
@@ -147,6 +147,7 @@ impl UbxStream {
             } else {
                 let mut fix = fix;
                 self.warnings.add_to(&mut fix.reception, now, &self.config);
+                self.is_without_fix = false;
                 self.fixes.push_back(fix);
             }
         }
@@ -254,7 +255,7 @@ impl UbxStream {
     }
 
     fn fix(&mut self, pvt: &Pvt, covariance: Option<Covariance>, now: Duration) -> Option<GnssFix> {
-        self.is_without_fix = pvt.dimension.is_none();
+        self.is_without_fix = true;
         let dimension = pvt.dimension?;
         let Some(time_ns) = pvt.time_ns else {
             self.remark("it does not know the time yet; its fixes are not used");
@@ -286,6 +287,7 @@ impl UbxStream {
             ..Reception::default()
         };
         self.warnings.add_to(&mut reception, now, &self.config);
+        self.is_without_fix = false;
         Some(GnssFix {
             time_ns,
             position,

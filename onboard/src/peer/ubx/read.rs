@@ -64,8 +64,10 @@ struct Log {
     source: String,
     stream: UbxStream,
     reported_bad: u64,
+    /// What holds now, and what was said before: nothing is said twice.
     remarks: Vec<String>,
-    /// All of them, for the status.
+    said: Vec<String>,
+    /// What holds now, for the status.
     remark: Option<String>,
 }
 
@@ -76,6 +78,7 @@ impl Log {
             stream,
             reported_bad: 0,
             remarks: Vec::new(),
+            said: Vec::new(),
             remark: None,
         }
     }
@@ -90,8 +93,11 @@ impl Log {
         }
         let remarks = self.stream.remarks(now);
         if remarks != self.remarks {
-            for remark in remarks.iter().filter(|new| !self.remarks.contains(new)) {
-                warn!(source, "{remark}");
+            for remark in &remarks {
+                if !self.said.contains(remark) {
+                    warn!(source, "{remark}");
+                    self.said.push(remark.clone());
+                }
             }
             self.remark = (!remarks.is_empty()).then(|| remarks.join("; "));
             self.remarks = remarks;
