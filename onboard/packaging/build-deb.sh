@@ -16,8 +16,8 @@ out=${2:-target/debian}
 shipped=(--workspace --locked --features crossfix-onboard/ros2)
 cargo build --profile "$profile" "${shipped[@]}" --bin crossfixd
 # Manual pages are the same whatever the program is built with.
-examples=()
-if [ "$profile" = dist ]; then examples=(env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH); fi
+examples=(env -u CARGO_TARGET_DIR -u RUSTFLAGS)
+if [ "$profile" = dist ]; then examples+=(-u SOURCE_DATE_EPOCH); fi
 "${examples[@]}" cargo build --release "${shipped[@]}" -q --example manual
 target/release/examples/manual target/manual
 gzip -9nf target/manual/*.1

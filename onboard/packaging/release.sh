@@ -22,10 +22,10 @@ version=$(cargo pkgid --offline -p crossfix-offline | sed 's/.*[#@]//')
 out=$root/target/packages
 stage=$root/target/packages.stage
 
-examples=()
+# Manual pages are the same whatever the program is built with.
+examples=(env -u CARGO_TARGET_DIR -u RUSTFLAGS)
 if [ "$profile" = dist ]; then
-  # Manual pages are the same whatever the program is built with.
-  examples=(env -u CARGO_TARGET_DIR -u RUSTFLAGS -u SOURCE_DATE_EPOCH)
+  examples+=(-u SOURCE_DATE_EPOCH)
   # Other flags would build everything in target/ anew, so it has a folder of its own. Set before build-deb.sh, which finds it built.
   export CARGO_TARGET_DIR=$root/target/dist-build SOURCE_DATE_EPOCH=$epoch
   sysroot=$(rustc --print sysroot)
