@@ -188,7 +188,9 @@ impl SpeedGate {
         let off = (low - receiver_mps).max(receiver_mps - high).max(0.0);
         let tolerance = 3.0 * RECEIVER_SIGMA_MPS + 0.05 * receiver_mps.max(high);
         if receiver_mps > 3.0 {
-            self.ratios.push_back(middle.abs() / receiver_mps);
+            // While it brakes, an unknown delay looks like another scale: of the speeds around, the one that fits best.
+            let ratio = 1.0_f64.clamp(low / receiver_mps, high / receiver_mps);
+            self.ratios.push_back(ratio);
             if self.ratios.len() > RATIOS {
                 self.ratios.pop_front();
             }
@@ -404,6 +406,24 @@ mod tests {
             drive(|truth, tenth| if tenth == 115 { 40.0 } else { truth });
         assert!(!exclusion.is_open() && first_s == Some(1.5), "{first_s:?}");
         assert_eq!(gate.gate.trust, Trust::Agrees);
+    }
+
+    #[test]
+    fn braking_is_no_wrong_scale_and_a_wrong_scale_is_one_while_braking() {
+        for scale in [1.0, 1.2] {
+            let (mut gate, mut exclusion) = (SpeedGate::new(), Exclusion::default());
+            for tenth in 0..300 {
+                // Down from 11 to 3 m/s and up again, 2 m/s each second; the receiver is heard on the way down.
+                let phase = tenth % 80;
+                let way_down = (80 - phase).min(phase) as f64 * 0.2;
+                let truth = 11.0 - way_down;
+                gate.on_sample(&sample(tenth, scale * truth, 0.0, 0.0), &mut exclusion);
+                if phase <= 40 && tenth % 10 == 0 {
+                    gate.on_fix(tenth * 100_000_000, truth, Some(false), &mut exclusion);
+                }
+            }
+            assert_eq!(gate.gate.trust == Trust::Excluded, scale > 1.0, "{scale}");
+        }
     }
 
     #[test]
