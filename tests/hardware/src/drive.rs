@@ -165,6 +165,19 @@ impl Drive {
         })
     }
 
+    /// The same drive, so much later.
+    pub fn later(&self, by_ns: i64) -> Self {
+        let mut drive = self.clone();
+        for arrival in &mut drive.arrivals {
+            let time_ns = arrival.event.time_ns();
+            arrival.event.set_time_ns(time_ns + by_ns);
+        }
+        for (time_ns, _) in &mut drive.truth.points {
+            *time_ns += by_ns;
+        }
+        drive
+    }
+
     /// Every log of a folder, by name.
     ///
     /// # Errors

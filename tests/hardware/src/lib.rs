@@ -3,6 +3,7 @@
 pub mod drive;
 pub mod fault;
 pub mod figures;
+pub mod live;
 mod picture;
 pub mod run;
 pub mod scenario;

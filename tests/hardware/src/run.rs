@@ -6,6 +6,7 @@ use crate::fault::{apply, seconds};
 use crate::scenario::{Act, Scenario};
 use crate::student::{Lies, LyingStudent};
 use anyhow::Context;
+use crossfix_calibration::Geodetic;
 use crossfix_onboard::core::Core;
 use crossfix_onboard::event::{Arrival, Estimate, EstimateKind, State};
 use crossfix_onboard::fusion::FusionConfig;
@@ -70,38 +71,29 @@ pub struct Vehicle<'a> {
 pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::Result<Run> {
     let drive = apply(drive, scenario);
     let lies = Arc::new(Mutex::new(Lies::default()));
-    let elsewhere = |act: &Act| matches!(act, Act::Elsewhere { .. });
-    let matching = scenario.student && !scenario.fault.iter().any(|fault| elsewhere(&fault.act));
     let (mut tiles, mut student) = (None, None);
-    if matching {
+    if scenario.is_matched() {
         tiles = Some(TileStore::open(vehicle.tiles).context("no aerial tiles")?);
         let lying = LyingStudent::load(vehicle.student, lies.clone()).context("no student")?;
         student = Some(Box::new(lying) as Box<dyn Matcher>);
     }
     let core = Core::new(vehicle.fusion.clone(), drive.camera.clone(), tiles, student);
     let mut live = LiveCore::new(core, TICK_NS, 0);
-    let mut fused = Vec::new();
-    let (start_ns, end_ns) = (drive.truth.start_ns(), drive.truth.end_ns());
+    let mut record = Record::new(&drive, scenario);
     let mut publish = |at_ns: i64, estimates: Vec<Estimate>| {
         for estimate in estimates {
-            let claimed_ns = if scenario.expect.by_arrival {
-                start_ns + at_ns
-            } else {
-                estimate.time_ns
-            };
-            // What is late arrives after the drive, where nobody knows the truth.
-            let is_after = claimed_ns > end_ns && claimed_ns < end_ns + AFTER_NS;
-            if estimate.kind == EstimateKind::Fused && !is_after {
-                fused.push(Published {
+            if estimate.kind == EstimateKind::Fused {
+                let published = Published {
                     time_ns: estimate.time_ns,
                     at_s: at_ns as f64 * 1e-9,
-                    error_m: drive.truth.error_m(claimed_ns, estimate.position),
+                    error_m: None,
                     covariance_m2: estimate.covariance_m2,
                     radius_m: estimate.protection_radius_m,
                     state: estimate.state,
                     reason: estimate.reason,
                     reset_count: estimate.reset_count,
-                });
+                };
+                record.add(published, estimate.position);
             }
         }
     };
@@ -115,9 +107,52 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
         let arrival = Arrival::new(arrival.source, at_ns, arrival.event.clone());
         publish(at_ns, live.handle(arrival));
     }
-    let last_ns = drive.arrivals.last().map_or(0, |last| last.at_ns);
-    let length_s = last_ns.min(end_ns - start_ns) as f64 * 1e-9;
-    Ok(Run { length_s, fused })
+    Ok(record.run())
+}
+
+/// Compares what comes out with the truth.
+pub(crate) struct Record<'a> {
+    drive: &'a Drive,
+    by_arrival: bool,
+    fused: Vec<Published>,
+}
+
+impl<'a> Record<'a> {
+    /// Of a drive as the scenario has it.
+    pub(crate) fn new(drive: &'a Drive, scenario: &Scenario) -> Self {
+        Self {
+            drive,
+            by_arrival: scenario.expect.by_arrival,
+            fused: Vec::new(),
+        }
+    }
+
+    /// Takes a fused position in; its `error_m` is worked out here.
+    pub(crate) fn add(&mut self, mut published: Published, position: Geodetic) {
+        let truth = &self.drive.truth;
+        let claimed_ns = if self.by_arrival {
+            truth.start_ns() + seconds(published.at_s)
+        } else {
+            published.time_ns
+        };
+        // What is late arrives after the drive, where nobody knows the truth.
+        let is_after = claimed_ns > truth.end_ns() && claimed_ns < truth.end_ns() + AFTER_NS;
+        if !is_after {
+            published.error_m = truth.error_m(claimed_ns, position);
+            self.fused.push(published);
+        }
+    }
+
+    /// All of it.
+    pub(crate) fn run(self) -> Run {
+        let truth = &self.drive.truth;
+        let last_ns = self.drive.arrivals.last().map_or(0, |last| last.at_ns);
+        let length_s = last_ns.min(truth.end_ns() - truth.start_ns()) as f64 * 1e-9;
+        Run {
+            length_s,
+            fused: self.fused,
+        }
+    }
 }
 
 fn lies_at(scenario: &Scenario, at_ns: i64) -> Lies {
@@ -148,24 +183,38 @@ pub fn run_all(
     vehicle: Vehicle<'_>,
     threads: usize,
 ) -> anyhow::Result<Vec<Run>> {
+    in_parallel(drives, threads, |drive| run(drive, scenario, vehicle))
+        .into_iter()
+        .collect()
+}
+
+/// What `work` makes of each item, `threads` at once, in the items' order.
+///
+/// # Panics
+/// When `work` does.
+pub fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    threads: usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
     let next = AtomicUsize::new(0);
-    let work = || {
+    let worker = || {
         let mut done = Vec::new();
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(drive) = drives.get(index) else {
+            let Some(item) = items.get(index) else {
                 return done;
             };
-            done.push((index, run(drive, scenario, vehicle)));
+            done.push((index, work(item)));
         }
     };
-    let mut runs = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+    let mut done = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(worker)).collect();
         let joined = workers
             .into_iter()
-            .map(|worker| worker.join().expect("no run panics"));
+            .map(|worker| worker.join().expect("no work panics"));
         joined.flatten().collect::<Vec<_>>()
     });
-    runs.sort_by_key(|(index, _)| *index);
-    runs.into_iter().map(|(_, run)| run).collect()
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
 }

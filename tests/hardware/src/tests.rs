@@ -197,6 +197,34 @@ fn what_is_known_to_be_broken_may_not_get_worse() {
 }
 
 #[test]
+fn in_real_time_bounds_are_those_of_the_scenario_or_of_what_was_simulated() {
+    let scenario: Scenario =
+        toml::from_str("about = \"\"\n[expect]\nok_percent = 90\nmean_m = 1").unwrap();
+    let simulated = Figures::of(&scenario, &[run(2.0, State::Degraded)]);
+    let live = scenario.expect.live(&simulated);
+    let failures = |run: Run| {
+        let figures = Figures::of(&scenario, &[run]);
+        figures.failures(&live, Compared::default())
+    };
+    assert_eq!(failures(run(2.5, State::Degraded)), Vec::<String>::new());
+    // Mean, and outside.
+    assert_eq!(failures(run(5.0, State::Degraded)).len(), 2);
+    assert_eq!(failures(run(5.0, State::Ok)).len(), 3);
+}
+
+#[test]
+fn a_later_drive_is_the_same_drive() {
+    let drive = drive().later(5 * SECOND_NS);
+    assert_eq!(drive.truth.start_ns(), START_NS + 5 * SECOND_NS);
+    let Event::Gnss(fix) = &drive.arrivals[0].event else {
+        panic!("a fix comes first");
+    };
+    assert_eq!(drive.arrivals[0].at_ns, 0);
+    let error_m = drive.truth.error_m(fix.time_ns, fix.position).unwrap();
+    assert_eq!(error_m, [0.0, 0.0]);
+}
+
+#[test]
 fn an_estimate_of_another_time_is_outside() {
     let scenario: Scenario = toml::from_str("about = \"\"").unwrap();
     let mut run = run(0.0, State::Ok);

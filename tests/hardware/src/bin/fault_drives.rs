@@ -8,10 +8,11 @@ use anyhow::{Context, ensure};
 use clap::Parser;
 use crossfix_hardware_tests::drive::Drive;
 use crossfix_hardware_tests::figures::{Compared, Figures, farthest_m};
-use crossfix_hardware_tests::run::{Run, Vehicle, run_all};
+use crossfix_hardware_tests::live::{self, Daemon};
+use crossfix_hardware_tests::run::{Run, Vehicle, in_parallel, run_all};
 use crossfix_hardware_tests::scenario::Scenario;
 use crossfix_onboard::fusion::FusionConfig;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -34,6 +35,11 @@ struct Args {
     /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
     #[arg(long)]
     set: Vec<String>,
+    /// Drive in real time through this `crossfixd`: NMEA over pseudo-terminals, odometry over UDP, pictures in a folder.
+    /// What comes out must be as good as on the simulated clock. Scenarios whose faults are of the student or the tiles
+    /// are left out.
+    #[arg(long, value_name = "CROSSFIXD")]
+    live: Option<PathBuf>,
     /// Print every estimate of every drive.
     #[arg(long)]
     verbose: bool,
@@ -64,13 +70,26 @@ fn main() -> anyhow::Result<ExitCode> {
         student: &student,
         tiles: &tiles,
     };
+    let mut live_runs = VecDeque::new();
+    if let Some(program) = &args.live {
+        scenarios.retain(live::is_possible);
+        live_runs = in_real_time(&args, program, &scenarios, &drives, vehicle)?;
+        for scenario in &mut scenarios {
+            let simulated = run_all(&drives, scenario, vehicle, args.threads)?;
+            scenario.expect = scenario.expect.live(&Figures::of(scenario, &simulated));
+            scenario.known = None;
+        }
+    }
     println!("{}", Figures::heading());
     let (mut broken, mut known_broken) = (0, 0);
     // Many scenarios are compared with the same drive.
     let mut references = HashMap::new();
     for scenario in &scenarios {
         let all = |scenario: &Scenario| run_all(&drives, scenario, vehicle, args.threads);
-        let runs = all(scenario).with_context(|| format!("in {}", scenario.name))?;
+        let runs = live_runs
+            .pop_front()
+            .map_or_else(|| all(scenario), Ok)
+            .with_context(|| format!("in {}", scenario.name))?;
         if args.verbose {
             for (drive, run) in drives.iter().zip(&runs) {
                 println!("{}", drive.name);
@@ -128,6 +147,39 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The runs of each scenario, all of them `threads` at once.
+fn in_real_time(
+    args: &Args,
+    program: &Path,
+    scenarios: &[Scenario],
+    drives: &[Drive],
+    vehicle: Vehicle<'_>,
+) -> anyhow::Result<VecDeque<Vec<Run>>> {
+    let dataset = args.demo.join("test/dataset.toml");
+    let dataset = std::fs::read_to_string(&dataset)
+        .with_context(|| format!("cannot read {}", dataset.display()))?;
+    let camera = dataset.find("\n[camera]").map(|at| &dataset[at..]);
+    let folder = args.demo.join("live");
+    let daemon = Daemon {
+        program,
+        camera: camera.context("the dataset has no camera")?,
+        folder: &folder,
+    };
+    let cells: Vec<(&Scenario, &Drive)> = scenarios
+        .iter()
+        .flat_map(|scenario| drives.iter().map(move |drive| (scenario, drive)))
+        .collect();
+    let runs = in_parallel(&cells, args.threads, |(scenario, drive)| {
+        live::run(drive, scenario, vehicle, daemon)
+            .with_context(|| format!("{} on {}", scenario.name, drive.name))
+    });
+    let mut runs = runs.into_iter();
+    scenarios
+        .iter()
+        .map(|_| runs.by_ref().take(drives.len()).collect())
+        .collect()
 }
 
 fn print_run(run: &Run) {
