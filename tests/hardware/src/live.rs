@@ -415,7 +415,7 @@ mod tests {
             .flatten()
             .zip([9.0, 0.0, 0.0, 16.0])
         {
-            assert!((got - sent).abs() < 1e-9, "{:?}", got);
+            assert!((got - sent).abs() < 1e-9, "{got}");
         }
         assert!((got.speed_mps.unwrap() - 7.25).abs() < 1e-3);
         assert_eq!(got.track_deg, Some(359.5));

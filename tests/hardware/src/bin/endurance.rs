@@ -78,8 +78,8 @@ impl Hour {
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     let drives = Drive::all(&args.demo.join("test/logs"))?;
-    let tiles = TileStore::open(&args.demo.join("test/tiles.pmtiles"))?;
-    let student = TractMatcher::load(&args.demo.join("student.onnx"))?;
+    let tiles = TileStore::open(args.demo.join("test/tiles.pmtiles"))?;
+    let student = TractMatcher::load(args.demo.join("student.onnx"))?;
     let camera = drives[0].camera.clone();
     let core = Core::new(
         FusionConfig::default(),
