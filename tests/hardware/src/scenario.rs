@@ -327,6 +327,20 @@ impl Default for Expect {
     }
 }
 
+impl Known {
+    /// In real time the promise alone stays: the other figures of what is broken are those of single drives.
+    pub fn live(&self, expect: &Expect) -> Self {
+        Self {
+            why: self.why.clone(),
+            ok_outside_percent: expect.ok_outside_percent,
+            outside_percent: 100.0,
+            wrong_state_percent: any_share(),
+            mean_m: any(),
+            ok_again_s: any(),
+        }
+    }
+}
+
 impl Expect {
     /// What must hold in real time where the same drives gave `simulated` on the simulated clock: the same, or as
     /// simulated where that is worse (bounds are of all drives, and single ones may break them), with some room for

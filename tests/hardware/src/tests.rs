@@ -210,6 +210,11 @@ fn in_real_time_bounds_are_those_of_the_scenario_or_of_what_was_simulated() {
     // Mean, and outside.
     assert_eq!(failures(run(5.0, State::Degraded)).len(), 2);
     assert_eq!(failures(run(5.0, State::Ok)).len(), 3);
+    // What is known to be broken keeps the promise, or is as it was simulated.
+    let known: Known = toml::from_str("why = \"\"\noutside_percent = 3").unwrap();
+    let worse = |state| Figures::of(&scenario, &[run(5.0, state)]).worse_than(&known.live(&live));
+    assert_eq!(worse(State::Degraded), Vec::<String>::new());
+    assert_eq!(worse(State::Ok).len(), 1);
 }
 
 #[test]
