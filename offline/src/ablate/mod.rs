@@ -34,6 +34,7 @@ pub fn default_rows(spec: &ModelSpec) -> Vec<String> {
             "paper-heatmap-no-filter",
             "paper-heatmap",
             "paper-entropy-filter",
+            "paper-soft-weights",
             "consensus",
             "oracle",
             "paper-fused-labels",

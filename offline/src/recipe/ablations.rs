@@ -84,6 +84,15 @@ pub const RECIPES: &[Named] = &[
         },
     },
     Named {
+        name: "paper-soft-weights",
+        what: "`paper` with labels weighed by their distance to the auxiliary student's mode, not dropped",
+        recipe: |spec| Recipe {
+            // As near as a teacher's mode is to the place that its drive agrees on when `consensus` counts it as right.
+            filter: Filter::WeighByAuxiliaryStudent { sigma_m: 3.0 },
+            ..defaults::paper(spec)
+        },
+    },
+    Named {
         name: "paper-entropy-minimisation",
         what: "`paper` with the entropy of the student's own heatmap added to its loss",
         recipe: |spec| {

@@ -17,6 +17,12 @@ pub enum Filter {
         /// Share of labels kept (T of the paper), above 0 and at most 1.
         keep: f64,
     },
+    /// An auxiliary student learns all labels first, and none is dropped for being among the furthest from it:
+    /// each has the weight [`closeness`] of the distance between its mode and the auxiliary student's.
+    WeighByAuxiliaryStudent {
+        /// Distance at which a label has a weight of 0.61, metres.
+        sigma_m: f64,
+    },
     /// The share of labels whose heatmap had the lowest entropy; no auxiliary student.
     LowestEntropy {
         /// Share of labels kept, above 0 and at most 1.
@@ -33,6 +39,17 @@ pub enum Filter {
         /// Share kept of labels of frames that stand alone.
         keep_alone: f64,
     },
+}
+
+/// Labels of a lower weight are not learned: a batch of nothing else would have nothing to learn from.
+const LEAST_WEIGHT: f64 = 0.01;
+
+/// The weight of a label whose mode and the auxiliary student's are so many metres apart, exp(-d² / 2σ²); 0 where that is
+/// below a hundredth, beyond three sigmas. Not divided by the mean of all weights: a loss is the weighted mean over
+/// its batch, which a common factor does not change.
+pub fn closeness(distance_m: f64, sigma_m: f64) -> f64 {
+    let weight = (-0.5 * (distance_m / sigma_m).powi(2)).exp();
+    if weight >= LEAST_WEIGHT { weight } else { 0.0 }
 }
 
 /// Whether each label is kept: the ⌈`share` · n⌉ smallest distances. Of equal ones, those that a
@@ -72,6 +89,15 @@ mod tests {
         assert!((345..=405).contains(&first_half), "{first_half}");
         assert_eq!(kept, keep_closest(&distances, 0.75, 7));
         assert_ne!(kept, keep_closest(&distances, 0.75, 8));
+    }
+
+    #[test]
+    fn a_label_weighs_less_the_further_its_mode_is_from_the_auxiliary_students() {
+        assert_eq!(closeness(0.0, 3.0), 1.0);
+        assert!((closeness(3.0, 3.0) - 0.606_530_66).abs() < 1e-8);
+        assert!((closeness(6.0, 2.0) - 0.011_108_997).abs() < 1e-8);
+        assert_eq!(closeness(6.1, 2.0), 0.0);
+        assert_eq!(closeness(f64::NAN, 2.0), 0.0);
     }
 
     #[test]

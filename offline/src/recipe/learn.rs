@@ -3,7 +3,7 @@
 
 use super::{
     AdaptError, Adapted, Auxiliary, CoarsePrior, Evidence, Filter, Found, PseudoLabel, Pupil,
-    Recipe, Shared, Verdict, defaults, keep_closest, predict_modes,
+    Recipe, Shared, Verdict, closeness, defaults, keep_closest, predict_modes,
 };
 use crate::data::{Dataset, Labelled};
 use crate::model::loss::PoseTarget;
@@ -18,7 +18,7 @@ fn auxiliary_keeps(recipe: &Recipe, found: &Found) -> Option<f64> {
     match recipe.filter {
         Filter::KeepAll | Filter::LowestEntropy { .. } => None,
         Filter::AuxiliaryStudent { keep } => Some(keep),
-        Filter::FuseWithAuxiliary => Some(1.0),
+        Filter::FuseWithAuxiliary | Filter::WeighByAuxiliaryStudent { .. } => Some(1.0),
         Filter::Support { keep_alone, .. } => {
             let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
             alone.then_some(keep_alone)
@@ -106,6 +106,16 @@ pub(super) fn learn(
                 pairs,
                 teacher.describe(),
             );
+        } else if let Filter::WeighByAuxiliaryStudent { sigma_m } = recipe.filter {
+            for (label, distance_m) in labels.iter_mut().zip(&learned.distances_m) {
+                label.weight *= closeness(*distance_m, sigma_m);
+            }
+            if !labels.iter().any(PseudoLabel::is_kept) {
+                return Err(AdaptError::Settings(format!(
+                    "no label is within three times filter.sigma_m of the auxiliary student's mode ({sigma_m} m); raise it"
+                )));
+            }
+            config.loss.weighted |= labels.iter().any(weighs);
         } else {
             keep_share(&mut labels, &learned.distances_m, keep, run.seed);
         }

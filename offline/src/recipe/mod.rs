@@ -26,7 +26,7 @@ pub mod pupil;
 mod tests;
 
 pub use consensus::{Consensus, Evidence};
-pub use filter::{Filter, keep_closest};
+pub use filter::{Filter, closeness, keep_closest};
 pub use gate::{Gate, Verdict};
 pub use heatmap_fit::{FittedBy, HeatmapFit};
 pub use labels::{
@@ -134,7 +134,9 @@ impl Recipe {
         let (name, keep) = match self.filter {
             Filter::AuxiliaryStudent { keep } | Filter::LowestEntropy { keep } => ("keep", keep),
             Filter::Support { keep_alone, .. } => ("keep_alone", keep_alone),
-            Filter::KeepAll | Filter::FuseWithAuxiliary => ("", 1.0),
+            Filter::KeepAll
+            | Filter::FuseWithAuxiliary
+            | Filter::WeighByAuxiliaryStudent { .. } => ("", 1.0),
         };
         if !(keep > 0.0 && keep <= 1.0) {
             return wrong(format!(
@@ -148,6 +150,13 @@ impl Recipe {
             if !matches!(self.labeller, Labeller::Consensus(_)) {
                 return wrong("only labels of kind \"consensus\" have support to filter by".into());
             }
+        }
+        if let Filter::WeighByAuxiliaryStudent { sigma_m } = self.filter
+            && !(sigma_m > 0.0 && sigma_m <= 1000.0)
+        {
+            return wrong(format!(
+                "filter.sigma_m is {sigma_m}; it must be above 0 and at most 1000"
+            ));
         }
         if let Labeller::Consensus(consensus) = self.labeller {
             consensus.check().map_err(AdaptError::Settings)?;

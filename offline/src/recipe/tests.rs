@@ -200,6 +200,32 @@ fn labels_of_lowest_entropy_are_kept_without_an_auxiliary_student() {
 }
 
 #[test]
+fn labels_weigh_as_near_as_the_auxiliary_student_is_and_it_learned_them_alike() {
+    let hard = adapted(&teacher(), &pairs(), &short(&teacher(), 1.0, 4));
+    let distances = hard.auxiliary.unwrap().distances_m;
+    let mut sorted = distances.clone();
+    sorted.sort_by(f64::total_cmp);
+    // The furthest has no weight, the nearest has.
+    let sigma_m = (sorted[sorted.len() - 1] / 3.1).max(0.1);
+    let mut recipe = short(&teacher(), 1.0, 4);
+    recipe.filter = Filter::WeighByAuxiliaryStudent { sigma_m };
+    let soft = adapted(&teacher(), &pairs(), &recipe);
+    assert_eq!(soft.auxiliary.as_ref().unwrap().distances_m, distances);
+    for (label, distance_m) in soft.labels.iter().zip(&distances) {
+        assert_eq!(label.weight, closeness(*distance_m, sigma_m));
+    }
+    assert!(soft.kept_fraction() > 0.0 && soft.kept_fraction() < 1.0);
+    recipe.filter = Filter::WeighByAuxiliaryStudent { sigma_m: 0.0 };
+    assert!(
+        recipe
+            .check()
+            .unwrap_err()
+            .to_string()
+            .contains("sigma_m is 0")
+    );
+}
+
+#[test]
 fn fused_labels_are_the_modes_of_both_heatmaps_multiplied() {
     let mut recipe = short(&teacher(), 1.0, 4);
     recipe.fit.learning_rate = 1e-2;
