@@ -49,6 +49,7 @@ pub fn default_rows(spec: &ModelSpec) -> Vec<String> {
     rows.extend([1.0, 2.5, 5.0, 10.0].map(|noise| format!("oracle,labeller.noise_m={noise:?}")));
     rows.extend([0.01, 0.1, 1.0, 10.0].map(|weight| format!("paper,fit.loss.entropy={weight:?}")));
     rows.extend(["paper-two-rounds", "paper-other-batch-norm"].map(String::from));
+    rows.extend(["paper", "paper-two-rounds"].map(|name| format!("{name},fit.average=0.99")));
     // What one network's default is, another's row changes.
     let mut seen: Vec<Recipe> = Vec::new();
     rows.retain(|row| match recipe_of(row, spec) {

@@ -1,6 +1,7 @@
 //! The whole state of a run in one file, so that it resumes to the same bits.
 
 use super::TrainError;
+use super::average::Average;
 use crate::model::weights::{Arrays, arrays_from, fill, read_arrays, write_arrays};
 use crate::model::{CrossViewModel, ModelError};
 use crossfix_kernels::Tensor;
@@ -19,17 +20,19 @@ pub struct Checkpoint {
 
 const FIRST: &str = "adam.first/";
 const SECOND: &str = "adam.second/";
+const AVERAGE: &str = "average/";
 
 impl Checkpoint {
-    /// Writes network, optimiser and place.
+    /// Writes network, optimiser, averaged weights and place.
     ///
     /// # Errors
     /// [`ModelError::Weights`] when the file cannot be written.
-    pub fn save(
+    pub(super) fn save(
         &self,
         path: &Path,
         model: &dyn CrossViewModel,
         adam: &Adam,
+        average: Option<&Average>,
     ) -> Result<(), ModelError> {
         let mut arrays = arrays_from(model)?;
         let mut steps = serde_json::Map::new();
@@ -43,22 +46,26 @@ impl Checkpoint {
             }
             steps.insert(name.clone(), moments.step.into());
         }
+        for (name, array) in average.iter().flat_map(|average| &average.arrays) {
+            arrays.insert(format!("{AVERAGE}{name}"), array.clone());
+        }
         let text = json!({
             "checkpoint": { "step": self.step, "run_sha256": self.run_sha256, "adam_steps": steps },
         });
         write_arrays(path, &arrays, &text)
     }
 
-    /// Reads what [`Checkpoint::save`] wrote into `model` and `adam`.
+    /// Reads what [`Checkpoint::save`] wrote into `model`, `adam` and `average`.
     ///
     /// # Errors
     /// [`TrainError::Resume`] when it belongs to another run, [`ModelError::Weights`] when it is
     /// damaged.
-    pub fn load(
+    pub(super) fn load(
         path: &Path,
         run_sha256: &str,
         model: &mut dyn CrossViewModel,
         adam: &mut Adam,
+        average: Option<&mut Average>,
     ) -> Result<Self, TrainError> {
         let refuse = |what: &str| TrainError::Resume {
             path: path.display().to_string(),
@@ -74,9 +81,23 @@ impl Checkpoint {
                 "settings, seed or dataset changed since; give the same ones, or start anew in another --out",
             ));
         }
+        let (averaged, arrays): (Arrays, Arrays) = arrays
+            .into_iter()
+            .partition(|(name, _)| name.starts_with(AVERAGE));
         let is_moment = |name: &String| name.starts_with(FIRST) || name.starts_with(SECOND);
         let (mut moments, weights): (Arrays, Arrays) =
             arrays.into_iter().partition(|(name, _)| is_moment(name));
+        if let Some(average) = average {
+            let plain = |(name, array): (String, _)| (name.replacen(AVERAGE, "", 1), array);
+            average.arrays = averaged.into_iter().map(plain).collect();
+            let fits = average.arrays.len() == weights.len()
+                && weights.iter().all(|(name, (shape, _))| {
+                    (average.arrays.get(name)).is_some_and(|(found, _)| found == shape)
+                });
+            if !fits && step > 0 {
+                return Err(refuse("the averaged weights are damaged"));
+            }
+        }
         fill(model, weights, path)?;
         let mut state = Vec::new();
         for parameter in model.parameters().all() {

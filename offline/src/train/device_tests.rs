@@ -382,6 +382,25 @@ fn an_interrupted_recorded_run_resumes_to_the_same_bits() {
     assert!(numbers(&resumed) == numbers(&whole));
 }
 
+#[test]
+fn averaged_weights_are_refused_on_a_device() {
+    let config = FitConfig {
+        average: 0.9,
+        ..settings(1)
+    };
+    let spec = tiny();
+    let samples = Noise::new(&spec);
+    let mut model = network(&spec, &emulated(), 1);
+    let never = Interrupt::default();
+    let refused = train(&mut model, &samples, &config, None, false, &never, true);
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("set average to 0")
+    );
+}
+
 /// Whatever the device refuses ends the run with the way out, and the checkpoint of the last save
 /// stays what it was.
 #[test]

@@ -1,5 +1,6 @@
 //! One screen: draw a batch, forward, loss, backward, step; write down how it went.
 
+use super::average::Average;
 use super::order::{Order, generator};
 use super::recorded::{Finished, Recorded, StepLosses, device_of};
 use super::{Checkpoint, FitConfig, Schedule, TrainError, World};
@@ -12,7 +13,7 @@ use crate::model::{CrossViewModel, ForwardOptions, ModelError, Share};
 use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_bytes, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
-use crossfix_kernels::{Error as KernelError, Tape};
+use crossfix_kernels::{Device, Error as KernelError, Tape};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -78,6 +79,11 @@ pub(super) fn fit_how(
         return Err(TrainError::Settings("no example to train on".into()));
     }
     world.check(config.batch, &model.parameters().device())?;
+    let mut average = (config.average > 0.0).then(|| Average::new(config.average));
+    if average.is_some() && model.parameters().device() != Device::Cpu {
+        let what = "weights are averaged over steps on the CPU alone; use --device cpu, or set average to 0";
+        return Err(TrainError::Settings(what.into()));
+    }
     let total = config.total_steps(examples.len());
     let run_sha256 = fingerprint(name, model, examples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
@@ -89,7 +95,7 @@ pub(super) fn fit_how(
     let mut step = 0;
     match (folder, &path) {
         (Some(folder), Some(path)) if resume && path.exists() => {
-            step = Checkpoint::load(path, &run_sha256, model, &mut adam)?.step;
+            step = Checkpoint::load(path, &run_sha256, model, &mut adam, average.as_mut())?.step;
             // Rows of steps after the checkpoint come again.
             let known = |row: &Value| row["step"].as_u64().is_some_and(|row| row <= step);
             folder
@@ -112,13 +118,13 @@ pub(super) fn fit_how(
     let what = "the network, its settings, the examples or the checkpoint";
     world.agree(what, || Ok((&run_sha256, step, parameters_sha256(model)?)))?;
     let writes = folder.is_some_and(RunFolder::writes);
-    let save = |step, model: &dyn CrossViewModel, adam: &Adam| -> Result<(), ModelError> {
+    let save = |step, model: &dyn CrossViewModel, adam: &Adam, average: Option<&Average>| {
         if let (true, Some(path), Some(folder)) = (writes, &path, folder) {
             let run_sha256 = run_sha256.clone();
-            Checkpoint { step, run_sha256 }.save(path, model, adam)?;
+            Checkpoint { step, run_sha256 }.save(path, model, adam, average)?;
             folder.share();
         }
-        Ok(())
+        Ok::<(), ModelError>(())
     };
     let start = Instant::now();
     let first = step;
@@ -226,8 +232,11 @@ pub(super) fn fit_how(
                 finished.append(recorded.drain(model, &mut adam)?);
             }
             progress.note(&finished.steps)?;
+            if let (Some(average), None) = (&mut average, &finished.not_finite) {
+                average.note(model, progress.step);
+            }
             if let Some(what) = finished.not_finite {
-                save(progress.step, model, &adam)?;
+                save(progress.step, model, &adam, average.as_ref())?;
                 world.barrier()?;
                 progress.bar.abandon();
                 return Err(TrainError::NotFinite {
@@ -239,7 +248,7 @@ pub(super) fn fit_how(
                 });
             }
             if saves {
-                save(progress.step, model, &adam)?;
+                save(progress.step, model, &adam, average.as_ref())?;
                 saved = Instant::now();
             }
             if let (false, None, Some(cuda)) = (last, &recorded, &device) {
@@ -261,7 +270,7 @@ pub(super) fn fit_how(
             progress.note(&recorded.drain(model, &mut adam)?.steps)?;
         }
         // Also before an error: what was learnt is kept, and the file can be mended.
-        save(progress.step, model, &adam)?;
+        save(progress.step, model, &adam, average.as_ref())?;
         world.barrier()?;
         match unreadable {
             None => match elsewhere {
@@ -281,6 +290,9 @@ pub(super) fn fit_how(
         train,
     )?;
     progress.bar.finish_and_clear();
+    if let (Some(average), true) = (&average, progress.step == total) {
+        average.put_into(model)?;
+    }
     world.agree("the trained network", || parameters_sha256(model))?;
     Ok(Fitted {
         steps: progress.step,

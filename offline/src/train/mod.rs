@@ -1,5 +1,6 @@
 //! The supervised loop, and what adaptation shares with it.
 
+mod average;
 mod checkpoint;
 #[cfg(test)]
 mod device_tests;
@@ -99,8 +100,18 @@ pub struct FitConfig {
     pub augmentation: Augmentation,
     /// The loss.
     pub loss: LossConfig,
+    /// Of the weights that come out, the exponential moving average over all steps: this is the decay with each step. 0 is
+    /// off, and the last step's weights come out.
+    #[serde(skip_serializing_if = "is_off")]
+    pub average: f64,
     /// Steps between checkpoints.
     pub checkpoint_every: u64,
+}
+
+/// Settings that are off are not written: files and hashes stay as before there were such settings.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_off(value: &f64) -> bool {
+    value.to_bits() == 0
 }
 
 /// How the learning rate falls.
@@ -179,6 +190,7 @@ impl Default for FitConfig {
             drop_connect: true,
             augmentation: Augmentation::default(),
             loss: LossConfig::default(),
+            average: 0.0,
             checkpoint_every: 500,
         }
     }
@@ -267,6 +279,10 @@ impl FitConfig {
             (
                 self.loss.levels.is_none_or(|levels| levels > 0),
                 "loss.levels must be at least 1",
+            ),
+            (
+                (0.0..1.0).contains(&self.average),
+                "average must be 0 to below 1",
             ),
             (
                 self.checkpoint_every > 0,

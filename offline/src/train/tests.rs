@@ -241,6 +241,52 @@ fn an_interrupted_run_resumes_to_the_same_bits() {
     assert!(arrays_of(&resumed) == arrays_of(&uninterrupted));
 }
 
+/// By the weights that runs of fewer steps end with.
+#[test]
+fn averaged_weights_are_those_of_all_steps() {
+    let pairs = noise_pairs(4, "compact");
+    let never = Interrupt::default();
+    let config = |steps, average| FitConfig {
+        batch: 2,
+        decay: DecayKind::Constant,
+        warm_up_steps: 0,
+        average,
+        ..settings(steps)
+    };
+    let new = || Ccvpe::new(preset("compact").unwrap(), 1).unwrap();
+    let run = |steps, average| {
+        let mut model = new();
+        train(
+            &mut model,
+            &pairs,
+            &config(steps, average),
+            None,
+            false,
+            &never,
+        );
+        arrays_of(&model)
+    };
+    let [one, two, three] = [1, 2, 3].map(|steps| run(steps, 0.0));
+    // One step is its own average, to the bit.
+    assert!(run(1, 0.5) == one);
+    let averaged = run(3, 0.5);
+    for (name, (_, values)) in &averaged {
+        for (index, value) in values.iter().enumerate() {
+            let [one, two, three] = [&one, &two, &three].map(|arrays| arrays[name].1[index]);
+            let expected = (one + 2.0 * two + 4.0 * three) / 7.0;
+            let slack = 1e-6 + 1e-5 * expected.abs();
+            assert!(
+                (value - expected).abs() < slack,
+                "{name}: {value}, {expected}"
+            );
+        }
+    }
+    assert!(averaged["conv3.2.weight"] != three["conv3.2.weight"]);
+    for average in [-0.1, 1.0, f64::NAN] {
+        assert!(config(3, average).check().is_err());
+    }
+}
+
 /// What the third step does to the numbers is what a new optimiser's first step would do: every
 /// change is the learning rate, whatever the moments were.
 #[test]
@@ -557,6 +603,8 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
     let pairs = noise_pairs(6, "compact");
     let config = FitConfig {
         batch: 2,
+        // The checkpoint has the averaged weights too.
+        average: 0.9,
         ..settings(6)
     };
     let never = Interrupt::default();
