@@ -76,6 +76,7 @@ fn pairs(root: &Path, seconds: f64) -> anyhow::Result<()> {
     let examples = Labelled {
         dataset: &dataset,
         labels: &true_labels(&dataset, &Truth::open(root)?, &spec)?,
+        epochs: &[],
         augmentation: &Augmentation::default(),
         spec: &spec,
     };

@@ -91,6 +91,7 @@ fn main() -> anyhow::Result<()> {
     let examples = Labelled {
         dataset: &dataset,
         labels: &labels,
+        epochs: &[],
         augmentation: &Augmentation::default(),
         spec: &spec,
     };

@@ -51,7 +51,10 @@ fn main() -> anyhow::Result<()> {
 
     // A recipe is a value. This one keeps fewer labels than the paper, and learns them for longer.
     let mut recipe = defaults::paper(teacher.describe());
-    recipe.filter = Filter::AuxiliaryStudent { keep: 0.6 };
+    recipe.filter = Filter::AuxiliaryStudent {
+        keep: 0.6,
+        keep_first: None,
+    };
     recipe.fit.epochs = 4.0;
 
     let interrupt = Interrupt::default();

@@ -50,6 +50,7 @@ pub fn default_rows(spec: &ModelSpec) -> Vec<String> {
     rows.extend([0.01, 0.1, 1.0, 10.0].map(|weight| format!("paper,fit.loss.entropy={weight:?}")));
     rows.extend(["paper-two-rounds", "paper-other-batch-norm"].map(String::from));
     rows.extend(["paper", "paper-two-rounds"].map(|name| format!("{name},fit.average=0.99")));
+    rows.push("paper,filter.keep_first=1.0".into());
     // What one network's default is, another's row changes.
     let mut seen: Vec<Recipe> = Vec::new();
     rows.retain(|row| match recipe_of(row, spec) {
@@ -413,7 +414,13 @@ mod tests {
     fn settings_in_a_row_win_over_its_recipe() {
         let spec = named("compact").unwrap().describe();
         let recipe = recipe_of("paper,filter.keep=0.5,fit.epochs=1.0", &spec).unwrap();
-        assert_eq!(recipe.filter, Filter::AuxiliaryStudent { keep: 0.5 });
+        assert_eq!(
+            recipe.filter,
+            Filter::AuxiliaryStudent {
+                keep: 0.5,
+                keep_first: None
+            }
+        );
         assert_eq!(recipe.fit.epochs, 1.0);
         assert!(recipe_of("paper,filter.keeps=0.5", &spec).is_err());
         assert!(recipe_of("papier", &spec).is_err());

@@ -84,7 +84,13 @@ mod tests {
     fn single_values_win_and_others_stay() {
         let recipe = changed(&["fit.epochs=3.0", "filter.keep=0.5"]).unwrap();
         assert_eq!(recipe.fit.epochs, 3.0);
-        assert_eq!(recipe.filter, Filter::AuxiliaryStudent { keep: 0.5 });
+        assert_eq!(
+            recipe.filter,
+            Filter::AuxiliaryStudent {
+                keep: 0.5,
+                keep_first: None
+            }
+        );
         assert_eq!(recipe.labeller, paper().labeller);
     }
 

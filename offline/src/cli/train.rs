@@ -148,6 +148,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let examples = Labelled {
         dataset: &dataset,
         labels: &labels,
+        epochs: &[],
         augmentation: &config.augmentation,
         spec: &spec,
     };

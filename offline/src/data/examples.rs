@@ -44,6 +44,11 @@ pub trait Examples: Sync {
         self.len() == 0
     }
 
+    /// Examples that each epoch visits, the first of all; those after the last visit as many as it.
+    fn epochs(&self) -> Vec<usize> {
+        vec![self.len()]
+    }
+
     /// Draws how example `index` is transformed this time. Cheap: images are read by what it returns.
     fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a>;
 
@@ -63,6 +68,9 @@ pub struct Labelled<'a> {
     pub dataset: &'a dyn Dataset,
     /// Samples chosen, and their labels.
     pub labels: &'a [(usize, PoseTarget)],
+    /// Of the labels, the first so many are visited in each epoch, and in later ones as many as in the last; empty
+    /// for all of them.
+    pub epochs: &'a [usize],
     /// The transforms drawn.
     pub augmentation: &'a Augmentation,
     /// The network.
@@ -72,6 +80,13 @@ pub struct Labelled<'a> {
 impl Examples for Labelled<'_> {
     fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    fn epochs(&self) -> Vec<usize> {
+        match self.epochs {
+            [] => vec![self.len()],
+            epochs => epochs.to_vec(),
+        }
     }
 
     fn draw<'a>(&'a self, index: usize, rng: &mut ChaCha8Rng) -> ReadExample<'a> {
@@ -105,7 +120,9 @@ impl Examples for Labelled<'_> {
             }
             (id, [column, row, residual_rad, weight])
         };
-        self.labels.iter().map(label).collect()
+        let epochs =
+            (!self.epochs.is_empty()).then(|| (format!("epochs {:?}", self.epochs), [0.0; 4]));
+        self.labels.iter().map(label).chain(epochs).collect()
     }
 
     fn check(&self, _: &ModelSpec) -> Result<(), ModelError> {

@@ -76,7 +76,7 @@ pub const RECIPES: &[Named] = &[
         recipe: |spec| {
             let paper = defaults::paper(spec);
             let keep = match paper.filter {
-                Filter::AuxiliaryStudent { keep } => keep,
+                Filter::AuxiliaryStudent { keep, .. } => keep,
                 _ => 1.0,
             };
             let filter = Filter::LowestEntropy { keep };

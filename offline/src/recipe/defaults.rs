@@ -411,7 +411,10 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
                 HeadingLabels::Given
             },
         }),
-        filter: Filter::AuxiliaryStudent { keep: row.keep },
+        filter: Filter::AuxiliaryStudent {
+            keep: row.keep,
+            keep_first: None,
+        },
         fit: FitConfig {
             batch: row.batch,
             epochs: row.epochs,
@@ -519,7 +522,7 @@ fn by_labels(paper: &FitConfig) -> LossConfig {
 pub fn consensus(spec: &ModelSpec) -> Recipe {
     let paper = paper(spec);
     let keep_alone = match paper.filter {
-        Filter::AuxiliaryStudent { keep } => keep,
+        Filter::AuxiliaryStudent { keep, .. } => keep,
         _ => 1.0,
     };
     let mut fit = good_labels(spec);

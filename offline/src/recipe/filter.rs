@@ -16,6 +16,10 @@ pub enum Filter {
     AuxiliaryStudent {
         /// Share of labels kept (T of the paper), above 0 and at most 1.
         keep: f64,
+        /// Share of labels that the student's first epoch learns, above 0 and at most 1. It goes along a line, epoch by epoch,
+        /// to `keep` in the last epoch; always the nearest labels. None is `keep` in all epochs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keep_first: Option<f64>,
     },
     /// An auxiliary student learns all labels first, and none is dropped for being among the furthest from it:
     /// each has the weight [`closeness`] of the distance between its mode and the auxiliary student's.
@@ -52,15 +56,34 @@ pub fn closeness(distance_m: f64, sigma_m: f64) -> f64 {
     if weight >= LEAST_WEIGHT { weight } else { 0.0 }
 }
 
+/// Of `labels` the number that each of so many epochs learns, its share going along a line from `first` to `last`.
+pub fn epochs_of(labels: usize, epochs: f64, first: f64, last: f64) -> Vec<usize> {
+    let count = (epochs.ceil() as usize).max(1);
+    let share = |epoch: usize| match count {
+        1 => first,
+        _ => first + (last - first) * epoch as f64 / (count - 1) as f64,
+    };
+    let learned = |epoch| (share(epoch) * labels as f64 - 1e-9).ceil() as usize;
+    (0..count)
+        .map(|epoch| learned(epoch).clamp(1, labels.max(1)))
+        .collect()
+}
+
+/// The places of `distances_m` from the smallest to the largest; equal ones as a shuffle by `seed` puts them.
+pub(super) fn nearest_first(distances_m: &[f64], seed: u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..distances_m.len()).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    // A stable sort leaves equal ones in the shuffled order.
+    order.sort_by(|a, b| distances_m[*a].total_cmp(&distances_m[*b]));
+    order
+}
+
 /// Whether each label is kept: the ⌈`share` · n⌉ smallest distances. Of equal ones, those that a
 /// shuffle by `seed` puts first: the order of a dataset's drives decides nothing.
 pub fn keep_closest(distances_m: &[f64], share: f64, seed: u64) -> Vec<bool> {
     // The product may lie a rounding error above a whole number.
     let wanted = (share * distances_m.len() as f64 - 1e-9).ceil().max(0.0) as usize;
-    let mut order: Vec<usize> = (0..distances_m.len()).collect();
-    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-    // A stable sort leaves equal ones in the shuffled order.
-    order.sort_by(|a, b| distances_m[*a].total_cmp(&distances_m[*b]));
+    let order = nearest_first(distances_m, seed);
     let mut kept = vec![false; distances_m.len()];
     for index in order.into_iter().take(wanted) {
         kept[index] = true;
@@ -98,6 +121,13 @@ mod tests {
         assert!((closeness(6.0, 2.0) - 0.011_108_997).abs() < 1e-8);
         assert_eq!(closeness(6.1, 2.0), 0.0);
         assert_eq!(closeness(f64::NAN, 2.0), 0.0);
+    }
+
+    #[test]
+    fn the_share_of_an_epoch_goes_along_a_line() {
+        assert_eq!(epochs_of(100, 2.5, 1.0, 0.8), [100, 90, 80]);
+        assert_eq!(epochs_of(10, 3.0, 0.5, 1.0), [5, 8, 10]);
+        assert_eq!(epochs_of(10, 0.5, 1.0, 0.8), [10]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The learning inside an adaptation: labels are filtered, by an auxiliary student where the recipe asks one, and a
 //! student learns what is left.
 
+use super::filter::{epochs_of, nearest_first};
 use super::{
     AdaptError, Adapted, Auxiliary, CoarsePrior, Evidence, Filter, Found, PseudoLabel, Pupil,
     Recipe, Shared, Verdict, closeness, defaults, keep_closest, predict_modes,
@@ -17,7 +18,9 @@ use serde_json::json;
 fn auxiliary_keeps(recipe: &Recipe, found: &Found) -> Option<f64> {
     match recipe.filter {
         Filter::KeepAll | Filter::LowestEntropy { .. } => None,
-        Filter::AuxiliaryStudent { keep } => Some(keep),
+        Filter::AuxiliaryStudent { keep, keep_first } => {
+            Some(keep_first.map_or(keep, |first| first.max(keep)))
+        }
         Filter::FuseWithAuxiliary | Filter::WeighByAuxiliaryStudent { .. } => Some(1.0),
         Filter::Support { keep_alone, .. } => {
             let alone = found.evidence.as_ref().is_none_or(Evidence::stands_alone);
@@ -84,7 +87,7 @@ pub(super) fn learn(
                     model: teacher,
                     pairs,
                 };
-                let (mut model, fit) = train("auxiliary", copy, &labels, &config, run)?;
+                let (mut model, fit) = train("auxiliary", copy, &labels, None, &config, run)?;
                 let predictions =
                     predict_modes(model.as_mut(), pairs, prior, fuses, run.interrupt)?;
                 let both = labels.iter().zip(&predictions);
@@ -122,6 +125,23 @@ pub(super) fn learn(
         shared.auxiliary = Some((same, learned.clone()));
         auxiliary = Some(learned);
     }
+    let by_epoch = match (recipe.filter, &auxiliary) {
+        (
+            Filter::AuxiliaryStudent {
+                keep,
+                keep_first: Some(first),
+            },
+            Some(auxiliary),
+        ) => {
+            // Shares of the labels that are kept in any epoch.
+            let most = first.max(keep);
+            Some(ByEpoch {
+                order: nearest_first(&auxiliary.distances_m, run.seed),
+                shares: [first / most, keep / most],
+            })
+        }
+        _ => None,
+    };
     if let Some(folder) = run.folder {
         write_labels(folder, name, &labels, auxiliary.as_ref())?;
     }
@@ -131,7 +151,7 @@ pub(super) fn learn(
                 model: teacher,
                 pairs,
             };
-            train(name, copy, &labels, &config, run)?
+            train(name, copy, &labels, by_epoch.as_ref(), &config, run)?
         }
         Some(pupil) => {
             let mut own = recipe.student.clone().unwrap_or_else(|| config.clone());
@@ -144,7 +164,7 @@ pub(super) fn learn(
             if lost > 0 {
                 crate::note!("{lost} labels lie outside the student's heatmap and are not learned");
             }
-            train(name, pupil, &carried, &own, run)?
+            train(name, pupil, &carried, by_epoch.as_ref(), &own, run)?
         }
     };
     Ok(Adapted {
@@ -183,22 +203,39 @@ fn as_in_paper(config: FitConfig, spec: &ModelSpec) -> FitConfig {
     fit
 }
 
+/// Labels of which each epoch learns another share.
+struct ByEpoch {
+    /// All labels, the nearest to the auxiliary student first.
+    order: Vec<usize>,
+    /// Shares of the labels kept, of the first epoch and of the last.
+    shares: [f64; 2],
+}
+
 /// Trains a copy of a network on the labels that are kept.
 fn train(
     name: &'static str,
     pupil: Pupil,
     labels: &[PseudoLabel],
+    by_epoch: Option<&ByEpoch>,
     config: &FitConfig,
     run: &RunContext,
 ) -> Result<(Box<dyn CrossViewModel>, Fitted), AdaptError> {
-    let kept = labels.iter().enumerate();
-    let kept = kept.filter(|(_, label)| label.is_kept());
+    let all: Vec<usize> = match by_epoch {
+        Some(by_epoch) => by_epoch.order.clone(),
+        None => (0..labels.len()).collect(),
+    };
+    let kept = all.into_iter().filter(|index| labels[*index].is_kept());
     let targets: Vec<(usize, PoseTarget)> =
-        kept.map(|(index, label)| (index, label.target())).collect();
+        kept.map(|index| (index, labels[index].target())).collect();
+    let epochs = by_epoch.map_or(Vec::new(), |by_epoch| {
+        let [first, last] = by_epoch.shares;
+        epochs_of(targets.len(), config.epochs, first, last)
+    });
     let mut student = pupil.model.boxed_clone();
     let examples = Labelled {
         dataset: pupil.pairs,
         labels: &targets,
+        epochs: &epochs,
         augmentation: &config.augmentation,
         spec: pupil.model.describe(),
     };

@@ -132,7 +132,9 @@ impl Recipe {
     pub fn check(&self) -> Result<(), AdaptError> {
         let wrong = |what: String| Err(AdaptError::Settings(what));
         let (name, keep) = match self.filter {
-            Filter::AuxiliaryStudent { keep } | Filter::LowestEntropy { keep } => ("keep", keep),
+            Filter::AuxiliaryStudent { keep, .. } | Filter::LowestEntropy { keep } => {
+                ("keep", keep)
+            }
             Filter::Support { keep_alone, .. } => ("keep_alone", keep_alone),
             Filter::KeepAll
             | Filter::FuseWithAuxiliary
@@ -142,6 +144,26 @@ impl Recipe {
             return wrong(format!(
                 "filter.{name} is {keep}; it must be above 0 and at most 1"
             ));
+        }
+        if let Filter::AuxiliaryStudent {
+            keep_first: Some(first),
+            ..
+        } = self.filter
+        {
+            if !(first > 0.0 && first <= 1.0) {
+                return wrong(format!(
+                    "filter.keep_first is {first}; it must be above 0 and at most 1"
+                ));
+            }
+            // These count epochs of equally many labels.
+            let trained = [("fit", Some(&self.fit)), ("student", self.student.as_ref())];
+            for (name, fit) in trained {
+                if fit.is_some_and(|fit| fit.steps.is_some() || fit.counts_epochs()) {
+                    return wrong(format!(
+                        "filter.keep_first changes the labels of each epoch; leave {name}.steps away, set {name}.fresh_moments to false and {name}.decay to \"constant\", \"linear_to_zero\" or \"cosine\""
+                    ));
+                }
+            }
         }
         if let Filter::Support { least, .. } = self.filter {
             if !(0.0..1.0).contains(&least) {

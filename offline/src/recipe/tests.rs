@@ -80,7 +80,10 @@ fn labels_are_centres_of_heatmap_cells() {
 #[test]
 fn a_share_of_nothing_is_refused() {
     let recipe = Recipe {
-        filter: Filter::AuxiliaryStudent { keep: 0.0 },
+        filter: Filter::AuxiliaryStudent {
+            keep: 0.0,
+            keep_first: None,
+        },
         ..short(&teacher(), 1.0, 4)
     };
     let interrupt = Interrupt::default();
@@ -97,10 +100,22 @@ fn both_kinds_of_network_adapt_with_their_own_recipe() {
     let teacher = named("ggcvt-compact").unwrap().build(3).unwrap();
     let mut recipe = defaults::paper(teacher.describe());
     recipe.fit.epochs = 1.0;
-    assert_eq!(recipe.filter, Filter::AuxiliaryStudent { keep: 0.7 });
+    assert_eq!(
+        recipe.filter,
+        Filter::AuxiliaryStudent {
+            keep: 0.7,
+            keep_first: None
+        }
+    );
     assert_eq!((recipe.fit.loss.levels, recipe.fit.batch), (Some(3), 4));
     let ccvpe = defaults::paper(&named("compact").unwrap().describe());
-    assert_eq!(ccvpe.filter, Filter::AuxiliaryStudent { keep: 0.8 });
+    assert_eq!(
+        ccvpe.filter,
+        Filter::AuxiliaryStudent {
+            keep: 0.8,
+            keep_first: None
+        }
+    );
     assert_eq!((ccvpe.fit.loss.levels, ccvpe.fit.batch), (Some(2), 8));
     let adapted = adapted(teacher.as_ref(), &pairs, &recipe);
     let kept = adapted.labels.iter().filter(|label| label.is_kept());
@@ -125,7 +140,10 @@ fn a_device_adapts_as_the_processor_does() {
         .map(|(pair, _)| pair)
         .collect();
     let recipe = Recipe {
-        filter: Filter::AuxiliaryStudent { keep: 1.0 },
+        filter: Filter::AuxiliaryStudent {
+            keep: 1.0,
+            keep_first: None,
+        },
         ..short(&teacher(), 2.0, 2)
     };
     assert_eq!(recipe.fit.batch_norm, BatchNormKind::Frozen);
@@ -226,6 +244,40 @@ fn labels_weigh_as_near_as_the_auxiliary_student_is_and_it_learned_them_alike() 
 }
 
 #[test]
+fn a_share_that_falls_learns_the_nearest_labels_in_every_epoch() {
+    let mut recipe = short(&teacher(), 2.0, 4);
+    let with = |recipe: &mut Recipe, keep, keep_first| {
+        recipe.filter = Filter::AuxiliaryStudent { keep, keep_first };
+    };
+    with(&mut recipe, 0.4, Some(1.0));
+    let falling = adapted(&teacher(), &pairs(), &recipe);
+    // Ten labels, then four: 14 examples in batches of four.
+    assert_eq!((falling.kept_fraction(), falling.fit.total_steps), (1.0, 4));
+    with(&mut recipe, 1.0, Some(0.4));
+    let rising = adapted(&teacher(), &pairs(), &recipe);
+    assert_eq!((rising.kept_fraction(), rising.fit.total_steps), (1.0, 4));
+    with(&mut recipe, 0.4, None);
+    let few = adapted(&teacher(), &pairs(), &recipe);
+    // The first step of the rising share has four of the same labels as the filter keeps: the same loss but for their order.
+    let difference = rising.fit.losses[0] - few.fit.losses[0];
+    assert!(difference.abs() < 1e-3 * few.fit.losses[0], "{difference}");
+    assert!((falling.fit.losses[0] - few.fit.losses[0]).abs() > difference.abs());
+    for wrong in [0.0, 1.1] {
+        with(&mut recipe, 0.4, Some(wrong));
+        assert!(recipe.check().is_err());
+    }
+    with(&mut recipe, 0.4, Some(1.0));
+    recipe.fit.steps = Some(3);
+    assert!(
+        recipe
+            .check()
+            .unwrap_err()
+            .to_string()
+            .contains("fit.steps")
+    );
+}
+
+#[test]
 fn fused_labels_are_the_modes_of_both_heatmaps_multiplied() {
     let mut recipe = short(&teacher(), 1.0, 4);
     recipe.fit.learning_rate = 1e-2;
@@ -311,7 +363,10 @@ fn recipes_that_share_an_auxiliary_student_end_with_the_same_bits() {
     let mut shared = Shared::default();
     let mut recipe = short(&teacher(), 1.0, 4);
     for (keep, held_out) in [(0.8, 0.0), (0.5, 0.0), (0.5, 0.3)] {
-        recipe.filter = Filter::AuxiliaryStudent { keep };
+        recipe.filter = Filter::AuxiliaryStudent {
+            keep,
+            keep_first: None,
+        };
         recipe.gate.held_out = held_out;
         let pairs = drive();
         let run = run(&interrupt);

@@ -293,7 +293,7 @@ fn a_broken_sample_stops_a_recorded_run_where_the_last_good_step_left_it() {
     let device = emulated();
     // The sample that comes first in the third step, the second that is a replay.
     let mut samples = Noise::new(&spec);
-    samples.broken = Some(Order::new(SEED, SAMPLES).at(2 * 2));
+    samples.broken = Some(Order::new(SEED, &[SAMPLES]).at(2 * 2));
     let folder = tempfile::tempdir().unwrap();
     let folder = RunFolder::create(folder.path()).unwrap();
     let mut model = network(&spec, &device, 1);

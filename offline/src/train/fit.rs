@@ -84,7 +84,8 @@ pub(super) fn fit_how(
         let what = "weights are averaged over steps on the CPU alone; use --device cpu, or set average to 0";
         return Err(TrainError::Settings(what.into()));
     }
-    let total = config.total_steps(examples.len());
+    let epochs = examples.epochs();
+    let total = config.total_steps_of(&epochs);
     let run_sha256 = fingerprint(name, model, examples, config, seed);
     let path = folder.map(|folder| folder.file(&format!("{name}.checkpoint.safetensors")));
     let curve = format!("{name}.curve.jsonl");
@@ -145,7 +146,7 @@ pub(super) fn fit_how(
     // are made on other threads before their step comes.
     let draw = |step: u64| {
         let mut rng = generator(seed, 1, step);
-        let mut order = Order::new(seed, examples.len());
+        let mut order = Order::new(seed, &epochs);
         let first = step * config.batch as u64;
         let drawn = (first..first + config.batch as u64)
             .map(|place| examples.draw(order.at(place), &mut rng))

@@ -203,6 +203,25 @@ impl FitConfig {
         self.steps.unwrap_or((self.epochs * epoch).ceil() as u64)
     }
 
+    /// As [`FitConfig::total_steps`], over so many examples in each epoch, and in later ones as many as in the last.
+    pub(crate) fn total_steps_of(&self, epochs: &[usize]) -> u64 {
+        let Some((last, before)) = epochs.split_last() else {
+            return self.total_steps(0);
+        };
+        // How much of each epoch is gone through; of one that repeats itself it is the passes over it.
+        let share = |index: usize| (self.epochs - index as f64).max(0.0);
+        let examples = before.iter().enumerate();
+        let examples: f64 = examples
+            .map(|(index, n)| share(index).min(1.0) * *n as f64)
+            .sum();
+        let examples = examples + share(before.len()) * *last as f64;
+        let steps = (examples / self.batch.max(1) as f64 - 1e-9).ceil() as u64;
+        match before {
+            [] => self.total_steps(*last),
+            _ => self.steps.unwrap_or(steps),
+        }
+    }
+
     /// The schedule of a run over `examples`.
     pub(crate) fn schedule(&self, examples: usize) -> Schedule {
         let (decay, by_epoch) = match self.decay {
@@ -223,6 +242,15 @@ impl FitConfig {
             batch: self.batch as u64,
             examples: examples as u64,
         }
+    }
+
+    /// Whether something happens where an epoch begins.
+    pub(crate) fn counts_epochs(&self) -> bool {
+        let by_epoch = matches!(
+            self.decay,
+            DecayKind::TenthAfterFirstEpoch | DecayKind::HundredthEachEpoch
+        );
+        by_epoch || self.fresh_moments
     }
 
     /// Whose statistics normalise, as the layers take it.

@@ -6,32 +6,49 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 /// Which example comes at each place of an endless run: a fresh shuffle for every epoch.
-pub(super) struct Order {
+pub(super) struct Order<'a> {
     seed: u64,
+    /// Examples of each epoch, the first of all; those after the last have as many as it.
+    epochs: &'a [usize],
     epoch: Option<u64>,
     shuffled: Vec<usize>,
 }
 
-impl Order {
-    pub fn new(seed: u64, examples: usize) -> Self {
+impl<'a> Order<'a> {
+    pub fn new(seed: u64, epochs: &'a [usize]) -> Self {
         Self {
             seed,
+            epochs,
             epoch: None,
-            shuffled: (0..examples).collect(),
+            shuffled: Vec::new(),
         }
     }
 
     pub fn at(&mut self, place: u64) -> usize {
-        let n = self.shuffled.len() as u64;
-        let epoch = place / n;
+        let (epoch, n, within) = find(self.epochs, place);
         if self.epoch != Some(epoch) {
-            self.shuffled = (0..n as usize).collect();
+            self.shuffled = (0..n).collect();
             self.shuffled
                 .shuffle(&mut generator(self.seed, 0x0e90c, epoch));
             self.epoch = Some(epoch);
         }
-        self.shuffled[(place % n) as usize]
+        self.shuffled[within]
     }
+}
+
+/// The epoch of a place, its examples, and the place within it.
+fn find(epochs: &[usize], place: u64) -> (u64, usize, usize) {
+    let (last, before) = epochs.split_last().expect("there is an example");
+    let mut left = place;
+    for (epoch, n) in before.iter().enumerate() {
+        if left < *n as u64 {
+            return (epoch as u64, *n, left as usize);
+        }
+        left -= *n as u64;
+    }
+    let n = *last as u64;
+    let epoch = before.len() as u64 + left / n;
+    (epoch, *last, (left % n) as usize)
 }
 
 /// An RNG for one purpose at one time, so that nothing depends on what was drawn before.
@@ -53,11 +70,23 @@ mod tests {
 
     #[test]
     fn every_epoch_visits_every_example_once() {
-        let mut order = Order::new(3, 5);
+        let mut order = Order::new(3, &[5]);
         for epoch in 0..3u64 {
             let mut seen: Vec<usize> = (0..5).map(|place| order.at(epoch * 5 + place)).collect();
             seen.sort_unstable();
             assert_eq!(seen, [0, 1, 2, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn epochs_of_fewer_examples_visit_the_first_of_all() {
+        let mut order = Order::new(3, &[5, 3, 2]);
+        let mut from = 0;
+        for (epoch, n) in [5u64, 3, 2, 2].into_iter().enumerate() {
+            let mut seen: Vec<usize> = (from..from + n).map(|place| order.at(place)).collect();
+            seen.sort_unstable();
+            assert!(seen.iter().copied().eq(0..n as usize), "{epoch}: {seen:?}");
+            from += n;
         }
     }
 

@@ -98,6 +98,7 @@ fn fit_pairs_in(
     let examples = Labelled {
         dataset: &dataset,
         labels: &labels.collect::<Vec<_>>(),
+        epochs: &[],
         augmentation: &config.augmentation,
         spec: &spec,
     };
@@ -620,11 +621,12 @@ fn a_pair_that_cannot_be_read_stops_a_run_that_goes_on_once_it_can() {
     let broken = Broken {
         pairs: pairs.iter().map(|(pair, _)| pair.clone()).collect(),
         // The last of the first epoch: two steps come before it.
-        index: super::order::Order::new(5, 6).at(5),
+        index: super::order::Order::new(5, &[6]).at(5),
     };
     let examples = Labelled {
         dataset: &broken,
         labels: &labels,
+        epochs: &[],
         augmentation: &config.augmentation,
         spec: &spec,
     };
