@@ -82,6 +82,7 @@ fn main() -> anyhow::Result<()> {
     let mode = TeacherMode {
         prior: CoarsePrior::Ellipse,
         heading: HeadingLabels::Given,
+        ..TeacherMode::default()
     };
     let labels = mode.label(&mut CentreNetwork::new(&table)?, &dataset, false, &never)?;
     let labels = labels.iter().map(PseudoLabel::target);

@@ -51,6 +51,7 @@ pub fn default_rows(spec: &ModelSpec) -> Vec<String> {
     rows.extend(["paper-two-rounds", "paper-other-batch-norm"].map(String::from));
     rows.extend(["paper", "paper-two-rounds"].map(|name| format!("{name},fit.average=0.99")));
     rows.push("paper,filter.keep_first=1.0".into());
+    rows.push("paper,labeller.views=4".into());
     // What one network's default is, another's row changes.
     let mut seen: Vec<Recipe> = Vec::new();
     rows.retain(|row| match recipe_of(row, spec) {

@@ -97,6 +97,40 @@ pub fn plain_batch<P: Borrow<Pair>>(pairs: &[P], spec: &ModelSpec) -> Result<Inp
     })
 }
 
+/// Pairs, each in a view of its own, for inference.
+///
+/// # Errors
+/// As [`plain_batch`].
+pub(crate) fn batch_in_views<P: Borrow<Pair>>(
+    pairs: &[(P, Transform)],
+    spec: &ModelSpec,
+) -> Result<Input, ModelError> {
+    let mut planes = Planes::new(pairs.len(), spec);
+    for ([ground, aerial], (pair, view)) in planes.each().zip(pairs) {
+        let pair = pair.borrow();
+        pair.check(spec)?;
+        view.ground(&pair.ground, ground);
+        view.aerial(&pair.aerial, spec, aerial);
+    }
+    let augment = [0, 1].map(|image| {
+        let augment = pairs.iter().map(|(_, view)| view.augment(spec)[image]);
+        Augment::tensor(&augment.collect::<Vec<Augment>>())
+    });
+    let samples = pairs
+        .iter()
+        .map(|(pair, view)| (&pair.borrow().sample, view));
+    let left_bins = samples
+        .clone()
+        .map(|(sample, view)| view.left_bin(sample.left_bin, spec));
+    let input = planes.input(left_bins, Some(augment))?;
+    Ok(Input {
+        projections: samples
+            .map(|(sample, _)| spec.evaluation_projection(sample.projection))
+            .collect(),
+        ..input
+    })
+}
+
 /// The bytes of a batch's images in the making.
 struct Planes<'a> {
     spec: &'a ModelSpec,

@@ -410,6 +410,7 @@ pub fn paper(spec: &ModelSpec) -> Recipe {
             } else {
                 HeadingLabels::Given
             },
+            ..TeacherMode::default()
         }),
         filter: Filter::AuxiliaryStudent {
             keep: row.keep,

@@ -233,6 +233,7 @@ mod tests {
         let mode = TeacherMode {
             prior: CoarsePrior::Multiplied,
             heading: HeadingLabels::Given,
+            ..TeacherMode::default()
         };
         let by_mode = mode.label_by(&spec, &pairs, &own);
         for ((label, by_mode), own) in found.labels.iter().zip(&by_mode).zip(&own) {

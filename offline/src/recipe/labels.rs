@@ -2,7 +2,8 @@
 
 use super::consensus::Consensus;
 use super::headings::{UNKNOWN_RAD, direction, predict_near, searches_all};
-use crate::data::Dataset;
+use super::views;
+use crate::data::{Dataset, Sample};
 use crate::model::loss::PoseTarget;
 use crate::model::{CrossViewModel, ModelSpec};
 use crate::predict::{PairPrediction, PredictError, from_heatmap, times_prior};
@@ -32,11 +33,11 @@ impl Labeller {
         matches!(self, Self::GroundTruth(_))
     }
 
-    /// How the coarse position decides where a heatmap's mode is taken.
-    pub fn prior(&self) -> CoarsePrior {
+    /// How a heatmap's mode is taken: also that of an auxiliary student.
+    pub fn mode(&self) -> TeacherMode {
         match self {
-            Self::TeacherMode(mode) | Self::TeacherHeatmap(mode) => mode.prior,
-            Self::Consensus(_) | Self::GroundTruth(_) => CoarsePrior::Ignored,
+            Self::TeacherMode(mode) | Self::TeacherHeatmap(mode) => *mode,
+            Self::Consensus(_) | Self::GroundTruth(_) => TeacherMode::default(),
         }
     }
 }
@@ -59,6 +60,30 @@ pub struct TeacherMode {
     pub prior: CoarsePrior,
     /// Where the labels' orientation comes from.
     pub heading: HeadingLabels,
+    /// Views of each pair whose heatmaps are averaged, 1 or 4: the aerial image turned by quarters, the panorama rolled
+    /// with it. For networks that see the whole circle near a given heading.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub views: usize,
+}
+
+impl Default for TeacherMode {
+    /// As published.
+    fn default() -> Self {
+        Self {
+            prior: CoarsePrior::Ignored,
+            heading: HeadingLabels::Given,
+            views: 1,
+        }
+    }
+}
+
+fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_one(views: &usize) -> bool {
+    *views == 1
 }
 
 /// What a pair's coarse position does to a heatmap before its mode is taken.
@@ -151,22 +176,22 @@ impl PseudoLabel {
     }
 }
 
-/// Predictions of pairs whose masked mode is the one that `prior` leads to; each with its heatmap where
+/// Predictions of pairs whose masked mode is the one that `mode.prior` leads to, in as many views; each with its heatmap where
 /// that is asked for.
 ///
 /// # Errors
-/// As [`predict`](crate::predict::predict).
+/// As [`predict`](crate::predict::predict), and where the network cannot be asked in several views.
 pub fn predict_modes(
     model: &mut dyn CrossViewModel,
     pairs: &dyn Dataset,
-    prior: CoarsePrior,
+    mode: TeacherMode,
     keep_heatmaps: bool,
     interrupt: &Interrupt,
 ) -> Result<Vec<PairPrediction>, PredictError> {
     let spec = model.describe().clone();
-    predict_near(model, pairs, interrupt, |sample, prediction, heatmap| {
-        let mut prediction = prediction;
-        if prior == CoarsePrior::Multiplied {
+    views::check(mode.views, &spec)?;
+    let keep = |sample: &Sample, mut prediction: PairPrediction, heatmap: &[f32]| {
+        if mode.prior == CoarsePrior::Multiplied {
             let posterior = times_prior(heatmap, sample, &spec);
             let found = from_heatmap(&posterior, |_| None, sample, &spec, false);
             prediction.masked_mode_m = found.mode_m;
@@ -176,7 +201,11 @@ pub fn predict_modes(
         }
         prediction.heatmap = keep_heatmaps.then(|| heatmap.to_vec());
         Ok(prediction)
-    })
+    };
+    if mode.views > 1 {
+        return views::predict_turned(model, pairs, mode.views, interrupt, keep);
+    }
+    predict_near(model, pairs, interrupt, keep)
 }
 
 impl TeacherMode {
@@ -192,7 +221,7 @@ impl TeacherMode {
         whole: bool,
         interrupt: &Interrupt,
     ) -> Result<Vec<PseudoLabel>, PredictError> {
-        let predictions = predict_modes(teacher, pairs, self.prior, whole, interrupt)?;
+        let predictions = predict_modes(teacher, pairs, *self, whole, interrupt)?;
         Ok(self.label_by(teacher.describe(), pairs, &predictions))
     }
 

@@ -76,7 +76,7 @@ pub(super) fn learn(
     let mut auxiliary = None;
     if let Some(keep) = keep {
         // It learns every label; where it ends far from one, the label is taken for an outlier.
-        let prior = recipe.labeller.prior();
+        let mode = recipe.labeller.mode();
         let fuses = recipe.filter == Filter::FuseWithAuxiliary;
         // The labels carry the teacher in the last bit of their peaks: another round has another one.
         let same = sha256_json(&(recipe.labeller, &config, run.seed, fuses, &labels));
@@ -88,10 +88,9 @@ pub(super) fn learn(
                     pairs,
                 };
                 let (mut model, fit) = train("auxiliary", copy, &labels, None, &config, run)?;
-                let predictions =
-                    predict_modes(model.as_mut(), pairs, prior, fuses, run.interrupt)?;
+                let predictions = predict_modes(model.as_mut(), pairs, mode, fuses, run.interrupt)?;
                 let both = labels.iter().zip(&predictions);
-                let distances_m = both.map(|(label, found)| label.distance_m(found, prior));
+                let distances_m = both.map(|(label, found)| label.distance_m(found, mode.prior));
                 Auxiliary {
                     distances_m: distances_m.collect(),
                     model,
@@ -102,7 +101,7 @@ pub(super) fn learn(
         };
         if fuses {
             let mut teacher = teacher.boxed_clone();
-            let of_teacher = predict_modes(teacher.as_mut(), pairs, prior, true, run.interrupt)?;
+            let of_teacher = predict_modes(teacher.as_mut(), pairs, mode, true, run.interrupt)?;
             fuse(
                 &mut labels,
                 [&of_teacher, &learned.predictions],

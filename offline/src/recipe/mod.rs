@@ -24,6 +24,7 @@ pub mod oracle;
 pub mod pupil;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use consensus::{Consensus, Evidence};
 pub use filter::{Filter, closeness, keep_closest};
@@ -205,6 +206,18 @@ impl Recipe {
         {
             let what = "labels of a heatmap multiplied with the coarse position have no heading of the teacher; set labeller.heading to \"given\"";
             return wrong(what.into());
+        }
+        if let Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) = self.labeller {
+            if ![1, 4].contains(&mode.views) {
+                return wrong(format!(
+                    "labeller.views is {}; it must be 1 or 4",
+                    mode.views
+                ));
+            }
+            if mode.views > 1 && mode.heading == HeadingLabels::Teacher {
+                let what = "the mean of several views' heatmaps has no heading of the teacher; set labeller.heading to \"given\"";
+                return wrong(what.into());
+            }
         }
         if let Some(student) = &self.student {
             student.check()?;
@@ -485,7 +498,7 @@ pub fn answers(
     Ok(match labeller {
         Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) => {
             let whole = matches!(labeller, Labeller::TeacherHeatmap(_));
-            let predictions = predict_modes(teacher, pairs, mode.prior, whole, interrupt)?;
+            let predictions = predict_modes(teacher, pairs, *mode, whole, interrupt)?;
             let predictions = predictions.into_iter();
             let answer = |prediction| Answer {
                 prediction,

@@ -66,6 +66,7 @@ fn labels_are_centres_of_heatmap_cells() {
     let mode = TeacherMode {
         prior: CoarsePrior::Ignored,
         heading: HeadingLabels::Given,
+        ..TeacherMode::default()
     };
     for label in mode
         .label(&mut teacher(), &pairs, false, &Interrupt::default())
@@ -286,7 +287,7 @@ fn fused_labels_are_the_modes_of_both_heatmaps_multiplied() {
     assert_eq!(adapted.kept_fraction(), 1.0);
     let never = Interrupt::default();
     let modes = |model: &mut dyn CrossViewModel| {
-        predict_modes(model, &pairs(), CoarsePrior::Ignored, true, &never).unwrap()
+        predict_modes(model, &pairs(), TeacherMode::default(), true, &never).unwrap()
     };
     let mut auxiliary = adapted.auxiliary.unwrap().model;
     let (ours, theirs) = (modes(&mut teacher()), modes(auxiliary.as_mut()));

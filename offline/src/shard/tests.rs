@@ -114,6 +114,7 @@ fn merged_shards_label_and_adapt_to_the_bits_of_one_run() {
         labeller: Labeller::TeacherHeatmap(recipe::TeacherMode {
             prior: recipe::CoarsePrior::Ignored,
             heading: recipe::HeadingLabels::Given,
+            ..recipe::TeacherMode::default()
         }),
         ..consensus.clone()
     };
@@ -155,6 +156,7 @@ fn merged_shards_measure_the_same() {
     let labeller = Labeller::TeacherHeatmap(recipe::TeacherMode {
         prior: recipe::CoarsePrior::Ignored,
         heading: recipe::HeadingLabels::Given,
+        ..recipe::TeacherMode::default()
     });
     let files = write_shards(folder.path(), 2, (&labeller, &pairs), &mut model);
     let expected = inputs(&pairs, json!(labeller));
