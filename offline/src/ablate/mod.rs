@@ -52,6 +52,12 @@ pub fn default_rows(spec: &ModelSpec) -> Vec<String> {
     rows.extend(["paper", "paper-two-rounds"].map(|name| format!("{name},fit.average=0.99")));
     rows.push("paper,filter.keep_first=1.0".into());
     rows.push("paper,labeller.views=4".into());
+    let narrow = "fit.augmentation.field_of_view_deg=180";
+    rows.extend([
+        "paper-heatmap,labeller.temperature=0.5".into(),
+        format!("paper-heatmap,labeller.temperature=0.5,{narrow}"),
+        format!("paper,{narrow}"),
+    ]);
     // What one network's default is, another's row changes.
     let mut seen: Vec<Recipe> = Vec::new();
     rows.retain(|row| match recipe_of(row, spec) {

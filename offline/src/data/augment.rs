@@ -27,6 +27,14 @@ pub struct Augmentation {
     /// Move the crop of the aerial image by up to this many metres along each axis, as far as the
     /// prepared image reaches.
     pub crop_jitter_m: f64,
+    /// Of a panorama so many degrees are left, and the rest, a sector in a random direction, is black; 360 leaves all.
+    #[serde(skip_serializing_if = "is_whole_circle")]
+    pub field_of_view_deg: f64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_whole_circle(field_of_view_deg: &f64) -> bool {
+    field_of_view_deg.to_bits() == 360.0f64.to_bits()
 }
 
 impl Default for Augmentation {
@@ -36,6 +44,7 @@ impl Default for Augmentation {
             heading_jitter_deg: 6.0,
             colour: 0.0,
             crop_jitter_m: 16.0,
+            field_of_view_deg: 360.0,
         }
     }
 }
@@ -48,6 +57,7 @@ impl Augmentation {
             heading_jitter_deg: 0.0,
             colour: 0.0,
             crop_jitter_m: 0.0,
+            field_of_view_deg: 360.0,
         }
     }
 }
@@ -65,6 +75,8 @@ pub struct Transform {
     pub crop_px: [isize; 2],
     /// Colours of the ground image, of the aerial image; they roll nothing.
     pub colours: [Augment; 2],
+    /// The first column of the ground image that is black before it is rolled, and how many are; they wrap.
+    pub black: [usize; 2],
 }
 
 /// Draws a change of colours.
@@ -91,11 +103,13 @@ pub struct Draws {
     crop: [f64; 2],
     /// Colours of the ground image, of the aerial image.
     colours: [Augment; 2],
+    /// Where the black sector begins, as a share of the circle.
+    black_from: f64,
 }
 
 impl Augmentation {
     /// Draws a transform's numbers. Places and angles are always drawn, so that one switch leaves
-    /// the others' draws.
+    /// the others' draws; what is drawn last, only where it is on.
     pub fn draw(&self, rng: &mut impl Rng) -> Draws {
         let (symmetry, roll) = (rng.random_range(0..8usize), rng.random_range(-1.0..=1.0f64));
         let crop = [
@@ -107,11 +121,17 @@ impl Augmentation {
         } else {
             [Augment::default(); 2]
         };
+        let black_from = if is_whole_circle(&self.field_of_view_deg) {
+            0.0
+        } else {
+            rng.random_range(0.0..1.0f64)
+        };
         Draws {
             symmetry,
             roll,
             crop,
             colours,
+            black_from,
         }
     }
 }
@@ -131,6 +151,7 @@ impl Transform {
             roll,
             crop,
             colours,
+            black_from,
         } = *draws;
         let symmetry = if augmentation.symmetries { symmetry } else { 0 };
         let column_deg = 360.0 / (spec.orientation_bins * spec.columns_per_bin) as f64;
@@ -163,6 +184,11 @@ impl Transform {
                 [0, 0]
             },
             colours,
+            black: {
+                let columns = spec.ground_columns as f64;
+                let black = 1.0 - augmentation.field_of_view_deg / 360.0;
+                [black_from * columns, black * columns].map(|columns| columns.round() as usize)
+            },
         }
     }
 
@@ -220,6 +246,17 @@ impl Transform {
 
     /// Writes the ground image into `out`, `[3, rows, columns]`, not rolled yet.
     pub fn ground(&self, image: &RgbImage, out: &mut [u8]) {
+        self.whole_ground(image, out);
+        let [from, count] = self.black;
+        let width = image.width.max(1);
+        for row in out.chunks_exact_mut(width).filter(|_| count > 0) {
+            for column in from..from + count {
+                row[column % width] = 0;
+            }
+        }
+    }
+
+    fn whole_ground(&self, image: &RgbImage, out: &mut [u8]) {
         if self.mirror {
             let columns: Vec<usize> = (0..image.width).rev().collect();
             let rows: Vec<usize> = (0..image.height).map(|row| row * image.width).collect();
@@ -420,6 +457,59 @@ mod tests {
         assert_eq!([Augment { roll: 0, ..ground }, aerial], transform.colours);
         assert!(ground.saturation != aerial.saturation && ground.gain != aerial.gain);
         assert!(ground.offset != aerial.offset && aerial.offset != 0.0);
+    }
+
+    #[test]
+    fn outside_the_field_of_view_a_sector_in_every_direction_is_black() {
+        let spec = named("compact").unwrap().describe();
+        let columns = spec.ground_columns;
+        let mut image = RgbImage::black(columns, spec.ground_rows);
+        image.data.fill(100);
+        let augmentation = Augmentation {
+            field_of_view_deg: 90.0,
+            ..Augmentation::none()
+        };
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        let pose = target(32.0, 32.0, 0.0);
+        let mut times_left = vec![0; columns];
+        for _ in 0..400 {
+            let draws = augmentation.draw(&mut rng);
+            let transform = Transform::new(&draws, &augmentation, &spec, 128, &pose);
+            let mut out = vec![1; image.data.len()];
+            transform.ground(&image, &mut out);
+            for row in out.chunks(columns) {
+                assert_eq!(row, &out[..columns]);
+            }
+            let row = &out[..columns];
+            assert_eq!(
+                row.iter().filter(|value| **value == 100).count(),
+                columns / 4
+            );
+            // One sector.
+            let edges = (0..columns).filter(|at| row[*at] != row[(at + 1) % columns]);
+            assert_eq!(edges.count(), 2);
+            for (times, value) in times_left.iter_mut().zip(row) {
+                *times += usize::from(*value == 100);
+            }
+            // What is drawn besides stays.
+            assert_eq!(
+                Transform {
+                    black: [0; 2],
+                    ..transform
+                },
+                Transform::default()
+            );
+        }
+        assert!(
+            times_left.iter().all(|times| (60..140).contains(times)),
+            "{times_left:?}"
+        );
+        let draw = |augmentation: &Augmentation| {
+            let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
+            let draws = augmentation.draw(&mut rng);
+            (draws.symmetry, draws.roll, draws.crop)
+        };
+        assert_eq!(draw(&augmentation), draw(&Augmentation::none()));
     }
 
     #[test]

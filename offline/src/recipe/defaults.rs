@@ -89,6 +89,7 @@ const COMPACT_VIEWS: Augmentation = Augmentation {
     heading_jitter_deg: 6.0,
     colour: 0.0,
     crop_jitter_m: 16.0,
+    field_of_view_deg: 360.0,
 };
 
 /// Augmentation that only turns the ground image.
@@ -98,6 +99,7 @@ const fn turned(heading_jitter_deg: f64) -> Augmentation {
         heading_jitter_deg,
         colour: 0.0,
         crop_jitter_m: 0.0,
+        field_of_view_deg: 360.0,
     }
 }
 

@@ -64,6 +64,10 @@ pub struct TeacherMode {
     /// with it. For networks that see the whole circle near a given heading.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub views: usize,
+    /// Labels that are whole heatmaps are these to the power of one over this, so that below 1 they are sharper. Modes are
+    /// the same at any.
+    #[serde(default = "unchanged", skip_serializing_if = "is_unchanged")]
+    pub temperature: f64,
 }
 
 impl Default for TeacherMode {
@@ -73,8 +77,18 @@ impl Default for TeacherMode {
             prior: CoarsePrior::Ignored,
             heading: HeadingLabels::Given,
             views: 1,
+            temperature: 1.0,
         }
     }
+}
+
+fn unchanged() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_unchanged(temperature: &f64) -> bool {
+    temperature.to_bits() == 1.0f64.to_bits()
 }
 
 fn one() -> usize {
@@ -259,16 +273,22 @@ impl TeacherMode {
                 entropy: prediction.entropy,
                 support: 1.0,
                 weight: 1.0,
-                map: prediction.heatmap.as_deref().map(scaled_to_one),
+                map: (prediction.heatmap.as_deref())
+                    .map(|heatmap| scaled_to_one(heatmap, self.temperature)),
             }
         });
         labels.collect()
     }
 }
 
-fn scaled_to_one(heatmap: &[f32]) -> Arc<[f32]> {
+fn scaled_to_one(heatmap: &[f32], temperature: f64) -> Arc<[f32]> {
     let largest = heatmap.iter().copied().fold(f32::MIN_POSITIVE, f32::max);
-    heatmap.iter().map(|value| value / largest).collect()
+    let scaled = heatmap.iter().map(|value| value / largest);
+    if is_unchanged(&temperature) {
+        return scaled.collect();
+    }
+    let power = (1.0 / temperature) as f32;
+    scaled.map(|value| value.powf(power)).collect()
 }
 
 /// The place of a heatmap that a label is taken from.

@@ -214,6 +214,18 @@ impl Recipe {
                     mode.views
                 ));
             }
+            let temperature = mode.temperature;
+            if !(0.01..=100.0).contains(&temperature) {
+                return wrong(format!(
+                    "labeller.temperature is {temperature}; it must be 0.01 to 100"
+                ));
+            }
+            if temperature < 1.0 || temperature > 1.0 {
+                let Labeller::TeacherHeatmap(_) = self.labeller else {
+                    let what = "a mode is the same at any labeller.temperature; set it to 1, or labeller.kind to \"teacher_heatmap\"";
+                    return wrong(what.into());
+                };
+            }
             if mode.views > 1 && mode.heading == HeadingLabels::Teacher {
                 let what = "the mean of several views' heatmaps has no heading of the teacher; set labeller.heading to \"given\"";
                 return wrong(what.into());

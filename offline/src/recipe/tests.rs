@@ -329,6 +329,62 @@ fn whole_heatmaps_are_learned_with_a_maximum_of_one_and_need_an_unmoved_image() 
 }
 
 #[test]
+fn a_temperature_sharpens_whole_heatmaps_and_means_nothing_to_modes() {
+    let labelled = |temperature| {
+        let mode = TeacherMode {
+            temperature,
+            ..TeacherMode::default()
+        };
+        let never = Interrupt::default();
+        mode.label(&mut teacher(), &pairs(), true, &never).unwrap()
+    };
+    let (plain, sharp) = (labelled(1.0), labelled(0.5));
+    for (plain, sharp) in plain.iter().zip(&sharp) {
+        let [plain, sharp] = [plain, sharp].map(|label| label.map.as_ref().unwrap());
+        let both = plain.iter().zip(sharp.iter());
+        for (plain, sharp) in both {
+            assert!((plain * plain - sharp).abs() < 1e-6, "{plain} {sharp}");
+        }
+    }
+    let with = |name: &str, temperature| {
+        let mut recipe = ablations::named(name, teacher().describe()).unwrap();
+        match &mut recipe.labeller {
+            Labeller::TeacherMode(mode) | Labeller::TeacherHeatmap(mode) => {
+                mode.temperature = temperature;
+            }
+            _ => unreachable!("both label by a teacher"),
+        }
+        recipe.check()
+    };
+    assert!(with("paper-heatmap", 0.5).is_ok() && with("paper", 1.0).is_ok());
+    assert!(with("paper-heatmap", 0.0).is_err());
+    let message = with("paper", 0.5).unwrap_err().to_string();
+    assert!(message.contains("teacher_heatmap"), "{message}");
+}
+
+#[test]
+fn views_are_1_or_4_and_have_no_heading_of_the_teacher() {
+    let with = |change: fn(&mut TeacherMode)| {
+        let mut recipe = short(&teacher(), 1.0, 4);
+        if let Labeller::TeacherMode(mode) = &mut recipe.labeller {
+            change(mode);
+        }
+        recipe
+    };
+    let four = with(|mode| mode.views = 4);
+    let labels = adapted(&teacher(), &pairs(), &four).labels;
+    assert_ne!(labels, adapted(&teacher(), &pairs(), &with(|_| {})).labels);
+    assert!(with(|mode| mode.views = 3).check().is_err());
+    let refused = with(|mode| (mode.views, mode.heading) = (4, HeadingLabels::Teacher)).check();
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("labeller.heading")
+    );
+}
+
+#[test]
 fn the_entropy_of_its_own_heatmap_changes_what_a_student_learns_and_may_not_be_negative() {
     let mut recipe = short(&teacher(), 1.0, 4);
     recipe.filter = Filter::KeepAll;

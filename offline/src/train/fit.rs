@@ -9,7 +9,7 @@ use crate::data::examples::Examples;
 use crate::data::loader::{Ahead, Workers};
 use crate::model::loss::PoseTarget;
 use crate::model::weights::arrays_from;
-use crate::model::{CrossViewModel, ForwardOptions, ModelError, Share};
+use crate::model::{CrossViewModel, ForwardOptions, GroundCamera, ModelError, Share};
 use crate::progress;
 use crate::run::{RunContext, RunFolder, sha256_bytes, sha256_json};
 use crossfix_kernels::optim::{Adam, AdamState};
@@ -75,6 +75,12 @@ pub(super) fn fit_how(
     let share = world.share(config.batch)?;
     let spec = model.describe().clone();
     examples.check(&spec)?;
+    if config.augmentation.field_of_view_deg < 360.0 && spec.camera != GroundCamera::Panorama {
+        return Err(TrainError::Settings(format!(
+            "augmentation.field_of_view_deg is {}, and only of images of the whole circle a sector can be left; set it to 360",
+            config.augmentation.field_of_view_deg
+        )));
+    }
     if examples.is_empty() {
         return Err(TrainError::Settings("no example to train on".into()));
     }

@@ -313,6 +313,11 @@ impl FitConfig {
                 "average must be 0 to below 1",
             ),
             (
+                self.augmentation.field_of_view_deg > 0.0
+                    && self.augmentation.field_of_view_deg <= 360.0,
+                "augmentation.field_of_view_deg must be above 0 and at most 360",
+            ),
+            (
                 self.checkpoint_every > 0,
                 "checkpoint_every must be above 0",
             ),
