@@ -482,7 +482,7 @@ mod tests {
             }
             let row = &out[..columns];
             assert_eq!(
-                row.iter().filter(|value| **value == 100).count(),
+                row.iter().copied().filter(|value| *value == 100).count(),
                 columns / 4
             );
             // One sector.

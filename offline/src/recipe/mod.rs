@@ -220,7 +220,7 @@ impl Recipe {
                     "labeller.temperature is {temperature}; it must be 0.01 to 100"
                 ));
             }
-            if temperature < 1.0 || temperature > 1.0 {
+            if temperature != 1.0 {
                 let Labeller::TeacherHeatmap(_) = self.labeller else {
                     let what = "a mode is the same at any labeller.temperature; set it to 1, or labeller.kind to \"teacher_heatmap\"";
                     return wrong(what.into());

@@ -222,10 +222,9 @@ fn labels_of_lowest_entropy_are_kept_without_an_auxiliary_student() {
 fn labels_weigh_as_near_as_the_auxiliary_student_is_and_it_learned_them_alike() {
     let hard = adapted(&teacher(), &pairs(), &short(&teacher(), 1.0, 4));
     let distances = hard.auxiliary.unwrap().distances_m;
-    let mut sorted = distances.clone();
-    sorted.sort_by(f64::total_cmp);
-    // The furthest has no weight, the nearest has.
-    let sigma_m = (sorted[sorted.len() - 1] / 3.1).max(0.1);
+    // The furthest weighs half.
+    let furthest_m = distances.iter().copied().fold(0.001, f64::max);
+    let sigma_m = furthest_m / (2.0 * 2.0_f64.ln()).sqrt();
     let mut recipe = short(&teacher(), 1.0, 4);
     recipe.filter = Filter::WeighByAuxiliaryStudent { sigma_m };
     let soft = adapted(&teacher(), &pairs(), &recipe);
@@ -233,7 +232,9 @@ fn labels_weigh_as_near_as_the_auxiliary_student_is_and_it_learned_them_alike() 
     for (label, distance_m) in soft.labels.iter().zip(&distances) {
         assert_eq!(label.weight, closeness(*distance_m, sigma_m));
     }
-    assert!(soft.kept_fraction() > 0.0 && soft.kept_fraction() < 1.0);
+    assert_eq!(closeness(0.0, 2.0), 1.0);
+    assert!((closeness(2.0, 2.0) - (-0.5_f64).exp()).abs() < 1e-12);
+    assert_eq!(closeness(6.2, 2.0), 0.0);
     recipe.filter = Filter::WeighByAuxiliaryStudent { sigma_m: 0.0 };
     assert!(
         recipe

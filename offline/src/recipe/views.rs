@@ -113,7 +113,7 @@ mod tests {
             quarter_turns: 1,
             ..Transform::default()
         };
-        let turned: Vec<Pair> = plain.iter().map(|pair| turned_by_quarter(pair)).collect();
+        let turned: Vec<Pair> = plain.iter().map(turned_by_quarter).collect();
         let never = Interrupt::default();
         let map = |_: &Sample, _, heatmap: &[f32]| Ok(heatmap.to_vec());
         let back = cells_in(&turn, &spec);
