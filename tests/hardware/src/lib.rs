@@ -4,6 +4,7 @@ pub mod drive;
 pub mod fault;
 pub mod figures;
 pub mod live;
+mod live_bounds;
 mod picture;
 pub mod run;
 pub mod scenario;

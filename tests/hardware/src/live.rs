@@ -73,21 +73,29 @@ pub fn run(
     std::fs::create_dir_all(&pictures)?;
     let mut peers = Peers::new(&drive, &pictures)?;
     let config = config(&drive, scenario, vehicle, daemon, &peers)?;
-    let config_file = folder.join("crossfixd.toml");
-    std::fs::write(&config_file, config)?;
-    let mut process = Command::new(daemon.program)
-        .args(["run", "--config"])
-        .arg(&config_file)
+    std::fs::write(folder.join("crossfixd.toml"), config)?;
+    let process = Command::new(std::fs::canonicalize(daemon.program)?)
+        .args(["run", "--config", "crossfixd.toml"])
+        // Paths of sockets may not be long.
+        .current_dir(&folder)
         .stdout(Stdio::piped())
         .stderr(std::fs::File::create(folder.join("log"))?)
         .spawn()
         .with_context(|| format!("{} does not start", daemon.program.display()))?;
-    let lines = lines(process.stdout.take().context("no standard output")?);
+    let mut process = Running(process);
+    let lines = lines(process.0.stdout.take().context("no standard output")?);
 
-    let mut sends: Vec<Send<'_>> = drive.arrivals.iter().map(Send::Event).collect();
+    // What a fault without an end holds back never comes.
+    let end_ns = drive.truth.end_ns() - drive.truth.start_ns();
+    let sent = drive
+        .arrivals
+        .iter()
+        .filter(|arrival| arrival.at_ns <= end_ns);
+    let mut sends: Vec<Send<'_>> = sent.map(Send::Event).collect();
     for fault in &scenario.fault {
         if matches!(fault.act, Act::Suspend) {
-            let [from_ns, until_ns] = [fault.from_s, fault.until_s].map(seconds);
+            let [from_ns, until_ns] =
+                [fault.from_s, fault.until_s].map(|at_s| seconds(at_s).min(end_ns));
             let at = |at_ns: i64| sends.partition_point(|send| send.at_ns() < at_ns);
             let (from, until) = (at(from_ns), at(until_ns));
             sends.insert(until, Send::Signal(until_ns, "CONT"));
@@ -103,12 +111,12 @@ pub fn run(
         wait_until(begins_ns + send.at_ns());
         match send {
             Send::Event(arrival) => peers.send(arrival)?,
-            Send::Signal(_, name) => signal(&process, name)?,
+            Send::Signal(_, name) => signal(&process.0, name)?,
         }
     }
     thread::sleep(AFTER);
-    signal(&process, "TERM")?;
-    let status = process.wait()?;
+    signal(&process.0, "TERM")?;
+    let status = process.0.wait()?;
     ensure!(status.success(), "{} ended with {status}", folder.display());
 
     let mut record = Record::new(&drive, scenario);
@@ -135,6 +143,17 @@ pub fn run(
         }
     }
     Ok(record.run())
+}
+
+/// A daemon that does not outlive its drive.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended, unless an error came between.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// What is done at a moment of the drive.

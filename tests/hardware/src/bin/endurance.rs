@@ -34,7 +34,7 @@ struct Args {
     /// The folder that `crossfix demo` made.
     demo: PathBuf,
     /// Hours to drive.
-    #[arg(long, default_value_t = 24)]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     hours: u32,
 }
 
