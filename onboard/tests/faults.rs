@@ -1,7 +1,7 @@
 //! Faults, tried on the running program: whatever breaks, positions keep coming and say how good they are.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
@@ -77,7 +77,9 @@ impl Daemon {
         stdout: Stdio,
         stderr: Stdio,
     ) -> (Self, u16) {
-        let port = TcpListener::bind("127.0.0.1:0")
+        // Asked for with a socket that does not listen: one that does lives on in a process that another
+        // test starts at this moment, takes our client's connection and resets it.
+        let port = UdpSocket::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()

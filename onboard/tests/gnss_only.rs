@@ -1,7 +1,7 @@
 //! The daemon between a gpsd and a gpsd client, with GNSS alone: the output goes on, marked degraded.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
@@ -16,9 +16,10 @@ use serde_json::Value;
 const LATITUDE_DEG: f64 = 52.0116;
 const LONGITUDE_DEG: f64 = 4.3571;
 
-/// A free port of this machine.
+/// A free port of this machine, asked for with a socket that does not listen: one that does lives on in a
+/// process that another test starts at this moment, takes our client's connection and resets it.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
+    UdpSocket::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
         .unwrap()

@@ -6,7 +6,7 @@ pub mod published;
 
 use anyhow::{Context, Result, bail};
 use crossfix_calibration::{Geodetic, LocalFrame};
-use std::net::TcpListener;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -128,12 +128,13 @@ pub fn place_at(truth: &[Gga], time_of_day_s: f64) -> Option<Geodetic> {
     Geodetic::new(mix(|p| p.latitude_deg), mix(|p| p.longitude_deg), 0.0).ok()
 }
 
-/// A loopback TCP port that was free a moment ago.
+/// A loopback port that was free a moment ago. It is asked for with a socket that does not listen: one that
+/// does lives on in a process that another test starts at this moment, takes a connection and resets it.
 ///
 /// # Errors
 /// When no socket can be bound.
 pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Waits until something listens on a loopback port.

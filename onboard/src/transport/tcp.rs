@@ -44,8 +44,8 @@ mod tests {
     #[test]
     fn an_address_that_nobody_listens_on_is_named() {
         let closed = {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap().to_string()
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.local_addr().unwrap().to_string()
         };
         let error = connect(&closed, Duration::from_millis(50)).unwrap_err();
         assert!(error.to_string().contains(&closed), "{error}");

@@ -11,13 +11,13 @@ use crossfix_calibration::Geodetic;
 use crossfix_onboard::event::{Event, GnssFix, OdometrySample, State};
 use serde::Deserialize;
 use serialport::{SerialPort, TTYPort};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -180,6 +180,21 @@ struct Peers<'a> {
     pictures: &'a Path,
 }
 
+/// A UDP port that is free now and was given to no other drive of this process: many start at once.
+fn port_of_its_own() -> anyhow::Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        if GIVEN
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(port)
+        {
+            return Ok(port);
+        }
+    }
+}
+
 impl<'a> Peers<'a> {
     fn new(drive: &Drive, pictures: &'a Path) -> anyhow::Result<Self> {
         let mut receivers = BTreeMap::new();
@@ -191,8 +206,7 @@ impl<'a> Peers<'a> {
                 receivers.insert(arrival.source, (ours, theirs));
             }
         }
-        // A port that is free now.
-        let odometry_port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
+        let odometry_port = port_of_its_own()?;
         Ok(Self {
             receivers,
             odometry: UdpSocket::bind("127.0.0.1:0")?,
