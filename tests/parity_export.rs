@@ -48,14 +48,20 @@ fn assert_same(name: &str, exported: &Exported) {
 fn narrow_published_networks_drive_with_what_training_knows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     for name in NAMES {
-        let found = export(
-            &narrow_network(name)?,
-            &Generator::new("export"),
-            name,
-            folder.path(),
-            1,
-        )?;
+        let spec = narrow_network(name)?;
+        let generator = Generator::new("export");
+        // Two fifths of the patch.
+        let window_m = match &spec {
+            NetworkSpec::Ccvpe(spec) => Some(0.4 * spec.aerial_px as f64 * spec.metres_per_pixel),
+            NetworkSpec::Ggcvt(_) => None,
+        };
+        let found = export(&spec, &generator, name, folder.path(), 3, window_m)?;
         assert_same(name, &found);
+        assert_eq!(found.windowed.is_some(), window_m.is_some());
+        if let Some(windowed) = found.windowed {
+            assert!(windowed.difference <= TOLERANCE, "{name}: {windowed:?}");
+            assert_eq!(windowed.same_mode, windowed.frames, "{name}: {windowed:?}");
+        }
     }
     Ok(())
 }
@@ -97,7 +103,7 @@ fn oxford_is_exported_and_not_driven() -> Result<()> {
     let generator = Generator::new("oxford");
     let model = ccvpe_by_formula(narrow("ccvpe-oxford")?, &generator, |_, _| {})?;
     let oxford = NetworkSpec::Ccvpe(model.spec().clone());
-    let error = export(&oxford, &generator, "oxford", folder.path(), 1).unwrap_err();
+    let error = export(&oxford, &generator, "oxford", folder.path(), 1, None).unwrap_err();
     assert!(
         format!("{error:#}").contains("orientation_bins"),
         "{error:#}"
@@ -124,7 +130,14 @@ fn published_networks_drive_with_what_training_knows() -> Result<()> {
     let folder = tempfile::tempdir()?;
     for name in NAMES {
         let spec = named(name).context("a preset")?;
-        let found = export(&spec, &Generator::new("export"), name, folder.path(), 2)?;
+        let found = export(
+            &spec,
+            &Generator::new("export"),
+            name,
+            folder.path(),
+            2,
+            None,
+        )?;
         assert_same(name, &found);
     }
     Ok(())

@@ -17,6 +17,16 @@ pub const CARD_KEY: &str = "crossfix.card";
 /// counted clockwise from the one that begins at south; see [`GroundInput::left_bin`].
 pub const LEFT_BIN_INPUT: &str = "ground_left_bin";
 
+/// Values of students with a [`WindowOutput`]: where the window begins, row and column `[2]`, a 64-bit integer
+/// each; and what they make of it.
+pub const WINDOW_START: &str = "window_start";
+/// Probabilities over the window, which sum to 1: `[1, side, side]`.
+pub const HEATMAP_WINDOW: &str = "heatmap_window";
+/// Unit vectors around the window's mode: `[1, 2, orientation_side, orientation_side]`.
+pub const ORIENTATION_WINDOW: &str = "orientation_window";
+/// Row and column of the heatmap where those begin, `[2]`.
+pub const ORIENTATION_START: &str = "orientation_window_start";
+
 /// The card format that this version reads and writes.
 pub const CARD_FORMAT_VERSION: u32 = 1;
 
@@ -65,6 +75,9 @@ pub struct StudentCard {
     pub aerial_features: Vec<String>,
     /// Value names of the ground descriptors, in order.
     pub ground_descriptors: Vec<String>,
+    /// Which part of the heatmap can be had alone, of students exported for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowOutput>,
     /// Errors on held-out places, where they were measured.
     #[serde(default)]
     pub error: Option<ErrorStatistics>,
@@ -75,6 +88,19 @@ pub struct StudentCard {
     /// Licences of what the weights were made of, by part (`teacher`, `dataset`), as far as known.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub licences: BTreeMap<String, String>,
+}
+
+/// A part of the heatmap that costs less than the whole: the values [`HEATMAP_WINDOW`],
+/// [`ORIENTATION_WINDOW`] and [`ORIENTATION_START`], which are no outputs of the graph, for the place that
+/// replaces the constant [`WINDOW_START`]. Inside the window they are what the whole gives there, the
+/// probabilities divided by their sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowOutput {
+    /// Side of the window, in cells of the heatmap.
+    pub side: usize,
+    /// Side of the square around the window's mode for which the orientation is given, in cells.
+    pub orientation_side: usize,
 }
 
 /// How far a student's heatmaps can be believed.
@@ -397,6 +423,20 @@ impl StudentCard {
                 return invalid(format!("the cut point `{name}` empty or twice"));
             }
         }
+        if let Some(window) = self.window {
+            // Around the mode, its neighbours are read.
+            if !(3..=window.side).contains(&window.orientation_side)
+                || window.side >= self.heatmap.side
+            {
+                return invalid(format!(
+                    "a window of {} cells, with the orientation in {} of them, in a heatmap of {}",
+                    window.side, window.orientation_side, self.heatmap.side
+                ));
+            }
+            if self.orientation == OrientationConvention::None {
+                return invalid("a window, and no orientation".to_owned());
+            }
+        }
         if self.licence.trim().is_empty() {
             return invalid("no licence".to_owned());
         }
@@ -438,6 +478,7 @@ pub(crate) mod tests {
             orientation: OrientationConvention::YawResidual,
             temperature: 1.0,
             calibration: None,
+            window: None,
             aerial_features: vec!["aerial_features_0".into()],
             ground_descriptors: vec![],
             error: None,

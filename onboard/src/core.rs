@@ -30,7 +30,7 @@ use crate::event::{
 use crate::fusion::{Fusion, FusionConfig, Pose, SourceVerdict, Unused};
 use crate::image_decode::decode_rgb;
 use crate::matcher::ground::{self, GroundMapper};
-use crate::matcher::{GroundStrip, MatchTimings, Matcher, ModelFile, match_over};
+use crate::matcher::{GroundStrip, Inside, MatchTimings, Matcher, ModelFile, match_over};
 use crate::tiles::TileStore;
 
 /// Largest camera picture, pixels a side.
@@ -61,6 +61,8 @@ pub struct CoreCounters {
     pub frames_near: u64,
     /// Frames not matched because the position was known well enough without (`[matching]`).
     pub frames_skipped: u64,
+    /// Frames that were matched with a part of the patch (`[matching] whole_every`).
+    pub frames_windowed: u64,
     /// Frames that were matched without all cameras of the rig (`[rig]`).
     pub frames_partial: u64,
     /// Frames that could not be used: late, corrupt, no tile, no heading.
@@ -398,12 +400,13 @@ impl Core {
         let time_ns = seen.time_ns();
         self.fusion.reach(time_ns);
         let wanted = self.fusion.wants_frame(time_ns);
-        let is_ok = self
+        let ok = self
             .last
             .iter()
-            .any(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
+            .find(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
+        let radius_m = ok.map(|estimate| estimate.protection_radius_m);
         if let Ok(pose) = &wanted
-            && !self.trigger.fires(time_ns, pose, is_ok)
+            && !self.trigger.fires(time_ns, pose, radius_m.is_some())
         {
             self.counters.frames_skipped += 1;
             return false;
@@ -412,7 +415,7 @@ impl Core {
             .map_err(|unused| (unused == Unused::TooNear, unused.to_string()))
             .and_then(|pose| {
                 let found = self
-                    .matched(seen, pose)
+                    .matched(seen, pose, radius_m)
                     .map_err(|problem| (false, problem))?;
                 Ok((pose, found))
             })
@@ -470,8 +473,13 @@ impl Core {
         }
     }
 
-    /// Align, patch, match.
-    fn matched(&mut self, seen: &Seen, pose: Pose) -> Result<(Match, CameraFrame), String> {
+    /// Align, patch, match. The vehicle is within `radius_m` metres of the pose, where that is known.
+    fn matched(
+        &mut self,
+        seen: &Seen,
+        pose: Pose,
+        radius_m: Option<f64>,
+    ) -> Result<(Match, CameraFrame), String> {
         if let Some(absent) = self.absent() {
             return Err(absent);
         }
@@ -499,7 +507,16 @@ impl Core {
             left_azimuth_rad,
         };
         let over = (&georeference, &*patch);
-        let result = match_over(matcher.as_mut(), strip, yaw_rad, over, Some(tiles))?;
+        let inside = self.trigger.radius_m(radius_m).map(|radius_m| {
+            let offset = georeference.frame().enu_from_geodetic(pose.position);
+            Inside {
+                offset_m: [offset.east(), offset.north()],
+                radius_m,
+            }
+        });
+        let result = match_over(matcher.as_mut(), strip, yaw_rad, over, Some(tiles), inside)?;
+        self.trigger.note_extent(result.windowed);
+        self.counters.frames_windowed += u64::from(result.windowed);
         self.timings = result.timings;
         let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
         let fix = CrossViewFix {

@@ -1,5 +1,6 @@
 //! Exports published networks with numbers from a formula, for runtimes that are not ours:
-//! `published_export FOLDER FRAMES PRESET...`, `narrow/PRESET` for a quarter of the channels.
+//! `published_export FOLDER FRAMES PRESET...`, `narrow/PRESET` for a quarter of the channels, `PRESET@METRES`
+//! with a window of that side.
 //!
 //! Writes `PRESET.onnx` and `PRESET.safetensors` (inputs and what training makes of them), which
 //! `tests/scripts/check_onnx.py` compares, and prints what tract and the daemon's matcher made of it.
@@ -18,12 +19,27 @@ fn main() -> Result<()> {
     };
     std::fs::create_dir_all(folder)?;
     for name in names {
+        let (name, window_m) = match name.split_once('@') {
+            Some((name, metres)) => (name, Some(metres.parse()?)),
+            None => (name.as_str(), None),
+        };
         let spec = match name.strip_prefix("narrow/") {
             Some(name) => narrow_network(name)?,
             None => named(name).with_context(|| format!("no preset {name}"))?,
         };
-        let (generator, file) = (Generator::new("export"), name.replace('/', "-"));
-        let found = export(&spec, &generator, &file, Path::new(folder), frames.parse()?)?;
+        let mut file = name.replace('/', "-");
+        if window_m.is_some() {
+            file += "-window";
+        }
+        let (generator, frames) = (Generator::new("export"), frames.parse()?);
+        let found = export(
+            &spec,
+            &generator,
+            &file,
+            Path::new(folder),
+            frames,
+            window_m,
+        )?;
         println!("{name}: {found:#?}");
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 For each NAME.onnx in the folder: onnx.checker accepts it, its cut points can be made outputs, and
 ONNX Runtime on one thread answers what the training engine answered (NAME.safetensors) to 1e-4
-relative: heatmaps everywhere, directions (of networks that tell them) at the heatmap's mode, where
+relative: heatmaps everywhere and over a few windows where the card announces one, directions (of networks that tell them) at the heatmap's mode, where
 driving reads them, and everywhere in proportion to the vector's length before it was normalised (the
 longest in full): some vectors are all but zero, and turn with the last bit. Prints the least time of
 RUNS runs.
@@ -33,6 +33,29 @@ def safetensors(path):
 def difference(found, expected):
     """Largest difference, relative to the largest value; NaN fails every comparison with a bound."""
     return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def over_windows(model, card, options, inputs, heatmap):
+    """Largest difference of heatmaps over windows, and least CPU time of one. Where the window begins is a constant
+    of the graph, and what it makes is no output, so that a network with a window is used like one without."""
+    if not card.get("window"):
+        return None
+    side, last = card["window"]["side"], card["heatmap"]["side"] - card["window"]["side"]
+    starts = [(0, 0), (last, last), (last // 2 + 1, last // 3), (1, last - 1)]
+    output = onnx.helper.make_tensor_value_info("heatmap_window", onnx.TensorProto.FLOAT, [1, side, side])
+    (constant,) = (value for value in model.graph.initializer if value.name == "window_start")
+    del model.graph.output[:]
+    model.graph.output.append(output)
+    worst, least = 0.0, float("inf")
+    for row, column in starts:
+        constant.raw_data = np.array([row, column], "<i8").tobytes()
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        start = time.process_time()
+        (found,) = session.run(None, inputs)
+        least = min(least, time.process_time() - start)
+        expected = heatmap[:, row : row + side, column : column + side]
+        worst = max(worst, difference(found, expected / expected.sum(dtype=np.float64)))
+    return worst, least
 
 
 folder, runs = pathlib.Path(sys.argv[1]), int((sys.argv[2:] or ["1"])[0])
@@ -71,6 +94,10 @@ for path in sorted(folder.glob("*.onnx")):
         turn_at_mode = float(np.abs(orientation[mode] - expected[mode]).max())
         good &= vectors <= 1e-4 and turn_at_mode <= 1e-4
         told = f"orientation by {vectors:.1e} ({turn_at_mode:.1e} at the mode; directions {turn:.1e})"
+    window = over_windows(model, card, options, inputs, parity["heatmap"])
+    if window:
+        good &= window[0] <= 1e-4
+        told += f", window differs by {window[0]:.1e}, {window[1] * 1e3:.1f} ms CPU time with the aerial half"
     failed |= not good
     print(
         f"{'ok  ' if good else 'FAIL'} {path.stem}: heatmap differs by {place:.1e}, {told}, "

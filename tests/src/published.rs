@@ -7,17 +7,17 @@ use cpu_time::ThreadTime;
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
 use crossfix_kernels::{Pixels, Tensor};
 use crossfix_offline::export::{
-    Verification, noise_input, seen_by, student_card, verify_export, with_camera, write_onnx,
-    write_parity,
+    Verification, noise_input, seen_by, student_card, verify_export, with_camera, with_window,
+    write_onnx, write_parity,
 };
 use crossfix_offline::import::names::published_shape;
 use crossfix_offline::model::ggcvt::{self, GgcvtCamera};
 use crossfix_offline::model::weights::{Arrays, read_arrays};
 use crossfix_offline::model::{
-    Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, Input, NetworkSpec, preset,
+    Ccvpe, CcvpeSpec, CrossViewModel, Ggcvt, GgcvtSpec, Input, ModelSpec, NetworkSpec, preset,
 };
 use crossfix_onboard::card::StudentCard;
-use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
+use crossfix_onboard::matcher::{GroundStrip, Inside, Matcher, TractMatcher};
 
 use crate::golden::{Generator, ccvpe_rule, ggcvt_rule};
 
@@ -195,6 +195,8 @@ pub struct Exported {
     pub found: Verification,
     /// What the daemon's matcher answers; nothing for pinhole pictures, which it refuses.
     pub driven: Option<Driven>,
+    /// What it answers over a window, of networks that are exported with one.
+    pub windowed: Option<Windowed>,
     /// Size of the file.
     pub megabytes: f64,
     /// CPU time of writing the file.
@@ -217,8 +219,23 @@ pub struct Driven {
     pub frame_ms: [f64; 2],
 }
 
-/// Exports a network of `spec` to `folder/NAME.onnx`, and drives the daemon's matcher with it: `frames`
-/// frames on a new patch each, and on the same patch.
+/// What the daemon's matcher makes of a window, against what it makes of the whole patch, over frames of
+/// different pictures and places.
+#[derive(Debug, Clone, Copy)]
+pub struct Windowed {
+    /// Frames.
+    pub frames: usize,
+    /// Frames with the mode in the same cell as the whole heatmap has it inside the window.
+    pub same_mode: usize,
+    /// The largest difference of a heatmap inside the window, relative to the largest probability there.
+    pub difference: f64,
+    /// CPU time of a frame on a patch seen before, least and median: the whole patch, and the window.
+    pub frame_ms: [[f64; 2]; 2],
+}
+
+/// Exports a network of `spec` to `folder/NAME.onnx`, with a window of `window_m` metres if that is given, and
+/// drives the daemon's matcher with it: up to three frames on a new patch each, and on the same patch; `frames`
+/// over the window.
 ///
 /// For other runtimes it leaves `NAME.safetensors` beside the file: inputs and what training makes of
 /// them.
@@ -231,6 +248,7 @@ pub fn export(
     name: &str,
     folder: &Path,
     frames: usize,
+    window_m: Option<f64>,
 ) -> Result<Exported> {
     let model = by_formula(spec, generator, |_, _| {})?;
     let model = model.as_ref();
@@ -239,6 +257,9 @@ pub fn export(
     let camera = camera(spec);
     if let Some(matrix) = camera {
         card = with_camera(card, matrix);
+    }
+    if let Some(side_m) = window_m {
+        card = with_window(card, side_m);
     }
     let start = ThreadTime::now();
     let card = write_onnx(model, card, &path)?;
@@ -265,11 +286,16 @@ pub fn export(
     let verify_s = start.elapsed().as_secs_f64();
     let driven = camera.is_none().then(|| {
         let left_azimuth_rad = strip.left_azimuth_rad;
+        let frames = frames.min(3);
         drive(&path, &card, &input, left_azimuth_rad, &expected, frames)
     });
+    let windowed = card
+        .window
+        .map(|_| drive_windows(&path, &card, model.describe(), frames));
     Ok(Exported {
         found,
         driven: driven.transpose()?,
+        windowed: windowed.transpose()?,
         megabytes: std::fs::metadata(&path)?.len() as f64 / 1e6,
         export_s,
         verify_s,
@@ -322,6 +348,72 @@ fn drive(
         load_s,
         frame_ms,
     })
+}
+
+/// Drives the daemon's matcher over the whole patch and over a window, with new pictures for each frame.
+fn drive_windows(
+    path: &Path,
+    card: &StudentCard,
+    spec: &ModelSpec,
+    frames: usize,
+) -> Result<Windowed> {
+    let mut matcher = TractMatcher::load(path)?;
+    let strip = card.ground.strip_spec(0.7);
+    let side_m = card.aerial.patch_spec().side_m();
+    let mut found = Windowed {
+        frames,
+        same_mode: 0,
+        difference: 0.0,
+        frame_ms: [[f64::INFINITY; 2]; 2],
+    };
+    let mut times_ms = [Vec::new(), Vec::new()];
+    for frame in 0..frames {
+        let input = noise_input(spec, 1, frame as u64)?;
+        let (ground, aerial) = (picture(&input.ground)?, picture(&input.aerial)?);
+        let strip = GroundStrip {
+            image: &ground,
+            left_azimuth_rad: strip.left_azimuth_rad,
+        };
+        let place = Geodetic::new(52.0 + frame as f64 * 1e-3, 4.0, 0.0)?;
+        let key = PatchGeoreference::exactly_at(place, card.aerial.patch_spec())?.key();
+        // All over the patch: the steps are no parts of 1.
+        let at = |step: f64| ((frame as f64 * step).fract() - 0.5) * 0.9 * side_m;
+        let inside = Inside {
+            offset_m: [at(0.618), at(0.414)],
+            radius_m: 0.04 * side_m,
+        };
+        // So that both find the aerial half in the cache.
+        matcher.match_inside(strip, key, &aerial, inside)?;
+        let start = ThreadTime::now();
+        let whole = matcher.match_frame(strip, key, &aerial)?;
+        times_ms[0].push(start.elapsed().as_secs_f64() * 1e3);
+        let start = ThreadTime::now();
+        let part = matcher.match_inside(strip, key, &aerial, inside)?;
+        times_ms[1].push(start.elapsed().as_secs_f64() * 1e3);
+        ensure!(part.windowed && !whole.windowed, "frame {frame}");
+        let part = part.heatmap;
+        let (part_mode, part) = (part.mode(), part.probabilities());
+        let mut masked = whole.heatmap.probabilities().to_vec();
+        let hidden = masked
+            .iter_mut()
+            .zip(part)
+            .filter(|(_, part)| **part <= 0.0);
+        hidden.for_each(|(whole, _)| *whole = 0.0);
+        let sum: f64 = masked.iter().map(|p| f64::from(*p)).sum();
+        masked
+            .iter_mut()
+            .for_each(|p| *p = (f64::from(*p) / sum) as f32);
+        found.difference = found.difference.max(relative_difference(part, &masked));
+        let [column, row] = part_mode.cell;
+        let best = masked.iter().copied().fold(0.0, f32::max);
+        let first = masked.iter().position(|p| *p >= best);
+        found.same_mode += usize::from(first == Some(row * card.heatmap.side + column));
+    }
+    for (times_ms, found) in times_ms.iter_mut().zip(&mut found.frame_ms) {
+        times_ms.sort_by(f64::total_cmp);
+        *found = [times_ms[0], times_ms[times_ms.len() / 2]];
+    }
+    Ok(found)
 }
 
 /// The angle of the mean of `orientation` `[2, side, side]` over the mode of `heatmap` `[side, side]`

@@ -6,10 +6,14 @@ use crate::recipe::HeatmapFit;
 use anyhow::Context;
 use crossfix_onboard::card::{
     AerialInput, CARD_FORMAT_VERSION, ErrorStatistics, FittedBy, GroundInput, HeatmapCalibration,
-    HeatmapOutput, OrientationConvention, Provenance, StudentCard,
+    HeatmapOutput, OrientationConvention, Provenance, StudentCard, WindowOutput,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Side of the square around the mode in which a windowed orientation is told, in cells: the mode, its
+/// neighbours, and what comes for nothing, as frames begin at even pixels.
+const ORIENTATION_SIDE: usize = 5;
 
 /// The card of a network: sizes from its table, the rest as given.
 ///
@@ -50,6 +54,7 @@ pub fn student_card(spec: &ModelSpec, temperature: f64, licence: &str) -> Studen
         calibration: None,
         aerial_features: Vec::new(),
         ground_descriptors: Vec::new(),
+        window: None,
         error: None,
         provenance: Provenance {
             producer: format!("crossfix {}", env!("CARGO_PKG_VERSION")),
@@ -69,6 +74,15 @@ pub fn with_camera(mut card: StudentCard, matrix: [f64; 4]) -> StudentCard {
     card.ground.camera = Some(matrix);
     card.ground.fov_deg = wide_rad.to_degrees();
     card.ground.top_elevation_deg = (cy / fy).atan().to_degrees();
+    card
+}
+
+/// The card with a window of about `side_m` metres, over which the decoders are run alone.
+pub fn with_window(mut card: StudentCard, side_m: f64) -> StudentCard {
+    card.window = Some(WindowOutput {
+        side: (side_m / card.heatmap.metres_per_cell).round() as usize,
+        orientation_side: ORIENTATION_SIDE,
+    });
     card
 }
 

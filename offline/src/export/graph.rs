@@ -247,6 +247,14 @@ impl Graph {
         )
     }
 
+    /// Where the largest value along one axis is, which goes; the first of several.
+    pub fn argmax(&mut self, x: &Value, axis: usize) -> Value {
+        let mut shape = x.shape.clone();
+        shape.remove(axis);
+        let attributes = vec![integer("axis", axis as i64), integer("keepdims", 0)];
+        self.node("ArgMax", &[x], attributes, &shape)
+    }
+
     pub fn softmax(&mut self, x: &Value, axis: usize) -> Value {
         self.node(
             "Softmax",

@@ -12,7 +12,7 @@ mod instructions;
 mod network;
 pub mod verify;
 
-pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera};
+pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera, with_window};
 pub use instructions::INSTRUCTIONS_KEY;
 pub use verify::{Verification, verify_export, write_parity};
 
@@ -163,7 +163,12 @@ fn translate(
         ));
     }
     if let Some(ccvpe) = any.downcast_ref::<Ccvpe>() {
-        return Ok(network::network(ccvpe, card.temperature));
+        return Ok(network::network(ccvpe, card.temperature, card.window));
+    }
+    if card.window.is_some() {
+        return Err(no_graph(
+            "only the decoders of a CCVPE can run over a window (--window)",
+        ));
     }
     let Some(model) = any.downcast_ref::<Ggcvt>() else {
         return Err(no_graph("this kind of network has no translation"));
@@ -229,6 +234,10 @@ pub struct ExportArgs {
     /// File that `calibrate --out` wrote: temperature and share of heatmaps that mean nothing are taken from it.
     #[arg(long, value_name = "FILE", conflicts_with = "temperature")]
     pub calibration: Option<PathBuf>,
+    /// Side of a part of the patch, in metres, over which a vehicle may run the decoders alone while it knows
+    /// that it is inside: the same numbers for less work, of networks of the CCVPE family.
+    #[arg(long, value_name = "METRES")]
+    pub window: Option<f64>,
     /// For networks that see pinhole pictures with a camera matrix (ggcvt-kitti2, ggcvt-kitti3):
     /// focal lengths and centre of the camera in pixels of the ground image.
     #[arg(long, value_name = "FX,FY,CX,CY", value_parser = camera)]
@@ -292,6 +301,9 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     }
     if let Some(matrix) = args.camera {
         card = with_camera(card, matrix);
+    }
+    if let Some(side_m) = args.window {
+        card = with_window(card, side_m);
     }
     write_onnx(model.as_ref(), card, &args.out)?;
     let noise = noise_input(model.describe(), 2, 1)?;

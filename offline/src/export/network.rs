@@ -4,11 +4,14 @@
 //! that a drive computes it once for each patch: the descriptors, and the part of each decoder
 //! step's first convolution that reads the aerial encoder's skip.
 
+mod window;
+
 use super::graph::{Graph, Kernel, Value};
 use crate::model::layers::{Block, Conv, Encoder, Norm, Step};
 use crate::model::parameters::{ParameterId, Parameters};
 use crate::model::{Ccvpe, CrossViewModel, pixel_affine};
 use crossfix_kernels::ops::{Activation, Conv2d, Pad};
+use crossfix_onboard::card::WindowOutput;
 use std::collections::HashMap;
 use tract_onnx::pb::{GraphProto, tensor_proto::DataType};
 
@@ -22,15 +25,23 @@ pub(super) struct Network {
     pub ground_descriptors: Vec<String>,
 }
 
-/// Translates `model`; `temperature` divides the logits before the softmax.
-pub(super) fn network(model: &Ccvpe, temperature: f64) -> Network {
+/// Translates `model`; `temperature` divides the logits before the softmax. With a `window`, the decoders
+/// are there a second time, for a part of the patch.
+pub(super) fn network(model: &Ccvpe, temperature: f64, window: Option<WindowOutput>) -> Network {
     Translation {
         model,
         parameters: model.parameters(),
         graph: Graph::new("crossfix"),
         picked: HashMap::new(),
     }
-    .run(temperature)
+    .run(temperature, window)
+}
+
+/// The ground descriptors of a level, rolled to each of its bins: a matrix `[bins, channels]`, and which of
+/// its entries a descriptor of part of the turn covers.
+struct Rolled {
+    rows: Value,
+    window: Option<Value>,
 }
 
 struct Translation<'a> {
@@ -42,7 +53,7 @@ struct Translation<'a> {
 }
 
 impl Translation<'_> {
-    fn run(mut self, temperature: f64) -> Network {
+    fn run(mut self, temperature: f64, window: Option<WindowOutput>) -> Network {
         let (model, spec) = (self.model, self.model.spec());
         let shape = [1, 3, spec.ground_rows, spec.ground_columns];
         let ground = self.graph.input("ground", &shape, DataType::Float);
@@ -94,55 +105,80 @@ impl Translation<'_> {
         let ground_descriptors = descriptors.iter().map(|cut| cut.name.clone()).collect();
         cuts.extend(descriptors.iter().cloned());
 
+        let rolled: Vec<Rolled> = descriptors
+            .iter()
+            .enumerate()
+            .map(|(k, descriptor)| self.rolled(descriptor, k, left_bin.as_ref(), &epsilon))
+            .collect();
+
         // Matching and location, coarse to fine.
         let mut stack = None;
         let mut unit = first.clone();
         let mut x = first.clone();
-        for (k, descriptor) in descriptors.iter().enumerate() {
+        for (k, rolled) in rolled.iter().enumerate() {
             if k > 0 {
                 unit = self.unit(&x, &epsilon);
             }
-            let scores = self.scores(&unit, descriptor, k, left_bin.as_ref(), &epsilon);
-            let allowed = if k == 0 && spec.orientation_prior.is_some() {
-                self.searched(&scores)
-            } else {
-                scores.clone()
-            };
-            let matching = if allowed.shape[1] == 1 {
-                allowed
-            } else {
-                self.graph.reduce("ReduceMax", &allowed, 1)
-            };
+            let scores = self.scores(&unit, rolled, &epsilon);
+            let joined = self.joined(&scores, &unit, k);
             stack.get_or_insert(scores);
-            let joined = self.graph.concat(1, &[&matching, &unit]);
             x = self.step(&model.location[k], &joined, from_skips[k].as_ref());
         }
-        let side = spec.heatmap_side();
-        let mut logits = self.graph.reshape(&x, &[1, side * side]);
-        let sharpness = (1.0 / temperature) as f32;
-        if (sharpness - 1.0).abs() > 0.0 {
-            let sharpness = self.graph.floats("inverse_temperature", &[1], &[sharpness]);
-            logits = self.graph.combine("Mul", &logits, &sharpness);
-        }
-        let heatmap = self.graph.softmax(&logits, 1);
-        let heatmap = self.graph.reshape(&heatmap, &[1, side, side]);
+        let heatmap = self.heatmap(&x, temperature);
         let heatmap = self.graph.rename(&heatmap, "heatmap");
 
         // Orientation, from the score stack of the coarsest level.
         let mut y = match &stack {
             Some(stack) => self.graph.concat(1, &[stack, &first]),
-            None => first,
+            None => first.clone(),
         };
         for (step, from_skip) in model.orientation.iter().zip(&from_skips_of_orientation) {
             y = self.step(step, &y, from_skip.as_ref());
         }
         let orientation = self.unit(&y, &epsilon);
         let orientation = self.graph.rename(&orientation, "orientation");
+        if let Some(window) = window {
+            let known = window::Known {
+                first: &first,
+                rolled: &rolled,
+                from_skips: [&from_skips, &from_skips_of_orientation],
+                epsilon: &epsilon,
+            };
+            cuts.extend(self.windowed(&known, window, temperature));
+        }
         Network {
             graph: self.graph.finish(&[heatmap, orientation], &cuts),
             aerial_features,
             ground_descriptors,
         }
+    }
+
+    /// What a location step takes: the best score of each cell before its unit descriptor.
+    fn joined(&mut self, scores: &Value, unit: &Value, k: usize) -> Value {
+        let allowed = if k == 0 && self.model.spec().orientation_prior.is_some() {
+            self.searched(scores)
+        } else {
+            scores.clone()
+        };
+        let matching = if allowed.shape[1] == 1 {
+            allowed
+        } else {
+            self.graph.reduce("ReduceMax", &allowed, 1)
+        };
+        self.graph.concat(1, &[&matching, unit])
+    }
+
+    /// Probabilities `[1, side, side]` of logits `[1, 1, side, side]`.
+    fn heatmap(&mut self, logits: &Value, temperature: f64) -> Value {
+        let side = logits.shape[3];
+        let mut logits = self.graph.reshape(logits, &[1, side * side]);
+        let sharpness = (1.0 / temperature) as f32;
+        if (sharpness - 1.0).abs() > 0.0 {
+            let sharpness = self.graph.floats("inverse_temperature", &[1], &[sharpness]);
+            logits = self.graph.combine("Mul", &logits, &sharpness);
+        }
+        let heatmap = self.graph.softmax(&logits, 1);
+        self.graph.reshape(&heatmap, &[1, side, side])
     }
 
     fn values(&self, id: ParameterId) -> &[f32] {
@@ -307,20 +343,17 @@ impl Translation<'_> {
         self.graph.combine("Max", &norm, epsilon)
     }
 
-    /// Scores `[1, bins, grid, grid]` of level `k`: one product of the rolled ground descriptors
-    /// with the aerial cells.
-    fn scores(
+    /// The unit descriptor of level `k`, rolled to each of its bins.
+    fn rolled(
         &mut self,
-        unit: &Value,
         descriptor: &Value,
         k: usize,
         left_bin: Option<&Value>,
         epsilon: &Value,
-    ) -> Value {
+    ) -> Rolled {
         let spec = self.model.spec();
         let level = &spec.levels[k];
         let (channels, length) = (level.aerial_channels, descriptor.shape[1]);
-        let pixels = level.grid * level.grid;
         let wanted = spec.stack_bins(k);
         // With a left bin, all bins are rolled and the north-aligned ones are picked at run time.
         let all: Vec<isize> = (0..spec.orientation_bins as isize).collect();
@@ -375,17 +408,27 @@ impl Translation<'_> {
         } else {
             (length < channels).then(|| window(&mut self.graph))
         };
-        let cells = self.graph.reshape(unit, &[channels, pixels]);
-        let mut scores = self.graph.matrix_product(&rolled, &cells);
-        if let Some(window) = window {
+        Rolled {
+            rows: rolled,
+            window,
+        }
+    }
+
+    /// Scores `[1, bins, side, side]` of aerial cells `[1, channels, side, side]`: one product with the
+    /// rolled ground descriptors.
+    fn scores(&mut self, unit: &Value, rolled: &Rolled, epsilon: &Value) -> Value {
+        let [channels, rows, columns] = [1, 2, 3].map(|axis| unit.shape[axis]);
+        let cells = self.graph.reshape(unit, &[channels, rows * columns]);
+        let mut scores = self.graph.matrix_product(&rolled.rows, &cells);
+        if let Some(window) = &rolled.window {
             let squares = self.graph.combine("Mul", &cells, &cells);
-            let squares = self.graph.matrix_product(&window, &squares);
+            let squares = self.graph.matrix_product(window, &squares);
             let norms = self.graph.map("Sqrt", &squares);
             let norms = self.graph.combine("Max", &norms, epsilon);
             scores = self.graph.combine("Div", &scores, &norms);
         }
-        self.graph
-            .reshape(&scores, &[1, wanted.len(), level.grid, level.grid])
+        let bins = rolled.rows.shape[0];
+        self.graph.reshape(&scores, &[1, bins, rows, columns])
     }
 
     /// Rows `rows` of a table with these `values`, as `table` writes it: one node for equal tables.

@@ -48,6 +48,10 @@ pub struct MatchingConfig {
     /// With `predicted_sigma_m`: a frame is also matched when the vehicle drove this far since the last
     /// one, metres. Default 30.
     pub longest_gap_m: f64,
+    /// Of the frames matched while the state is `ok`, one in this many is compared with the whole patch, the
+    /// others with the window of the student around the vehicle, if it has one that holds the protection
+    /// radius. A window never says that the vehicle is elsewhere. Default 1: all with the whole.
+    pub whole_every: u32,
 }
 
 impl Default for MatchingConfig {
@@ -55,6 +59,7 @@ impl Default for MatchingConfig {
         Self {
             predicted_sigma_m: 0.0,
             longest_gap_m: 30.0,
+            whole_every: 1,
         }
     }
 }
@@ -63,6 +68,7 @@ impl MatchingConfig {
     pub(super) fn check(&self, check: &mut Checker, visual_timeout_m: f64) {
         check.range("predicted_sigma_m", self.predicted_sigma_m, 0.0, 100.0);
         check.range("longest_gap_m", self.longest_gap_m, 0.0, 1e4);
+        check.range("whole_every", f64::from(self.whole_every), 1.0, 1e3);
         if self.predicted_sigma_m > 0.0 && self.longest_gap_m >= visual_timeout_m {
             check.problem(
                 "longest_gap_m",

@@ -48,6 +48,7 @@ impl Matcher for Staged {
         Ok(MatchResult {
             heatmap: Heatmap::gaussian(64, 1.0, self.heatmap.0, self.heatmap.1).unwrap(),
             yaw_residual_rad: Some(0.0),
+            windowed: false,
             timings: MatchTimings::default(),
         })
     }
@@ -534,6 +535,7 @@ fn a_position_that_is_known_well_needs_few_matches_and_stays_ok() {
     few.set_matching(MatchingConfig {
         predicted_sigma_m: 5.0,
         longest_gap_m: 20.0,
+        whole_every: 1,
     });
     let estimates = drive(&mut few, 0..100, all);
     assert_goes_on(&estimates, State::Ok, "");
@@ -547,6 +549,7 @@ fn a_position_that_is_known_well_needs_few_matches_and_stays_ok() {
     exact.set_matching(MatchingConfig {
         predicted_sigma_m: 0.01,
         longest_gap_m: 20.0,
+        whole_every: 1,
     });
     drive(&mut exact, 0..100, all);
     assert_eq!(exact.counters(), every);

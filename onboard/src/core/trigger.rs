@@ -1,4 +1,5 @@
-//! Which frames are matched: all that would be used, or those alone that the position needs.
+//! Which frames are matched: all that would be used, or those alone that the position needs; and with which
+//! part of the patch.
 
 use crossfix_calibration::LocalFrame;
 
@@ -17,6 +18,8 @@ pub(super) struct MatchTrigger {
     last: Option<(i64, f64)>,
     /// Pose of the latest frame, matched or not.
     pose: Option<Pose>,
+    /// Frames matched in a row with a part of the patch.
+    windowed: u32,
 }
 
 impl MatchTrigger {
@@ -26,6 +29,7 @@ impl MatchTrigger {
             longest_gap_ns: (SHARE_OF_TIMEOUT * fusion.visual_timeout_s * 1e9) as i64,
             last: None,
             pose: None,
+            windowed: 0,
         }
     }
 
@@ -47,6 +51,17 @@ impl MatchTrigger {
             || largest_sigma_m(pose.covariance_m2) >= self.config.predicted_sigma_m
             || *driven_m >= self.config.longest_gap_m
             || (time_ns - *last_ns).abs() >= self.longest_gap_ns
+    }
+
+    /// The radius around the vehicle, in metres, that is enough to match the next frame with; none for the
+    /// whole patch. `radius_m`: the protection radius, where the sources agree.
+    pub(super) fn radius_m(&self, radius_m: Option<f64>) -> Option<f64> {
+        radius_m.filter(|_| self.windowed + 1 < self.config.whole_every)
+    }
+
+    /// A frame was matched, with a part of the patch or the whole.
+    pub(super) fn note_extent(&mut self, windowed: bool) {
+        self.windowed = if windowed { self.windowed + 1 } else { 0 };
     }
 
     /// A frame of this time was matched and used.
@@ -79,6 +94,7 @@ mod tests {
         let config = MatchingConfig {
             predicted_sigma_m,
             longest_gap_m: 30.0,
+            whole_every: 3,
         };
         MatchTrigger::new(config, &FusionConfig::default())
     }
@@ -104,6 +120,22 @@ mod tests {
         trigger.note_match(5);
         assert!(!trigger.fires(6, &pose(12.0, 0.3), true));
         assert!(trigger.fires(7_000_000_100, &pose(12.0, 0.3), true));
+    }
+
+    #[test]
+    fn one_frame_in_three_is_matched_with_the_whole_patch_and_all_while_sources_disagree() {
+        let mut trigger = trigger(0.0);
+        let mut extents = Vec::new();
+        for at in 0..9 {
+            let radius_m = trigger.radius_m((at != 4).then_some(6.0));
+            trigger.note_extent(radius_m.is_some());
+            extents.push(radius_m);
+        }
+        let (whole, part) = (None, Some(6.0));
+        assert_eq!(
+            extents,
+            [part, part, whole, part, whole, part, part, whole, part]
+        );
     }
 
     #[test]

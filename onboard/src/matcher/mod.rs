@@ -43,6 +43,31 @@ pub trait Matcher: Send {
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError>;
+
+    /// The same for a vehicle that is surely inside a part of the patch. A student with a window over it
+    /// (`--window` of `crossfix export`) looks at no more, and the heatmap is 0 outside.
+    ///
+    /// # Errors
+    /// As [`Matcher::match_frame`].
+    fn match_inside(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        inside: Inside,
+    ) -> Result<MatchResult, MatchError> {
+        let _ = inside;
+        self.match_frame(strip, key, patch)
+    }
+}
+
+/// A circle on a patch with north up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Inside {
+    /// Its centre from the patch's, metres east and north.
+    pub offset_m: [f64; 2],
+    /// Its radius, metres.
+    pub radius_m: f64,
 }
 
 /// Which student this is, so that a rollout can be followed.
@@ -56,7 +81,7 @@ pub struct ModelFile {
 
 /// Compares a ground image, made with this yaw (radians counter-clockwise from east), with a patch that
 /// has north up; a student that wants one with its right edge ahead gets it from `tiles`. The heatmap has
-/// north up.
+/// north up. `inside` is where the vehicle surely is, if that is known and may be made use of.
 ///
 /// # Errors
 /// As [`Matcher::match_frame`], and when the tiles give no turned patch, in words.
@@ -66,9 +91,13 @@ pub fn match_over(
     yaw_rad: f64,
     (north_up, patch): (&PatchGeoreference, &RgbImage),
     tiles: Option<&mut TileStore>,
+    inside: Option<Inside>,
 ) -> Result<MatchResult, String> {
     if matcher.card().ground.camera.is_none() {
-        let found = matcher.match_frame(strip, north_up.key(), patch);
+        let found = match inside {
+            Some(inside) => matcher.match_inside(strip, north_up.key(), patch, inside),
+            None => matcher.match_frame(strip, north_up.key(), patch),
+        };
         return found.map_err(|error| error.to_string());
     }
     let turned = north_up
@@ -102,6 +131,8 @@ pub struct MatchResult {
     /// True yaw minus the yaw that the strip was aligned with, radians counter-clockwise, around the
     /// heatmap's mode.
     pub yaw_residual_rad: Option<f64>,
+    /// Whether only a part of the patch was looked at.
+    pub windowed: bool,
     /// Where the time went. Only for people: nothing downstream may depend on it.
     pub timings: MatchTimings,
 }
@@ -197,6 +228,7 @@ mod tests {
             Ok(MatchResult {
                 heatmap: Heatmap::gaussian(33, 1.0, [10.0, 0.0], 1.0).unwrap(),
                 yaw_residual_rad: None,
+                windowed: false,
                 timings: MatchTimings::default(),
             })
         }
@@ -219,13 +251,14 @@ mod tests {
         };
         let mut strips = Ahead { card, patch: None };
         let over = (&north_up, &*patch);
-        let found = match_over(&mut strips, strip, FRAC_PI_2, over, None).unwrap();
+        let found = match_over(&mut strips, strip, FRAC_PI_2, over, None, None).unwrap();
         assert_eq!(found.heatmap.mode().offset_m, [10.0, 0.0]);
         assert_eq!(strips.patch.as_ref().unwrap().0, north_up.key());
 
         strips.card.ground.camera = Some([8.0, 8.0, 4.0, 2.0]);
         // The vehicle heads north: what is at the right of its patch is in the north.
-        let found = match_over(&mut strips, strip, FRAC_PI_2, over, Some(&mut tiles)).unwrap();
+        let found =
+            match_over(&mut strips, strip, FRAC_PI_2, over, Some(&mut tiles), None).unwrap();
         assert_eq!(found.heatmap.mode().offset_m, [0.0, 10.0]);
         let (key, turned) = strips.patch.take().unwrap();
         assert_ne!(key, north_up.key());
@@ -235,7 +268,7 @@ mod tests {
                 assert!(found.abs_diff(expected) <= 2, "{row},{column}");
             }
         }
-        let refused = match_over(&mut strips, strip, FRAC_PI_2, over, None).unwrap_err();
+        let refused = match_over(&mut strips, strip, FRAC_PI_2, over, None, None).unwrap_err();
         assert!(refused.contains("tiles"), "{refused}");
     }
 }

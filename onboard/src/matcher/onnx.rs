@@ -14,8 +14,13 @@ use tract_onnx::pb::{
 use tract_onnx::prelude::Framework;
 
 use super::MatchError;
-use crate::card::{CARD_KEY, LEFT_BIN_INPUT, StudentCard};
+use crate::card::{
+    CARD_KEY, HEATMAP_WINDOW, LEFT_BIN_INPUT, ORIENTATION_START, ORIENTATION_WINDOW, StudentCard,
+    WINDOW_START,
+};
 
+/// What a windowed part answers, in order.
+const WINDOW_OUTPUTS: [&str; 3] = [HEATMAP_WINDOW, ORIENTATION_WINDOW, ORIENTATION_START];
 const MOST_NODES: usize = 20_000;
 const MOST_ELEMENTS: i64 = 1 << 28;
 /// A field of view from here on is a panorama, whose ends meet.
@@ -26,6 +31,7 @@ const WHOLE_TURN_DEG: f64 = 359.9;
 const OPERATORS: &[&str] = &[
     "Abs",
     "Add",
+    "ArgMax",
     "AveragePool",
     "BatchNormalization",
     "Cast",
@@ -140,6 +146,24 @@ impl Student {
     /// The part from `ground`, its left bin where the card has bins, and the aerial features, whose
     /// shapes are given in the card's order, to the outputs that the card means.
     pub(super) fn ground_part(&self, feature_shapes: &[Vec<usize>]) -> Result<ModelProto, String> {
+        let inputs = self.ground_inputs(feature_shapes);
+        let outputs = self.card.outputs().iter().map(|name| (*name).to_owned());
+        self.part(inputs, &outputs.collect::<Vec<_>>())
+    }
+
+    /// The same over a window, from [`WINDOW_START`] too; none of a student without one.
+    pub(super) fn window_part(
+        &self,
+        feature_shapes: &[Vec<usize>],
+    ) -> Option<Result<ModelProto, String>> {
+        self.card.window?;
+        let mut inputs = self.ground_inputs(feature_shapes);
+        inputs.push(value_of(WINDOW_START, DataType::Int64, Some(&[2])));
+        let outputs = WINDOW_OUTPUTS.map(str::to_owned);
+        Some(self.part(inputs, &outputs))
+    }
+
+    fn ground_inputs(&self, feature_shapes: &[Vec<usize>]) -> Vec<ValueInfoProto> {
         let mut inputs = vec![value("ground", &self.ground_shape())];
         if self.card.ground.orientation_bins.is_some() {
             inputs.push(value_of(LEFT_BIN_INPUT, DataType::Int64, Some(&[1])));
@@ -147,8 +171,7 @@ impl Student {
         for (name, shape) in self.card.aerial_features.iter().zip(feature_shapes) {
             inputs.push(value(name, shape));
         }
-        let outputs = self.card.outputs().iter().map(|name| (*name).to_owned());
-        self.part(inputs, &outputs.collect::<Vec<_>>())
+        inputs
     }
 
     fn ground_shape(&self) -> [usize; 4] {
@@ -242,6 +265,19 @@ impl Student {
         for name in card.aerial_features.iter().chain(&card.ground_descriptors) {
             if !known.contains(name.as_str()) {
                 return Err(format!("has no value `{name}`, which its card lists"));
+            }
+        }
+        if card.window.is_some() {
+            let start = graph.initializer.iter().find(|it| it.name == WINDOW_START);
+            if start.is_none_or(|it| it.data_type != DataType::Int64 as i32 || it.dims != [2]) {
+                return Err(format!(
+                    "has no two integers `{WINDOW_START}`, and its card announces a window"
+                ));
+            }
+            if let Some(name) = WINDOW_OUTPUTS.iter().find(|name| !known.contains(**name)) {
+                return Err(format!(
+                    "has no value `{name}`, and its card announces a window"
+                ));
             }
         }
         for name in card.outputs() {

@@ -12,8 +12,8 @@ use tract_onnx::prelude::*;
 use super::convolution::replace_convolutions;
 use super::memory;
 use super::onnx::Student;
-use super::{GroundStrip, MatchError, MatchResult, MatchTimings, Matcher, ModelFile};
-use crate::card::{OrientationConvention, StudentCard};
+use super::{GroundStrip, Inside, MatchError, MatchResult, MatchTimings, Matcher, ModelFile};
+use crate::card::{HeatmapOutput, OrientationConvention, StudentCard, WindowOutput};
 use crate::lru::Lru;
 use crate::panics::quietly;
 use crate::transport::file;
@@ -31,12 +31,13 @@ type Features = Arc<Vec<TValue>>;
 
 /// An exported student in tract: the aerial half, remembered per patch, and the rest.
 ///
-/// Batch 1, f32, on the calling thread.
+/// Batch 1, f32, on the calling thread. A student with a window is there twice, whole and over the window.
 pub struct TractMatcher {
     card: StudentCard,
     file: Option<ModelFile>,
     aerial: Arc<TypedRunnableModel>,
     ground: Arc<TypedRunnableModel>,
+    windowed: Option<Arc<TypedRunnableModel>>,
     features: Lru<PatchKey, Features>,
 }
 
@@ -96,6 +97,29 @@ impl TractMatcher {
         let feature_bytes = floats.sum::<usize>() * size_of::<f32>();
         let ground = student.ground_part(&shapes).map_err(fail)?;
         let ground = runnable(&ground, limit_bytes).map_err(fail)?;
+        let windowed = student.window_part(&shapes).transpose().map_err(fail)?;
+        let windowed = windowed.map(|part| runnable(&part, limit_bytes));
+        let windowed = windowed.transpose().map_err(fail)?;
+        if let (
+            Some(windowed),
+            Some(WindowOutput {
+                side,
+                orientation_side,
+            }),
+        ) = (&windowed, student.card.window)
+        {
+            let expected = vec![
+                vec![1, side, side],
+                vec![1, 2, orientation_side, orientation_side],
+                vec![2],
+            ];
+            let actual = output_shapes(windowed).map_err(fail)?;
+            if actual != expected {
+                return Err(fail(format!(
+                    "answers over a window as {actual:?}, and its card means {expected:?}"
+                )));
+            }
+        }
         let side = student.card.heatmap.side;
         let expected = [vec![1, side, side], vec![1, 2, side, side]];
         let outputs = student.card.outputs().iter();
@@ -114,6 +138,7 @@ impl TractMatcher {
             file: None,
             aerial,
             ground,
+            windowed,
             features: Lru::new(FEATURE_BYTES.max(2 * feature_bytes)),
         })
     }
@@ -144,23 +169,15 @@ impl TractMatcher {
         self.features.insert(key, features.clone(), weight);
         Ok(features)
     }
-}
 
-impl Matcher for TractMatcher {
-    fn card(&self) -> &StudentCard {
-        &self.card
-    }
-
-    fn file(&self) -> Option<&ModelFile> {
-        self.file.as_ref()
-    }
-
-    fn match_frame(
+    /// Everything but the heatmap, whose part is asked for.
+    fn answer(
         &mut self,
         strip: GroundStrip<'_>,
         key: PatchKey,
         patch: &RgbImage,
-    ) -> Result<MatchResult, MatchError> {
+        window: Option<(Arc<TypedRunnableModel>, [usize; 2])>,
+    ) -> Result<(TVec<TValue>, MatchTimings), MatchError> {
         let size_px = self.card.aerial.size_px;
         let ground = self.card.ground;
         check_size("ground", strip.image, [ground.columns, ground.rows])?;
@@ -180,22 +197,100 @@ impl Matcher for TractMatcher {
             inputs.push(tensor1(&[left_bin as i64]).into());
         }
         inputs.extend(features.iter().cloned());
-        let outputs = run(&self.ground, inputs)?;
+        let outputs = if let Some((model, [column, row])) = window {
+            inputs.push(tensor1(&[row as i64, column as i64]).into());
+            run(&model, inputs)?
+        } else {
+            run(&self.ground, inputs)?
+        };
         let timings = MatchTimings {
             aerial,
             ground_and_matching: start.elapsed().checked_sub(aerial).unwrap(),
         };
-        let heatmap = heatmap(floats(&outputs[0])?, &self.card)?;
+        Ok((outputs, timings))
+    }
+}
+
+impl Matcher for TractMatcher {
+    fn card(&self) -> &StudentCard {
+        &self.card
+    }
+
+    fn file(&self) -> Option<&ModelFile> {
+        self.file.as_ref()
+    }
+
+    fn match_frame(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+    ) -> Result<MatchResult, MatchError> {
+        let (outputs, timings) = self.answer(strip, key, patch, None)?;
+        let heatmap = heatmap(floats(&outputs[0])?.to_vec(), &self.card)?;
         let yaw_residual_rad = match self.card.orientation {
-            OrientationConvention::YawResidual => yaw_residual(floats(&outputs[1])?, &heatmap),
+            OrientationConvention::YawResidual => {
+                yaw_residual(floats(&outputs[1])?, [0, 0], &heatmap)
+            }
             OrientationConvention::None => None,
         };
         Ok(MatchResult {
             heatmap,
             yaw_residual_rad,
+            windowed: false,
             timings,
         })
     }
+
+    fn match_inside(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        inside: Inside,
+    ) -> Result<MatchResult, MatchError> {
+        let window = self.card.window.zip(self.windowed.clone());
+        let Some((WindowOutput { side, .. }, model)) = window else {
+            return self.match_frame(strip, key, patch);
+        };
+        let Some(start) = window_start(self.card.heatmap, side, inside) else {
+            return self.match_frame(strip, key, patch);
+        };
+        let (outputs, timings) = self.answer(strip, key, patch, Some((model, start)))?;
+        let whole = self.card.heatmap.side;
+        let mut probabilities = vec![0.0; whole * whole];
+        for (row, cells) in floats(&outputs[0])?.chunks_exact(side).enumerate() {
+            let at = (start[1] + row) * whole + start[0];
+            probabilities[at..at + side].copy_from_slice(cells);
+        }
+        let heatmap = heatmap(probabilities, &self.card)?;
+        let corner = floats(&outputs[2])?;
+        let corner = [corner[1], corner[0]].map(|cell| cell as usize);
+        Ok(MatchResult {
+            yaw_residual_rad: yaw_residual(floats(&outputs[1])?, corner, &heatmap),
+            heatmap,
+            windowed: true,
+            timings,
+        })
+    }
+}
+
+/// Column and row of the heatmap where a window of `side` cells around a circle begins; none where it does
+/// not hold the circle.
+fn window_start(heatmap: HeatmapOutput, side: usize, inside: Inside) -> Option<[usize; 2]> {
+    let half = heatmap.side as f64 / 2.0;
+    let [east, north] = inside
+        .offset_m
+        .map(|offset| offset / heatmap.metres_per_cell);
+    let radius = inside.radius_m / heatmap.metres_per_cell;
+    let start = |centre: f64| -> Option<usize> {
+        let last = (heatmap.side - side) as f64;
+        let start = (centre - side as f64 / 2.0).round().clamp(0.0, last);
+        // Written so that NaN is outside.
+        let holds = start <= centre - radius && centre + radius <= start + side as f64;
+        holds.then_some(start as usize)
+    };
+    Some([start(half + east)?, start(half - north)?])
 }
 
 /// Optimises a model that fits into this memory and makes it ready to run.
@@ -288,17 +383,16 @@ fn floats(value: &TValue) -> Result<&[f32], MatchError> {
 }
 
 /// Renormalised in f64, since the graph sums 4096 f32.
-fn heatmap(probabilities: &[f32], card: &StudentCard) -> Result<Heatmap, MatchError> {
+fn heatmap(mut probabilities: Vec<f32>, card: &StudentCard) -> Result<Heatmap, MatchError> {
     let sum: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
     if (sum - 1.0).abs() > SUM_TOLERANCE || probabilities.iter().any(|p| *p < 0.0) {
         return Err(MatchError::Run(format!(
             "its heatmap sums to {sum}, not to 1"
         )));
     }
-    let probabilities = probabilities
-        .iter()
-        .map(|&p| (f64::from(p) / sum) as f32)
-        .collect();
+    for p in &mut probabilities {
+        *p = (f64::from(*p) / sum) as f32;
+    }
     Heatmap::new(
         card.heatmap.side,
         card.heatmap.metres_per_cell,
@@ -307,16 +401,24 @@ fn heatmap(probabilities: &[f32], card: &StudentCard) -> Result<Heatmap, MatchEr
     .map_err(|e| MatchError::Run(e.to_string()))
 }
 
-/// The angle of the mean (cosine, sine) over the mode and its neighbours, weighted by probability.
-fn yaw_residual(orientation: &[f32], heatmap: &Heatmap) -> Option<f64> {
+/// The angle of the mean (cosine, sine) over the mode and its neighbours, weighted by probability. The field
+/// is a square whose first cell has column and row `corner`.
+fn yaw_residual(orientation: &[f32], corner: [usize; 2], heatmap: &Heatmap) -> Option<f64> {
     let side = heatmap.side();
     let [col, row] = heatmap.mode().cell;
+    let told = orientation.len() / 2;
+    let told_side = told.isqrt();
     let (mut cosine, mut sine) = (0.0, 0.0);
     for r in row.saturating_sub(1)..(row + 2).min(side) {
         for c in col.saturating_sub(1)..(col + 2).min(side) {
+            let at = [r.checked_sub(corner[1])?, c.checked_sub(corner[0])?];
+            if at.iter().any(|at| *at >= told_side) {
+                return None;
+            }
+            let at = at[0] * told_side + at[1];
             let weight = f64::from(heatmap.probabilities()[r * side + c]);
-            cosine += weight * f64::from(orientation[r * side + c]);
-            sine += weight * f64::from(orientation[side * side + r * side + c]);
+            cosine += weight * f64::from(orientation[at]);
+            sine += weight * f64::from(orientation[told + at]);
         }
     }
     let angle = sine.atan2(cosine);

@@ -140,6 +140,7 @@ impl Shadow {
             yaw_rad,
             over,
             self.tiles.as_mut(),
+            None,
         )?;
         let running = (&found.fix.heatmap, &found.georeference);
         let shadow = (&result.heatmap, &georeference);

@@ -1,11 +1,12 @@
-use super::super::{noise_input, student_card, with_camera, write_onnx};
+use super::super::{noise_input, student_card, with_camera, with_window, write_onnx};
 use super::*;
 use crate::data::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
 use crate::model::{Ccvpe, Ggcvt, GgcvtSpec, ggcvt, preset};
 use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
 use crossfix_kernels::ops::Augment;
-use crossfix_onboard::matcher::{GroundStrip, Matcher, TractMatcher};
+use crossfix_onboard::card::WindowOutput;
+use crossfix_onboard::matcher::{GroundStrip, Inside, Matcher, TractMatcher};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -301,6 +302,102 @@ fn the_daemon_drives_with(name: &str) {
     let heatmap = Reference::new(&model, &input, 1.5).unwrap().heatmaps;
     assert!(relative_error(answer.heatmap.probabilities(), &heatmap) <= 1e-4);
     assert!(answer.yaw_residual_rad.is_some());
+}
+
+#[test]
+fn a_window_is_a_part_of_the_whole_wherever_it_is() {
+    for (name, side_m) in [
+        ("compact", 25.0),
+        ("compact", 12.0),
+        ("compact-front", 20.0),
+        ("compact-unknown-heading", 30.0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("student.onnx");
+        let model = random_model(preset(name).unwrap(), 4);
+        let card = with_window(student_card(model.describe(), 0.7, "MIT"), side_m);
+        let card = write_onnx(&model, card, &path).unwrap();
+        let window = card.window.unwrap();
+        let mut matcher = TractMatcher::load(&path).unwrap();
+        let spec = card.aerial.patch_spec();
+        let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
+        let key = PatchGeoreference::exactly_at(place, spec).unwrap().key();
+        let mut input = noise_input(model.describe(), 1, 6).unwrap();
+        let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+        let strip = GroundStrip {
+            image: &image,
+            left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
+        };
+        let whole = matcher.match_frame(strip, key, &patch).unwrap();
+        assert!(!whole.windowed);
+        let all = whole.heatmap.probabilities();
+        if let Some(bin) = input.ground_left_bin.first_mut() {
+            *bin = card.ground.left_bin(strip.left_azimuth_rad).unwrap();
+        }
+        let orientation = Reference::new(&model, &input, 0.7).unwrap().orientations;
+        let orientation = orientation.unwrap();
+        let most = spec.side_m() / 2.0 - 2.0;
+        for at in 0..49 {
+            let offset_m = [at % 7, at / 7].map(|at| f64::from(at - 3) / 3.0 * most);
+            let inside = Inside {
+                offset_m,
+                radius_m: 1.5,
+            };
+            let found = matcher.match_inside(strip, key, &patch, inside).unwrap();
+            assert!(found.windowed, "{name} {offset_m:?}");
+            let part = found.heatmap.probabilities();
+            let inside: Vec<usize> = (0..part.len()).filter(|at| part[*at] > 0.0).collect();
+            assert_eq!(inside.len(), window.side * window.side);
+            let sum: f64 = inside.iter().map(|at| f64::from(all[*at])).sum();
+            let mut expected = vec![0.0; all.len()];
+            for at in &inside {
+                expected[*at] = (f64::from(all[*at]) / sum) as f32;
+            }
+            let error = relative_error(part, &expected);
+            assert!(error <= 1e-4, "{name} {offset_m:?}: {error}");
+            // Around the mode, weighted by the part.
+            let (mode, side) = (mode(part), card.heatmap.side);
+            let near = |at: usize, mode: usize| at.abs_diff(mode) <= 1;
+            let around =
+                |at: &&usize| near(*at / side, mode / side) && near(*at % side, mode % side);
+            let sum = |field: &[f32]| -> f64 {
+                let near = inside.iter().filter(around);
+                near.map(|at| f64::from(part[*at] * field[*at])).sum()
+            };
+            let (cosines, sines) = orientation.split_at(all.len());
+            let yaw = sum(sines).atan2(sum(cosines));
+            let apart = (found.yaw_residual_rad.unwrap() - yaw).abs();
+            assert!(apart <= 1e-4, "{name} {offset_m:?}: {apart} rad");
+        }
+        let wide = Inside {
+            offset_m: [0.0; 2],
+            radius_m: side_m,
+        };
+        let found = matcher.match_inside(strip, key, &patch, wide).unwrap();
+        assert!(!found.windowed);
+        assert_eq!(found.heatmap.probabilities(), all);
+    }
+}
+
+#[test]
+fn a_window_that_no_network_can_have_is_refused() {
+    let model = random_model(preset("compact").unwrap(), 4);
+    for side_m in [0.5, 500.0, f64::NAN] {
+        let card = with_window(student_card(model.describe(), 1.0, "MIT"), side_m);
+        let refused = write_onnx(&model, card, Path::new("/nowhere/student.onnx")).unwrap_err();
+        assert!(refused.to_string().contains("window"), "{refused}");
+    }
+    let other = random_ggcvt(ggcvt::preset("ggcvt-compact").unwrap(), 4);
+    let card = student_card(other.describe(), 1.0, "MIT");
+    let card = StudentCard {
+        window: Some(WindowOutput {
+            side: 11,
+            orientation_side: 5,
+        }),
+        ..card
+    };
+    let refused = write_onnx(&other, card, Path::new("/nowhere/student.onnx")).unwrap_err();
+    assert!(refused.to_string().contains("window"), "{refused}");
 }
 
 #[test]

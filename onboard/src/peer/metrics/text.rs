@@ -140,6 +140,8 @@ fn add_core(registry: &mut Registry, health: &Health) {
             .map(|(use_, count)| (vec![("use", use_.to_owned())], count));
         counters(registry, name, help, rows.collect());
     }
+    let help = "Camera frames matched with a part of the aerial patch";
+    counter(registry, "frames_windowed", help, core.frames_windowed);
     let help = "Camera frames matched without all cameras of the rig";
     counter(registry, "frames_partial", help, core.frames_partial);
     let help = "Events that were not used because of their stamps";
