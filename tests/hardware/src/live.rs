@@ -269,8 +269,9 @@ fn config(
     write!(
         config,
         "[[source]]\nkind = \"odometry_feed\"\nname = \"odometry\"\nudp = \"127.0.0.1:{}\"\nstamps = \"utc\"\n\
-         [[source]]\nkind = \"images\"\nname = \"camera\"\nfolder = \"pictures\"\n[[sink]]\nkind = \"jsonl\"\n[fusion]\n{}",
+         [[source]]\nkind = \"images\"\nname = \"camera\"\nfolder = \"pictures\"\n[[sink]]\nkind = \"jsonl\"\n[matching]\nwhole_every = {}\n[fusion]\n{}",
         peers.odometry_port,
+        vehicle.whole_every,
         toml::to_string(vehicle.fusion)?,
     )?;
     if scenario.is_matched() && drive.camera.is_some() {

@@ -7,6 +7,7 @@ use crate::scenario::{Act, Scenario};
 use crate::student::{Lies, LyingStudent};
 use anyhow::Context;
 use crossfix_calibration::Geodetic;
+use crossfix_onboard::config::MatchingConfig;
 use crossfix_onboard::core::Core;
 use crossfix_onboard::event::{Arrival, Estimate, EstimateKind, State};
 use crossfix_onboard::fusion::FusionConfig;
@@ -58,6 +59,8 @@ pub struct Run {
 pub struct Vehicle<'a> {
     /// The daemon's settings.
     pub fusion: &'a FusionConfig,
+    /// Of its matches, one in this many looks at the whole patch where a part of it would do.
+    pub whole_every: u32,
     /// The exported student.
     pub student: &'a Path,
     /// The aerial tiles.
@@ -77,7 +80,11 @@ pub fn run(drive: &Drive, scenario: &Scenario, vehicle: Vehicle<'_>) -> anyhow::
         let lying = LyingStudent::load(vehicle.student, lies.clone()).context("no student")?;
         student = Some(Box::new(lying) as Box<dyn Matcher>);
     }
-    let core = Core::new(vehicle.fusion.clone(), drive.camera.clone(), tiles, student);
+    let mut core = Core::new(vehicle.fusion.clone(), drive.camera.clone(), tiles, student);
+    core.set_matching(MatchingConfig {
+        whole_every: vehicle.whole_every,
+        ..MatchingConfig::default()
+    });
     let mut live = LiveCore::new(core, TICK_NS, 0);
     let mut record = Record::new(&drive, scenario);
     let mut publish = |at_ns: i64, estimates: Vec<Estimate>| {

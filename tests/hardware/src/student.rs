@@ -3,7 +3,9 @@
 use crate::scenario::{Aerial, Heatmap as Lie};
 use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
 use crossfix_onboard::card::StudentCard;
-use crossfix_onboard::matcher::{GroundStrip, MatchError, MatchResult, Matcher, TractMatcher};
+use crossfix_onboard::matcher::{
+    GroundStrip, Inside, MatchError, MatchResult, Matcher, TractMatcher,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
@@ -95,23 +97,54 @@ impl Matcher for LyingStudent {
         key: PatchKey,
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError> {
+        self.answer(strip, key, patch, None)
+    }
+
+    fn match_inside(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        inside: Inside,
+    ) -> Result<MatchResult, MatchError> {
+        self.answer(strip, key, patch, Some(inside))
+    }
+}
+
+impl LyingStudent {
+    fn answer(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        inside: Option<Inside>,
+    ) -> Result<MatchResult, MatchError> {
         let lies = *self.lies.lock().unwrap_or_else(PoisonError::into_inner);
         let columns = (10.0 / self.card().aerial.metres_per_pixel) as usize;
         let mut hasher = DefaultHasher::new();
         (&strip.image.data, strip.left_azimuth_rad.to_bits()).hash(&mut hasher);
         (key, &patch.data, lies.aerial, &self.path).hash(&mut hasher);
+        let circle = inside.map(|inside| {
+            let [east, north] = inside.offset_m;
+            [east, north, inside.radius_m].map(f64::to_bits)
+        });
+        circle.hash(&mut hasher);
         let question = hasher.finish();
         let answers = || ANSWERS.lock().unwrap_or_else(PoisonError::into_inner);
         let known = answers().get(&question).cloned();
+        let ask = |student: &mut TractMatcher, patch: &RgbImage| match inside {
+            Some(inside) => student.match_inside(strip, key, patch, inside),
+            None => student.match_frame(strip, key, patch),
+        };
         let mut result = match (known, lies.aerial) {
             (Some(result), _) => result,
-            (None, None) => self.student(false)?.match_frame(strip, key, patch)?,
+            (None, None) => ask(self.student(false)?, patch)?,
             (None, Some(aerial)) => {
                 let other = match aerial {
                     Aerial::Black => RgbImage::black(patch.width, patch.height),
                     Aerial::Shifted => shifted(patch, columns),
                 };
-                self.student(true)?.match_frame(strip, key, &other)?
+                ask(self.student(true)?, &other)?
             }
         };
         if answers().len() < MOST_ANSWERS {
@@ -135,7 +168,16 @@ impl Matcher for LyingStudent {
             }
             Some(Lie::Flat) => Heatmap::new(side, cell_m, vec![1.0; side * side]),
         };
-        result.heatmap = lie.map_err(|error| MatchError::Run(error.to_string()))?;
+        let mut lie = lie.map_err(|error| MatchError::Run(error.to_string()))?;
+        if result.windowed {
+            // It says nothing of what it does not look at, and all is alike where all is unlikely.
+            let seen = heatmap.probabilities().iter();
+            let told = lie.probabilities().iter().zip(seen);
+            let told = told.map(|(lie, seen)| if *seen > 0.0 { lie + 1e-12 } else { 0.0 });
+            lie = Heatmap::new(side, cell_m, told.collect())
+                .map_err(|error| MatchError::Run(error.to_string()))?;
+        }
+        result.heatmap = lie;
         Ok(result)
     }
 }

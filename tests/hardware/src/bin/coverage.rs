@@ -33,6 +33,9 @@ struct Args {
     /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
     #[arg(long)]
     set: Vec<String>,
+    /// The daemon's `matching.whole_every`, for a student with a window.
+    #[arg(long, default_value_t = 1)]
+    whole_every: u32,
     /// Write every estimate there, as lines of numbers: folder, drive, seconds, error east and north,
     /// covariance ee, en, nn, radius, 1 if ok.
     #[arg(long)]
@@ -132,6 +135,7 @@ fn main() -> anyhow::Result<()> {
         let drives = Drive::all(&folder.join("test/logs"))?;
         let vehicle = Vehicle {
             fusion: &fusion,
+            whole_every: args.whole_every,
             student: &folder.join("student.onnx"),
             tiles: &folder.join("test/tiles.pmtiles"),
         };

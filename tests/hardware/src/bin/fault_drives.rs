@@ -35,6 +35,9 @@ struct Args {
     /// A setting of the daemon's `[fusion]`, as in the config file: `visual_exponent = 0.8`.
     #[arg(long)]
     set: Vec<String>,
+    /// The daemon's `matching.whole_every`, for a student with a window.
+    #[arg(long, default_value_t = 1)]
+    whole_every: u32,
     /// Drive in real time through this `crossfixd`: NMEA over pseudo-terminals, odometry over UDP, pictures in a folder.
     /// What comes out must be as good as on the simulated clock. Scenarios whose faults are of the student or the tiles
     /// are left out.
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let fusion: FusionConfig = toml::from_str(&args.set.join("\n"))?;
     let vehicle = Vehicle {
         fusion: &fusion,
+        whole_every: args.whole_every,
         student: &student,
         tiles: &tiles,
     };
