@@ -13,6 +13,26 @@ pub struct Heatmap {
     probabilities: Vec<f32>,
 }
 
+/// A square of a heatmap's cells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// `[col, row]` of its first cell.
+    pub corner: [usize; 2],
+    /// Cells along each side.
+    pub side: usize,
+}
+
+impl Part {
+    /// The cells of each of its rows in a heatmap of this side, from the north.
+    pub fn rows(self, heatmap_side: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let [col, row] = self.corner;
+        (row..row + self.side).map(move |row| {
+            let start = row * heatmap_side + col;
+            start..start + self.side
+        })
+    }
+}
+
 /// The most probable cell.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mode {
@@ -52,6 +72,34 @@ impl Heatmap {
             probabilities,
         }
         .normalised(sum))
+    }
+
+    /// A heatmap of which only a part is known: `within`, the probability over its cells if the vehicle is
+    /// there. A cell outside is as probable as the median one inside, so that a part in which all places are
+    /// alike says nothing.
+    ///
+    /// # Errors
+    /// [`Error::Heatmap`] as [`Self::new`], and when the part is not inside.
+    pub fn of_part(side: usize, metres_per_cell: f64, part: Part, within: &[f32]) -> Result<Self> {
+        let fits = |from: usize| from.checked_add(part.side).is_some_and(|to| to <= side);
+        if part.side == 0 || !part.corner.iter().all(|from| fits(*from)) {
+            return Err(Error::Heatmap(format!(
+                "{part:?} is not inside {side} × {side} cells"
+            )));
+        }
+        let within = Self::new(part.side, metres_per_cell, within.to_vec())?.probabilities;
+        check_shape(side, metres_per_cell, side * side)?;
+        let mut sorted = within.clone();
+        let (_, median, _) = sorted.select_nth_unstable_by(within.len() / 2, f32::total_cmp);
+        let median = f64::from(*median);
+        let sum = 1.0 + median * (side * side - within.len()) as f64;
+        let mut probabilities = vec![(median / sum) as f32; side * side];
+        for (to, from) in part.rows(side).zip(within.chunks_exact(part.side)) {
+            for (to, from) in probabilities[to].iter_mut().zip(from) {
+                *to = (f64::from(*from) / sum) as f32;
+            }
+        }
+        Self::new(side, metres_per_cell, probabilities)
     }
 
     /// The softmax of `logits / temperature`.
@@ -322,6 +370,30 @@ mod tests {
             0.2..5.0f64,
         )
             .prop_map(move |(logits, mpc, t)| Heatmap::from_logits(side, mpc, &logits, t).unwrap())
+    }
+
+    #[test]
+    fn a_part_tells_places_inside_it_apart_and_nothing_else() {
+        let part = Part {
+            corner: [1, 2],
+            side: 2,
+        };
+        let flat = Heatmap::of_part(4, 1.0, part, &[0.25; 4]).unwrap();
+        assert_eq!(flat.probabilities(), [1.0 / 16.0; 16]);
+        let sure = Heatmap::of_part(4, 1.0, part, &[0.0, 1.0, 0.0, 0.0]).unwrap();
+        assert_eq!(sure.mode().cell, [2, 2]);
+        assert_eq!(sure.mode().probability, 1.0);
+        // 12 cells outside like the third of four inside.
+        let vague = Heatmap::of_part(4, 1.0, part, &[0.1, 0.6, 0.2, 0.1]).unwrap();
+        let row = &vague.probabilities()[2 * 4..3 * 4];
+        for (found, expected) in row.iter().zip([0.2, 0.1, 0.6, 0.2]) {
+            assert!((found - expected / 3.4).abs() < 1e-6, "{row:?}");
+        }
+        for (corner, side) in [([3, 0], 2), ([0, 0], 5), ([0, 0], 0), ([usize::MAX, 0], 2)] {
+            let part = Part { corner, side };
+            let cells = vec![1.0 / (side * side).max(1) as f32; side * side];
+            assert!(Heatmap::of_part(4, 1.0, part, &cells).is_err(), "{part:?}");
+        }
     }
 
     #[test]

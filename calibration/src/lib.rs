@@ -81,7 +81,7 @@ pub use camera::{
 pub use error::{Error, Result};
 pub use geodesy::{Ecef, Enu, Geodetic, LocalFrame, TileId, mercator};
 pub use georeference::{PatchGeoreference, PatchKey, PatchSpec};
-pub use heatmap::{Heatmap, Mode};
+pub use heatmap::{Heatmap, Mode, Part};
 pub use image::RgbImage;
 pub use nalgebra;
 pub use peak::refine_peak;

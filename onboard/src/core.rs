@@ -515,8 +515,8 @@ impl Core {
             }
         });
         let result = match_over(matcher.as_mut(), strip, yaw_rad, over, Some(tiles), inside)?;
-        self.trigger.note_extent(result.windowed);
-        self.counters.frames_windowed += u64::from(result.windowed);
+        self.trigger.note_extent(result.part.is_some());
+        self.counters.frames_windowed += u64::from(result.part.is_some());
         self.timings = result.timings;
         let sigma_rad = config.visual_yaw_sigma_deg.to_radians();
         let fix = CrossViewFix {

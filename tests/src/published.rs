@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use cpu_time::ThreadTime;
-use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
+use crossfix_calibration::{Geodetic, Heatmap, PatchGeoreference, PatchSpec, RgbImage};
 use crossfix_kernels::{Pixels, Tensor};
 use crossfix_offline::export::{
     Verification, noise_input, seen_by, student_card, verify_export, with_camera, with_window,
@@ -390,24 +390,25 @@ fn drive_windows(
         let start = ThreadTime::now();
         let part = matcher.match_inside(strip, key, &aerial, inside)?;
         times_ms[1].push(start.elapsed().as_secs_f64() * 1e3);
-        ensure!(part.windowed && !whole.windowed, "frame {frame}");
-        let part = part.heatmap;
-        let (part_mode, part) = (part.mode(), part.probabilities());
-        let mut masked = whole.heatmap.probabilities().to_vec();
-        let hidden = masked
-            .iter_mut()
-            .zip(part)
-            .filter(|(_, part)| **part <= 0.0);
-        hidden.for_each(|(whole, _)| *whole = 0.0);
-        let sum: f64 = masked.iter().map(|p| f64::from(*p)).sum();
-        masked
-            .iter_mut()
-            .for_each(|p| *p = (f64::from(*p) / sum) as f32);
-        found.difference = found.difference.max(relative_difference(part, &masked));
-        let [column, row] = part_mode.cell;
-        let best = masked.iter().copied().fold(0.0, f32::max);
-        let first = masked.iter().position(|p| *p >= best);
-        found.same_mode += usize::from(first == Some(row * card.heatmap.side + column));
+        let cells = part
+            .part
+            .with_context(|| format!("frame {frame} as a whole"))?;
+        let side = card.heatmap.side;
+        let inside = |heatmap: &Heatmap| -> Vec<f32> {
+            let rows = cells.rows(side);
+            let told: Vec<f32> = rows
+                .flat_map(|row| heatmap.probabilities()[row].to_vec())
+                .collect();
+            let sum: f64 = told.iter().map(|p| f64::from(*p)).sum();
+            told.iter().map(|p| (f64::from(*p) / sum) as f32).collect()
+        };
+        let (part, whole) = (inside(&part.heatmap), inside(&whole.heatmap));
+        let mode = |told: &[f32]| {
+            let best = told.iter().copied().fold(0.0, f32::max);
+            told.iter().position(|p| *p >= best)
+        };
+        found.difference = found.difference.max(relative_difference(&part, &whole));
+        found.same_mode += usize::from(mode(&part) == mode(&whole));
     }
     for (times_ms, found) in times_ms.iter_mut().zip(&mut found.frame_ms) {
         times_ms.sort_by(f64::total_cmp);

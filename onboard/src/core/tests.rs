@@ -48,7 +48,7 @@ impl Matcher for Staged {
         Ok(MatchResult {
             heatmap: Heatmap::gaussian(64, 1.0, self.heatmap.0, self.heatmap.1).unwrap(),
             yaw_residual_rad: Some(0.0),
-            windowed: false,
+            part: None,
             timings: MatchTimings::default(),
         })
     }

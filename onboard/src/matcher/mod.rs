@@ -11,7 +11,7 @@ mod tract;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crossfix_calibration::{Heatmap, PatchGeoreference, PatchKey, RgbImage};
+use crossfix_calibration::{Heatmap, Part, PatchGeoreference, PatchKey, RgbImage};
 
 use crate::card::{CardError, StudentCard};
 use crate::tiles::TileStore;
@@ -45,7 +45,8 @@ pub trait Matcher: Send {
     ) -> Result<MatchResult, MatchError>;
 
     /// The same for a vehicle that is surely inside a part of the patch. A student with a window over it
-    /// (`--window` of `crossfix export`) looks at no more, and the heatmap is 0 outside.
+    /// (`--window` of `crossfix export`) looks at no more, and its heatmap tells places outside apart neither from
+    /// each other nor from the median one inside ([`Heatmap::of_part`]).
     ///
     /// # Errors
     /// As [`Matcher::match_frame`].
@@ -131,8 +132,8 @@ pub struct MatchResult {
     /// True yaw minus the yaw that the strip was aligned with, radians counter-clockwise, around the
     /// heatmap's mode.
     pub yaw_residual_rad: Option<f64>,
-    /// Whether only a part of the patch was looked at.
-    pub windowed: bool,
+    /// The cells that were looked at, where that was not the whole patch.
+    pub part: Option<Part>,
     /// Where the time went. Only for people: nothing downstream may depend on it.
     pub timings: MatchTimings,
 }
@@ -228,7 +229,7 @@ mod tests {
             Ok(MatchResult {
                 heatmap: Heatmap::gaussian(33, 1.0, [10.0, 0.0], 1.0).unwrap(),
                 yaw_residual_rad: None,
-                windowed: false,
+                part: None,
                 timings: MatchTimings::default(),
             })
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossfix_calibration::{Heatmap, PatchKey, RgbImage};
+use crossfix_calibration::{Heatmap, Part, PatchKey, RgbImage};
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
@@ -227,7 +227,7 @@ impl Matcher for TractMatcher {
         patch: &RgbImage,
     ) -> Result<MatchResult, MatchError> {
         let (outputs, timings) = self.answer(strip, key, patch, None)?;
-        let heatmap = heatmap(floats(&outputs[0])?.to_vec(), &self.card)?;
+        let heatmap = heatmap(floats(&outputs[0])?, &self.card)?;
         let yaw_residual_rad = match self.card.orientation {
             OrientationConvention::YawResidual => {
                 yaw_residual(floats(&outputs[1])?, [0, 0], &heatmap)
@@ -237,7 +237,7 @@ impl Matcher for TractMatcher {
         Ok(MatchResult {
             heatmap,
             yaw_residual_rad,
-            windowed: false,
+            part: None,
             timings,
         })
     }
@@ -253,23 +253,21 @@ impl Matcher for TractMatcher {
         let Some((WindowOutput { side, .. }, model)) = window else {
             return self.match_frame(strip, key, patch);
         };
-        let Some(start) = window_start(self.card.heatmap, side, inside) else {
+        let Some(corner) = window_start(self.card.heatmap, side, inside) else {
             return self.match_frame(strip, key, patch);
         };
-        let (outputs, timings) = self.answer(strip, key, patch, Some((model, start)))?;
-        let whole = self.card.heatmap.side;
-        let mut probabilities = vec![0.0; whole * whole];
-        for (row, cells) in floats(&outputs[0])?.chunks_exact(side).enumerate() {
-            let at = (start[1] + row) * whole + start[0];
-            probabilities[at..at + side].copy_from_slice(cells);
-        }
-        let heatmap = heatmap(probabilities, &self.card)?;
+        let part = Part { corner, side };
+        let (outputs, timings) = self.answer(strip, key, patch, Some((model, corner)))?;
+        let output = self.card.heatmap;
+        let within = floats(&outputs[0])?;
+        let heatmap = Heatmap::of_part(output.side, output.metres_per_cell, part, within);
+        let heatmap = heatmap.map_err(|error| MatchError::Run(error.to_string()))?;
         let corner = floats(&outputs[2])?;
         let corner = [corner[1], corner[0]].map(|cell| cell as usize);
         Ok(MatchResult {
             yaw_residual_rad: yaw_residual(floats(&outputs[1])?, corner, &heatmap),
             heatmap,
-            windowed: true,
+            part: Some(part),
             timings,
         })
     }
@@ -383,16 +381,17 @@ fn floats(value: &TValue) -> Result<&[f32], MatchError> {
 }
 
 /// Renormalised in f64, since the graph sums 4096 f32.
-fn heatmap(mut probabilities: Vec<f32>, card: &StudentCard) -> Result<Heatmap, MatchError> {
+fn heatmap(probabilities: &[f32], card: &StudentCard) -> Result<Heatmap, MatchError> {
     let sum: f64 = probabilities.iter().map(|&p| f64::from(p)).sum();
     if (sum - 1.0).abs() > SUM_TOLERANCE || probabilities.iter().any(|p| *p < 0.0) {
         return Err(MatchError::Run(format!(
             "its heatmap sums to {sum}, not to 1"
         )));
     }
-    for p in &mut probabilities {
-        *p = (f64::from(*p) / sum) as f32;
-    }
+    let probabilities = probabilities
+        .iter()
+        .map(|&p| (f64::from(p) / sum) as f32)
+        .collect();
     Heatmap::new(
         card.heatmap.side,
         card.heatmap.metres_per_cell,

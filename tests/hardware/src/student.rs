@@ -169,12 +169,15 @@ impl LyingStudent {
             Some(Lie::Flat) => Heatmap::new(side, cell_m, vec![1.0; side * side]),
         };
         let mut lie = lie.map_err(|error| MatchError::Run(error.to_string()))?;
-        if result.windowed {
-            // It says nothing of what it does not look at, and all is alike where all is unlikely.
-            let seen = heatmap.probabilities().iter();
-            let told = lie.probabilities().iter().zip(seen);
-            let told = told.map(|(lie, seen)| if *seen > 0.0 { lie + 1e-12 } else { 0.0 });
-            lie = Heatmap::new(side, cell_m, told.collect())
+        if let Some(part) = result.part {
+            // It knows nothing of what it does not look at; all inside is alike where all is unlikely.
+            let cells = part
+                .rows(side)
+                .flat_map(|row| lie.probabilities()[row].to_vec());
+            let cells: Vec<f32> = cells.map(|p| p + 1e-12).collect();
+            let sum: f32 = cells.iter().sum();
+            let cells: Vec<f32> = cells.iter().map(|p| p / sum).collect();
+            lie = Heatmap::of_part(side, cell_m, part, &cells)
                 .map_err(|error| MatchError::Run(error.to_string()))?;
         }
         result.heatmap = lie;

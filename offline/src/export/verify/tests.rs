@@ -329,7 +329,7 @@ fn a_window_is_a_part_of_the_whole_wherever_it_is() {
             left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
         };
         let whole = matcher.match_frame(strip, key, &patch).unwrap();
-        assert!(!whole.windowed);
+        assert_eq!(whole.part, None);
         let all = whole.heatmap.probabilities();
         if let Some(bin) = input.ground_left_bin.first_mut() {
             *bin = card.ground.left_bin(strip.left_azimuth_rad).unwrap();
@@ -344,24 +344,26 @@ fn a_window_is_a_part_of_the_whole_wherever_it_is() {
                 radius_m: 1.5,
             };
             let found = matcher.match_inside(strip, key, &patch, inside).unwrap();
-            assert!(found.windowed, "{name} {offset_m:?}");
+            let cells = found.part.unwrap();
+            assert_eq!(cells.side, window.side);
             let part = found.heatmap.probabilities();
-            let inside: Vec<usize> = (0..part.len()).filter(|at| part[*at] > 0.0).collect();
-            assert_eq!(inside.len(), window.side * window.side);
-            let sum: f64 = inside.iter().map(|at| f64::from(all[*at])).sum();
-            let mut expected = vec![0.0; all.len()];
-            for at in &inside {
-                expected[*at] = (f64::from(all[*at]) / sum) as f32;
-            }
-            let error = relative_error(part, &expected);
+            let inside: Vec<usize> = cells.rows(card.heatmap.side).flatten().collect();
+            let sum_of =
+                |heatmap: &[f32]| -> f64 { inside.iter().map(|at| f64::from(heatmap[*at])).sum() };
+            let told = |heatmap: &[f32]| -> Vec<f32> {
+                let told = inside.iter().map(|at| f64::from(heatmap[*at]));
+                told.map(|p| (p / sum_of(heatmap)) as f32).collect()
+            };
+            let error = relative_error(&told(part), &told(all));
             assert!(error <= 1e-4, "{name} {offset_m:?}: {error}");
             // Around the mode, weighted by the part.
             let (mode, side) = (mode(part), card.heatmap.side);
             let near = |at: usize, mode: usize| at.abs_diff(mode) <= 1;
             let around =
                 |at: &&usize| near(*at / side, mode / side) && near(*at % side, mode % side);
+            let all_cells: Vec<usize> = (0..all.len()).collect();
             let sum = |field: &[f32]| -> f64 {
-                let near = inside.iter().filter(around);
+                let near = all_cells.iter().filter(around);
                 near.map(|at| f64::from(part[*at] * field[*at])).sum()
             };
             let (cosines, sines) = orientation.split_at(all.len());
@@ -374,7 +376,7 @@ fn a_window_is_a_part_of_the_whole_wherever_it_is() {
             radius_m: side_m,
         };
         let found = matcher.match_inside(strip, key, &patch, wide).unwrap();
-        assert!(!found.windowed);
+        assert_eq!(found.part, None);
         assert_eq!(found.heatmap.probabilities(), all);
     }
 }
