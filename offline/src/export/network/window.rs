@@ -61,7 +61,9 @@ impl Translation<'_> {
         let start = self.graph.integers(WINDOW_START, &[2], &[0, 0]);
         let start = [0, 1].map(|axis| self.graph.slice(&start, 0, axis, axis + 1));
 
-        let grids = self.grids(known.first, model.location.len());
+        let coarsest = known.first.shape[3];
+        let steps = 1..=model.location.len();
+        let grids: Vec<usize> = steps.map(|step| coarsest << step).collect();
         let frames = self.frames(&grids, &start, window.side);
         let mut x = known.first.clone();
         let mut within = None;
@@ -113,11 +115,6 @@ impl Translation<'_> {
         let begin = self.graph.cast(&begin, DataType::Float);
         let begin = self.graph.rename(&begin, ORIENTATION_START);
         vec![heatmap, orientation, begin]
-    }
-
-    /// The sides of what each step makes.
-    fn grids(&self, first: &Value, steps: usize) -> Vec<usize> {
-        (1..=steps).map(|step| first.shape[3] << step).collect()
     }
 
     /// The frame of each step, for `needed` pixels a side of the last from `start`.
@@ -227,7 +224,7 @@ mod tests {
                 for (grid, side) in grids.iter().zip(&sides).rev() {
                     let begin = frame_start(from, *grid, *side);
                     let end = begin + side;
-                    assert!(begin % 2 == 0 && end <= *grid && side % 2 == 0);
+                    assert!(begin.is_multiple_of(2) && side.is_multiple_of(2) && end <= *grid);
                     // Its own pixels are right where both convolutions saw all they look at.
                     assert!(begin == 0 || begin + HALO <= from, "{needed} from {start}");
                     assert!(end == *grid || to + HALO <= end, "{needed} from {start}");
