@@ -316,6 +316,28 @@ impl StudentCard {
         Ok(serde_json::to_string(self)?)
     }
 
+    /// Whether the window, if there is one, is a part of the heatmap.
+    ///
+    /// # Errors
+    /// [`CardError::Invalid`] when it is not.
+    pub fn check_window(&self) -> Result<(), CardError> {
+        if let Some(window) = self.window {
+            // Around the mode, its neighbours are read.
+            if !(3..=window.side).contains(&window.orientation_side)
+                || window.side >= self.heatmap.side
+            {
+                return invalid(format!(
+                    "a window of {} cells, with the orientation in {} of them, in a heatmap of {}",
+                    window.side, window.orientation_side, self.heatmap.side
+                ));
+            }
+            if self.orientation == OrientationConvention::None {
+                return invalid("a window, and no orientation".to_owned());
+            }
+        }
+        Ok(())
+    }
+
     /// Names of the graph's outputs that driving needs, in order.
     pub fn outputs(&self) -> &'static [&'static str] {
         match self.orientation {
@@ -423,20 +445,7 @@ impl StudentCard {
                 return invalid(format!("the cut point `{name}` empty or twice"));
             }
         }
-        if let Some(window) = self.window {
-            // Around the mode, its neighbours are read.
-            if !(3..=window.side).contains(&window.orientation_side)
-                || window.side >= self.heatmap.side
-            {
-                return invalid(format!(
-                    "a window of {} cells, with the orientation in {} of them, in a heatmap of {}",
-                    window.side, window.orientation_side, self.heatmap.side
-                ));
-            }
-            if self.orientation == OrientationConvention::None {
-                return invalid("a window, and no orientation".to_owned());
-            }
-        }
+        self.check_window()?;
         if self.licence.trim().is_empty() {
             return invalid("no licence".to_owned());
         }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crossfix_calibration::{Camera, RgbImage};
 use serde::Serialize;
+use tracing::warn;
 
 use self::frame_quality::FrameQuality;
 use self::passing::LONGEST_PAUSE_NS;
@@ -41,6 +42,8 @@ const OUTPUT_SPACING_NS: i64 = 95_000_000;
 const BEFORE_FIX_NS: i64 = 25_000_000;
 /// Nor this long after it was due, nanoseconds: receivers take their time, and so do busy machines.
 const AFTER_FIX_NS: i64 = 95_000_000;
+/// A protection radius holds for a frame this long before or after it, nanoseconds.
+const RADIUS_HOLDS_NS: i64 = 1_000_000_000;
 /// Longest interval between fixes that makes the next one expected, nanoseconds.
 const LONGEST_CADENCE_NS: i64 = 2_500_000_000;
 
@@ -160,6 +163,14 @@ impl Core {
 
     /// Chooses the frames to match by this from now on.
     pub fn set_matching(&mut self, config: MatchingConfig) {
+        if config.whole_every > 1
+            && let Some(matcher) = &self.matcher
+            && matcher.card().window.is_none()
+        {
+            warn!(
+                "matching.whole_every does nothing: the student has no window (crossfix export --window)"
+            );
+        }
         self.trigger = MatchTrigger::new(config, self.fusion.config());
     }
 
@@ -217,7 +228,7 @@ impl Core {
         self.new_match.take()
     }
 
-    /// What that match was made of; each is handed out once.
+    /// What that match was made of, if the whole patch was looked at; each is handed out once.
     pub fn take_look(&mut self) -> Option<Look> {
         self.new_look.take()
     }
@@ -404,9 +415,11 @@ impl Core {
             .last
             .iter()
             .find(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
-        let radius_m = ok.map(|estimate| estimate.protection_radius_m);
+        let is_ok = ok.is_some();
+        let fresh = ok.filter(|it| (time_ns - it.time_ns).abs() <= RADIUS_HOLDS_NS);
+        let radius_m = fresh.map(|estimate| estimate.protection_radius_m);
         if let Ok(pose) = &wanted
-            && !self.trigger.fires(time_ns, pose, radius_m.is_some())
+            && !self.trigger.fires(time_ns, pose, is_ok)
         {
             self.counters.frames_skipped += 1;
             return false;
@@ -432,7 +445,9 @@ impl Core {
                 self.unusable_in_a_row = 0;
                 self.missing = None;
                 self.new_match = Some(found);
-                self.new_look = self.camera.clone().map(|calibration| Look {
+                // A part of the patch cannot be compared with a whole one.
+                let calibration = self.camera.clone().filter(|_| self.trigger.saw_whole());
+                self.new_look = calibration.map(|calibration| Look {
                     frame,
                     pose,
                     calibration,

@@ -11,8 +11,8 @@ use crossfix_onboard::card::{
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Side of the square around the mode in which a windowed orientation is told, in cells: the mode, its
-/// neighbours, and what comes for nothing, as frames begin at even pixels.
+/// Side of the square around the mode for which a student with a window gives the orientation, in cells: the mode,
+/// its neighbours, and one more on each side, which costs nothing, as regions begin at even pixels.
 const ORIENTATION_SIDE: usize = 5;
 
 /// The card of a network: sizes from its table, the rest as given.

@@ -109,6 +109,8 @@ pub fn write_onnx(
     path: &Path,
 ) -> Result<StudentCard, ExportError> {
     agree(&card, model.describe())?;
+    // Also the window: a graph is built for it.
+    card.check_window()?;
     // The translation reads the numbers where they are.
     let mut host = None;
     if model.parameters().device() != Device::Cpu {
@@ -303,6 +305,14 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         card = with_camera(card, matrix);
     }
     if let Some(side_m) = args.window {
+        let patch_m = card.aerial.patch_spec().side_m();
+        // Written so that NaN is outside.
+        anyhow::ensure!(
+            (0.1 * patch_m..0.9 * patch_m).contains(&side_m),
+            "--window {side_m}: the patch is {patch_m:.0} m wide, and a window of it {:.0} to {:.0} m",
+            0.1 * patch_m,
+            0.9 * patch_m
+        );
         card = with_window(card, side_m);
     }
     write_onnx(model.as_ref(), card, &args.out)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crossfix_calibration::{
-    Equirectangular, Geodetic, Heatmap, LeverArm, Mount, PatchKey, Pinhole, RgbImage, Yaw,
+    Equirectangular, Geodetic, Heatmap, LeverArm, Mount, Part, PatchKey, Pinhole, RgbImage, Yaw,
 };
 
 use super::*;
@@ -50,6 +50,30 @@ impl Matcher for Staged {
             yaw_residual_rad: Some(0.0),
             part: None,
             timings: MatchTimings::default(),
+        })
+    }
+
+    /// Has a window of half the patch.
+    fn match_inside(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        inside: Inside,
+    ) -> Result<MatchResult, MatchError> {
+        let whole = self.match_frame(strip, key, patch)?;
+        let [east, north] = inside.offset_m;
+        assert!(
+            east.hypot(north) < 10.0 && inside.radius_m > 1.0,
+            "{inside:?}"
+        );
+        let part = Part {
+            corner: [16; 2],
+            side: 32,
+        };
+        Ok(MatchResult {
+            part: (inside.radius_m < 16.0).then_some(part),
+            ..whole
         })
     }
 }
@@ -553,6 +577,47 @@ fn a_position_that_is_known_well_needs_few_matches_and_stays_ok() {
     });
     drive(&mut exact, 0..100, all);
     assert_eq!(exact.counters(), every);
+}
+
+#[test]
+fn one_frame_in_so_many_is_matched_with_the_whole_patch_and_all_until_the_state_is_ok() {
+    for (whole_every, windowed) in [(1, 0), (2, 15), (4, 22)] {
+        let (mut core, _folder) = core();
+        core.set_matching(MatchingConfig {
+            whole_every,
+            ..MatchingConfig::default()
+        });
+        let mut estimates = Vec::new();
+        while estimates.last() != Some(&State::Ok) {
+            let tick = estimates.len() as i64;
+            let fused = drive(&mut core, tick..tick + 1, all);
+            assert_eq!(core.counters().frames_windowed, 0, "{tick}");
+            assert!(tick < 200);
+            let last = fused.iter().rfind(|it| it.kind == EstimateKind::Fused);
+            estimates.push(last.map_or(State::Lost, |it| it.state));
+        }
+        let (tick, before) = (estimates.len() as i64, core.counters());
+        let (mut after, mut looks) = (Vec::new(), 0);
+        for tick in tick..tick + 60 {
+            after.extend(drive(&mut core, tick..tick + 1, all));
+            looks += u64::from(core.take_look().is_some());
+        }
+        assert_goes_on(&after, State::Ok, "");
+        let now = core.counters();
+        let frames = now.frames - before.frames;
+        assert!((29..=31).contains(&frames), "{frames}");
+        let apart = now.frames_windowed.abs_diff(windowed);
+        assert!(apart <= 1, "{whole_every}: {now:?}");
+        // A student in shadow mode is compared where both saw the whole patch.
+        assert_eq!(looks, frames - now.frames_windowed);
+        // Without fixes and frames the state is ok no longer, and the first frame is matched with the whole.
+        let blind = |event: &Event| matches!(event, Event::Odometry(_));
+        drive(&mut core, tick + 60..tick + 260, blind);
+        let before = core.counters();
+        drive(&mut core, tick + 260..tick + 264, all);
+        assert!(core.counters().frames > before.frames);
+        assert_eq!(core.counters().frames_windowed, before.frames_windowed);
+    }
 }
 
 /// Three pinhole cameras that see all around.

@@ -64,6 +64,11 @@ impl MatchTrigger {
         self.windowed = if windowed { self.windowed + 1 } else { 0 };
     }
 
+    /// Whether the latest frame was matched with the whole patch.
+    pub(super) fn saw_whole(&self) -> bool {
+        self.windowed == 0
+    }
+
     /// A frame of this time was matched and used.
     pub(super) fn note_match(&mut self, time_ns: i64) {
         self.last = Some((time_ns, 0.0));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crossfix_calibration::{Heatmap, Part, PatchKey, RgbImage};
+use tracing::warn;
 use tract_onnx::pb::ModelProto;
 use tract_onnx::prelude::*;
 
@@ -209,6 +210,31 @@ impl TractMatcher {
         };
         Ok((outputs, timings))
     }
+
+    /// What the windowed part makes of these cells.
+    fn answer_part(
+        &mut self,
+        strip: GroundStrip<'_>,
+        key: PatchKey,
+        patch: &RgbImage,
+        part: Part,
+        model: Arc<TypedRunnableModel>,
+    ) -> Result<MatchResult, MatchError> {
+        let window = Some((model, part.corner));
+        let (outputs, timings) = self.answer(strip, key, patch, window)?;
+        let output = self.card.heatmap;
+        let within = floats(&outputs[0])?;
+        let heatmap = Heatmap::of_part(output.side, output.metres_per_cell, part, within);
+        let heatmap = heatmap.map_err(|error| MatchError::Run(error.to_string()))?;
+        let corner = floats(&outputs[2])?;
+        let corner = [corner[1], corner[0]].map(|cell| cell as usize);
+        Ok(MatchResult {
+            yaw_residual_rad: yaw_residual(floats(&outputs[1])?, corner, &heatmap),
+            heatmap,
+            part: Some(part),
+            timings,
+        })
+    }
 }
 
 impl Matcher for TractMatcher {
@@ -257,19 +283,17 @@ impl Matcher for TractMatcher {
             return self.match_frame(strip, key, patch);
         };
         let part = Part { corner, side };
-        let (outputs, timings) = self.answer(strip, key, patch, Some((model, corner)))?;
-        let output = self.card.heatmap;
-        let within = floats(&outputs[0])?;
-        let heatmap = Heatmap::of_part(output.side, output.metres_per_cell, part, within);
-        let heatmap = heatmap.map_err(|error| MatchError::Run(error.to_string()))?;
-        let corner = floats(&outputs[2])?;
-        let corner = [corner[1], corner[0]].map(|cell| cell as usize);
-        Ok(MatchResult {
-            yaw_residual_rad: yaw_residual(floats(&outputs[1])?, corner, &heatmap),
-            heatmap,
-            part: Some(part),
-            timings,
-        })
+        match self.answer_part(strip, key, patch, part, model) {
+            Err(MatchError::Run(problem)) => {
+                warn!(
+                    problem,
+                    "the student's window fails; the whole patch is used from now on"
+                );
+                self.windowed = None;
+                self.match_frame(strip, key, patch)
+            }
+            answered => answered,
+        }
     }
 }
 
@@ -405,19 +429,19 @@ fn heatmap(probabilities: &[f32], card: &StudentCard) -> Result<Heatmap, MatchEr
 fn yaw_residual(orientation: &[f32], corner: [usize; 2], heatmap: &Heatmap) -> Option<f64> {
     let side = heatmap.side();
     let [col, row] = heatmap.mode().cell;
-    let told = orientation.len() / 2;
-    let told_side = told.isqrt();
+    let cells = orientation.len() / 2;
+    let field_side = cells.isqrt();
     let (mut cosine, mut sine) = (0.0, 0.0);
     for r in row.saturating_sub(1)..(row + 2).min(side) {
         for c in col.saturating_sub(1)..(col + 2).min(side) {
             let at = [r.checked_sub(corner[1])?, c.checked_sub(corner[0])?];
-            if at.iter().any(|at| *at >= told_side) {
+            if at.iter().any(|at| *at >= field_side) {
                 return None;
             }
-            let at = at[0] * told_side + at[1];
+            let at = at[0] * field_side + at[1];
             let weight = f64::from(heatmap.probabilities()[r * side + c]);
             cosine += weight * f64::from(orientation[at]);
-            sine += weight * f64::from(orientation[told + at]);
+            sine += weight * f64::from(orientation[cells + at]);
         }
     }
     let angle = sine.atan2(cosine);

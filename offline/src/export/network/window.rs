@@ -1,9 +1,9 @@
 //! The decoders over a part of the patch: the same numbers as over all of it, for less work.
 //!
-//! Each decoder step works on a *frame*, a square of its grid: what the next step needs of it and two
+//! Each decoder step works on a *region*, a square of its grid: what the next step needs of it and two
 //! pixels more on each side, as its two 3 × 3 convolutions look that far. At the border of the patch a
-//! frame ends where the patch does, and zeros are beyond, as in the whole. A frame begins at an even
-//! pixel, so that it is exactly the upsampled half of what is left of it in the step before.
+//! region ends where the patch does, and is padded like the whole. A region begins at an even pixel, so
+//! that it is exactly what the step upsamples from half as many pixels of the step before.
 
 use super::{Rolled, Translation, Value};
 use crossfix_onboard::card::{
@@ -25,14 +25,14 @@ pub(super) struct Known<'a> {
 }
 
 /// A square of a grid: row and column where it begins (`[1]` each, even), and its side.
-struct Frame {
+struct Region {
     start: [Value; 2],
     side: usize,
 }
 
-/// Sides of the frames of all steps, whose grids have the sides `grids`, coarse to fine, when `needed`
+/// Sides of the regions of all steps, whose grids have the sides `grids`, coarse to fine, when `needed`
 /// pixels a side of the last are asked for.
-pub(super) fn frame_sides(grids: &[usize], needed: usize) -> Vec<usize> {
+pub(super) fn region_sides(grids: &[usize], needed: usize) -> Vec<usize> {
     let mut needed = needed;
     let mut sides: Vec<usize> = grids
         .iter()
@@ -64,19 +64,19 @@ impl Translation<'_> {
         let coarsest = known.first.shape[3];
         let steps = 1..=model.location.len();
         let grids: Vec<usize> = steps.map(|step| coarsest << step).collect();
-        let frames = self.frames(&grids, &start, window.side);
+        let regions = self.regions(&grids, &start, window.side);
         let mut x = known.first.clone();
         let mut within = None;
-        for (k, (step, frame)) in model.location.iter().zip(&frames).enumerate() {
-            let mut unit = self.source(&x, within, frame);
+        for (k, (step, region)) in model.location.iter().zip(&regions).enumerate() {
+            let mut unit = self.source(&x, within, region);
             if k > 0 {
                 unit = self.unit(&unit, known.epsilon);
             }
             let scores = self.scores(&unit, &known.rolled[k], known.epsilon);
             let joined = self.joined(&scores, &unit, k);
-            let from_skip = self.part_of_skip(known.from_skips[0][k].as_ref(), frame);
+            let from_skip = self.part_of_skip(known.from_skips[0][k].as_ref(), region);
             x = self.step(step, &joined, from_skip.as_ref());
-            within = Some(frame);
+            within = Some(region);
         }
         let logits = self.crop(&x, within, &start, window.side);
         let heatmap = self.heatmap(&logits, temperature);
@@ -95,18 +95,18 @@ impl Translation<'_> {
             begin.push(self.graph.combine("Min", &at, &furthest));
         }
         let begin = [begin[0].clone(), begin[1].clone()];
-        let frames = self.frames(&grids, &begin, around);
-        let cells = self.source(known.first, None, &frames[0]);
+        let regions = self.regions(&grids, &begin, around);
+        let cells = self.source(known.first, None, &regions[0]);
         let stack = self.scores(&cells, &known.rolled[0], known.epsilon);
         let mut y = self.graph.concat(1, &[&stack, &cells]);
         let mut within = None;
-        for (k, (step, frame)) in model.orientation.iter().zip(&frames).enumerate() {
+        for (k, (step, region)) in model.orientation.iter().zip(&regions).enumerate() {
             if within.is_some() {
-                y = self.source(&y, within, frame);
+                y = self.source(&y, within, region);
             }
-            let from_skip = self.part_of_skip(known.from_skips[1][k].as_ref(), frame);
+            let from_skip = self.part_of_skip(known.from_skips[1][k].as_ref(), region);
             y = self.step(step, &y, from_skip.as_ref());
-            within = Some(frame);
+            within = Some(region);
         }
         let vectors = self.crop(&y, within, &begin, around);
         let orientation = self.unit(&vectors, known.epsilon);
@@ -117,26 +117,26 @@ impl Translation<'_> {
         vec![heatmap, orientation, begin]
     }
 
-    /// The frame of each step, for `needed` pixels a side of the last from `start`.
-    fn frames(&mut self, grids: &[usize], start: &[Value; 2], needed: usize) -> Vec<Frame> {
-        let sides = frame_sides(grids, needed);
+    /// The region of each step, for `needed` pixels a side of the last from `start`.
+    fn regions(&mut self, grids: &[usize], start: &[Value; 2], needed: usize) -> Vec<Region> {
+        let sides = region_sides(grids, needed);
         let two = self.number(2);
         let mut start = start.clone();
-        let mut frames = Vec::new();
+        let mut regions = Vec::new();
         for (grid, side) in grids.iter().zip(&sides).rev() {
-            let begin = start.map(|start| self.frame_start(&start, *grid, *side));
+            let begin = start.map(|start| self.region_start(&start, *grid, *side));
             start = [0, 1].map(|axis| self.graph.combine("Div", &begin[axis], &two));
-            frames.push(Frame {
+            regions.push(Region {
                 start: begin,
                 side: *side,
             });
         }
-        frames.reverse();
-        frames
+        regions.reverse();
+        regions
     }
 
-    /// Where a frame of this side begins on a grid when pixels from `needed` on are asked of it.
-    fn frame_start(&mut self, needed: &Value, grid: usize, side: usize) -> Value {
+    /// Where a region of this side begins on a grid when pixels from `needed` on are asked of it.
+    fn region_start(&mut self, needed: &Value, grid: usize, side: usize) -> Value {
         let nothing = self.number(0);
         if side == grid {
             return nothing;
@@ -149,22 +149,22 @@ impl Translation<'_> {
         self.graph.combine("Min", &at, &furthest)
     }
 
-    /// What the step of `frame` upsamples: its half of `x`, which covers the frame `within`, or all.
-    fn source(&mut self, x: &Value, within: Option<&Frame>, frame: &Frame) -> Value {
+    /// What the step of `region` upsamples: its half of `x`, which covers the region `within`, or all.
+    fn source(&mut self, x: &Value, within: Option<&Region>, region: &Region) -> Value {
         let two = self.number(2);
-        let start = [0, 1].map(|axis| self.graph.combine("Div", &frame.start[axis], &two));
-        self.crop(x, within, &start, frame.side / 2)
+        let start = [0, 1].map(|axis| self.graph.combine("Div", &region.start[axis], &two));
+        self.crop(x, within, &start, region.side / 2)
     }
 
-    fn part_of_skip(&mut self, from_skip: Option<&Value>, frame: &Frame) -> Option<Value> {
-        from_skip.map(|skip| self.crop(skip, None, &frame.start, frame.side))
+    fn part_of_skip(&mut self, from_skip: Option<&Value>, region: &Region) -> Option<Value> {
+        from_skip.map(|skip| self.crop(skip, None, &region.start, region.side))
     }
 
-    /// The square of `side` pixels from `start` of `x`, which covers the frame `within`, or all.
+    /// The square of `side` pixels from `start` of `x`, which covers the region `within`, or all.
     fn crop(
         &mut self,
         x: &Value,
-        within: Option<&Frame>,
+        within: Option<&Region>,
         start: &[Value; 2],
         side: usize,
     ) -> Value {
@@ -178,7 +178,7 @@ impl Translation<'_> {
             .integers(&format!("window_pixels_{side}"), &[side], &offsets);
         for axis in 0..2 {
             let from = match within {
-                Some(frame) => self.graph.combine("Sub", &start[axis], &frame.start[axis]),
+                Some(region) => self.graph.combine("Sub", &start[axis], &region.start[axis]),
                 None => start[axis].clone(),
             };
             let at = self.graph.combine("Add", &from, &offsets);
@@ -209,20 +209,20 @@ impl Translation<'_> {
 mod tests {
     use super::*;
 
-    /// Where a frame begins, as the graph computes it.
-    fn frame_start(needed: usize, grid: usize, side: usize) -> usize {
+    /// Where a region begins, as the graph computes it.
+    fn region_start(needed: usize, grid: usize, side: usize) -> usize {
         (needed.saturating_sub(HALO) / 2 * 2).min(grid - side)
     }
 
     #[test]
-    fn frames_hold_what_is_needed_of_them_wherever_the_window_is() {
+    fn regions_hold_what_is_needed_of_them_wherever_the_window_is() {
         let grids = [16, 32, 64, 128, 256, 512];
         for needed in [1, 5, 31, 32, 192, 193, 500] {
-            let sides = frame_sides(&grids, needed);
+            let sides = region_sides(&grids, needed);
             for start in 0..=512 - needed {
                 let (mut from, mut to) = (start, start + needed);
                 for (grid, side) in grids.iter().zip(&sides).rev() {
-                    let begin = frame_start(from, *grid, *side);
+                    let begin = region_start(from, *grid, *side);
                     let end = begin + side;
                     assert!(begin.is_multiple_of(2) && side.is_multiple_of(2) && end <= *grid);
                     // Its own pixels are right where both convolutions saw all they look at.
@@ -233,7 +233,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(frame_sides(&grids, 192), [16, 22, 34, 58, 104, 198]);
-        assert_eq!(frame_sides(&grids, 5), [10; 6]);
+        assert_eq!(region_sides(&grids, 192), [16, 22, 34, 58, 104, 198]);
+        assert_eq!(region_sides(&grids, 5), [10; 6]);
     }
 }
