@@ -416,7 +416,8 @@ impl Core {
             .iter()
             .find(|estimate| estimate.kind == EstimateKind::Fused && estimate.state == State::Ok);
         let is_ok = ok.is_some();
-        let fresh = ok.filter(|it| (time_ns - it.time_ns).abs() <= RADIUS_HOLDS_NS);
+        let fresh =
+            ok.filter(|it| time_ns.saturating_sub(it.time_ns).saturating_abs() <= RADIUS_HOLDS_NS);
         let radius_m = fresh.map(|estimate| estimate.protection_radius_m);
         if let Ok(pose) = &wanted
             && !self.trigger.fires(time_ns, pose, is_ok)

@@ -14,7 +14,7 @@ pub mod verify;
 
 pub use card::{agree, card_of, joint_licence, seen_by, student_card, with_camera, with_window};
 pub use instructions::INSTRUCTIONS_KEY;
-pub use verify::{Verification, verify_export, write_parity};
+pub use verify::{Verification, verify_export, verify_window, write_parity};
 
 use crate::calibrate::Calibration;
 use crate::model::ggcvt::GgcvtCamera;
@@ -237,7 +237,7 @@ pub struct ExportArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "temperature")]
     pub calibration: Option<PathBuf>,
     /// Side of a part of the patch, in metres, over which a vehicle may run the decoders alone while it knows
-    /// that it is inside: the same numbers for less work, of networks of the CCVPE family.
+    /// that it is inside: the same heatmap there, normalised, for less work. Of networks of the CCVPE family.
     #[arg(long, value_name = "METRES")]
     pub window: Option<f64>,
     /// For networks that see pinhole pictures with a camera matrix (ggcvt-kitti2, ggcvt-kitti3):
@@ -322,7 +322,7 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
     let at_mode = found.max_error_orientation_at_mode;
     let vectors = found.max_relative_error_orientation_vectors;
     let worst = verify::largest(heatmap, at_mode);
-    let worst = verify::largest(worst, vectors.unwrap_or(0.0));
+    let mut worst = verify::largest(worst, vectors.unwrap_or(0.0));
     let orientation = vectors.map(|vectors| {
         format!(
             ", {at_mode:.1e} (orientation at its mode) and {vectors:.1e} (its vectors anywhere)"
@@ -333,6 +333,14 @@ pub fn run(args: &ExportArgs) -> anyhow::Result<()> {
         args.out.display(),
         orientation.unwrap_or_default()
     );
+    if args.window.is_some() {
+        let window = verify_window(&args.out, &noise)?;
+        crate::outln!(
+            "{}: its window differs from the whole heatmap by {window:.1e}, relative",
+            args.out.display()
+        );
+        worst = verify::largest(worst, window);
+    }
     anyhow::ensure!(
         worst <= LARGEST_DIFFERENCE,
         "\"{}\" differs from the training engine by {worst:.1e} relative, more than {LARGEST_DIFFERENCE:.0e}; don't drive with it",

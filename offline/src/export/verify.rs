@@ -4,8 +4,10 @@ use super::{ExportError, LEFT_BIN_INPUT, seen_by};
 use crate::model::weights::{Arrays, write_arrays};
 use crate::model::{CrossViewModel, Extent, ForwardOptions, Input, ModelError};
 use anyhow::Context;
+use crossfix_calibration::{Geodetic, Heatmap, PatchGeoreference, RgbImage};
 use crossfix_kernels::{Pixels, Tape, ops};
 use crossfix_onboard::card::{CARD_KEY, StudentCard};
+use crossfix_onboard::matcher::{GroundStrip, Inside, Matcher, TractMatcher};
 use prost::Message;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -123,6 +125,72 @@ pub fn verify_export(
         }
     }
     Ok(found)
+}
+
+/// The largest difference of the first sample's heatmap over windows in the middle and in two corners from the same
+/// cells of the whole heatmap, relative to the largest there, as the daemon's matcher computes both.
+///
+/// # Errors
+/// [`ExportError::Run`] when the daemon cannot use the file or its window.
+pub fn verify_window(path: &Path, input: &Input) -> Result<f64, ExportError> {
+    let failed = |problem: &dyn std::fmt::Display| ExportError::Run {
+        path: path.into(),
+        what: problem.to_string(),
+    };
+    let mut matcher = TractMatcher::load(path).map_err(|error| failed(&error))?;
+    let card = matcher.card().clone();
+    let spec = card.aerial.patch_spec();
+    let key = Geodetic::new(0.0, 0.0, 0.0)
+        .and_then(|place| PatchGeoreference::exactly_at(place, spec))
+        .map_err(|error| failed(&error))?
+        .key();
+    let (ground, aerial) = (picture(&input.ground)?, picture(&input.aerial)?);
+    let strip = GroundStrip {
+        image: &ground,
+        left_azimuth_rad: card.ground.strip_spec(0.0).left_azimuth_rad,
+    };
+    let whole = matcher.match_frame(strip, key, &aerial);
+    let whole = whole.map_err(|error| failed(&error))?;
+    let reach_m = 0.45 * spec.side_m();
+    let mut worst = 0.0;
+    for offset_m in [[0.0; 2], [reach_m, -reach_m], [-reach_m, reach_m]] {
+        let inside = Inside {
+            offset_m,
+            radius_m: 0.02 * spec.side_m(),
+        };
+        let found = matcher.match_inside(strip, key, &aerial, inside);
+        let found = found.map_err(|error| failed(&error))?;
+        let cells = found
+            .part
+            .ok_or_else(|| failed(&"its window is not used"))?;
+        let of_cells = |heatmap: &Heatmap| -> Vec<f32> {
+            let rows = cells.rows(card.heatmap.side);
+            let values: Vec<f32> = rows
+                .flat_map(|row| heatmap.probabilities()[row].to_vec())
+                .collect();
+            let sum: f64 = values.iter().map(|p| f64::from(*p)).sum();
+            values
+                .iter()
+                .map(|p| (f64::from(*p) / sum) as f32)
+                .collect()
+        };
+        let (part, expected) = (of_cells(&found.heatmap), of_cells(&whole.heatmap));
+        worst = largest(worst, relative_error(&part, &expected));
+    }
+    Ok(worst)
+}
+
+/// The first picture of a table.
+fn picture(images: &Pixels) -> Result<RgbImage, ModelError> {
+    let [_, _, height, width] = images.shape();
+    let bytes = images.host("export")?;
+    let pixels = height * width;
+    let values = (0..3 * pixels).map(|at| bytes[at % 3 * pixels + at / 3]);
+    Ok(RgbImage {
+        width,
+        height,
+        data: values.collect(),
+    })
 }
 
 /// Writes what the training engine makes of `input`, so that others can compare their runtime: a

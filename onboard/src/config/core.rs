@@ -95,8 +95,8 @@ pub struct ModelConfig {
     /// `FILE.minisig` beside it. Default: not checked.
     #[serde(default)]
     pub minisign: Option<String>,
-    /// Most memory that its weights and intermediate results may need, MB; a student that needs more is
-    /// refused. Default 4096.
+    /// Most memory that the weights and intermediate results of each of its parts may need (of the aerial image, of the
+    /// rest, and of a window), MB; a student that needs more is refused. Default 4096.
     #[serde(default = "default_memory_mb")]
     pub memory_mb: u64,
 }

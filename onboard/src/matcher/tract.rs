@@ -171,7 +171,7 @@ impl TractMatcher {
         Ok(features)
     }
 
-    /// Everything but the heatmap, whose part is asked for.
+    /// What the network answers, over the whole patch or with this model over the window at that column and row.
     fn answer(
         &mut self,
         strip: GroundStrip<'_>,

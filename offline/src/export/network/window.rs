@@ -1,4 +1,4 @@
-//! The decoders over a part of the patch: the same numbers as over all of it, for less work.
+//! The decoders over a part of the patch: the same logits as over all of it, for less work.
 //!
 //! Each decoder step works on a *region*, a square of its grid: what the next step needs of it and two
 //! pixels more on each side, as its two 3 × 3 convolutions look that far. At the border of the patch a

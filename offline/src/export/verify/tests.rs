@@ -3,10 +3,9 @@ use super::*;
 use crate::data::pose::{left_bin, strip_spec, yaw_from_heading};
 use crate::model::spec::{BlockKind, BlockSpec, CcvpeSpec, Padding};
 use crate::model::{Ccvpe, Ggcvt, GgcvtSpec, ggcvt, preset};
-use crossfix_calibration::{Geodetic, PatchGeoreference, PatchSpec, RgbImage};
+use crossfix_calibration::PatchSpec;
 use crossfix_kernels::ops::Augment;
 use crossfix_onboard::card::WindowOutput;
-use crossfix_onboard::matcher::{GroundStrip, Inside, Matcher, TractMatcher};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -150,7 +149,10 @@ fn the_daemon_answers_like_training(
     let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
     let patch = PatchGeoreference::exactly_at(place, card.aerial.patch_spec()).unwrap();
     let yaw_rad = 0.7;
-    let (image, aerial) = (picture(&input.ground), picture(&input.aerial));
+    let (image, aerial) = (
+        picture(&input.ground).unwrap(),
+        picture(&input.aerial).unwrap(),
+    );
     let strip = GroundStrip {
         image: &image,
         left_azimuth_rad: card.ground.strip_spec(yaw_rad).left_azimuth_rad,
@@ -259,18 +261,6 @@ fn every_layer_of_the_published_networks_is_translated() {
 }
 
 /// Sample 0 of `[N, 3, H, W]` pixels.
-fn picture(images: &crossfix_kernels::Pixels) -> RgbImage {
-    let [_, _, height, width] = images.shape();
-    let pixels = height * width;
-    let values = (0..pixels).flat_map(|at| [0, 1, 2].map(|channel| channel * pixels + at));
-    let bytes = images.host("test").unwrap();
-    RgbImage {
-        width,
-        height,
-        data: values.map(|at| bytes[at]).collect(),
-    }
-}
-
 #[test]
 fn the_daemon_drives_with_what_was_exported() {
     for name in ["compact", "compact-unknown-heading"] {
@@ -293,7 +283,10 @@ fn the_daemon_drives_with(name: &str) {
     };
     let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
     let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
-    let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+    let (image, patch) = (
+        picture(&input.ground).unwrap(),
+        picture(&input.aerial).unwrap(),
+    );
     let strip = GroundStrip {
         image: &image,
         left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
@@ -318,12 +311,17 @@ fn a_window_is_a_part_of_the_whole_wherever_it_is() {
         let card = with_window(student_card(model.describe(), 0.7, "MIT"), side_m);
         let card = write_onnx(&model, card, &path).unwrap();
         let window = card.window.unwrap();
+        let input = noise_input(model.describe(), 1, 6).unwrap();
+        assert!(verify_window(&path, &input).unwrap() <= 1e-4);
         let mut matcher = TractMatcher::load(&path).unwrap();
         let spec = card.aerial.patch_spec();
         let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
         let key = PatchGeoreference::exactly_at(place, spec).unwrap().key();
         let mut input = noise_input(model.describe(), 1, 6).unwrap();
-        let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+        let (image, patch) = (
+            picture(&input.ground).unwrap(),
+            picture(&input.aerial).unwrap(),
+        );
         let strip = GroundStrip {
             image: &image,
             left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
@@ -429,11 +427,11 @@ fn the_daemon_drives_with_a_ggcvt_and_hears_no_yaw_from_it() {
     };
     let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
     let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
-    let aerial = picture(&input.aerial);
+    let aerial = picture(&input.aerial).unwrap();
     // The second time with the aerial features of the first, and another view.
     for seed in [7, 8] {
         input.ground = noise_input(model.describe(), 1, seed).unwrap().ground;
-        let image = picture(&input.ground);
+        let image = picture(&input.ground).unwrap();
         let strip = GroundStrip {
             image: &image,
             left_azimuth_rad: card.ground.strip_spec(0.3).left_azimuth_rad,
@@ -464,7 +462,10 @@ fn the_daemon_drives_with_a_front_student_whichever_way_the_vehicle_heads() {
     };
     let place = Geodetic::new(52.0, 4.0, 0.0).unwrap();
     let key = PatchGeoreference::exactly_at(place, patch).unwrap().key();
-    let (image, patch) = (picture(&input.ground), picture(&input.aerial));
+    let (image, patch) = (
+        picture(&input.ground).unwrap(),
+        picture(&input.aerial).unwrap(),
+    );
     let mut seen: Vec<Vec<f32>> = Vec::new();
     for heading_deg in [0.0, 47.0, 90.0, 171.0, -140.0, -33.0] {
         let yaw_rad = yaw_from_heading(heading_deg);
